@@ -1,0 +1,71 @@
+// Engine: one model, its pages and its scheduler behind a thread. Requests go in by submit(), events come out of each
+// request's sink. Any thread may call the public functions; the state belongs to the engine's thread alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "engine/request.h"
+
+namespace spillway::models {
+class LanguageModel;
+}
+
+namespace spillway::engine {
+
+struct EngineOptions {
+  int64_t kv_cache_bytes = 0;       // 0: what the model's context needs for sequences_max, bounded by free memory
+  int page_tokens = 16;
+  int sequences_max = 256;          // running at once
+  int batch_tokens_max = 512;       // token budget of a step (chunked prefill)
+  int queue_requests_max = 1024;    // bounds of the waiting queue
+  int64_t queue_tokens_max = 1 << 20;
+  double queue_wait_max_s = 60;     // refuse what is predicted to wait longer
+  bool prefix_cache = true;
+  bool speculate = true;
+  int threads = 0;                  // 0: one a physical core
+};
+
+// Why a request was refused, and when to come back.
+struct Refusal {
+  enum class Reason { kQueueRequests, kQueueTokens, kPredictedWait, kDeadline, kDraining, kStalled, kTooLong } reason;
+  double retry_after_s = 1;    // from the measured service rate
+  double predicted_wait_s = 0;
+};
+
+// A consistent snapshot for /health, /metrics and admission.
+struct EngineState {
+  int running = 0;
+  int waiting = 0;
+  int64_t waiting_tokens = 0;
+  int pages_total = 0;
+  int pages_free = 0;     // not referenced by any sequence nor the prefix cache
+  int pages_cached = 0;   // held by the prefix cache alone: reclaimable
+  double tokens_per_s = 0;           // measured service rate, decode and prefill weighted by cost
+  double predicted_wait_s = 0;       // of a request that arrived now
+  double seconds_since_progress = 0; // with work to do; 0 when idle
+  bool draining = false;
+};
+
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> start(std::unique_ptr<models::LanguageModel> model, EngineOptions options);
+  virtual ~Engine() = default;  // cancels what runs and joins the thread
+
+  // nullopt: accepted, and the sink will get a finish; otherwise refused at once and the sink hears nothing. The sink
+  // must outlive its request's last event.
+  virtual std::optional<Refusal> submit(std::unique_ptr<Request> request, std::shared_ptr<EventSink> sink) = 0;
+
+  // The request ends with kCancelled unless it has ended before. Its pages are free within a step.
+  virtual void cancel(RequestId id) = 0;
+
+  virtual EngineState state() const = 0;   // never waits for a step
+  virtual const models::LanguageModel& model() const = 0;
+
+  // Refuses new requests from now on; returns when the accepted ones have ended, or false at the deadline.
+  virtual bool drain(TimePoint deadline) = 0;
+};
+
+}  // namespace spillway::engine
