@@ -1,0 +1,56 @@
+# make serve   build and serve the embedded tiny-r1 model on port 8000
+# make test    packages, build, unit tests, fuzz corpora, structure checks, end-to-end suite
+# See CONTRIBUTING.md for the other targets.
+
+PRESET ?= release
+BUILD := build/$(PRESET)
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
+.PHONY: packages build serve test unit e2e tidy lint format asan tsan fuzz bench clean
+
+packages:
+	@scripts/packages.sh test
+
+$(BUILD)/build.ninja: | packages
+	@cmake --preset $(PRESET)
+
+build: packages $(BUILD)/build.ninja
+	@cmake --build $(BUILD)
+
+serve: packages $(BUILD)/build.ninja
+	@cmake --build $(BUILD) --target spillway
+	@exec $(BUILD)/spillway serve $(ARGS)
+
+unit: build
+	@ctest --test-dir $(BUILD) --output-on-failure
+
+tidy:
+	@python3 -m unittest discover -s tests/tidy -p '*_test.py'
+
+e2e: build
+	@scripts/e2e.sh $(ARGS)
+
+test: build
+	@scripts/test.sh $(BUILD)
+
+lint:
+	@scripts/packages.sh lint
+	@scripts/lint.sh
+
+format:
+	@git ls-files 'src/*.h' 'src/*.cc' 'tests/*.cc' | xargs clang-format -i
+
+asan tsan:
+	@$(MAKE) --no-print-directory unit PRESET=$@
+
+fuzz:
+	@scripts/packages.sh test fuzz
+	@$(MAKE) --no-print-directory build PRESET=fuzz
+	@scripts/fuzz.sh build/fuzz
+
+bench: build
+	@scripts/bench.sh $(ARGS)
+
+clean:
+	rm -rf build
