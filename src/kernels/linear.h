@@ -1,0 +1,70 @@
+// Linear: y = x W^T (+ bias) over weights packed once at load.
+//
+// Each element of y is one chain of float32 sums over K in a fixed order, so its bits depend on its own row of x and on W
+// only: not on M, nor on the other rows, nor on the number of threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/result.h"
+#include "tensor/stream.h"
+#include "tensor/tensor.h"
+
+namespace spillway::kernels {
+
+// How products are computed.
+//   kFp32: float32 multiply-adds; weights keep their stored type and are widened exactly.
+//   kBf16: bf16 weights (f8 stays f8 in memory), x rounded to bf16, float32 sums. Tolerance: 2^-8 of |x||w| summed.
+//   kInt8: weights quantised at load to int8 by groups of 128 along K; x as 16-bit integers by the same groups. The
+//          tolerance is that of the weights' rounding: 2^-8 of the group's largest weight.
+enum class Precision : uint8_t { kFp32, kBf16, kInt8 };
+
+// A weight as stored: row-major [N, K], dtype f32|bf16|f16|f8e4m3, with optional float32 scales
+// [ceil(N / block_n), ceil(K / block_k)] that multiply its blocks (ragged edges allowed).
+struct WeightSource {
+  tensor::TensorView weight;
+  tensor::TensorView scales;
+  int block_n = 128;
+  int block_k = 128;
+};
+
+enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8 };
+
+// A packed weight. Layout: panels of 32 outputs; see cpu/packing.h. Move-only, read by all threads.
+struct PackedLinear {
+  int64_t n = 0;
+  int64_t k = 0;
+  Precision precision = Precision::kFp32;
+  PackedFormat format = PackedFormat::kF32;
+  int scale_block = 0;    // K elements that share a scale; 0 without scales
+  tensor::Tensor data;
+  tensor::Tensor scales;  // float32 [panels, ceil(K / scale_block), 32]
+
+  size_t bytes() const { return data.bytes() + scales.bytes(); }
+};
+
+// Packs sources stacked along N (for q, k and v, or gate and up, as one product): all of the same K and dtype. The order
+// of outputs is that of the sources. Runs on all threads at about memory speed. Fails on types and shapes that do not fit.
+Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream);
+Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision, tensor::Stream& stream);
+
+struct LinearOptions {
+  tensor::TensorView bias;   // float32 [N], optional
+  bool accumulate = false;   // y += instead of y =
+};
+
+// x f32 [M, K], y f32 [M, N]. x and y do not overlap.
+void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,
+            const LinearOptions& options = {});
+
+// y f32 [M, N / 2] = silu(x Wg^T) * (x Wu^T), for a weight packed from {gate, up} (N / 2 outputs each). work: f32 [M, N].
+void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
+                  tensor::Stream& stream);
+
+// Products by head, for MLA's absorbed form: y[t, h, :] = W_h x[t, h, :], with heads = weights.size(), each W_h [N, K].
+// x f32 [T, heads, x_stride] of which the first K are read, from element x_offset; y f32 [T, heads, N].
+void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLinear> weights, tensor::TensorView y,
+                    tensor::Stream& stream);
+
+}  // namespace spillway::kernels

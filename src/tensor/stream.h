@@ -1,0 +1,66 @@
+// Stream: the order in which kernels run on a device, and the threads that run them. A CPU stream is a pool of threads
+// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. Called
+// from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+#include "tensor/device.h"
+#include "tensor/tensor.h"
+
+namespace spillway::tensor {
+
+class ThreadPool;
+
+class Stream {
+ public:
+  // threads <= 0: as many as this process may run on.
+  explicit Stream(int threads = 0);
+  ~Stream();
+  Stream(Stream&&) noexcept;
+  Stream& operator=(Stream&&) noexcept;
+
+  // A stream on any device, or check_available()'s error.
+  static Result<Stream> open(Device device, int threads = 0);
+
+  Device device() const { return device_; }
+  int threads() const { return threads_; }
+  void synchronize() {}
+
+  // body(begin, end, thread) over equal contiguous ranges of [0, count), one a thread. Fewer threads take part when the
+  // ranges would be smaller than grain. Not to be nested.
+  template <class Body>
+  void parallel_for(int64_t count, int64_t grain, Body&& body) {
+    using Plain = std::remove_reference_t<Body>;
+    run(count, grain, [](void* context, int64_t begin, int64_t end, int thread) {
+      (*static_cast<Plain*>(context))(begin, end, thread);
+    }, const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+  // body(index, thread) for each of [0, count), handed out one by one: for tasks of uneven size.
+  template <class Body>
+  void parallel_tasks(int64_t count, Body&& body) {
+    using Plain = std::remove_reference_t<Body>;
+    run_tasks(count, [](void* context, int64_t begin, int64_t, int thread) {
+      (*static_cast<Plain*>(context))(begin, thread);
+    }, const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+  // Memory for one kernel's own use, valid until the next kernel on this stream; it grows and is kept.
+  void* scratch(size_t bytes);
+
+ private:
+  using Function = void (*)(void* context, int64_t begin, int64_t end, int thread);
+  void run(int64_t count, int64_t grain, Function function, void* context);
+  void run_tasks(int64_t count, Function function, void* context);
+
+  Device device_;
+  int threads_ = 1;
+  std::unique_ptr<ThreadPool> pool_;
+  void* scratch_ = nullptr;
+  size_t scratch_bytes_ = 0;
+};
+
+}  // namespace spillway::tensor
