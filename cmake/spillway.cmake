@@ -25,7 +25,8 @@ if(SPILLWAY_TESTS)
 endif()
 
 # spillway_module(NAME [DEPS module...] [LIBS target...])
-# Makes library sw_NAME from *.cc, program NAME_test from *_test.cc (run by ctest), one program for each *_fuzz.cc (its
+# Makes library sw_NAME from *.cc (main.cc is left to the caller), program NAME_test from *_test.cc (run by ctest), one
+# program for each *_fuzz.cc (its
 # corpus, tests/fuzz/<file>/, is run by ctest), one program for each *_bench.cc.
 function(spillway_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
@@ -36,7 +37,7 @@ function(spillway_module name)
   list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.cc$")
   set(benches ${sources})
   list(FILTER benches INCLUDE REGEX "_bench\\.cc$")
-  list(FILTER sources EXCLUDE REGEX "(_test|_fuzz|_bench)\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "((_test|_fuzz|_bench)|/main)\\.cc$")
   set(libs spillway_flags ${ARG_LIBS})
   foreach(dep ${ARG_DEPS})
     list(APPEND libs sw_${dep})

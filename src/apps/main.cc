@@ -1,0 +1,39 @@
+// The program: reads the command line and runs one command.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+
+#include "apps/command.h"
+#include "base/log.h"
+
+namespace spillway::apps {
+
+int fail(const Error& error) {
+  std::fprintf(stderr, "spillway: %s\n", error.message.c_str());
+  return kFailed;
+}
+
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App program("Spillway serves language models: DeepSeek-R1 and its distills, on this machine.", "spillway");
+  program.set_version_flag("--version", "spillway " SPILLWAY_VERSION);
+  program.require_subcommand(1);
+  program.get_formatter()->column_width(34);
+  int status = 0;
+  add_config(program, status);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? 0 : kUsage;
+  }
+  return status;
+}
+
+}  // namespace
+}  // namespace spillway::apps
+
+int main(int argc, char** argv) {
+  if (const auto log = spillway::configure_log("info", "text"); !log.ok()) return spillway::apps::fail(log.error());
+  return spillway::apps::run(argc, argv);
+}

@@ -1,0 +1,177 @@
+#include "config/config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <fstream>
+#include <iterator>
+#include <unistd.h>
+
+#include "config/yaml.h"
+
+namespace spillway::config {
+namespace {
+
+std::string shape_name(const YamlScalar& scalar) {
+  if (scalar.quoted) return fmt::format("the string \"{:.60}\"", scalar.text);
+  switch (shape_of(scalar.text)) {
+    case Shape::kNothing: return "nothing";
+    case Shape::kBool: return fmt::format("the boolean {}", scalar.text);
+    case Shape::kInt: return fmt::format("the integer {}", scalar.text);
+    case Shape::kFloat: return fmt::format("the number {}", scalar.text);
+    case Shape::kText: break;
+  }
+  return fmt::format("the string \"{:.60}\"", scalar.text);
+}
+
+// Whether a YAML scalar may stand for the type; the text itself is checked by parse_value.
+bool fits(Type type, const YamlScalar& scalar) {
+  const Shape shape = scalar.quoted ? Shape::kText : shape_of(scalar.text);
+  switch (type) {
+    case Type::kString:
+    case Type::kStrings: return shape == Shape::kText;
+    case Type::kBool: return shape == Shape::kBool;
+    case Type::kInt:
+    case Type::kInts: return shape == Shape::kInt;
+    case Type::kFloat: return shape == Shape::kInt || shape == Shape::kFloat;
+    case Type::kDuration:
+    case Type::kBytes: return shape == Shape::kInt || shape == Shape::kFloat || shape == Shape::kText;
+  }
+  return false;
+}
+
+Result<Value> value_of(const Option& option, const YamlEntry& entry) {
+  const bool wants_list = option.type == Type::kStrings || option.type == Type::kInts;
+  const auto wrong = [&](const std::string& found) {
+    return invalid(fmt::format("expected {}, found {}", describe_expected(option), found));
+  };
+  if (entry.kind == YamlEntry::Kind::kMap) return wrong("a map");
+  if (wants_list != (entry.kind == YamlEntry::Kind::kList)) {
+    return wrong(wants_list ? shape_name(entry.items[0]) : "a list");
+  }
+  std::vector<std::string> items;
+  for (const auto& item : entry.items) {
+    if (!fits(option.type, item)) {
+      const bool quote = option.type == Type::kString && !item.quoted && !item.text.empty();
+      return wrong(shape_name(item) + (quote ? " (put it in quotes to mean text)" : ""));
+    }
+    items.push_back(item.text);
+  }
+  return wants_list ? parse_list(option, items) : parse_value(option, items[0]);
+}
+
+std::string unknown(const YamlEntry& entry) {
+  const std::string near = nearest_key(entry.key);
+  const bool section = entry.kind == YamlEntry::Kind::kMap;
+  return fmt::format("unknown {} {}{}", section ? "section" : "key", entry.key,
+                     near.empty() ? "" : fmt::format("; did you mean {}?", near));
+}
+
+Status all_of(const std::vector<std::string>& problems) {
+  constexpr size_t kShown = 20;
+  if (problems.empty()) return {};
+  std::string text = fmt::format("{}", fmt::join(problems.begin(), problems.begin() + std::min(problems.size(), kShown), "\n"));
+  if (problems.size() > kShown) text += fmt::format("\nand {} more", problems.size() - kShown);
+  return invalid(text);
+}
+
+}  // namespace
+
+Config::Config() : origins_(kOptionCount) {
+  values_.reserve(kOptionCount);
+  for (const auto& option : kOptions) {
+    auto value = parse_value(option, option.initial);
+    SW_CHECK(value.ok(), std::string(option.key) + ": its default is wrong: " + value.error().message);
+    values_.push_back(std::move(value).value());
+  }
+}
+
+Status Config::load_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return not_found(path + ": expected a readable YAML file, found none");
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  return load_yaml(text, path);
+}
+
+Status Config::load_yaml(std::string_view text, const std::string& name) {
+  auto entries = parse_yaml(text);
+  if (!entries.ok()) return invalid(name + ":" + entries.error().message);
+  std::vector<std::string> problems;
+  std::string skipped;  // the section that was refused as a whole, with its dot
+  for (const auto& entry : *entries) {
+    if (!skipped.empty() && entry.key.starts_with(skipped)) continue;
+    const auto problem = [&](const std::string& message) {
+      problems.push_back(fmt::format("{}:{}:{}: {}", name, entry.line, entry.column, message));
+      if (entry.kind == YamlEntry::Kind::kMap) skipped = entry.key + ".";
+    };
+    const size_t index = find_option(entry.key);
+    if (index == kOptionCount) {
+      const bool empty = entry.kind == YamlEntry::Kind::kScalar && entry.items[0].text.empty() && !entry.items[0].quoted;
+      if (!is_section(entry.key)) {
+        problem(unknown(entry));
+      } else if (entry.kind != YamlEntry::Kind::kMap && !empty) {
+        problem(fmt::format("{}: expected a map of options, found {}", entry.key,
+                            entry.kind == YamlEntry::Kind::kList ? "a list" : shape_name(entry.items[0])));
+      }
+      continue;
+    }
+    auto value = value_of(kOptions[index], entry);
+    if (!value.ok()) {
+      problem(fmt::format("{}: {}", entry.key, value.error().message));
+      continue;
+    }
+    values_[index] = std::move(value).value();
+    origins_[index] = {Origin::Kind::kFile, fmt::format("{}:{}:{}", name, entry.line, entry.column)};
+  }
+  return all_of(problems);
+}
+
+Status Config::load_environment(const std::vector<std::string>& variables) {
+  std::vector<std::string> problems;
+  for (const auto& variable : variables) {
+    if (!variable.starts_with("SPILLWAY_")) continue;
+    const size_t equals = variable.find('=');
+    if (equals == std::string::npos) continue;
+    const std::string name = variable.substr(0, equals);
+    size_t index = 0;
+    while (index < kOptionCount && environment_name(kOptions[index]) != name) ++index;
+    if (index == kOptionCount) {
+      // Others may own such names (Kubernetes sets SPILLWAY_SERVICE_HOST), so an unknown one is no error.
+      const std::string near = name == "SPILLWAY_CONFIG" ? "" : nearest_environment_name(name);
+      if (!near.empty()) warnings_.push_back(fmt::format("environment: {} is not read; did you mean {}?", name, near));
+      continue;
+    }
+    auto value = parse_value(kOptions[index], std::string_view(variable).substr(equals + 1));
+    if (!value.ok()) {
+      problems.push_back(fmt::format("environment: {}: {}", name, value.error().message));
+      continue;
+    }
+    values_[index] = std::move(value).value();
+    origins_[index] = {Origin::Kind::kEnvironment, name};
+  }
+  return all_of(problems);
+}
+
+Status Config::set_flag(size_t option, std::string_view text) {
+  SW_CHECK(option < kOptionCount, "set_flag of an option that is not in the table");
+  const std::string flag = std::string("--") + kOptions[option].flag;
+  auto value = parse_value(kOptions[option], text);
+  if (!value.ok()) return std::move(value).error().in(flag);
+  values_[option] = std::move(value).value();
+  origins_[option] = {Origin::Kind::kFlag, flag};
+  return {};
+}
+
+std::vector<std::string> process_environment() {
+  std::vector<std::string> variables;
+  for (char** at = environ; at && *at; ++at) variables.emplace_back(*at);
+  return variables;
+}
+
+Result<Config> resolve(const std::string& file, const std::vector<std::string>& environment) {
+  Config config;
+  if (!file.empty()) SW_TRY(config.load_file(file));
+  SW_TRY(config.load_environment(environment));
+  return config;
+}
+
+}  // namespace spillway::config

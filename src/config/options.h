@@ -1,0 +1,112 @@
+// The one table of options. A row is everything there is to know of an option: its key in the file, its flag, its type,
+// default, bounds and help; the environment variable follows from the key. The parser, --help, `config print` and
+// docs/configuration.md all read this table. Constant data, checked at compile time.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace spillway::config {
+
+enum class Type { kString, kInt, kFloat, kBool, kDuration, kBytes, kStrings, kInts };
+
+struct Option {
+  const char* key;      // "section.name"
+  const char* flag;     // without the dashes; a bool also has "no-" and the flag
+  Type type;
+  const char* initial;  // the default, as it would be written in a flag
+  const char* help;
+  const char* choices = "";  // of a string: "a|b|cuda:#" ('#' stands for digits)
+  double min = 0;            // of a number, in seconds or bytes where the type has a unit
+  double max = 1e18;
+  bool hot = false;     // taken over from the file on SIGHUP; the others need a restart
+  bool secret = false;  // never printed
+};
+
+inline constexpr double kPortMax = 65535;
+
+// clang-format off
+inline constexpr Option kOptions[] = {
+  {"model.path", "model", Type::kString, "builtin", "Folder of a Hugging Face checkpoint, or \"builtin\" for the embedded tiny-r1. With random weights also a config.json or a named shape."},
+  {"model.name", "model-name", Type::kString, "", "Name in the API. Empty: the folder's name."},
+  {"model.aliases", "model-aliases", Type::kStrings, "deepseek-reasoner,deepseek-chat", "Further names in the API that reach this model, so that DeepSeek clients need no change."},
+  {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load. auto: as the checkpoint is stored.", "fp32|bf16|int8|auto"},
+  {"model.random_weights", "random-weights", Type::kBool, "false", "Build the model's config with random weights in memory, for benchmarks of a shape."},
+  {"model.batch_size", "batch-size", Type::kInt, "64", "Inputs in one batch of a one-shot model (encoders); language models batch by tokens.", "", 1, 65536},
+  {"model.context_tokens_max", "context-tokens-max", Type::kInt, "0", "Longest sequence, prompt and output together. 0: what the model was made for."},
+
+  {"hardware.device", "device", Type::kString, "auto", "Where the model runs.", "auto|cpu|cuda|cuda:#"},
+  {"hardware.gpu_ids", "gpu-ids", Type::kInts, "", "GPUs to use, by number. Not used on the CPU.", "", 0, 1023},
+  {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the device's memory that weights and cache may take.", "", 0.05, 1},
+  {"hardware.threads", "threads", Type::kInt, "0", "Threads that compute. 0: one a physical core.", "", 0, 1024},
+
+  {"network.host", "host", Type::kString, "127.0.0.1", "Address to listen on; 0.0.0.0 for all."},
+  {"network.port", "port", Type::kInt, "8000", "HTTP port. 0: any free one.", "", 0, kPortMax},
+  {"network.grpc_port", "grpc-port", Type::kInt, "50051", "gRPC port. Reserved: this build does not serve gRPC yet.", "", 0, kPortMax},
+  {"network.metrics_port", "metrics-port", Type::kInt, "9100", "Port of /metrics alone, beside /metrics on the HTTP port. 0: off.", "", 0, kPortMax},
+  {"network.max_workers", "max-workers", Type::kInt, "2", "Threads that serve connections.", "", 1, 256},
+  {"network.port_file", "port-file", Type::kString, "", "File to write the HTTP port to once it listens."},
+
+  {"tls.cert", "tls-cert", Type::kString, "", "PEM file of the certificate chain. With tls.key: HTTPS instead of HTTP."},
+  {"tls.key", "tls-key", Type::kString, "", "PEM file of the private key."},
+
+  {"server.api_keys", "api-keys", Type::kStrings, "", "Keys that clients may present. None: no key is asked for.", "", 0, 1e18, false, true},
+  {"server.api_keys_file", "api-keys-file", Type::kString, "", "File with one such key a line."},
+  {"server.keep_alive_interval", "keep-alive-interval", Type::kDuration, "10s", "While a request waits, a comment is sent this often so that nobody hangs up.", "", 0.01, 3600},
+  {"server.stall_timeout", "stall-timeout", Type::kDuration, "8s", "With work to do and no progress for this long, readiness turns 503.", "", 0.1, 3600},
+  {"server.drain_timeout", "drain-timeout", Type::kDuration, "30s", "After SIGTERM, running requests get this long to end.", "", 0, 86400},
+  {"server.cors", "cors", Type::kStrings, "", "Origins that browsers may call from; \"*\" for any."},
+
+  {"limits.header_bytes", "header-bytes", Type::kBytes, "32KiB", "Largest request header.", "", 1024, 1 << 24},
+  {"limits.body_bytes", "body-bytes", Type::kBytes, "32MiB", "Largest request body.", "", 1024, 1 << 30},
+  {"limits.header_timeout", "header-timeout", Type::kDuration, "10s", "A request's header must arrive within this.", "", 0.01, 3600},
+  {"limits.body_timeout", "body-timeout", Type::kDuration, "30s", "A request's body must arrive within this.", "", 0.01, 3600},
+  {"limits.idle_timeout", "idle-timeout", Type::kDuration, "75s", "A kept-alive connection without a request is closed after this.", "", 0.01, 86400},
+  {"limits.write_timeout", "write-timeout", Type::kDuration, "30s", "A client that reads nothing for this long is cut off.", "", 0.01, 3600},
+  {"limits.connections", "connections-max", Type::kInt, "4096", "Connections open at once.", "", 1, 1 << 20},
+
+  {"engine.kv_cache", "kv-cache", Type::kBytes, "0", "Memory for keys and values. 0: what sequences_max contexts need, within memory_fraction."},
+  {"engine.page_tokens", "page-tokens", Type::kInt, "16", "Tokens in a page of the cache.", "", 1, 1024},
+  {"engine.sequences_max", "sequences-max", Type::kInt, "256", "Sequences that run at once.", "", 1, 65536},
+  {"engine.batch_tokens_max", "batch-tokens-max", Type::kInt, "512", "Tokens in one step; longer prompts are cut into chunks.", "", 1, 65536},
+  {"engine.queue_requests_max", "queue-requests-max", Type::kInt, "1024", "Requests that may wait.", "", 0, 1 << 20},
+  {"engine.queue_tokens_max", "queue-tokens-max", Type::kInt, "1048576", "Tokens of the requests that may wait."},
+  {"engine.queue_wait_max", "queue-wait-max", Type::kDuration, "60s", "A request that would wait longer, as predicted, is refused at once.", "", 0, 86400},
+  {"engine.prefix_cache", "prefix-cache", Type::kBool, "true", "Keep computed prompts for requests that begin the same way."},
+  {"engine.speculate", "speculate", Type::kBool, "true", "Draft tokens with the model's MTP layer where it has one."},
+
+  {"log.level", "log-level", Type::kString, "info", "Least level that is logged.", "trace|debug|info|warn|error|off", 0, 0, true},
+  {"log.format", "log-format", Type::kString, "text", "Shape of a log line.", "text|json"},
+};
+// clang-format on
+
+inline constexpr size_t kOptionCount = sizeof(kOptions) / sizeof(kOptions[0]);
+
+// An option in code, as a literal: Key<Type::kInt>("network.port"). An unknown key or another type does not compile.
+template <Type type>
+struct Key {
+  size_t index = 0;
+  consteval Key(const char* key) {
+    while (index < kOptionCount && std::string_view(kOptions[index].key) != key) ++index;
+    if (index == kOptionCount) throw "no such option";
+    if (kOptions[index].type != type) throw "the option has another type";
+  }
+};
+
+// Index of the key; kOptionCount when there is none.
+size_t find_option(std::string_view key);
+
+bool is_section(std::string_view name);
+
+// "SPILLWAY_NETWORK_PORT" of "network.port".
+std::string environment_name(const Option& option);
+
+// "an integer from 0 to 65535", "one of fp32, bf16, int8, auto".
+std::string describe_expected(const Option& option);
+
+// Of the candidates in the table (keys, or environment names), the one most like the text; empty when none is near.
+std::string nearest_key(std::string_view text);
+std::string nearest_environment_name(std::string_view text);
+
+}  // namespace spillway::config

@@ -1,0 +1,19 @@
+// Writes the table and its values for people: `config print`, `config docs`.
+#pragma once
+
+#include <string>
+
+#include "config/config.h"
+
+namespace spillway::config {
+
+// YAML that loads back to the same values, each with its origin as a comment. Secrets are counted, not shown.
+std::string print_yaml(const Config& config);
+
+// docs/configuration.md.
+std::string print_markdown();
+
+// Help of one option for --help: its text, default and environment variable.
+std::string flag_help(const Option& option);
+
+}  // namespace spillway::config
