@@ -26,8 +26,7 @@ endif()
 
 # spillway_module(NAME [DEPS module...] [LIBS target...])
 # Makes library sw_NAME from *.cc (main.cc is left to the caller), program NAME_test from *_test.cc (run by ctest), one
-# program for each *_fuzz.cc (its
-# corpus, tests/fuzz/<file>/, is run by ctest), one program for each *_bench.cc.
+# program for each *_fuzz.cc (its corpus, tests/fuzz/<file>/, is run by ctest), one program for each *_bench.cc.
 function(spillway_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc */*.cc)
