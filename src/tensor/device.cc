@@ -1,0 +1,31 @@
+#include "tensor/device.h"
+
+#include <charconv>
+
+namespace spillway::tensor {
+
+Result<Device> parse_device(std::string_view text) {
+  if (text == "cpu") return Device{};
+  if (text == "cuda") return Device{DeviceKind::kCuda, 0};
+  constexpr std::string_view kPrefix = "cuda:";
+  if (text.starts_with(kPrefix)) {
+    int index = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data() + kPrefix.size(), end, index);
+    if (parsed.ec == std::errc() && parsed.ptr == end && index >= 0) return Device{DeviceKind::kCuda, index};
+  }
+  return invalid("expected a device \"cpu\" or \"cuda:N\", found \"" + std::string(text) + "\"");
+}
+
+std::string to_string(Device device) {
+  return device.kind == DeviceKind::kCpu ? "cpu" : "cuda:" + std::to_string(device.index);
+}
+
+Status check_available(Device device) {
+  if (device.kind == DeviceKind::kCpu) return {};
+  return unsupported("device " + to_string(device) +
+                     ": this program was built without CUDA; install the CUDA toolkit and build with "
+                     "`cmake --preset cuda && cmake --build --preset cuda`, or use device \"cpu\"");
+}
+
+}  // namespace spillway::tensor
