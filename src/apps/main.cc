@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
   program.require_subcommand(1);
   program.get_formatter()->column_width(34);
   int status = 0;
+  add_doctor(program, status);
   add_config(program, status);
   try {
     program.parse(argc, argv);

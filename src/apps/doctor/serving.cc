@@ -1,0 +1,107 @@
+// Whether a server could run here: ports, limits, keys and certificates.
+#include <arpa/inet.h>
+#include <cerrno>
+#include <cstring>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "apps/doctor/finding.h"
+
+namespace spillway::apps {
+namespace {
+
+using Level = Finding::Level;
+
+// 0 when the port can be bound, else errno.
+int try_bind(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  const int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno;
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  sockaddr_in v4_address{};
+  sockaddr_in6 v6_address{};
+  v4_address.sin_family = AF_INET;
+  v4_address.sin_port = htons(uint16_t(port));
+  v6_address.sin6_family = AF_INET6;
+  v6_address.sin6_port = htons(uint16_t(port));
+  const bool parsed = v6 ? inet_pton(AF_INET6, host.c_str(), &v6_address.sin6_addr) == 1
+                         : inet_pton(AF_INET, host.c_str(), &v4_address.sin_addr) == 1;
+  int error = parsed ? 0 : EINVAL;
+  if (parsed && bind(fd, v6 ? reinterpret_cast<sockaddr*>(&v6_address) : reinterpret_cast<sockaddr*>(&v4_address),
+                     v6 ? sizeof(v6_address) : sizeof(v4_address)) != 0) {
+    error = errno;
+  }
+  close(fd);
+  return error;
+}
+
+Finding check_port(const std::string& host, int port, const char* flag) {
+  const int error = try_bind(host, port);
+  if (error == 0) return {Level::kGood, "port", fmt::format("{} {}:{} is free", flag, host, port), ""};
+  const std::string what = fmt::format("{} {}:{}: {}", flag, host, port, std::strerror(error));
+  if (error == EADDRINUSE) return {Level::kBad, "port", what, fmt::format("stop what listens there (ss -ltnp 'sport = {}'), or pass --{} with another", port, flag)};
+  if (error == EACCES) return {Level::kBad, "port", what, "take a port above 1023, or give the program CAP_NET_BIND_SERVICE"};
+  return {Level::kBad, "port", what, "pass an address of this machine with --host; 127.0.0.1 and 0.0.0.0 always are"};
+}
+
+Finding check_readable(const char* key, const std::string& path) {
+  if (access(path.c_str(), R_OK) == 0) return {Level::kGood, "files", fmt::format("{} {} can be read", key, path), ""};
+  return {Level::kBad, "files", fmt::format("{} {}: {}", key, path, std::strerror(errno)), "correct the path or its permissions"};
+}
+
+}  // namespace
+
+Findings check_ports(const config::Config& config) {
+  const std::string host = config.text("network.host") == "localhost" ? "127.0.0.1" : config.text("network.host");
+  Findings findings;
+  if (const auto port = config.integer("network.port"); port > 0) findings.push_back(check_port(host, int(port), "port"));
+  if (const auto port = config.integer("network.metrics_port"); port > 0) {
+    Finding finding = check_port(host, int(port), "metrics-port");
+    // Without it /metrics is still served on the HTTP port, so a default that is taken does not stop anything.
+    if (finding.level == Level::kBad && !config.is_explicit(config::Key<config::Type::kInt>("network.metrics_port"))) finding.level = Level::kWarning;
+    findings.push_back(std::move(finding));
+  }
+  return findings;
+}
+
+Findings check_limits(const config::Config& config) {
+  constexpr int64_t kOwnFiles = 64;  // log, model, threads' events
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const int64_t needed = config.integer("limits.connections") + kOwnFiles;
+  if (limit.rlim_cur == RLIM_INFINITY || int64_t(limit.rlim_cur) >= needed) {
+    return {{Level::kGood, "open files", fmt::format("{} allowed, {} needed at most", limit.rlim_cur, needed), ""}};
+  }
+  return {{Level::kWarning, "open files", fmt::format("{} allowed, but limits.connections needs {}", limit.rlim_cur, needed),
+           fmt::format("ulimit -n {} (systemd: LimitNOFILE={}), or lower limits.connections", needed, needed)}};
+}
+
+Findings check_security(const config::Config& config) {
+  Findings findings;
+  const std::string& host = config.text("network.host");
+  const std::string& keys_file = config.text("server.api_keys_file");
+  const bool local = host.starts_with("127.") || host == "::1" || host == "localhost";
+  if (!local && config.strings("server.api_keys").empty() && keys_file.empty()) {
+    findings.push_back({Level::kWarning, "access", fmt::format("{} is reachable from outside and no API key is asked for", host),
+                        "set server.api_keys_file, or listen on 127.0.0.1 behind a proxy that authenticates"});
+  }
+  if (config.text("tls.cert").empty() != config.text("tls.key").empty()) {
+    findings.push_back({Level::kBad, "TLS", "only one of tls.cert and tls.key is given", "give both or neither"});
+  }
+  if (!config.text("tls.cert").empty()) findings.push_back(check_readable("tls.cert", config.text("tls.cert")));
+  if (!config.text("tls.key").empty()) findings.push_back(check_readable("tls.key", config.text("tls.key")));
+  if (keys_file.empty()) return findings;
+  findings.push_back(check_readable("server.api_keys_file", keys_file));
+  struct stat status {};
+  if (stat(keys_file.c_str(), &status) == 0 && (status.st_mode & S_IROTH)) {
+    findings.push_back({Level::kWarning, "access", keys_file + " can be read by everyone on this machine", "chmod 600 " + keys_file});
+  }
+  return findings;
+}
+
+}  // namespace spillway::apps

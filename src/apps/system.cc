@@ -1,0 +1,75 @@
+#include "apps/system.h"
+
+#include <cstdlib>
+#include <ctime>
+#include <fmt/format.h>
+#include <fstream>
+#include <sstream>
+#include <sys/resource.h>
+#include <unistd.h>
+
+namespace spillway::apps {
+namespace {
+
+// 0 when the file is missing or says "max".
+int64_t read_number(const char* path) {
+  std::ifstream in(path);
+  int64_t value = 0;
+  return in >> value ? value : 0;
+}
+
+}  // namespace
+
+MemoryReading read_memory() {
+  MemoryReading reading;
+  std::ifstream in("/proc/meminfo");
+  std::string name, unit;
+  for (int64_t kib = 0; in >> name >> kib && std::getline(in, unit);) {
+    if (name == "MemTotal:") reading.total = kib * 1024;
+    if (name == "MemAvailable:") reading.available = kib * 1024;
+  }
+  reading.limit = read_number("/sys/fs/cgroup/memory.max");
+  reading.limit_used = read_number("/sys/fs/cgroup/memory.current");
+  std::ifstream stat("/sys/fs/cgroup/memory.stat");
+  for (int64_t bytes = 0; stat >> name >> bytes;) {
+    if (name == "file") reading.limit_used -= bytes;  // the page cache gives way
+  }
+  return reading;
+}
+
+int64_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t(usage.ru_maxrss) * 1024;
+}
+
+double seconds_since_process_start() {
+  std::ifstream in("/proc/self/stat");
+  std::string line;
+  std::getline(in, line);
+  const size_t name_end = line.rfind(')');
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(line.substr(name_end + 1));
+  std::string skipped;
+  constexpr int kFieldsBetween = 19;  // from the state to the start time, proc(5)
+  for (int i = 0; i < kFieldsBetween; ++i) fields >> skipped;
+  double ticks = 0;
+  fields >> ticks;
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return double(now.tv_sec) + double(now.tv_nsec) * 1e-9 - ticks / double(sysconf(_SC_CLK_TCK));
+}
+
+std::string format_bytes(int64_t bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  double value = double(bytes);
+  int unit = 0;
+  while (value >= 1024 && unit < 4) value /= 1024, ++unit;
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+bool is_terminal(int fd) { return isatty(fd) == 1; }
+
+bool colours(int fd) { return is_terminal(fd) && std::getenv("NO_COLOR") == nullptr; }
+
+}  // namespace spillway::apps

@@ -1,0 +1,30 @@
+// What the commands read from the machine and show to people. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace spillway::apps {
+
+struct MemoryReading {
+  int64_t total = 0;
+  int64_t available = 0;
+  int64_t limit = 0;       // of the control group; 0: none
+  int64_t limit_used = 0;
+  // What a model may still take.
+  int64_t usable() const { return limit > 0 && limit - limit_used < available ? limit - limit_used : available; }
+};
+MemoryReading read_memory();
+
+// Highest resident memory of this process so far.
+int64_t peak_resident_bytes();
+
+// Seconds since the kernel started this process.
+double seconds_since_process_start();
+
+std::string format_bytes(int64_t bytes);  // "1.5 GiB"
+
+bool is_terminal(int fd);
+bool colours(int fd);  // a terminal, and NO_COLOR is not set
+
+}  // namespace spillway::apps
