@@ -1,0 +1,78 @@
+// The layers' own weights: Linear (one or several checkpoint matrices as one product) and RmsNorm, and what loading them
+// adds up. Owned by the layer that computes with them; read-only after loading.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/linear.h"
+#include "nn/step.h"
+#include "weights/weight_scope.h"
+
+namespace spillway::nn {
+
+// What the loaded layers amount to.
+struct LoadTotals {
+  int64_t parameters = 0;
+  int64_t bytes = 0;            // resident
+  double decode_bytes = 0;      // read by one token's step
+  double flops_per_token = 0;
+};
+
+struct LoadContext {
+  kernels::Precision precision = kernels::Precision::kFp32;
+  tensor::Stream& stream;
+  LoadTotals totals = {};
+
+  // share: the part of the steps' tokens that pass here (an expert's is experts_per_token / experts).
+  void add(int64_t parameters, int64_t bytes, double share = 1) {
+    totals.parameters += parameters;
+    totals.bytes += bytes;
+    totals.decode_bytes += share * double(bytes);
+    totals.flops_per_token += share * 2 * double(parameters);
+  }
+};
+
+struct MatrixRow {
+  std::string name;  // without ".weight": "q_proj"
+  int64_t outputs = 0;
+};
+
+// [outputs, inputs] of each named matrix, stacked in that order. F8_E4M3 ones bring their weight_scale_inv.
+Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows, int64_t inputs,
+                                            LoadContext& context, double share = 1);
+
+// A matrix as plain float32 [outputs, inputs], scales applied: for weights that are rearranged before packing.
+Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs);
+
+class Linear {
+ public:
+  static Result<Linear> load(const weights::WeightScope& scope, std::vector<MatrixRow> rows, int64_t inputs, bool bias,
+                             LoadContext& context);
+
+  int64_t outputs() const { return weight_.n; }
+
+  // x f32 [T, inputs]; y f32 [T, outputs], which add_to adds to.
+  void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
+  void add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
+
+ private:
+  kernels::PackedLinear weight_;
+  tensor::Tensor bias_;
+};
+
+class RmsNorm {
+ public:
+  static Result<RmsNorm> load(const weights::WeightScope& scope, const std::string& name, int64_t size, double epsilon,
+                              LoadContext& context);
+
+  void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
+  // Of the elements of each row of x from offset on.
+  void apply_slice(tensor::TensorView x, int64_t offset, tensor::TensorView y, tensor::Stream& stream) const;
+
+ private:
+  tensor::Tensor weight_;
+  float epsilon_ = 0;
+};
+
+}  // namespace spillway::nn

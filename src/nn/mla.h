@@ -1,0 +1,69 @@
+// Mla: DeepSeek's multi-head latent attention. The cache holds a token's normalised latent and its rotated shared key. Two
+// forms of the same function: absorbed (queries go into latent space; reads the cache as it is) and naive (the latents
+// of the context are expanded to keys and values of all heads, once for many queries). Engine's thread.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "kernels/mla.h"
+#include "kernels/rope.h"
+#include "nn/linear.h"
+
+namespace spillway::nn {
+
+struct MlaShape {
+  int64_t hidden = 0;
+  int heads = 0;
+  int q_lora = 0;  // 0: queries come from hidden by q_proj
+  int kv_lora = 0;
+  int nope_dim = 0, rope_dim = 0, value_dim = 0;
+  kernels::RopePairs pairs = kernels::RopePairs::kInterleaved;
+  double softmax_scale = 1;
+  double norm_epsilon = 1e-6;
+
+  int query_dim() const { return nope_dim + rope_dim; }
+  int kv_width() const { return kv_lora + rope_dim; }
+};
+
+// kAuto: absorbed, unless a slice is long enough for the naive form to take less than half the work.
+enum class MlaForm { kAuto, kNaive, kAbsorbed };
+
+class Mla {
+ public:
+  static Result<Mla> load(const weights::WeightScope& scope, const MlaShape& shape, int kv_layer, LoadContext& context);
+
+  // residual [T, hidden] += attention(x [T, hidden]).
+  void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step, MlaForm form = MlaForm::kAuto) const;
+  size_t workspace_bytes(int64_t tokens) const;
+
+  // The longest context that the naive form expands: its workspace grows with it.
+  static constexpr int64_t kNaiveContextMax = 2048;
+
+ private:
+  struct Projected {
+    tensor::TensorView queries;  // f32 [T, heads, query_dim], rotated
+    tensor::TensorView out;      // f32 [T, heads, value_dim]
+  };
+
+  Status load_kv_b(const weights::WeightScope& scope, LoadContext& context);
+  bool naive_pays(int64_t rows, int64_t context) const;
+  kernels::LatentPagesView pages(const KvStorage& kv) const;
+  tensor::TensorView queries(tensor::TensorView x, tensor::TensorView down, const Step& step) const;
+  void store_latents(tensor::TensorView down, const Step& step) const;
+  void attend_absorbed(const Projected& projected, std::span<const kernels::SequenceRows> sequences, const Step& step) const;
+  void attend_naive(const Projected& projected, const kernels::SequenceRows& sequence, const Step& step) const;
+
+  MlaShape shape_;
+  int kv_layer_ = 0;
+  Linear down_;                    // {q_a_proj, kv_a_proj_with_mqa}, or the latter alone
+  std::optional<RmsNorm> q_norm_;
+  RmsNorm kv_norm_;
+  Linear query_;                   // q_b_proj, or q_proj
+  Linear output_;
+  std::vector<kernels::PackedLinear> key_up_;    // by head [kv_lora, nope]: W_UK transposed
+  std::vector<kernels::PackedLinear> value_up_;  // by head [value, kv_lora]: W_UV
+  kernels::PackedLinear kv_b_;                   // the naive form's, as stored
+};
+
+}  // namespace spillway::nn

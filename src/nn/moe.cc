@@ -1,0 +1,54 @@
+#include "nn/moe.h"
+
+namespace spillway::nn {
+
+Status Moe::load_router(const weights::WeightScope& scope, LoadContext& context) {
+  SW_ASSIGN(const tensor::Tensor weight, scope.f32("weight", {shape_.experts, shape_.hidden}));
+  SW_ASSIGN(router_, kernels::pack_linear(kernels::WeightSource{.weight = weight, .scales = {}}, kernels::Precision::kFp32, context.stream));
+  context.add(int64_t(shape_.experts) * shape_.hidden, int64_t(router_.bytes()));
+  SW_ASSIGN(bias_, scope.f32("e_score_correction_bias", {shape_.experts}));
+  context.add(shape_.experts, int64_t(bias_.bytes()));
+  return {};
+}
+
+Result<Moe> Moe::load(const weights::WeightScope& scope, const MoeShape& shape, LoadContext& context) {
+  Moe moe;
+  moe.shape_ = shape;
+  SW_TRY(moe.load_router(scope.scope("gate"), context));
+  const double share = double(shape.routing.experts_per_token) / shape.experts;
+  const MatrixRow gate_up[] = {{"gate_proj", shape.inner}, {"up_proj", shape.inner}};
+  const MatrixRow down[] = {{"down_proj", shape.hidden}};
+  moe.experts_.resize(size_t(shape.experts));
+  for (int e = 0; e < shape.experts; ++e) {
+    kernels::ExpertWeights& expert = moe.experts_[size_t(e)];
+    SW_ASSIGN(expert.gate_up, load_matrices(scope.scope("experts", e), gate_up, shape.hidden, context, share));
+    SW_ASSIGN(expert.down, load_matrices(scope.scope("experts", e), down, shape.inner, context, share));
+  }
+  if (shape.shared_experts > 0) {
+    SW_ASSIGN(moe.shared_, GatedMlp::load(scope.scope("shared_experts"), shape.hidden, shape.inner * shape.shared_experts, false, context));
+  }
+  return moe;
+}
+
+size_t Moe::workspace_bytes(int64_t tokens) const {
+  using tensor::Arena;
+  using tensor::DType;
+  const int slots = shape_.routing.experts_per_token;
+  return Arena::footprint(DType::kF32, {tokens, shape_.experts}) + Arena::footprint(DType::kI32, {tokens, slots}) +
+         Arena::footprint(DType::kF32, {tokens, slots}) + (shared_ ? shared_->workspace_bytes(tokens) : 0);
+}
+
+void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const {
+  const ArenaScope scope(step.arena);
+  const int64_t tokens = x.shape[0];
+  const int slots = shape_.routing.experts_per_token;
+  const tensor::TensorView logits = step.arena.f32({tokens, shape_.experts});
+  const tensor::TensorView ids = step.arena.allocate(tensor::DType::kI32, {tokens, slots});
+  const tensor::TensorView weights = step.arena.f32({tokens, slots});
+  kernels::linear(x, router_, logits, step.stream);
+  kernels::route_tokens(logits, bias_, shape_.routing, ids, weights, step.stream);
+  if (shared_) shared_->add_to(x, y, step);
+  kernels::expert_mlp(x, ids, weights, experts_, y, step.stream);
+}
+
+}  // namespace spillway::nn

@@ -1,0 +1,38 @@
+// Step: what one pass of a model over a ragged batch carries from layer to layer. Lives on the engine's thread for one
+// call; borrows everything.
+#pragma once
+
+#include <span>
+
+#include "kernels/attention.h"
+#include "nn/kv_storage.h"
+#include "tensor/arena.h"
+#include "tensor/stream.h"
+
+namespace spillway::nn {
+
+struct Step {
+  tensor::TensorView positions;  // i32 [T]
+  tensor::TensorView rope;       // f32 [positions_max, 2, dim / 2]
+  std::span<const kernels::SequenceRows> sequences;
+  KvStorage& kv;
+  tensor::Arena& arena;
+  tensor::Stream& stream;
+
+  int64_t tokens() const { return positions.shape[0]; }
+};
+
+// Gives back what a layer took from the arena when the layer is done.
+class ArenaScope {
+ public:
+  explicit ArenaScope(tensor::Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+  ~ArenaScope() { arena_.rewind(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  tensor::Arena& arena_;
+  size_t mark_;
+};
+
+}  // namespace spillway::nn

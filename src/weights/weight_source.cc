@@ -1,0 +1,39 @@
+#include "weights/weight_source.h"
+
+#include <utility>
+
+namespace spillway::weights {
+
+StoredTensor::StoredTensor(const WeightSource* source, tensor::TensorView view, tensor::Tensor owned)
+    : source_(source), view_(view), owned_(std::move(owned)) {}
+
+StoredTensor::StoredTensor(StoredTensor&& other) noexcept
+    : source_(std::exchange(other.source_, nullptr)), view_(other.view_), owned_(std::move(other.owned_)), kept_(other.kept_) {}
+
+StoredTensor& StoredTensor::operator=(StoredTensor&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  source_ = std::exchange(other.source_, nullptr);
+  view_ = other.view_;
+  owned_ = std::move(other.owned_);
+  kept_ = other.kept_;
+  return *this;
+}
+
+void StoredTensor::keep() {
+  if (source_ != nullptr && !std::exchange(kept_, true)) source_->consumed(view_);
+}
+
+void StoredTensor::release() {
+  if (source_ == nullptr || kept_) return;
+  source_->consumed(view_);
+  if (owned_.empty()) source_->release(view_);
+  source_ = nullptr;
+}
+
+void WeightSource::consumed(const tensor::TensorView& view) const {
+  bytes_done_ += int64_t(view.bytes());
+  if (progress_) progress_(bytes_done_, bytes_total());
+}
+
+}  // namespace spillway::weights

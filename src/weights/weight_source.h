@@ -1,0 +1,95 @@
+// WeightSource: where a model's tensors come from: a checkpoint folder or a generator of random weights. Owned by the
+// model that was loaded from it (tensors used in place point into it); used from one thread at a time.
+// Not its job: shapes that a layer expects, repacking, quantising.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace spillway::weights {
+
+// Called as tensors are consumed, from the thread that consumed them.
+using Progress = std::function<void(int64_t bytes_done, int64_t bytes_total)>;
+
+// The accepted types of a weight that is computed with.
+inline constexpr tensor::DType kFloatTypes[] = {tensor::DType::kBF16, tensor::DType::kF32, tensor::DType::kF16};
+inline constexpr tensor::DType kMatrixTypes[] = {tensor::DType::kF8E4M3, tensor::DType::kBF16, tensor::DType::kF32,
+                                                 tensor::DType::kF16};
+
+class WeightSource;
+
+// One tensor as stored, in host memory. Dropping it says that its bytes will not be read again: their pages are given
+// back, so that a repacked model is not resident twice. keep() says that they are used in place instead.
+class StoredTensor {
+ public:
+  // owned: the bytes themselves, when the source generated them.
+  StoredTensor(const WeightSource* source, tensor::TensorView view, tensor::Tensor owned = {});
+  StoredTensor(StoredTensor&& other) noexcept;
+  StoredTensor& operator=(StoredTensor&& other) noexcept;
+  ~StoredTensor() { release(); }
+
+  const tensor::TensorView& view() const { return view_; }
+  const tensor::Shape& shape() const { return view_.shape; }
+
+  // From now on the bytes stay resident until this object and the source are gone.
+  void keep();
+
+ private:
+  void release();
+
+  const WeightSource* source_;
+  tensor::TensorView view_;
+  tensor::Tensor owned_;
+  bool kept_ = false;
+};
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  virtual bool contains(const std::string& name) const = 0;
+
+  // The tensor of that name. A checkpoint ignores `shape` and `dtypes` (WeightScope checks); a generator makes that shape,
+  // in the first accepted type that it can stand for.
+  virtual Result<StoredTensor> open(const std::string& name, const tensor::Shape& shape,
+                                    std::span<const tensor::DType> dtypes) const = 0;
+
+  // All bytes that open() can give; 0 when unknown.
+  virtual int64_t bytes_total() const = 0;
+
+  // Names in the checkpoint, sorted; empty for a generator.
+  virtual std::vector<std::string> names() const = 0;
+
+  void set_progress(Progress progress) { progress_ = std::move(progress); }
+
+ private:
+  friend class StoredTensor;
+  virtual void release(const tensor::TensorView& view) const = 0;
+  void consumed(const tensor::TensorView& view) const;
+
+  Progress progress_;
+  mutable int64_t bytes_done_ = 0;
+};
+
+// A Hugging Face folder: model.safetensors, or model.safetensors.index.json and its shards (mapped and checked in parallel).
+Result<std::unique_ptr<WeightSource>> open_checkpoint(const std::string& folder);
+
+// One safetensors file, whatever its name.
+Result<std::unique_ptr<WeightSource>> open_safetensors(const std::string& path);
+
+struct RandomWeights {
+  tensor::DType dtype = tensor::DType::kBF16;  // of what is not quantised
+  bool fp8_blocks = false;                     // projections come as F8_E4M3 with weight_scale_inv
+  uint64_t seed = 1;
+};
+
+// Every name exists but what a checkpoint of this form would not hold; the same seed gives the same bits on every run.
+std::unique_ptr<WeightSource> random_weights(RandomWeights options);
+
+}  // namespace spillway::weights
