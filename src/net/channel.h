@@ -2,7 +2,6 @@
 // coroutine on the executor given. Owned by shared_ptr by both sides.
 #pragma once
 
-#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
@@ -13,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "base/clock.h"
 
@@ -20,29 +20,55 @@ namespace spillway::net {
 
 namespace asio = boost::asio;
 
-// A binary event. Notifications before a wait, and several of them, are one.
+// A binary event. Notifications before a wait, and several of them, are one. A producer may keep it after the consumer,
+// its executor and the io_context are gone.
 class Signal : public std::enable_shared_from_this<Signal> {
  public:
-  explicit Signal(asio::any_io_executor executor) : timer_(std::move(executor)) {}
+  explicit Signal(asio::any_io_executor executor) : executor_(std::move(executor)) {}
 
   void notify() {
-    if (set_.exchange(true)) return;
-    asio::post(timer_.get_executor(), [self = shared_from_this()] { self->timer_.cancel(); });
+    std::lock_guard lock(mutex_);
+    if (std::exchange(set_, true) || !waiting_) return;
+    // A consumer waits, so its io_context lives: it cannot leave while the lock is held.
+    asio::post(executor_, [self = shared_from_this()] {
+      std::lock_guard lock(self->mutex_);
+      if (self->waiting_) self->waiting_->cancel();
+    });
   }
 
   // Consumer only. True when notified, false at the deadline.
   asio::awaitable<bool> wait_until(TimePoint deadline) {
-    while (!set_.exchange(false)) {
+    Waiter waiter(*this, deadline);
+    while (!waiter.take()) {
       if (std::chrono::steady_clock::now() >= deadline) co_return false;
-      timer_.expires_at(deadline);
-      co_await timer_.async_wait(asio::as_tuple(asio::use_awaitable));
+      co_await waiter.timer.async_wait(asio::as_tuple(asio::use_awaitable));
+      waiter.timer.expires_at(deadline);
     }
     co_return true;
   }
 
  private:
-  std::atomic<bool> set_{false};
-  asio::steady_timer timer_;  // touched on its executor only
+  // Lives in the waiting coroutine; leaves the signal when that is destroyed half-way, too.
+  struct Waiter {
+    Waiter(Signal& signal, TimePoint deadline)
+        : signal(signal.shared_from_this()), timer(signal.executor_, deadline) {}
+    ~Waiter() {
+      std::lock_guard lock(signal->mutex_);
+      signal->waiting_ = nullptr;
+    }
+    bool take() {
+      std::lock_guard lock(signal->mutex_);
+      signal->waiting_ = &timer;
+      return std::exchange(signal->set_, false);
+    }
+    std::shared_ptr<Signal> signal;
+    asio::steady_timer timer;
+  };
+
+  const asio::any_io_executor executor_;
+  std::mutex mutex_;
+  bool set_ = false;
+  asio::steady_timer* waiting_ = nullptr;
 };
 
 template <class T>
