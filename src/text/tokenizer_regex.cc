@@ -38,7 +38,11 @@ Scratch& thread_scratch() {
   return scratch;
 }
 
-constexpr std::string_view kWordClass = "\\p{L}\\p{M}\\p{N}\\p{Pc}";
+constexpr std::string_view kSpaceClass = "\\p{Z}\\t-\\r\\x{85}";  // PCRE2's own \\s takes U+180E too
+// Alphabetic characters: the circled and squared letters are symbols by category.
+constexpr std::string_view kWordClass =
+    "\\p{L}\\p{M}\\p{N}\\p{Pc}\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}";
+constexpr std::string_view kHexClass = "0-9a-fA-F";
 
 // Copies the escape at pattern[i] (a backslash); i ends behind it.
 Status copy_escape(std::string_view pattern, size_t& i, bool in_class, std::string& out) {
@@ -50,14 +54,19 @@ Status copy_escape(std::string_view pattern, size_t& i, bool in_class, std::stri
   i += 2;
   switch (c) {
     case 'w': wrap(kWordClass); return {};
-    case 'h': wrap("0-9a-fA-F"); return {};
+    case 's': wrap(kSpaceClass); return {};
+    case 'h': wrap(kHexClass); return {};
     case 'W':
+    case 'S':
     case 'H':
+      if (in_class && c == 'S') break;  // PCRE2's own
       if (in_class) return unsupported(fmt::format("regex: \\{} within a class is not supported", c));
-      out += fmt::format("[^{}]", c == 'W' ? kWordClass : std::string_view("0-9a-fA-F"));
+      out += fmt::format("[^{}]", c == 'W' ? kWordClass : c == 'S' ? kSpaceClass : kHexClass);
       return {};
-    default: out.append(pattern.substr(i - 2, 2)); return {};
+    default: break;
   }
+  out.append(pattern.substr(i - 2, 2));
+  return {};
 }
 
 // Copies the class at pattern[i] ('['); nested classes are unions, so that a plain one loses its brackets.
