@@ -1,0 +1,55 @@
+// Loading a language model by its config.json. load_model() may be called from any thread; the model it gives is then the
+// engine's alone. A family is one file that defines its loader, and one row of the registry (registry.cc).
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "kernels/linear.h"
+#include "models/config.h"
+#include "models/language_model.h"
+#include "weights/weight_source.h"
+
+namespace spillway::models {
+
+enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8 };
+Result<PrecisionChoice> parse_precision(const std::string& name);  // auto | fp32 | bf16 | int8
+
+struct LoadOptions {
+  std::string path;             // a checkpoint folder; with random_weights also a config.json alone
+  bool random_weights = false;  // of the config's shapes; nothing but config.json is read
+  uint64_t random_seed = 1;
+  PrecisionChoice precision = PrecisionChoice::kAuto;
+  int batch_tokens_max = 512;
+  tensor::Device device;
+  int threads = 0;              // for loading; 0: as many as this process may run on
+  weights::Progress progress;
+};
+
+Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options);
+
+// What a family's loader is given.
+struct FamilyLoad {
+  std::unique_ptr<weights::WeightSource> source;  // the model keeps it
+  PrecisionChoice precision;
+  int batch_tokens_max;
+  tensor::Stream& stream;
+};
+using FamilyLoader = Result<std::unique_ptr<LanguageModel>> (*)(const boost::json::object& config, FamilyLoad load);
+
+Result<std::unique_ptr<LanguageModel>> load_deepseek_v3(const boost::json::object& config, FamilyLoad load);
+Result<std::unique_ptr<LanguageModel>> load_llama(const boost::json::object& config, FamilyLoad load);
+Result<std::unique_ptr<LanguageModel>> load_qwen2(const boost::json::object& config, FamilyLoad load);
+Result<std::unique_ptr<LanguageModel>> load_qwen3(const boost::json::object& config, FamilyLoad load);
+
+// The family of config.json's "architectures", or an error that lists those served.
+Result<FamilyLoader> find_family(const boost::json::object& config);
+
+// kAuto: fp32 for float32 checkpoints and where the CPU has no bf16 products (weights keep their stored size then), else bf16.
+kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig& config);
+std::string_view name_of(kernels::Precision precision);
+
+}  // namespace spillway::models
