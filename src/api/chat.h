@@ -70,6 +70,7 @@ struct ChatRequest {
   std::string reasoning_effort;    // "" when absent
   boost::json::object chat_template_kwargs;
   RequestPriority priority = RequestPriority::kNormal;
+  std::optional<int64_t> deadline_ms;  // >= 0: the whole answer is wanted within this; past it the request ends
   std::string user;                // user or user_id
   boost::json::object metadata;
 };

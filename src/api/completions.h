@@ -28,6 +28,7 @@ struct CompletionRequest {
   ResponseFormat format;
   bool add_special_tokens = true;
   RequestPriority priority = RequestPriority::kNormal;
+  std::optional<int64_t> deadline_ms;  // >= 0: the whole answer is wanted within this; past it the request ends
   std::string user;
 };
 

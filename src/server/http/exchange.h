@@ -1,0 +1,72 @@
+// Exchange: one HTTP request and its answer, with what every route needs: JSON bodies, errors in the endpoint's dialect,
+// the headers that all answers carry, limits that clients set in headers. Lives in the router's frame, on its connection's
+// thread.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "api/common.h"
+#include "api/errors.h"
+#include "base/clock.h"
+#include "net/http_server.h"
+#include "server/completion.h"
+#include "server/server.h"
+
+namespace spillway::server {
+
+namespace asio = net::asio;
+
+enum class Dialect { kOpenAi, kAnthropic };
+
+class Exchange {
+ public:
+  Exchange(Server& server, net::HttpRequest request, net::ResponseWriter& writer, Dialect dialect);
+
+  Server& server() { return server_; }
+  const net::HttpRequest& request() const { return request_; }
+  net::ResponseWriter& writer() { return writer_; }
+  Dialect dialect() const { return dialect_; }
+  TimePoint received() const { return received_; }
+
+  asio::awaitable<void> send_json(int status, std::string body);
+  asio::awaitable<void> send_text(int status, const char* content_type, std::string body);
+  asio::awaitable<void> send_error(api::ApiError error);
+  asio::awaitable<void> send_refused(Refused refused);
+  asio::awaitable<bool> start_stream(std::string_view content_type);
+
+  // Headers of every answer: request id, CORS, content type.
+  net::Headers headers(std::string_view content_type) const;
+  void set_header(std::string name, std::string value) { extra_.set(name, std::move(value)); }
+
+  std::string error_body(const api::ApiError& error) const;
+
+  // X-Request-Deadline: milliseconds from now within which the whole answer is wanted; goes before the body's.
+  api::Parsed<TimePoint> deadline(std::optional<int64_t> deadline_ms) const;
+  // X-Priority: low, normal, high or a number; goes before the body's.
+  api::Parsed<engine::Priority> priority(engine::Priority asked) const;
+
+  // For the metrics: the outcome of the exchange, set by what was sent.
+  int status() const { return status_; }
+  const char* outcome() const { return outcome_; }
+  void set_outcome(const char* outcome) { outcome_ = outcome; }
+
+ private:
+  Server& server_;
+  net::HttpRequest request_;
+  net::ResponseWriter& writer_;
+  Dialect dialect_;
+  TimePoint received_;
+  net::Headers extra_;
+  int status_ = 0;
+  const char* outcome_ = "ok";
+};
+
+// "PREFIX" and 24 random hexadecimal digits.
+std::string random_id(std::string_view prefix);
+int64_t unix_seconds();
+
+}  // namespace spillway::server

@@ -1,0 +1,235 @@
+#include "server/http/generate.h"
+
+#include <chrono>
+#include <utility>
+
+#include "metrics/metrics.h"
+#include "net/channel.h"
+#include "net/sse.h"
+
+namespace spillway::server {
+namespace {
+
+using api::ApiError;
+using api::ErrorKind;
+
+metrics::Counter refusals_total("spillway_http_refusals_total", "Generations refused by admission, by reason.", {"reason"});
+metrics::Counter disconnects_total("spillway_http_disconnects_total", "Clients that left before their answer was complete.");
+metrics::Counter keep_alives_total("spillway_http_keep_alives_total", "Keep-alive comments sent on silent streams.");
+metrics::Histogram first_token_seconds("spillway_http_time_to_first_token_seconds",
+                                       "Time from request to the first text handed to the client's socket.",
+                                       {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50});
+
+// A body over this takes long enough to tokenise that other connections would feel it.
+constexpr size_t kAsideBytes = 16 << 10;
+
+TimePoint now() { return std::chrono::steady_clock::now(); }
+
+class Pump {
+ public:
+  Pump(Exchange& exchange, Reply& reply, std::shared_ptr<Completion> completion, std::shared_ptr<net::Signal> signal)
+      : exchange_(exchange), reply_(reply), completion_(std::move(completion)), signal_(std::move(signal)) {}
+
+  asio::awaitable<void> stream() {
+    const Duration interval = exchange_.server().options().keep_alive_interval;
+    TimePoint next_comment = now() + interval;
+    while (!completion_->finished()) {
+      const bool news = co_await signal_->wait_until(next_comment);
+      std::string out;
+      std::optional<ApiError> error;
+      bool text = false;
+      if (news) {
+        error = take(out, text);
+      } else if (!exchange_.writer().disconnected()) {
+        reply_.keep_alive(out);
+        keep_alives_total->add();
+      }
+      if (error) {
+        co_await fail(std::move(*error), std::move(out));
+        co_return;
+      }
+      if (completion_->finished()) reply_.end(*completion_, out);
+      if (out.empty()) continue;
+      if (!co_await write(out)) co_return;
+      if (text) first_text();
+      next_comment = now() + interval;
+    }
+    co_await exchange_.writer().end();
+  }
+
+  asio::awaitable<void> whole() {
+    const ServerOptions& options = exchange_.server().options();
+    std::vector<CollectedChoice> choices(completion_->choices());
+    std::optional<ApiError> error;
+    while (!completion_->finished() && !error) {
+      const TimePoint until = options.trickle ? now() + options.keep_alive_interval : TimePoint::max();
+      const bool news = co_await signal_->wait_until(until);
+      if (!news) {
+        if (!co_await write("\n")) co_return;
+        continue;
+      }
+      for (ChoiceUpdate& update : completion_->poll()) {
+        if (update.error && !error) error = update.error;
+        if (!update.pieces.empty()) first_text();
+        const int choice = update.choice;
+        choices[choice].add(std::move(update));
+      }
+    }
+    if (error) {
+      co_await fail(std::move(*error), {});
+      co_return;
+    }
+    std::string body = reply_.whole(*completion_, std::move(choices));
+    if (!exchange_.writer().started()) {
+      co_await exchange_.send_json(200, std::move(body));
+    } else if (co_await write(body)) {
+      co_await exchange_.writer().end();
+    }
+  }
+
+ private:
+  // Polls and words what came; the first choice's error ends the whole answer.
+  std::optional<ApiError> take(std::string& out, bool& text) {
+    std::optional<ApiError> error;
+    for (const ChoiceUpdate& update : completion_->poll()) {
+      if (update.error && !error) error = update.error;
+      for (const TextPiece& piece : update.pieces) text |= !piece.delta.text.empty() || !piece.delta.tool_name.empty();
+      reply_.update(update, *completion_, out);
+    }
+    return error;
+  }
+
+  asio::awaitable<bool> write(std::string_view bytes) {
+    if (!exchange_.writer().started()) {
+      const std::string_view type = reply_.streams() ? net::kSseContentType : std::string_view("application/json");
+      if (!co_await exchange_.start_stream(type)) {
+        left();
+        co_return false;
+      }
+    }
+    const bool written = co_await exchange_.writer().write(bytes);
+    if (!written) left();
+    co_return written;
+  }
+
+  asio::awaitable<void> fail(ApiError error, std::string out) {
+    completion_->cancel();
+    if (exchange_.writer().disconnected()) {
+      left();
+      co_return;
+    }
+    if (!exchange_.writer().started()) {
+      co_await exchange_.send_error(std::move(error));
+      co_return;
+    }
+    exchange_.set_outcome(api::error_row(error.kind).label);
+    if (reply_.streams()) {
+      reply_.fail(error, out);
+    } else {
+      out += exchange_.error_body(error);
+    }
+    if (co_await write(out)) co_await exchange_.writer().end();
+  }
+
+  void left() {
+    completion_->cancel();
+    exchange_.set_outcome(api::error_row(ErrorKind::kCancelled).label);
+    disconnects_total->add();
+  }
+
+  void first_text() {
+    if (std::exchange(told_, true)) return;
+    first_token_seconds->observe(seconds(now() - exchange_.received()));
+  }
+
+  Exchange& exchange_;
+  Reply& reply_;
+  std::shared_ptr<Completion> completion_;
+  std::shared_ptr<net::Signal> signal_;
+  bool told_ = false;
+};
+
+asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<api::Parsed<Plan>()> make_plan) {
+  // The job may outlive this frame when the server stops, so what it writes to is shared.
+  auto result = std::make_shared<std::optional<api::Parsed<Plan>>>();
+  std::function<void()> work = [result, make_plan = std::move(make_plan)] { result->emplace(make_plan()); };
+  co_await exchange.server().run_aside(std::move(work));
+  co_return std::move(**result);
+}
+
+}  // namespace
+
+asio::awaitable<void> refuse(Exchange& exchange, Refused refused) {
+  refusals_total.with({refused.reason}).add();
+  co_await exchange.send_refused(std::move(refused));
+}
+
+std::optional<Refused> refused_now(Server& server) {
+  if (server.state() == ServerState::kLoading) {
+    return Refused{{ErrorKind::kOverloaded, "The model is still being loaded.", "", "loading"}, 1, 0, "loading"};
+  }
+  if (server.state() == ServerState::kDraining) {
+    return Refused{{ErrorKind::kOverloaded, "The server is shutting down.", "", "draining"}, 1, 0, "draining"};
+  }
+  const auto models = server.models();
+  std::optional<Refused> first;
+  for (const auto& model : *models) {
+    auto refused = refused_by_state(model->engine().state(), server.options().admission);
+    if (!refused) return std::nullopt;  // the request may be for this one
+    if (!first) first = std::move(refused);
+  }
+  return first;
+}
+
+asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model,
+                               std::function<api::Parsed<Plan>()> make_plan, std::optional<int64_t> deadline_ms, Reply& reply) {
+  InFlight in_flight(exchange.server());
+  if (!in_flight) {
+    auto refused = refused_now(exchange.server());
+    if (refused) co_await refuse(exchange, std::move(*refused));
+    co_return;
+  }
+  if (auto refused = refused_by_state(model->engine().state(), exchange.server().options().admission)) {
+    co_await refuse(exchange, std::move(*refused));
+    co_return;
+  }
+  const api::Parsed<TimePoint> deadline = exchange.deadline(deadline_ms);
+  if (!deadline.ok()) {
+    co_await exchange.send_error(deadline.error());
+    co_return;
+  }
+  const bool aside = exchange.request().body.size() > kAsideBytes;
+  api::Parsed<Plan> plan = aside ? co_await plan_aside(exchange, make_plan) : make_plan();
+  if (!plan.ok()) {
+    co_await exchange.send_error(plan.error());
+    co_return;
+  }
+  const api::Parsed<engine::Priority> priority = exchange.priority(plan->priority);
+  if (!priority.ok()) {
+    co_await exchange.send_error(priority.error());
+    co_return;
+  }
+  plan->deadline = *deadline;
+  plan->priority = *priority;
+
+  auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
+  Completion::Started started = Completion::start(model, std::move(plan).value(), [signal] { signal->notify(); });
+  if (auto* refused = std::get_if<Refused>(&started)) {
+    co_await refuse(exchange, std::move(*refused));
+    co_return;
+  }
+  std::shared_ptr<Completion> completion = std::move(std::get<std::unique_ptr<Completion>>(started));
+  exchange.writer().on_disconnect([completion] { completion->cancel(); });
+  Pump pump(exchange, reply, std::move(completion), std::move(signal));
+  if (reply.streams()) {
+    co_await pump.stream();
+  } else {
+    co_await pump.whole();
+  }
+}
+
+ApiError model_not_found(std::string_view name) {
+  return {ErrorKind::kNotFound, "The model `" + api::utf8_lossy(name) + "` does not exist.", "model", "model_not_found"};
+}
+
+}  // namespace spillway::server

@@ -1,0 +1,63 @@
+// GET /health, /health/live, /health/ready, /metrics. They touch no engine lock that a step could hold, so they answer
+// however busy the model is.
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
+#include "metrics/metrics.h"
+#include "server/http/routes.h"
+
+namespace spillway::server {
+namespace {
+
+namespace json = boost::json;
+
+const char* status_name(const Server& server) {
+  switch (server.state()) {
+    case ServerState::kLoading: return "loading";
+    case ServerState::kDraining: return "draining";
+    case ServerState::kReady: break;
+  }
+  return server.stalled() ? "stalled" : "ready";
+}
+
+json::object model_state(const ServedModel& model) {
+  const engine::EngineState state = model.engine().state();
+  return {{"id", model.name()},
+          {"running", state.running},
+          {"waiting", state.waiting},
+          {"waiting_tokens", state.waiting_tokens},
+          {"pages_total", state.pages_total},
+          {"pages_free", state.pages_free},
+          {"pages_cached", state.pages_cached},
+          {"tokens_per_s", state.tokens_per_s},
+          {"predicted_wait_s", state.predicted_wait_s},
+          {"seconds_since_progress", state.seconds_since_progress}};
+}
+
+asio::awaitable<void> send_state(Exchange& exchange, bool details) {
+  const char* status = status_name(exchange.server());
+  const bool ready = std::string_view(status) == "ready";
+  json::object body{{"status", status}};
+  if (details) {
+    body["requests_in_flight"] = exchange.server().requests_in_flight();
+    json::array& models = (body["models"] = json::array()).as_array();
+    const auto all = exchange.server().models();
+    for (const auto& model : *all) models.push_back(model_state(*model));
+  }
+  if (!ready) exchange.set_header("Retry-After", "1");
+  co_await exchange.send_json(ready ? 200 : 503, json::serialize(body));
+}
+
+}  // namespace
+
+asio::awaitable<void> health(Exchange& exchange) { return send_state(exchange, true); }
+asio::awaitable<void> health_ready(Exchange& exchange) { return send_state(exchange, false); }
+
+asio::awaitable<void> health_live(Exchange& exchange) { co_await exchange.send_json(200, R"({"status":"live"})"); }
+
+asio::awaitable<void> metrics_text(Exchange& exchange) {
+  co_await exchange.send_text(200, "text/plain; version=0.0.4; charset=utf-8", metrics::prometheus_text());
+}
+
+}  // namespace spillway::server

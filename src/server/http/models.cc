@@ -1,0 +1,104 @@
+// GET /v1/models, POST /tokenize, POST /detokenize.
+#include <utility>
+#include <vector>
+
+#include "api/completions.h"
+#include "server/http/generate.h"
+#include "server/http/routes.h"
+
+namespace spillway::server {
+namespace {
+
+using api::ApiError;
+using api::ErrorKind;
+
+constexpr const char* kOwner = "spillway";
+
+api::ModelEntry entry_of(const ServedModel& model, const std::string& id) {
+  return {id, model.created(), kOwner, id == model.name() ? "" : model.name(), model.context_tokens_max()};
+}
+
+// An absent model means the default one here: these endpoints ask about the server, not for an answer of a model.
+std::shared_ptr<ServedModel> named_or_default(const Server& server, const std::string& name) {
+  if (!name.empty()) return server.find_model(name);
+  const auto all = server.models();
+  return all->empty() ? nullptr : all->front();
+}
+
+asio::awaitable<void> no_model(Exchange& exchange, const std::string& name) {
+  if (exchange.server().state() == ServerState::kLoading) {
+    auto refused = refused_now(exchange.server());
+    if (refused) co_await refuse(exchange, std::move(*refused));
+    co_return;
+  }
+  co_await exchange.send_error(model_not_found(name));
+}
+
+}  // namespace
+
+asio::awaitable<void> list_models(Exchange& exchange) {
+  std::vector<api::ModelEntry> entries;
+  const auto all = exchange.server().models();
+  for (const auto& model : *all) {
+    entries.push_back(entry_of(*model, model->name()));
+    for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
+  }
+  co_await exchange.send_json(200, api::models_response(entries));
+}
+
+asio::awaitable<void> one_model(Exchange& exchange) {
+  constexpr std::string_view kMark = "/models/";
+  const std::string& path = exchange.request().path;
+  const std::string id = path.substr(path.find(kMark) + kMark.size());
+  std::shared_ptr<ServedModel> model = exchange.server().find_model(id);
+  if (!model) {
+    co_await no_model(exchange, id);
+    co_return;
+  }
+  co_await exchange.send_json(200, api::model_response(entry_of(*model, id)));
+}
+
+asio::awaitable<void> tokenize(Exchange& exchange) {
+  api::Parsed<api::TokenizeRequest> request = api::parse_tokenize_request(exchange.request().body);
+  if (!request.ok()) {
+    co_await exchange.send_error(request.error());
+    co_return;
+  }
+  std::shared_ptr<ServedModel> model = named_or_default(exchange.server(), request->model);
+  if (!model) {
+    co_await no_model(exchange, request->model);
+    co_return;
+  }
+  std::vector<int32_t> ids;
+  if (request->chat) {
+    api::Parsed<PromptIds> prompt = chat_prompt(*model, *request->chat);
+    if (!prompt.ok()) {
+      co_await exchange.send_error(prompt.error());
+      co_return;
+    }
+    ids = std::move(prompt->ids);
+  } else {
+    ids = encode_raw(*model, request->prompt.value_or(""), request->add_special_tokens);
+  }
+  std::vector<std::string> texts;
+  for (const int32_t id : ids) texts.push_back(api::utf8_lossy(model->tokenizer().token_bytes(id)));
+  std::string body = api::tokenize_response(ids, model->context_tokens_max(), request->return_token_strs ? &texts : nullptr);
+  co_await exchange.send_json(200, std::move(body));
+}
+
+asio::awaitable<void> detokenize(Exchange& exchange) {
+  api::Parsed<api::DetokenizeRequest> request = api::parse_detokenize_request(exchange.request().body);
+  if (!request.ok()) {
+    co_await exchange.send_error(request.error());
+    co_return;
+  }
+  std::shared_ptr<ServedModel> model = named_or_default(exchange.server(), request->model);
+  if (!model) {
+    co_await no_model(exchange, request->model);
+    co_return;
+  }
+  std::string body = api::detokenize_response(model->tokenizer().decode(request->tokens, false));
+  co_await exchange.send_json(200, std::move(body));
+}
+
+}  // namespace spillway::server

@@ -1,0 +1,178 @@
+#include "server/http/router.h"
+
+#include <array>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "base/log.h"
+#include "metrics/metrics.h"
+#include "server/http/routes.h"
+
+namespace spillway::server {
+namespace {
+
+using api::ApiError;
+using api::ErrorKind;
+
+metrics::Counter requests_total("spillway_http_requests_total", "HTTP requests by route and status.", {"route", "status"});
+metrics::Counter outcomes_total("spillway_http_outcomes_total", "HTTP requests by route and outcome.", {"route", "outcome"});
+metrics::Gauge in_flight("spillway_http_requests_in_flight", "HTTP requests being answered.");
+metrics::Histogram request_seconds("spillway_http_request_seconds", "Time from request to the last byte of its answer.",
+                                   {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300},
+                                   {"route"});
+
+enum class Access { kKey, kHealth, kMetrics };
+
+struct Route {
+  const char* path;  // one that ends in '/' takes what follows as its argument
+  const char* method;
+  asio::awaitable<void> (*handler)(Exchange&);
+  Access access = Access::kKey;
+  Dialect dialect = Dialect::kOpenAi;
+};
+
+constexpr std::array kRoutes = {
+    Route{"/v1/chat/completions", "POST", chat_completions},
+    Route{"/chat/completions", "POST", chat_completions},
+    Route{"/beta/chat/completions", "POST", chat_completions},
+    Route{"/v1/completions", "POST", completions},
+    Route{"/completions", "POST", beta_completions},
+    Route{"/beta/completions", "POST", beta_completions},
+    Route{"/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic},
+    Route{"/anthropic/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic},
+    Route{"/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
+    Route{"/anthropic/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
+    Route{"/v1/models", "GET", list_models},
+    Route{"/models", "GET", list_models},
+    Route{"/v1/models/", "GET", one_model},
+    Route{"/models/", "GET", one_model},
+    Route{"/tokenize", "POST", tokenize},
+    Route{"/detokenize", "POST", detokenize},
+    Route{"/health", "GET", health, Access::kHealth},
+    Route{"/health/live", "GET", health_live, Access::kHealth},
+    Route{"/health/ready", "GET", health_ready, Access::kHealth},
+    Route{"/metrics", "GET", metrics_text, Access::kMetrics},
+};
+
+const Route* find_route(std::string_view path) {
+  for (const Route& route : kRoutes) {
+    const std::string_view pattern = route.path;
+    const bool takes_rest = pattern.ends_with('/');
+    if (path == pattern && !takes_rest) return &route;
+    if (takes_rest && path.size() > pattern.size() && path.starts_with(pattern)) return &route;
+  }
+  return nullptr;
+}
+
+bool needs_key(const ServerOptions& options, Access access) {
+  return access == Access::kKey || (access == Access::kHealth && !options.open_health) ||
+         (access == Access::kMetrics && !options.open_metrics);
+}
+
+std::optional<ApiError> check_key(Exchange& exchange) {
+  const ApiKeys& keys = exchange.server().keys();
+  if (!keys.required()) return std::nullopt;
+  std::string_view key = exchange.request().headers.value_or("x-api-key", "");
+  const auto authorization = exchange.request().headers.find("Authorization");
+  if (key.empty() && authorization) key = bearer_key(*authorization).value_or("");
+  if (keys.find(key)) return std::nullopt;
+  if (key.empty()) {
+    return ApiError{ErrorKind::kAuthentication,
+                    "Authentication Fails (governor): no API key was given; send it as Authorization: Bearer or x-api-key.", "", ""};
+  }
+  return ApiError{ErrorKind::kAuthentication, "Authentication Fails, Your api key: " + masked_key(key) + " is invalid", "", ""};
+}
+
+asio::awaitable<void> preflight(Exchange& exchange, const char* method) {
+  exchange.set_header("Access-Control-Allow-Methods", std::string(method) + ", OPTIONS");
+  exchange.set_header("Access-Control-Allow-Headers", std::string(exchange.request().headers.value_or(
+                                                          "Access-Control-Request-Headers", "Authorization, Content-Type")));
+  exchange.set_header("Access-Control-Max-Age", "86400");
+  co_await exchange.send_text(204, "", "");
+}
+
+asio::awaitable<void> answer(Exchange& exchange, const Route* route) {
+  const net::HttpRequest& request = exchange.request();
+  if (route == nullptr) {
+    co_await exchange.send_error({ErrorKind::kNotFound, "No such path: " + api::utf8_lossy(request.path), "", ""});
+    co_return;
+  }
+  if (request.method == "OPTIONS") {
+    co_await preflight(exchange, route->method);
+    co_return;
+  }
+  const bool head = request.method == "HEAD" && std::string_view(route->method) == "GET";
+  if (request.method != route->method && !head) {
+    exchange.set_header("Allow", std::string(route->method) + ", OPTIONS");
+    co_await exchange.send_error({ErrorKind::kMethodNotAllowed,
+                                  "Expected " + std::string(route->method) + ", found " + api::utf8_lossy(request.method) + ".", "", ""});
+    co_return;
+  }
+  if (needs_key(exchange.server().options(), route->access)) {
+    std::optional<ApiError> error = check_key(exchange);
+    if (error) {
+      exchange.set_header("WWW-Authenticate", "Bearer");
+      co_await exchange.send_error(std::move(*error));
+      co_return;
+    }
+  }
+  co_await route->handler(exchange);
+}
+
+// Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
+asio::awaitable<void> run(Exchange& exchange, const Route* route) {
+  in_flight->add(1);
+  std::string failure;
+  try {
+    co_await answer(exchange, route);
+  } catch (const std::exception& exception) {
+    failure = exception.what();
+  }
+  if (!failure.empty()) {
+    SW_ERROR("request {} failed: {}", exchange.request().id, failure);
+    if (!exchange.writer().started()) {
+      co_await exchange.send_error({ErrorKind::kServerError, "The server failed at this request.", "", ""});
+    }
+  }
+  in_flight->add(-1);
+  const char* name = route == nullptr ? "unknown" : route->path;
+  requests_total.with({name, std::to_string(exchange.status())}).add();
+  outcomes_total.with({name, exchange.outcome()}).add();
+  request_seconds.with({name}).observe(seconds(std::chrono::steady_clock::now() - exchange.received()));
+}
+
+}  // namespace
+
+asio::awaitable<void> route(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
+  const Route* found = find_route(request.path);
+  const Dialect dialect = found != nullptr ? found->dialect
+                          : request.path.starts_with("/anthropic/") ? Dialect::kAnthropic : Dialect::kOpenAi;
+  Exchange exchange(server, std::move(request), writer, dialect);
+  co_await run(exchange, found);
+}
+
+asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
+  const Route* found = find_route(request.path);
+  if (found != nullptr && found->access == Access::kKey) found = nullptr;
+  Exchange exchange(server, std::move(request), writer, Dialect::kOpenAi);
+  if (found != nullptr && exchange.request().method == "GET") {
+    co_await found->handler(exchange);
+  } else {
+    co_await exchange.send_error({ErrorKind::kNotFound, "This port has /metrics and /health.", "", ""});
+  }
+}
+
+net::ErrorBody transport_error_body(int status, std::string_view message) {
+  ApiError error{ErrorKind::kServerError, api::utf8_lossy(message), "", ""};
+  for (const api::ErrorRow& row : api::error_rows()) {
+    if (row.http_status == status) {
+      error.kind = row.kind;
+      break;
+    }
+  }
+  if (status >= 400 && status < 500 && error.http_status() != status) error.kind = ErrorKind::kInvalidFormat;
+  return {"application/json", api::openai_error_body(error)};
+}
+
+}  // namespace spillway::server

@@ -1,0 +1,140 @@
+#include "server/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace spillway::server {
+namespace {
+
+using api::ApiError;
+using api::ErrorKind;
+
+engine::SamplingParams sampling_params(const GenerationDefaults& defaults, const api::Sampling& asked) {
+  engine::SamplingParams params;
+  params.temperature = asked.temperature.value_or(defaults.temperature);
+  params.top_p = asked.top_p.value_or(defaults.top_p);
+  params.top_k = asked.top_k.value_or(defaults.top_k);
+  params.min_p = asked.min_p.value_or(0.0f);
+  params.frequency_penalty = asked.frequency_penalty.value_or(0.0f);
+  params.presence_penalty = asked.presence_penalty.value_or(0.0f);
+  params.repetition_penalty = asked.repetition_penalty.value_or(defaults.repetition_penalty);
+  params.seed = asked.seed;
+  params.logit_bias = asked.logit_bias;
+  return params;
+}
+
+engine::Priority priority_of(api::RequestPriority priority) {
+  return static_cast<engine::Priority>(static_cast<int8_t>(priority));
+}
+
+// Ends with finish_reason length where the context ends, so a generous max_tokens is no error; a prompt that leaves no
+// room for one token is.
+std::optional<ApiError> set_max_tokens(Plan& plan, const ServedModel& model, std::optional<int> asked, int fallback,
+                                       const char* where) {
+  const int context = model.context_tokens_max();
+  for (const PromptIds& prompt : plan.prompts) {
+    const int length = static_cast<int>(prompt.ids.size());
+    if (length == 0) return ApiError{ErrorKind::kInvalidFormat, "Expected a prompt of at least one token, found none.", where, ""};
+    const int wanted = asked ? *asked : fallback;
+    if (length + (asked == 0 ? 0 : 1) > context) {
+      const int completion = asked.value_or(1);
+      return ApiError{ErrorKind::kInvalidFormat,
+                      fmt::format("This model's maximum context length is {} tokens. However, you requested {} tokens ({} in "
+                                  "the {}, {} in the completion). Please reduce the length of the {} or completion.",
+                                  context, length + int64_t{completion}, length, where, completion, where),
+                      where, "context_length_exceeded"};
+    }
+    const int room = context - length;
+    plan.max_tokens.push_back(!asked && wanted <= 0 ? room : std::min(wanted, room));
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> check_token_ids(const ServedModel& model, const api::Sampling& sampling) {
+  const auto known = [&](int32_t id) { return id >= 0 && id < model.vocab_size(); };
+  for (const auto& [id, bias] : sampling.logit_bias) {
+    if (known(id)) continue;
+    return ApiError{ErrorKind::kInvalidFormat,
+                    fmt::format("Expected token ids below {}, found {}.", model.vocab_size(), id), "logit_bias", ""};
+  }
+  for (const int32_t id : sampling.stop_token_ids) {
+    if (known(id)) continue;
+    return ApiError{ErrorKind::kInvalidFormat,
+                    fmt::format("Expected token ids below {}, found {}.", model.vocab_size(), id), "stop_token_ids", ""};
+  }
+  return std::nullopt;
+}
+
+void set_stops(Plan& plan, const ServedModel& model, const api::Sampling& sampling) {
+  plan.text.stops = sampling.stop;
+  if (!sampling.ignore_eos) plan.text.stop_tokens = model.end_tokens();
+  plan.text.stop_tokens.insert(plan.text.stop_tokens.end(), sampling.stop_token_ids.begin(), sampling.stop_token_ids.end());
+}
+
+std::optional<ApiError> set_format(Plan& plan, const api::ResponseFormat& format) {
+  using Kind = api::ResponseFormat::Kind;
+  if (format.kind == Kind::kText) return std::nullopt;
+  auto grammar = format.kind == Kind::kJsonObject ? text::Grammar::json_object() : text::Grammar::json_schema(format.schema);
+  if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "response_format", ""};
+  plan.grammar = std::move(grammar).value();
+  return std::nullopt;
+}
+
+bool special(const ServedModel& model, std::string_view token) {
+  const auto id = model.tokenizer().id_of(token);
+  return id && model.tokenizer().is_special(*id);
+}
+
+}  // namespace
+
+api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& request) {
+  if (auto error = check_token_ids(model, request.sampling)) return *error;
+  api::Parsed<PromptIds> prompt = chat_prompt(model, request);
+  if (!prompt.ok()) return prompt.error();
+  Plan plan;
+  const bool in_reasoning = prompt->in_reasoning;
+  plan.prompts.push_back(std::move(prompt).value());
+  plan.n = request.sampling.n;
+  if (auto error = set_max_tokens(plan, model, request.sampling.max_tokens, model.defaults().max_tokens, "messages")) return *error;
+  plan.sampling = sampling_params(model.defaults(), request.sampling);
+  plan.min_tokens = request.sampling.min_tokens;
+  plan.priority = priority_of(request.priority);
+  if (request.logprobs) plan.top_logprobs = request.top_logprobs;
+  set_stops(plan, model, request.sampling);
+  plan.text.logprobs = request.logprobs;
+  plan.text.parser.reasoning = model.reasons();
+  plan.text.parser.starts_in_reasoning = in_reasoning;
+  const bool tools = !request.tools.empty() && request.tool_choice.kind != api::ToolChoice::Kind::kNone;
+  if (tools) plan.text.parser.tools = model.tool_style();
+  plan.text.skip_special_tokens = !tools && !special(model, "<think>") && !special(model, "</think>");
+  if (auto error = set_format(plan, request.format)) return *error;
+  return plan;
+}
+
+api::Parsed<Plan> plan_completion(const ServedModel& model, const api::CompletionRequest& request, int max_tokens_default) {
+  if (auto error = check_token_ids(model, request.sampling)) return *error;
+  Plan plan;
+  for (const api::Prompt& prompt : request.prompts) {
+    api::Parsed<PromptIds> ids = completion_prompt(model, request, prompt);
+    if (!ids.ok()) return ids.error();
+    plan.prompts.push_back(std::move(ids).value());
+    plan.prompts.back().in_reasoning = false;  // all of the output is plain text here
+  }
+  plan.n = request.sampling.n;
+  const int fallback = max_tokens_default > 0 ? max_tokens_default : model.defaults().max_tokens;
+  if (auto error = set_max_tokens(plan, model, request.sampling.max_tokens, fallback, "prompt")) return *error;
+  plan.sampling = sampling_params(model.defaults(), request.sampling);
+  plan.min_tokens = request.sampling.min_tokens;
+  plan.priority = priority_of(request.priority);
+  if (request.logprobs) plan.top_logprobs = *request.logprobs;
+  plan.prompt_logprobs = request.echo && (request.logprobs || request.sampling.max_tokens == 0);
+  set_stops(plan, model, request.sampling);
+  plan.text.parse = false;
+  plan.text.logprobs = request.logprobs.has_value();
+  if (auto error = set_format(plan, request.format)) return *error;
+  return plan;
+}
+
+}  // namespace spillway::server

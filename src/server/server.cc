@@ -1,0 +1,117 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <utility>
+
+#include "net/channel.h"
+#include "server/http/router.h"
+
+namespace spillway::server {
+
+namespace asio = net::asio;
+
+class Server::Workers {
+ public:
+  asio::thread_pool pool{1};
+};
+
+Server::Server(ServerOptions options)
+    : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {}
+
+Server::~Server() {
+  state_ = ServerState::kDraining;
+  http_.reset();
+  metrics_http_.reset();
+}
+
+Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
+  std::unique_ptr<Server> server(new Server(std::move(options)));
+  SW_ASSIGN(server->keys_, ApiKeys::load(server->options_.api_keys, server->options_.api_keys_file));
+  SW_TRY(server->listen());
+  return server;
+}
+
+Status Server::listen() {
+  net::HttpServerOptions http = options_.http;
+  http.error_body = transport_error_body;
+  auto api = [this](net::HttpRequest request, net::ResponseWriter& writer) { return route(*this, std::move(request), writer); };
+  SW_ASSIGN(http_, net::HttpServer::start(http, api));
+  if (options_.metrics_port < 0) return {};
+  http.port = static_cast<uint16_t>(options_.metrics_port);
+  http.tls_certificate_file.clear();  // scrapers of the inner network speak plain HTTP
+  http.tls_key_file.clear();
+  http.io_threads = 1;
+  http.connections_max = 64;
+  auto metrics = [this](net::HttpRequest request, net::ResponseWriter& writer) {
+    return route_metrics(*this, std::move(request), writer);
+  };
+  SW_ASSIGN(metrics_http_, net::HttpServer::start(http, metrics));
+  return {};
+}
+
+void Server::serve(std::vector<std::shared_ptr<ServedModel>> models) {
+  std::lock_guard lock(mutex_);
+  models_ = std::make_shared<const Models>(std::move(models));
+  ServerState loading = ServerState::kLoading;
+  state_.compare_exchange_strong(loading, ServerState::kReady);
+}
+
+bool Server::drain(TimePoint deadline) {
+  bool clean;
+  {
+    std::unique_lock lock(mutex_);
+    state_ = ServerState::kDraining;
+    clean = idle_.wait_until(lock, deadline, [&] { return in_flight_ == 0; });
+  }
+  for (const auto& model : *models()) clean &= model->engine().drain(deadline);
+  clean &= http_->drain(deadline);
+  return clean;
+}
+
+std::shared_ptr<const Server::Models> Server::models() const {
+  std::lock_guard lock(mutex_);
+  return models_;
+}
+
+std::shared_ptr<ServedModel> Server::find_model(std::string_view name) const {
+  const auto all = models();
+  const auto found = std::ranges::find_if(*all, [&](const auto& model) { return model->answers_to(name); });
+  return found == all->end() ? nullptr : *found;
+}
+
+bool Server::stalled() const {
+  const auto all = models();
+  return std::ranges::any_of(*all, [&](const auto& model) {
+    const engine::EngineState state = model->engine().state();
+    return state.stalled || state.seconds_since_progress >= options_.admission.stall_s;
+  });
+}
+
+bool Server::enter() {
+  std::lock_guard lock(mutex_);
+  if (state_ != ServerState::kReady) return false;
+  ++in_flight_;
+  return true;
+}
+
+void Server::leave() {
+  std::lock_guard lock(mutex_);
+  if (--in_flight_ == 0) idle_.notify_all();
+}
+
+asio::awaitable<void> Server::run_aside(std::function<void()> work) {
+  // The job owns what it needs through the closure; the signal outlives whichever side ends first.
+  const auto executor = co_await asio::this_coro::executor;
+  auto done = std::make_shared<net::Signal>(executor);
+  asio::post(workers_->pool, [work = std::move(work), done] {
+    work();
+    done->notify();
+  });
+  while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
+}
+
+}  // namespace spillway::server

@@ -1,0 +1,108 @@
+// Server: the HTTP front end of the models in this process. It listens at once and answers health checks while models
+// load; serve() hands it the models and makes it ready; drain() ends it with nothing truncated. Owned by the program,
+// which also handles signals. Its connections live on the I/O threads of net::HttpServer.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "net/http_server.h"
+#include "server/admission.h"
+#include "server/auth.h"
+#include "server/served_model.h"
+
+namespace spillway::server {
+
+struct ServerOptions {
+  net::HttpServerOptions http;             // address, port, TLS, limits; error_body is set by the server
+  int metrics_port = -1;                   // a second listener with /metrics and /health; -1: none, 0: any free one
+  std::vector<std::string> api_keys;       // with api_keys_file: who may call; none at all: everyone
+  std::string api_keys_file;
+  bool open_health = true;                 // /health needs no key
+  bool open_metrics = true;                // /metrics needs no key
+  std::vector<std::string> cors_origins;   // "*": any
+  Duration keep_alive_interval = std::chrono::seconds(10);  // of silence, before a comment is sent on a stream
+  // Empty lines while a non-streaming answer is being made, as DeepSeek sends them. The status is then 200 before the
+  // outcome is known and a later failure can only be told in the body, hence off.
+  bool trickle = false;
+  AdmissionBounds admission;
+  bool strict_reasoning_content = false;   // reasoning_content in an input message is a 400
+};
+
+enum class ServerState { kLoading, kReady, kDraining };
+
+class Server {
+ public:
+  static Result<std::unique_ptr<Server>> start(ServerOptions options);
+  ~Server();
+
+  uint16_t port() const { return http_->port(); }
+  uint16_t metrics_port() const { return metrics_http_ ? metrics_http_->port() : 0; }
+
+  // The models to serve, the first being the default; the server is ready from now on.
+  void serve(std::vector<std::shared_ptr<ServedModel>> models);
+
+  // Refuses new requests with 503 and Connection: close; returns when the accepted ones have been answered to the last
+  // byte, or false at the deadline. Blocks; not for an I/O thread.
+  bool drain(TimePoint deadline);
+
+  ServerState state() const { return state_; }
+  int requests_in_flight() const { return in_flight_; }
+
+  // ---- for the routes ----
+  using Models = std::vector<std::shared_ptr<ServedModel>>;
+  const ServerOptions& options() const { return options_; }
+  const ApiKeys& keys() const { return keys_; }
+  std::shared_ptr<const Models> models() const;  // empty while loading
+  std::shared_ptr<ServedModel> find_model(std::string_view name) const;
+  bool stalled() const;
+
+  // Counts a generation in, so that drain() waits for it; false when it may not begin any more.
+  bool enter();
+  void leave();
+
+  // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
+  net::asio::awaitable<void> run_aside(std::function<void()> work);
+
+ private:
+  class Workers;
+  explicit Server(ServerOptions options);
+  Status listen();
+
+  ServerOptions options_;
+  ApiKeys keys_;
+  std::atomic<ServerState> state_{ServerState::kLoading};
+  mutable std::mutex mutex_;
+  std::condition_variable idle_;
+  std::shared_ptr<const Models> models_;  // under mutex_
+  std::atomic<int> in_flight_{0};         // changed under mutex_
+  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<net::HttpServer> metrics_http_;
+  std::unique_ptr<net::HttpServer> http_;  // last: its connections end before the rest goes
+};
+
+// Keeps a generation counted for as long as it lives.
+class InFlight {
+ public:
+  explicit InFlight(Server& server) : server_(server), entered_(server.enter()) {}
+  ~InFlight() {
+    if (entered_) server_.leave();
+  }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+  explicit operator bool() const { return entered_; }
+
+ private:
+  Server& server_;
+  bool entered_;
+};
+
+}  // namespace spillway::server
