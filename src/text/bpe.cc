@@ -5,14 +5,13 @@
 #include <array>
 
 #include "text/bpe_merge.h"
+#include "text/tokenizer_bulk.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_model.h"
 #include "text/tokenizer_vocab.h"
 #include "text/unicode.h"
 
 namespace spillway::text {
-
-namespace json = boost::json;
 
 namespace {
 
@@ -31,7 +30,7 @@ class Bpe : public TokenModel {
  public:
   explicit Bpe(BpeOptions options) : options_(std::move(options)) {}
 
-  Status load(const JsonAt& at);
+  Status load(const JsonAt& at, const BulkParts& parts);
 
   void encode(std::string_view piece, std::vector<int32_t>& out) const override {
     if (options_.ignore_merges) {
@@ -58,10 +57,8 @@ class Bpe : public TokenModel {
   int32_t size() const override { return std::max(vocabulary_.size(), others_.size()); }
 
  private:
-  Status load_vocabulary(const JsonAt& at);
-  Status load_merges(const JsonAt& at);
-  Status add_merge(std::string_view left, std::string_view right, uint32_t rank, const JsonAt& at);
-  int32_t find_written(std::string_view token, std::string& bytes) const;
+  Status load_vocabulary(const JsonAt& at, const BulkParts& parts);
+  Status load_merges(const JsonAt& at, const BulkParts& parts);
 
   void append_bytes(std::string_view piece, std::vector<int32_t>& out) const {
     bool unknown_before = false;
@@ -114,9 +111,9 @@ class Bpe : public TokenModel {
   std::array<int32_t, 256> fallback_ids_{};
 };
 
-Status Bpe::load(const JsonAt& at) {
-  SW_TRY(load_vocabulary(at));
-  SW_TRY(load_merges(at));
+Status Bpe::load(const JsonAt& at, const BulkParts& parts) {
+  SW_TRY(load_vocabulary(at, parts));
+  SW_TRY(load_merges(at, parts));
   for (int byte = 0; byte < 256; ++byte) {
     const char c = char(byte);
     byte_ids_[size_t(byte)] = vocabulary_.find({&c, 1});
@@ -130,78 +127,52 @@ Status Bpe::load(const JsonAt& at) {
   return {};
 }
 
-Status Bpe::load_vocabulary(const JsonAt& at) {
-  SW_ASSIGN(const JsonAt vocab, at.child("vocab"));
-  const size_t count = vocab.object().size();
-  vocabulary_.reserve(count, count * 8);
+Status Bpe::load_vocabulary(const JsonAt& at, const BulkParts& parts) {
+  if (parts.vocab.empty()) return at.wrong("vocab", "an object");
+  vocabulary_.reserve(parts.vocab.size() / 16, parts.vocab.size() / 2);
+  const std::string path = at.path_of("vocab");
   std::string bytes;
-  for (const auto& item : vocab.object()) {
-    const std::string_view token = item.key();
-    const json::value& value = item.value();
-    if (!value.is_int64() || value.get_int64() < 0 || value.get_int64() >= kTokenIdLimit) {
-      return vocab.wrong(token, fmt::format("an integer below {}", kTokenIdLimit));
-    }
-    const auto id = int32_t(value.get_int64());
+  return read_vocab(parts.vocab, path, [&](std::string_view token, int64_t id) -> Status {
     const bool in_alphabet = options_.byte_level && bytes_of_alphabet(token, bytes);
     Vocabulary& target = options_.byte_level && !in_alphabet ? others_ : vocabulary_;
     const Vocabulary& rest = &target == &others_ ? vocabulary_ : others_;
-    if (rest.contains(id) || !target.add(in_alphabet ? std::string_view(bytes) : token, id)) {
-      return vocab.wrong(token, "an id of its own");
-    }
-  }
-  return {};
+    const bool fits = id >= 0 && id < kTokenIdLimit && !rest.contains(int32_t(id));
+    if (fits && target.add(in_alphabet ? std::string_view(bytes) : token, int32_t(id))) return {};
+    return wrong_token_id(path, token, id);
+  });
 }
 
-int32_t Bpe::find_written(std::string_view token, std::string& bytes) const {
-  if (!options_.byte_level) return vocabulary_.find(token);
-  return bytes_of_alphabet(token, bytes) ? vocabulary_.find(bytes) : others_.find(token);
-}
-
-Status Bpe::add_merge(std::string_view left, std::string_view right, uint32_t rank, const JsonAt& at) {
-  thread_local std::string bytes, joined;
-  const auto missing = [&](std::string_view token) {
-    return invalid(fmt::format("expected tokens of the vocabulary at {}[{}], found \"{:.60}\"", at.path_of("merges"), rank,
-                               token));
-  };
-  const int32_t left_id = find_written(left, bytes);
-  if (left_id < 0) return missing(left);
-  const int32_t right_id = find_written(right, bytes);
-  if (right_id < 0) return missing(right);
-  joined.assign(left);
-  if (!right.starts_with(options_.prefix)) return missing(right);
-  joined.append(right.substr(options_.prefix.size()));
-  const int32_t id = find_written(joined, bytes);
-  if (id < 0) return missing(joined);
-  merges_.add(left_id, right_id, {rank, id});
-  return {};
-}
-
-Status Bpe::load_merges(const JsonAt& at) {
-  const json::value* merges = at.find("merges");
-  if (!merges || !merges->is_array()) return at.wrong("merges", "an array");
-  merges_.reserve(merges->get_array().size());
-  uint32_t rank = 0;
-  for (const json::value& merge : merges->get_array()) {
-    std::string_view left, right;
-    if (const json::string* text = merge.if_string()) {
-      const std::string_view line = *text;
-      const size_t space = line.find(' ');
-      if (space != std::string_view::npos) left = line.substr(0, space), right = line.substr(space + 1);
-    } else if (const json::array* pair = merge.if_array(); pair && pair->size() == 2) {
-      if ((*pair)[0].is_string() && (*pair)[1].is_string()) left = (*pair)[0].get_string(), right = (*pair)[1].get_string();
+Status Bpe::load_merges(const JsonAt& at, const BulkParts& parts) {
+  if (parts.merges.empty()) return at.wrong("merges", "an array");
+  merges_.reserve(size_t(vocabulary_.count()));
+  const std::string path = at.path_of("merges");
+  std::string left_bytes, right_bytes, bytes;
+  int32_t next_id = -1;  // merges mostly come in the order of their ids
+  return read_merges(parts.merges, path, [&](std::string_view left, std::string_view right, uint32_t rank) -> Status {
+    const auto missing = [&](std::string_view token) {
+      return invalid(fmt::format("expected tokens of the vocabulary at {}[{}], found \"{:.60}\"", path, rank, token));
+    };
+    if (options_.byte_level) {
+      if (!bytes_of_alphabet(left, left_bytes)) return missing(left);
+      if (!bytes_of_alphabet(right, right_bytes)) return missing(right);
+      left = left_bytes, right = right_bytes;
     }
-    if (left.empty() || right.empty()) {
-      return invalid(fmt::format("expected \"left right\" or [left, right] at {}[{}], found {}", at.path_of("merges"), rank,
-                                 json_kind(merge)));
-    }
-    SW_TRY(add_merge(left, right, rank++, at));
-  }
-  return {};
+    const int32_t left_id = vocabulary_.find(left), right_id = vocabulary_.find(right);
+    if (left_id < 0) return missing(left);
+    if (right_id < 0 || !right.starts_with(options_.prefix)) return missing(right);
+    bytes.assign(left).append(right.substr(options_.prefix.size()));
+    const bool guessed = vocabulary_.contains(next_id) && vocabulary_.token(next_id) == bytes;
+    const int32_t id = guessed ? next_id : vocabulary_.find(bytes);
+    if (id < 0) return missing(bytes);
+    merges_.add(left_id, right_id, {rank, id});
+    next_id = id + 1;
+    return {};
+  });
 }
 
 }  // namespace
 
-Result<Owned> parse_bpe(const JsonAt& at, bool byte_level) {
+Result<Owned> parse_bpe(const JsonAt& at, const BulkParts& parts, bool byte_level) {
   BpeOptions options;
   options.byte_level = byte_level;
   SW_ASSIGN(options.byte_fallback, at.boolean("byte_fallback", false));
@@ -212,7 +183,7 @@ Result<Owned> parse_bpe(const JsonAt& at, bool byte_level) {
   options.prefix = prefix.value_or("");
   options.suffix = suffix.value_or("");
   auto bpe = std::make_unique<Bpe>(std::move(options));
-  SW_TRY(bpe->load(at));
+  SW_TRY(bpe->load(at, parts));
   return Owned(std::move(bpe));
 }
 

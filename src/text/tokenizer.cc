@@ -9,6 +9,7 @@
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/tokenizer_added.h"
+#include "text/tokenizer_bulk.h"
 #include "text/tokenizer_decoder.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_model.h"
@@ -25,7 +26,7 @@ namespace {
 
 class JsonTokenizer : public Tokenizer {
  public:
-  Status load(const JsonAt& root);
+  Status load(const JsonAt& root, const BulkParts& parts);
 
   Encoding encode(std::string_view text, EncodeOptions options) const override {
     return processor_.single(ids_of(text, options), options.add_special_tokens);
@@ -101,7 +102,7 @@ class JsonTokenizer : public Tokenizer {
   AddedTokenMatcher normalized_matcher_;
 };
 
-Status JsonTokenizer::load(const JsonAt& root) {
+Status JsonTokenizer::load(const JsonAt& root, const BulkParts& parts) {
   bool byte_level = false;
   if (root.find("normalizer")) {
     SW_ASSIGN(const JsonAt at, root.child("normalizer"));
@@ -116,7 +117,7 @@ Status JsonTokenizer::load(const JsonAt& root) {
     SW_ASSIGN(processor_, PostProcessor::parse(at));
   }
   SW_ASSIGN(const JsonAt model, root.child("model"));
-  SW_ASSIGN(model_, TokenModel::parse(model, byte_level));
+  SW_ASSIGN(model_, TokenModel::parse(model, parts, byte_level));
   SW_TRY(load_added(root));
   return load_decoder(root, byte_level);
 }
@@ -211,18 +212,20 @@ void JsonTokenizer::encode_pieces(std::string_view text, bool at_start, std::vec
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> Tokenizer::parse(std::string_view text) {
+  const BulkParts parts = cut_bulk_parts(text);
   boost::system::error_code error;
-  json::monotonic_resource memory(std::max<size_t>(4096, text.size() * 4));
+  json::monotonic_resource memory;
   json::stream_parser parser(&memory);
-  const size_t used = parser.write_some(text.data(), text.size(), error);
+  const size_t used = parser.write_some(parts.rest.data(), parts.rest.size(), error);
   if (!error) parser.finish(error);
-  if (error || used != text.size()) {
-    return corrupt(fmt::format("expected JSON, found a fault at byte {} ({})", used, error.message()));
+  if (error || used != parts.rest.size()) {
+    const char* const cut = parts.vocab.empty() ? "" : ", vocabulary and merges not counted";
+    return corrupt(fmt::format("expected JSON, found a fault at byte {}{} ({})", used, cut, error.message()));
   }
   const json::value document = parser.release();
   SW_ASSIGN(const JsonAt root, JsonAt::make(document, "$"));
   auto tokenizer = std::make_unique<JsonTokenizer>();
-  SW_TRY(tokenizer->load(root));
+  SW_TRY(tokenizer->load(root, parts));
   return std::unique_ptr<Tokenizer>(std::move(tokenizer));
 }
 

@@ -11,11 +11,13 @@
 namespace spillway::text {
 
 class JsonAt;
+struct BulkParts;
 
 class TokenModel {
  public:
-  // byte_level: pieces are bytes, the vocabulary is written in GPT-2's alphabet.
-  static Result<std::unique_ptr<const TokenModel>> parse(const JsonAt& at, bool byte_level);
+  // parts: the vocabulary and the merges, which `at` lacks. byte_level: pieces are bytes, the vocabulary is written in
+  // GPT-2's alphabet.
+  static Result<std::unique_ptr<const TokenModel>> parse(const JsonAt& at, const BulkParts& parts, bool byte_level);
   virtual ~TokenModel() = default;
 
   virtual void encode(std::string_view piece, std::vector<int32_t>& out) const = 0;
@@ -25,8 +27,8 @@ class TokenModel {
 };
 
 // Whole pieces map to ids, or to the unknown token.
-Result<std::unique_ptr<const TokenModel>> parse_word_level(const JsonAt& at);
-Result<std::unique_ptr<const TokenModel>> parse_word_piece(const JsonAt& at);
-Result<std::unique_ptr<const TokenModel>> parse_bpe(const JsonAt& at, bool byte_level);
+Result<std::unique_ptr<const TokenModel>> parse_word_level(const JsonAt& at, const BulkParts& parts);
+Result<std::unique_ptr<const TokenModel>> parse_word_piece(const JsonAt& at, const BulkParts& parts);
+Result<std::unique_ptr<const TokenModel>> parse_bpe(const JsonAt& at, const BulkParts& parts, bool byte_level);
 
 }  // namespace spillway::text

@@ -110,7 +110,7 @@ TEST(Tokenizer, ErrorsNameTheirPlace) {
   EXPECT_THAT(message(R"({"normalizer":{"type":"Sequence","normalizers":[{"type":"Precompiled"}]},"model":{}})"),
               testing::HasSubstr("at $.normalizer.normalizers[0].type, found \"Precompiled\""));
   EXPECT_EQ(message(R"({"model":{"type":"BPE","vocab":{"a":0,"b":-1},"merges":[]}})"),
-            "expected an integer below 4194304 at $.model.vocab.b, found a number");
+            "expected an id of its own below 4194304 at $.model.vocab.b, found -1");
   EXPECT_EQ(message(R"({"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":["a b"]}})"),
             "expected tokens of the vocabulary at $.model.merges[0], found \"ab\"");
   EXPECT_THAT(message(R"({"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"},"model":{}})"),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "text/tokenizer_bulk.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_model.h"
 #include "text/tokenizer_vocab.h"
@@ -19,14 +20,15 @@ struct Words {
   int32_t unknown = -1;
 };
 
-Result<Words> parse_words(const JsonAt& at) {
-  SW_ASSIGN(const JsonAt vocab, at.child("vocab"));
+Result<Words> parse_words(const JsonAt& at, const BulkParts& parts) {
+  if (parts.vocab.empty()) return at.wrong("vocab", "an object");
   Words words;
-  words.vocabulary.reserve(vocab.object().size(), vocab.object().size() * 8);
-  for (const auto& item : vocab.object()) {
-    SW_ASSIGN(const int64_t id, vocab.integer(item.key(), 0, kTokenIdLimit - 1));
-    if (!words.vocabulary.add(item.key(), int32_t(id))) return vocab.wrong(item.key(), "an id of its own");
-  }
+  words.vocabulary.reserve(parts.vocab.size() / 16, parts.vocab.size() / 2);
+  const std::string path = at.path_of("vocab");
+  SW_TRY(read_vocab(parts.vocab, path, [&](std::string_view token, int64_t id) -> Status {
+    if (id >= 0 && id < kTokenIdLimit && words.vocabulary.add(token, int32_t(id))) return {};
+    return wrong_token_id(path, token, id);
+  }));
   SW_ASSIGN(const std::string unknown, at.string("unk_token"));
   words.unknown = words.vocabulary.find(unknown);
   if (words.unknown < 0) return at.wrong("unk_token", "a token of the vocabulary");
@@ -96,13 +98,13 @@ class WordPiece : public WordLevel {
 
 }  // namespace
 
-Result<Owned> parse_word_level(const JsonAt& at) {
-  SW_ASSIGN(Words words, parse_words(at));
+Result<Owned> parse_word_level(const JsonAt& at, const BulkParts& parts) {
+  SW_ASSIGN(Words words, parse_words(at, parts));
   return Owned(std::make_unique<WordLevel>(std::move(words)));
 }
 
-Result<Owned> parse_word_piece(const JsonAt& at) {
-  SW_ASSIGN(Words words, parse_words(at));
+Result<Owned> parse_word_piece(const JsonAt& at, const BulkParts& parts) {
+  SW_ASSIGN(Words words, parse_words(at, parts));
   SW_ASSIGN(const auto prefix, at.optional_string("continuing_subword_prefix"));
   int64_t characters_max = 100;
   if (at.find("max_input_chars_per_word")) {
@@ -111,15 +113,15 @@ Result<Owned> parse_word_piece(const JsonAt& at) {
   return Owned(std::make_unique<WordPiece>(std::move(words), prefix.value_or("##"), size_t(characters_max)));
 }
 
-Result<Owned> TokenModel::parse(const JsonAt& at, bool byte_level) {
+Result<Owned> TokenModel::parse(const JsonAt& at, const BulkParts& parts, bool byte_level) {
   std::string type = "BPE";  // files of old have no type
   if (at.find("type")) {
     SW_ASSIGN(type, at.string("type"));
   }
-  if (type == "BPE") return parse_bpe(at, byte_level);
+  if (type == "BPE") return parse_bpe(at, parts, byte_level);
   if (byte_level) return unsupported(fmt::format("a ByteLevel pre-tokenizer before a {} model at {}", type, at.path()));
-  if (type == "WordPiece") return parse_word_piece(at);
-  if (type == "WordLevel") return parse_word_level(at);
+  if (type == "WordPiece") return parse_word_piece(at, parts);
+  if (type == "WordLevel") return parse_word_level(at, parts);
   return unsupported(at.wrong("type", "BPE, WordPiece or WordLevel (Unigram is not supported)").message);
 }
 
