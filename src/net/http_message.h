@@ -19,6 +19,14 @@ class Headers {
   Headers() = default;
   Headers(std::initializer_list<Field> fields) : fields_(fields) {}
 
+  // of("Content-Type", "text/plain", "X-A", "1"): for use inside co_await, where GCC 12 refuses an initializer list.
+  template <class... Text>
+  static Headers of(Text&&... names_and_values) {
+    Headers headers;
+    headers.add_all(std::forward<Text>(names_and_values)...);
+    return headers;
+  }
+
   void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
   void set(std::string_view name, std::string value);                  // replaces all of that name
   std::optional<std::string_view> find(std::string_view name) const;  // the first of that name
@@ -32,6 +40,13 @@ class Headers {
   auto end() const { return fields_.end(); }
 
  private:
+  void add_all() {}
+  template <class Name, class Value, class... Rest>
+  void add_all(Name&& name, Value&& value, Rest&&... rest) {
+    add(std::string(std::forward<Name>(name)), std::string(std::forward<Value>(value)));
+    add_all(std::forward<Rest>(rest)...);
+  }
+
   std::vector<Field> fields_;
 };
 

@@ -1,0 +1,52 @@
+// One connection of the client to one origin: connect, write all, read some, each with a deadline. Owned by whoever has
+// a request under way, or by the pool in between; one operation at a time, on the client's executor.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "net/byte_inbox.h"
+#include "net/tls_context.h"
+#include "net/transport.h"
+#include "net/url.h"
+
+namespace spillway::net {
+
+class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
+ public:
+  ClientConnection(asio::any_io_executor executor, std::string origin);
+
+  asio::awaitable<Status> connect(const Url& url, const TlsContext& tls, bool verify, TimePoint deadline);
+  asio::awaitable<Status> write(std::string_view head, std::string_view body, TimePoint deadline);
+  // The number of new bytes in inbox(); zero when the server closed.
+  asio::awaitable<Result<size_t>> read(TimePoint deadline);
+
+  ByteInbox& inbox() { return inbox_; }
+  const std::string& origin() const { return origin_; }
+  bool still_open();  // for a pooled connection: neither closed nor with bytes nobody asked for
+  void close() { transport_.close(); }
+
+ private:
+  asio::awaitable<Status> secure(const Url& url, const TlsContext& tls, bool verify, TimePoint deadline);
+  asio::awaitable<Status> finish(std::string_view what, TimePoint deadline);
+  void begin();
+  void on_done(IoError error, size_t count);
+
+  const std::string origin_;
+  asio::ip::tcp::resolver resolver_;
+  Transport transport_;
+  asio::steady_timer timer_;
+  ByteInbox inbox_;
+  bool pending_ = false;
+  bool waiting_ = false;
+  IoError error_;
+  size_t count_ = 0;
+};
+
+}  // namespace spillway::net
