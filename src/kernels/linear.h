@@ -21,12 +21,14 @@ namespace spillway::kernels {
 enum class Precision : uint8_t { kFp32, kBf16, kInt8 };
 
 // A weight as stored: row-major [N, K], dtype f32|bf16|f16|f8e4m3, with optional float32 scales
-// [ceil(N / block_n), ceil(K / block_k)] that multiply its blocks (ragged edges allowed).
+// [ceil(N / block_n), ceil(K / block_k)] that multiply its blocks (f8e4m3 only; ragged edges allowed). With transposed,
+// weight is [K, N] and has no scales.
 struct WeightSource {
   tensor::TensorView weight;
   tensor::TensorView scales;
   int block_n = 128;
-  int block_k = 128;
+  int block_k = 128;  // a multiple of 4
+  bool transposed = false;
 };
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8 };
@@ -48,6 +50,9 @@ struct PackedLinear {
 // of outputs is that of the sources. Runs on all threads at about memory speed. Fails on types and shapes that do not fit.
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream);
 Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision, tensor::Stream& stream);
+
+// The weight with its scales applied, float32 [N, K] (transposed: [K, N] as stored).
+Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream);
 
 struct LinearOptions {
   tensor::TensorView bias;   // float32 [N], optional

@@ -1,0 +1,25 @@
+// The CPU kernels for AVX-512 F, BW, VL and DQ.
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/cpu/kernel_table.h"
+
+#if defined(__AVX512F__)
+namespace spillway::kernels::cpu {
+namespace {
+
+#include "kernels/cpu/simd.inl"
+#include "kernels/cpu/tiles.inl"
+#include "kernels/cpu/int8.inl"
+#include "kernels/cpu/bf16.inl"
+#include "kernels/cpu/rows.inl"
+#include "kernels/cpu/attention.inl"
+#include "kernels/cpu/fill_table.inl"
+
+}  // namespace
+
+KernelTable avx512_kernels() { return fill_table(); }
+
+}  // namespace spillway::kernels::cpu
+#endif

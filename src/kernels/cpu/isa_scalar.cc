@@ -1,0 +1,20 @@
+// The CPU kernels for any CPU (the compiler's baseline).
+
+#include "kernels/cpu/kernel_table.h"
+
+namespace spillway::kernels::cpu {
+namespace {
+
+#include "kernels/cpu/simd.inl"
+#include "kernels/cpu/tiles.inl"
+#include "kernels/cpu/int8.inl"
+#include "kernels/cpu/bf16.inl"
+#include "kernels/cpu/rows.inl"
+#include "kernels/cpu/attention.inl"
+#include "kernels/cpu/fill_table.inl"
+
+}  // namespace
+
+KernelTable scalar_kernels() { return fill_table(); }
+
+}  // namespace spillway::kernels::cpu

@@ -1,0 +1,111 @@
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/packing.h"
+#include "kernels/cpu/products.h"
+
+namespace spillway::kernels::cpu {
+namespace {
+
+int64_t groups_of(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
+
+int64_t element_bytes(RowFormat format) {
+  return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4;
+}
+
+void pack_f32(const float* const* rows, int count, int64_t k, float* out) {
+  for (int64_t i = 0; i < k; ++i) {
+    for (int r = 0; r < count; ++r) out[i * count + r] = rows[r][i];
+  }
+  std::fill(out + k * count, out + padded_k(k) * count, 0.0f);
+}
+
+// Rounds by strips so that the halves are still in the first cache when they are interleaved.
+constexpr int64_t kStrip = 256;
+
+void pack_rounded(const float* const* rows, int count, int64_t k, float* out) {
+  uint16_t halves[kStrip];
+  for (int r = 0; r < count; ++r) {
+    for (int64_t begin = 0; begin < k; begin += kStrip) {
+      const int64_t end = std::min(begin + kStrip, k);
+      kernel_table().round_to_bf16(rows[r] + begin, end - begin, halves);
+      for (int64_t i = begin; i < end; ++i) {
+        const uint32_t bits = static_cast<uint32_t>(halves[i - begin]) << 16;
+        std::memcpy(out + i * count + r, &bits, 4);
+      }
+    }
+  }
+  std::fill(out + k * count, out + padded_k(k) * count, 0.0f);
+}
+
+void pack_bf16(const float* const* rows, int count, int64_t k, uint32_t* out) {
+  uint16_t halves[kStrip + 4];
+  for (int64_t begin = 0; begin < k; begin += kStrip) {
+    const int64_t width = std::min(kStrip, k - begin);
+    const int64_t padded = padded_k(width);
+    for (int r = 0; r < count; ++r) {
+      kernel_table().round_to_bf16(rows[r] + begin, width, halves);
+      std::fill(halves + width, halves + padded, uint16_t{0});
+      uint32_t* target = out + begin / 2 * count + r;
+      for (int64_t i = 0; i < padded / 2; ++i) std::memcpy(target + i * count, halves + 2 * i, 4);
+    }
+  }
+}
+
+void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
+  int8_t low[kInt8Group + 4];
+  int8_t high[kInt8Group + 4];
+  for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count) {
+    const auto width = static_cast<int>(std::min<int64_t>(kInt8Group, k - begin));
+    const auto padded = static_cast<int>(padded_k(width));
+    for (int r = 0; r < count; ++r) {
+      scales[r] = kernel_table().quantize_group(rows[r] + begin, width, low, high, &sums[r]);
+      std::fill(low + width, low + padded, int8_t{0});
+      std::fill(high + width, high + padded, int8_t{0});
+      std::byte* target = out + (begin / 4 * count + r) * 8;
+      for (int i = 0; i < padded; i += 4, target += 8 * count) {
+        std::memcpy(target, low + i, 4);
+        std::memcpy(target + 4, high + i, 4);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+RowFormat row_format(const PackedLinear& weight) {
+  switch (weight.precision) {
+    case Precision::kFp32: return RowFormat::kF32;
+    case Precision::kBf16: return kernel_table().native_bf16 ? RowFormat::kBf16 : RowFormat::kRounded;
+    case Precision::kInt8: break;
+  }
+  return RowFormat::kInt8;
+}
+
+int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }
+
+size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
+  int64_t row = padded_k(k) * element_bytes(format);
+  if (format == RowFormat::kInt8) row += groups_of(k) * 8;  // scale and sum of each group
+  const int64_t bytes = tiles_of(rows) * kRowTile * row;
+  return static_cast<size_t>((bytes + 63) / 64 * 64);
+}
+
+void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows) {
+  const auto count = static_cast<int>(std::min<int64_t>(kRowTile, packed.rows - tile * kRowTile));
+  const int64_t k = packed.k;
+  std::byte* out = packed.data + tile * kRowTile * padded_k(k) * element_bytes(packed.format);
+  switch (packed.format) {
+    case RowFormat::kF32: return pack_f32(rows, count, k, reinterpret_cast<float*>(out));
+    case RowFormat::kRounded: return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
+    case RowFormat::kBf16: return pack_bf16(rows, count, k, reinterpret_cast<uint32_t*>(out));
+    case RowFormat::kInt8: break;
+  }
+  const int64_t tiles = tiles_of(packed.rows);
+  auto* scales = reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * 2);
+  auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups_of(k));
+  const int64_t offset = tile * kRowTile * groups_of(k);
+  pack_int8(rows, count, k, out, scales + offset, sums + offset);
+}
+
+}  // namespace spillway::kernels::cpu

@@ -1,0 +1,211 @@
+#include "kernels/cpu/products.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/packing.h"
+
+namespace spillway::kernels::cpu {
+namespace {
+
+constexpr int64_t kGroupPanels = 4;        // panels that share one pass over the packed rows
+constexpr int64_t kBlockTiles = 48;        // row tiles whose sums are kept at a time
+constexpr int64_t kChunk = 256;            // K of a piece of a panel that stays in the first cache
+constexpr int64_t kWidenedChunk = 128;
+
+// How one product's panels are brought to a tile kernel.
+struct Path {
+  enum class Widen : uint8_t { kNo, kF32, kBf16 };
+  Widen widen = Widen::kNo;
+  void (*tile)(const Tile&) = nullptr;
+  int64_t chunk = 0;    // K elements at a time
+  int64_t segment = 0;  // K elements of one call: a scale block, or the chunk
+};
+
+Path path_of(const Product& product) {
+  const PackedLinear& w = *product.weight;
+  const KernelTable& table = kernel_table();
+  const bool few_rows = product.x.rows <= kRowTile;
+  Path path;
+  switch (product.x.format) {
+    case RowFormat::kInt8:
+      path.tile = table.tile_int8;
+      break;
+    case RowFormat::kBf16:
+      path.tile = table.tile_bf16;
+      if (w.format == PackedFormat::kF8) {
+        const bool fused = product.x.rows <= table.f8_rows_max;
+        path.widen = fused ? Path::Widen::kNo : Path::Widen::kBf16;
+        if (fused) path.tile = table.tile_f8;
+      }
+      break;
+    case RowFormat::kF32:
+    case RowFormat::kRounded:
+      path.tile = table.tile_f32;
+      path.widen = w.format == PackedFormat::kF32 ? Path::Widen::kNo : Path::Widen::kF32;
+      break;
+  }
+  const int64_t k = padded_k(w.k);
+  path.chunk = path.widen == Path::Widen::kNo ? (few_rows ? k : kChunk)
+               : path.widen == Path::Widen::kBf16 ? kChunk : kWidenedChunk;
+  if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
+  path.chunk = std::min(path.chunk, k);
+  path.segment = w.scale_block > 0 ? w.scale_block : path.chunk;
+  return path;
+}
+
+struct ThreadScratch {
+  float* acc = nullptr;
+  std::byte* widened = nullptr;
+};
+
+size_t acc_floats(const Product& product) {
+  return static_cast<size_t>(std::min(product.x.rows, kBlockTiles * kRowTile) * kGroupPanels * kPanel);
+}
+size_t widened_bytes(const Product& product) {
+  const Path path = path_of(product);
+  return path.widen == Path::Widen::kNo ? 0 : static_cast<size_t>(path.chunk * kPanel * 4);
+}
+
+const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte* piece, int64_t k, std::byte* out) {
+  const KernelTable& table = kernel_table();
+  const auto* halves = reinterpret_cast<const uint16_t*>(piece);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(piece);
+  auto* floats = reinterpret_cast<float*>(out);
+  if (path.widen == Path::Widen::kNo) return piece;
+  if (path.widen == Path::Widen::kBf16) {
+    table.widen_f8_to_bf16(bytes, k, reinterpret_cast<uint16_t*>(out));
+  } else if (w.format == PackedFormat::kF8) {
+    table.widen_f8(bytes, k, floats);
+  } else if (w.format == PackedFormat::kF16) {
+    table.widen_f16(halves, k, floats);
+  } else {
+    table.widen_bf16(halves, k, floats);
+  }
+  return out;
+}
+
+int64_t row_element_bytes(RowFormat format) {
+  return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4;
+}
+
+// The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel.
+void multiply_piece(const Product& product, const Path& path, int64_t panel, const std::byte* piece, int64_t k0, int64_t k,
+                    int64_t tile_begin, int64_t tile_end, float* acc) {
+  const PackedLinear& w = *product.weight;
+  const PackedRows& x = product.x;
+  const int64_t k_all = padded_k(w.k);
+  const int64_t element = row_element_bytes(x.format);
+  const int64_t piece_k_bytes = path.widen == Path::Widen::kNo ? panel_bytes(w.format, 4) / 4
+                                : path.widen == Path::Widen::kBf16 ? kPanel * 2 : kPanel * 4;
+  const int64_t blocks = w.scale_block > 0 ? (w.k + w.scale_block - 1) / w.scale_block : 0;
+  const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * kPanel : nullptr;
+  const int64_t tiles = tiles_of(x.rows);
+  const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * 2);
+  const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + tiles * kRowTile * blocks);
+  for (int64_t t = tile_begin; t < tile_end; ++t) {
+    Tile tile;
+    tile.rows = static_cast<int>(std::min<int64_t>(kRowTile, x.rows - t * kRowTile));
+    tile.acc = acc + (t - tile_begin) * kRowTile * kPanel;
+    const std::byte* rows = x.data + t * kRowTile * k_all * element;
+    for (int64_t at = 0; at < k; at += path.segment) {
+      tile.k = std::min(path.segment, k - at);
+      tile.x = rows + (k0 + at) * tile.rows * element;
+      tile.w = piece + at * piece_k_bytes;
+      if (blocks > 0) {
+        const int64_t block = (k0 + at) / w.scale_block;
+        tile.scale = scales + block * kPanel;
+        tile.x_scale = x_scales + t * kRowTile * blocks + block * tile.rows;
+        tile.x_sum = x_sums + t * kRowTile * blocks + block * tile.rows;
+      }
+      path.tile(tile);
+    }
+  }
+}
+
+void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const float* acc) {
+  const int64_t n0 = panel * kPanel;
+  const int64_t width = std::min<int64_t>(kPanel, product.weight->n - n0);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* sums = acc + r * kPanel;
+    float* y = product.y + (row_begin + r) * product.y_stride + n0;
+    for (int64_t c = 0; c < width; ++c) {
+      float value = product.bias != nullptr ? sums[c] + product.bias[n0 + c] : sums[c];
+      if (product.accumulate) value += y[c];
+      y[c] = value;
+    }
+  }
+}
+
+void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {
+  const PackedLinear& w = *product.weight;
+  const Path path = path_of(product);
+  const int64_t k_all = padded_k(w.k);
+  const int64_t stride = panel_bytes(w.format, k_all);
+  const auto* data = w.data.raw<const std::byte>();
+  for (int64_t tile = 0; tile < tiles_of(product.x.rows); tile += kBlockTiles) {
+    const int64_t tile_end = std::min(tile + kBlockTiles, tiles_of(product.x.rows));
+    const int64_t row = tile * kRowTile;
+    const int64_t rows = std::min(tile_end * kRowTile, product.x.rows) - row;
+    const int64_t acc_stride = rows * kPanel;
+    std::fill(scratch.acc, scratch.acc + acc_stride * (panel_end - panel_begin), 0.0f);
+    for (int64_t k0 = 0; k0 < k_all; k0 += path.chunk) {
+      const int64_t k = std::min(path.chunk, k_all - k0);
+      for (int64_t p = panel_begin; p < panel_end; ++p) {
+        const std::byte* piece = data + p * stride + panel_bytes(w.format, k0);
+        piece = widen(w, path, piece, k, scratch.widened);
+        multiply_piece(product, path, p, piece, k0, k, tile, tile_end, scratch.acc + (p - panel_begin) * acc_stride);
+      }
+    }
+    for (int64_t p = panel_begin; p < panel_end; ++p) {
+      write_out(product, p, row, rows, scratch.acc + (p - panel_begin) * acc_stride);
+    }
+  }
+}
+
+size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+struct ScratchSizes {
+  size_t acc = 0;
+  size_t widened = 0;
+};
+ScratchSizes scratch_sizes(std::span<const Product> products) {
+  ScratchSizes sizes;
+  for (const Product& product : products) {
+    sizes.acc = std::max(sizes.acc, rounded(acc_floats(product) * 4));
+    sizes.widened = std::max(sizes.widened, rounded(widened_bytes(product)));
+  }
+  return sizes;
+}
+
+}  // namespace
+
+size_t products_bytes(std::span<const Product> products, const tensor::Stream& stream) {
+  const ScratchSizes sizes = scratch_sizes(products);
+  return (sizes.acc + sizes.widened) * static_cast<size_t>(stream.threads());
+}
+
+void run_products(std::span<const Product> products, std::byte* scratch, tensor::Stream& stream) {
+  const ScratchSizes sizes = scratch_sizes(products);
+  int64_t panels = 0;
+  for (const Product& product : products) panels += panels_of(product.weight->n);
+  // Enough groups for the threads to share evenly, but no more: each reads all packed rows.
+  const int64_t width = std::clamp<int64_t>(panels / (8 * stream.threads()), 1, kGroupPanels);
+  int64_t groups = 0;
+  for (const Product& product : products) groups += (panels_of(product.weight->n) + width - 1) / width;
+  stream.parallel_tasks(groups, [&](int64_t group, int thread) {
+    const Product* product = products.data();
+    int64_t count = (panels_of(product->weight->n) + width - 1) / width;
+    while (group >= count) {
+      group -= count;
+      ++product;
+      count = (panels_of(product->weight->n) + width - 1) / width;
+    }
+    std::byte* mine = scratch + static_cast<size_t>(thread) * (sizes.acc + sizes.widened);
+    const ThreadScratch thread_scratch{reinterpret_cast<float*>(mine), mine + sizes.acc};
+    const int64_t begin = group * width;
+    run_group(*product, begin, std::min(begin + width, panels_of(product->weight->n)), thread_scratch);
+  });
+}
+
+}  // namespace spillway::kernels::cpu

@@ -1,0 +1,44 @@
+// Products of packed rows and packed weights: the one loop nest behind linear(), expert_mlp() and linear_by_head().
+// Rows are packed once into tiles; the outputs are then handed to the threads by groups of panels.
+#pragma once
+
+#include <span>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/linear.h"
+
+namespace spillway::kernels::cpu {
+
+enum class RowFormat : uint8_t { kF32, kRounded, kBf16, kInt8 };  // kRounded: bf16 values held in float32
+
+// The format that a weight's products want of x with the active kernels.
+RowFormat row_format(const PackedLinear& weight);
+
+// Rows of x, packed: tile t holds rows [12 t, 12 t + 12). Borrowed memory of packed_bytes().
+struct PackedRows {
+  RowFormat format = RowFormat::kF32;
+  int64_t rows = 0;
+  int64_t k = 0;
+  std::byte* data = nullptr;
+};
+
+size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);
+int64_t tiles_of(int64_t rows);
+
+// Packs tile `tile` from its rows' pointers (as many as the tile has rows).
+void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows);
+
+struct Product {
+  const PackedLinear* weight = nullptr;
+  PackedRows x;
+  float* y = nullptr;        // [x.rows, y_stride]
+  int64_t y_stride = 0;
+  const float* bias = nullptr;
+  bool accumulate = false;
+};
+
+// Scratch bytes that run_products needs for these products.
+size_t products_bytes(std::span<const Product> products, const tensor::Stream& stream);
+void run_products(std::span<const Product> products, std::byte* scratch, tensor::Stream& stream);
+
+}  // namespace spillway::kernels::cpu
