@@ -61,6 +61,13 @@ class ServedModel {
   static Result<std::shared_ptr<ServedModel>> make(ServedModelOptions options, const CheckpointText& text,
                                                    std::unique_ptr<engine::Engine> engine);
 
+  // For programs that read the text while the weights load: after make() without an engine, and before any other use.
+  void attach(std::unique_ptr<engine::Engine> engine, int context_tokens_max, int vocab_size) {
+    options_.context_tokens_max = context_tokens_max;
+    options_.vocab_size = vocab_size;
+    engine_ = std::move(engine);
+  }
+
   const std::string& name() const { return options_.name; }
   const std::vector<std::string>& aliases() const { return options_.aliases; }
   bool answers_to(std::string_view name) const;
