@@ -52,22 +52,9 @@ Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, s
   return packed;
 }
 
-Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs) {
+Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs, tensor::Stream& stream) {
   SW_ASSIGN(const StoredMatrix matrix, open_matrix(scope, row, inputs));
-  tensor::Tensor out(tensor::DType::kF32, {row.outputs, inputs});
-  float* to = out.as<float>();
-  if (matrix.scales.empty()) {
-    weights::widen(matrix.weight.view(), to);
-    return out;
-  }
-  const uint8_t* from = matrix.weight.view().raw<uint8_t>();
-  const float* scales = matrix.scales.as<float>();
-  for (int64_t n = 0; n < row.outputs; ++n) {
-    for (int64_t k = 0; k < inputs; ++k) {
-      to[n * inputs + k] = tensor::f8e4m3_to_float(from[n * inputs + k]) * scales[n / kBlock * blocks(inputs) + k / kBlock];
-    }
-  }
-  return out;
+  return kernels::dequantize(source_of(matrix), stream);
 }
 
 Result<Linear> Linear::load(const weights::WeightScope& scope, std::vector<MatrixRow> rows, int64_t inputs, bool bias,

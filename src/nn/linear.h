@@ -43,7 +43,7 @@ Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, s
                                             LoadContext& context, double share = 1);
 
 // A matrix as plain float32 [outputs, inputs], scales applied: for weights that are rearranged before packing.
-Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs);
+Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs, tensor::Stream& stream);
 
 class Linear {
  public:

@@ -15,18 +15,15 @@ Status Mla::load_kv_b(const weights::WeightScope& scope, LoadContext& context) {
   const MatrixRow row{"kv_b_proj", shape_.heads * (nope + value)};
   SW_ASSIGN(kv_b_, load_matrices(scope, std::span(&row, 1), lora, context, 0));
   context.totals.parameters -= row.outputs * lora;  // counted below
-  SW_ASSIGN(const tensor::Tensor full, load_matrix_f32(scope, row, lora));
+  SW_ASSIGN(const tensor::Tensor full, load_matrix_f32(scope, row, lora, context.stream));
   // Int8 would round twice here for a hundredth of the weights.
   const k::Precision precision = context.precision == k::Precision::kFp32 ? k::Precision::kFp32 : k::Precision::kBf16;
-  tensor::Tensor transposed(tensor::DType::kF32, {lora, nope});
   for (int h = 0; h < shape_.heads; ++h) {
-    const float* head = full.as<float>() + h * (nope + value) * lora;
-    for (int64_t i = 0; i < nope; ++i) {
-      for (int64_t j = 0; j < lora; ++j) transposed.as<float>()[j * nope + i] = head[i * lora + j];
-    }
-    SW_ASSIGN(auto key, k::pack_linear(k::WeightSource{.weight = transposed, .scales = {}}, precision, context.stream));
-    const TensorView rows(const_cast<float*>(head + nope * lora), tensor::DType::kF32, {value, lora});
-    SW_ASSIGN(auto out, k::pack_linear(k::WeightSource{.weight = rows, .scales = {}}, precision, context.stream));
+    const TensorView rows = full.view().rows(h * (nope + value), (h + 1) * (nope + value));
+    const k::WeightSource key_rows{.weight = rows.rows(0, nope), .scales = {}, .transposed = true};
+    const k::WeightSource value_rows{.weight = rows.rows(nope, nope + value), .scales = {}};
+    SW_ASSIGN(auto key, k::pack_linear(key_rows, precision, context.stream));
+    SW_ASSIGN(auto out, k::pack_linear(value_rows, precision, context.stream));
     context.add((nope + value) * lora, int64_t(key.bytes() + out.bytes()));
     key_up_.push_back(std::move(key));
     value_up_.push_back(std::move(out));

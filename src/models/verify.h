@@ -1,0 +1,42 @@
+// verify: runs a model on the inputs of a safetensors file and compares every output that the file names with what the
+// reference gave: for whoever ports a model. Any thread; loads the model itself.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "models/loader.h"
+
+namespace spillway::models {
+
+// The file holds input_ids i32|i64 [sequences, tokens] and any of
+//   logits, logits_dequantised  f32 [sequences, tokens, vocab]
+//   greedy                      i32|i64 [1, tokens]: the first row's prompt and its greedy continuation
+struct VerifyOptions {
+  LoadOptions load;
+  std::string expected_path;
+  double tolerance = 0;  // of max_rel; 0: 1e-4 in fp32, else what rounding the weights allows
+};
+
+struct VerifyRow {
+  std::string name;
+  std::string shape;
+  double max_abs = 0;  // largest difference; for greedy the number of tokens that differ
+  double max_rel = 0;  // the same over the largest expected magnitude
+  double tolerance = 0;
+  bool passed = false;
+};
+
+struct VerifyReport {
+  std::string architecture;
+  std::string precision;
+  std::vector<VerifyRow> rows;
+  bool passed() const;
+};
+
+Result<VerifyReport> verify(const VerifyOptions& options);
+
+// The tolerance of logits relative to their largest magnitude.
+double default_tolerance(const std::string& precision);
+
+}  // namespace spillway::models

@@ -1,0 +1,152 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+
+#include "weights/safetensors_header.h"
+#include "weights/weight_scope.h"
+#include "weights/weight_source.h"
+
+namespace spillway::weights {
+namespace {
+
+using testing::HasSubstr;
+
+// A file of that header and so many bytes of data.
+std::string file_of(const std::string& header, size_t data_bytes) {
+  const uint64_t length = header.size();
+  std::string file(reinterpret_cast<const char*>(&length), sizeof(length));
+  return file + header + std::string(data_bytes, '\0');
+}
+
+Result<std::vector<HeaderEntry>> parse(const std::string& file) {
+  return parse_header({reinterpret_cast<const std::byte*>(file.data()), file.size()}, file.size());
+}
+
+std::string error_of(const std::string& header, size_t data_bytes) {
+  const auto entries = parse(file_of(header, data_bytes));
+  return entries.ok() ? "accepted" : entries.error().message;
+}
+
+class Folder {
+ public:
+  Folder() : path_(std::filesystem::temp_directory_path() / ("weights_test_" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  std::string write(const std::string& name, const std::string& bytes) const {
+    std::ofstream(path_ / name, std::ios::binary) << bytes;
+    return (path_ / name).string();
+  }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(SafetensorsHeader, ReadsNamesTypesShapesAndRanges) {
+  const auto entries = parse(file_of(R"({"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},)"
+                                     R"("b":{"dtype":"F32","shape":[],"data_offsets":[12,16]}}   )", 16));
+  ASSERT_TRUE(entries.ok()) << entries.error().message;
+  ASSERT_EQ(entries->size(), 2u);
+  EXPECT_EQ((*entries)[0].name, "a");
+  EXPECT_EQ((*entries)[0].dtype, tensor::DType::kBF16);
+  EXPECT_EQ((*entries)[0].shape, (tensor::Shape{2, 3}));
+  EXPECT_EQ((*entries)[1].end - (*entries)[1].begin, 4u);
+}
+
+TEST(SafetensorsHeader, RefusesWhatDoesNotFit) {
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 4), HasSubstr("outside the 4 bytes"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4), HasSubstr("expected 8 bytes"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[8,4]}})", 8), HasSubstr("outside"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[3,7]}})", 8),
+              HasSubstr("overlap"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2),
+              HasSubstr("duplicate name 'a'"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F8_E9","shape":[1],"data_offsets":[0,1]}})", 1), HasSubstr("F8_E9"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})", 0), HasSubstr("overflows"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4), HasSubstr("below 0"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[1]}})", 4), HasSubstr("expected dtype, shape and data_offsets"));
+  EXPECT_THAT(error_of(R"({"a":[1]})", 4), HasSubstr("unexpected array"));
+  EXPECT_THAT(error_of(R"([1])", 4), HasSubstr("unexpected array"));
+  EXPECT_THAT(error_of(R"({"a":)", 4), HasSubstr("header"));
+  EXPECT_THAT(error_of(R"({} x)", 0), HasSubstr("header"));
+}
+
+TEST(SafetensorsHeader, RefusesALengthBeyondTheFile) {
+  std::string file = file_of("{}", 0);
+  const uint64_t length = 1'000'000;
+  std::memcpy(file.data(), &length, sizeof(length));
+  EXPECT_THAT(parse(file).error().message, HasSubstr("the header says 1000000 bytes"));
+  const uint64_t huge = uint64_t(-1);
+  std::memcpy(file.data(), &huge, sizeof(huge));
+  EXPECT_THAT(parse(file).error().message, HasSubstr("at most"));
+  EXPECT_FALSE(parse("abc").ok());
+}
+
+TEST(WeightScope, NamesExpectedAndFound) {
+  const auto source = open_safetensors(SPILLWAY_SOURCE_DIR "/tests/golden/llama/model.safetensors");
+  ASSERT_TRUE(source.ok()) << source.error().message;
+  const WeightScope scope = WeightScope(**source).scope("model.layers", 1).scope("self_attn");
+  EXPECT_TRUE(scope.contains("q_proj.weight"));
+  EXPECT_TRUE(scope.tensor("q_proj.weight", {128, 128}).ok());
+  EXPECT_EQ(scope.tensor("q_proj.weight", {128, 64}).error().message,
+            "tensor 'model.layers.1.self_attn.q_proj.weight': expected shape [128, 64], found [128, 128]");
+  const tensor::DType only_bf16[] = {tensor::DType::kBF16};
+  EXPECT_EQ(scope.tensor("q_proj.weight", {128, 128}, only_bf16).error().message,
+            "tensor 'model.layers.1.self_attn.q_proj.weight': expected type bf16, found f32");
+  EXPECT_EQ(scope.tensor("z_proj.weight", {1}).error().message,
+            "tensor 'model.layers.1.self_attn.z_proj.weight' is not in the checkpoint");
+}
+
+TEST(Checkpoint, OpensShardsByTheirIndex) {
+  const auto source = open_checkpoint(SPILLWAY_SOURCE_DIR "/tests/golden/deepseek_v3_fp8");
+  ASSERT_TRUE(source.ok()) << source.error().message;
+  EXPECT_TRUE((*source)->contains("lm_head.weight"));
+  EXPECT_TRUE((*source)->contains("model.layers.2.mlp.shared_experts.up_proj.weight_scale_inv"));
+}
+
+TEST(Checkpoint, RefusesABadIndex) {
+  const Folder folder;
+  EXPECT_THAT(open_checkpoint(folder.path()).error().message, HasSubstr("found neither"));
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"../secret.safetensors"}})");
+  EXPECT_THAT(open_checkpoint(folder.path()).error().message, HasSubstr("expected a plain file name"));
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"one.safetensors"}})");
+  EXPECT_THAT(open_checkpoint(folder.path()).error().message, HasSubstr("one.safetensors"));
+  folder.write("one.safetensors", file_of(R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1));
+  EXPECT_THAT(open_checkpoint(folder.path()).error().message, HasSubstr("'a' is in no shard"));
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"b":"one.safetensors","c":"two.safetensors"}})");
+  folder.write("two.safetensors", file_of(R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1));
+  EXPECT_THAT(open_checkpoint(folder.path()).error().message, HasSubstr("in two shards"));
+}
+
+TEST(Checkpoint, ReportsProgressAsTensorsAreDropped) {
+  auto source = open_safetensors(SPILLWAY_SOURCE_DIR "/tests/golden/llama/model.safetensors");
+  ASSERT_TRUE(source.ok());
+  int64_t done = 0, total = 0;
+  (*source)->set_progress([&](int64_t d, int64_t t) { done = d; total = t; });
+  { const auto norm = WeightScope(**source).tensor("model.norm.weight", {128}); }
+  EXPECT_EQ(done, 512);
+  EXPECT_EQ(total, (*source)->bytes_total());
+}
+
+TEST(RandomWeights, AreTheSameForTheSameSeedAndHaveTheAskedForm) {
+  const auto a = random_weights({.dtype = tensor::DType::kBF16, .fp8_blocks = true, .seed = 7});
+  const auto b = random_weights({.dtype = tensor::DType::kBF16, .fp8_blocks = true, .seed = 7});
+  const auto first = a->open("model.layers.0.mlp.up_proj.weight", {256, 128}, kMatrixTypes);
+  const auto second = b->open("model.layers.0.mlp.up_proj.weight", {256, 128}, kMatrixTypes);
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_EQ(first->view().dtype, tensor::DType::kF8E4M3);
+  EXPECT_EQ(std::memcmp(first->view().data, second->view().data, first->view().bytes()), 0);
+  EXPECT_TRUE(a->contains("model.layers.0.mlp.up_proj.weight_scale_inv"));
+  EXPECT_FALSE(a->contains("lm_head.weight_scale_inv"));
+  EXPECT_EQ(a->open("lm_head.weight", {64, 128}, kMatrixTypes)->view().dtype, tensor::DType::kBF16);
+}
+
+}  // namespace
+}  // namespace spillway::weights
