@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -25,15 +27,35 @@ struct EngineOptions {
   double queue_wait_max_s = 60;     // refuse what is predicted to wait longer
   bool prefix_cache = true;
   bool speculate = true;
+  bool speculate_adaptively = true; // stop drafting where the measured cost says that it loses
   int threads = 0;                  // 0: one a physical core
+  int vocab_limit = 0;              // tokens the tokenizer knows; the rest of the head is never drawn. 0: all
+  double step_target_s = 0.25;      // prefill shares a step with decoding rows for about this long
+  double stall_s = 10;              // a step without end for this long: refuse (kStalled), not ready
 };
 
 // Why a request was refused, and when to come back.
 struct Refusal {
-  enum class Reason { kQueueRequests, kQueueTokens, kPredictedWait, kDeadline, kDraining, kStalled, kTooLong } reason;
+  enum class Reason {
+    kQueueRequests,
+    kQueueTokens,
+    kPredictedWait,
+    kDeadline,
+    kDraining,
+    kStalled,
+    kTooLong,   // will never fit: do not retry
+    kInvalid,   // ids outside the vocabulary, an empty prompt, an id in use, ...: do not retry
+  };
+
+  Reason reason = Reason::kInvalid;
   double retry_after_s = 1;    // from the measured service rate
   double predicted_wait_s = 0;
+  int64_t found = 0;           // the figure that broke the bound, and the bound: tokens, requests or seconds
+  int64_t limit = 0;
+  std::string message;         // one sentence, with both
 };
+
+const char* name_of(Refusal::Reason reason);   // "queue_requests", ...: the label of the metric
 
 // A consistent snapshot for /health, /metrics and admission.
 struct EngineState {
@@ -47,6 +69,8 @@ struct EngineState {
   double predicted_wait_s = 0;       // of a request that arrived now
   double seconds_since_progress = 0; // with work to do; 0 when idle
   bool draining = false;
+  bool stalled = false;              // seconds_since_progress is past EngineOptions::stall_s
+  double draft_acceptance = 0;       // drafts kept of those proposed, recently
 };
 
 class Engine {

@@ -44,6 +44,7 @@ struct Request {
   std::unique_ptr<TokenConstraint> constraint;
   bool speculate = true;              // draft tokens may be used
   bool use_prefix_cache = true;
+  uint64_t cache_salt = 0;            // prefixes are shared among requests with the same salt only
 };
 
 struct TokenLogprob {
@@ -85,6 +86,8 @@ struct Event {
   FinishReason finish = FinishReason::kNone;
   Usage usage;                     // as of this event
 };
+
+const char* name_of(FinishReason reason);   // "stop", "length", ...: the label of the metric
 
 // Receives the events of its requests on the engine's thread. Must return at once and never call back into the engine.
 class EventSink {

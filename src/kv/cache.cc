@@ -35,6 +35,12 @@ void Cache::release(BlockTable& table) {
   table.shared = 0;
 }
 
+int Cache::freed_by(const BlockTable& table) const {
+  int freed = 0;
+  for (const PageId page : table.pages) freed += pool_.references(page) == (tree_.contains(page) ? 2 : 1);
+  return freed;
+}
+
 Status Cache::check(std::span<const BlockTable* const> tables) const {
   std::vector<PageId> held;
   for (const BlockTable* table : tables) held.insert(held.end(), table->pages.begin(), table->pages.end());

@@ -41,6 +41,9 @@ class Cache {
   void share(BlockTable& table, std::span<const int32_t> tokens, uint64_t salt);
   void release(BlockTable& table);
 
+  // Pages that become available when this table alone is released.
+  int freed_by(const BlockTable& table) const;
+
   // Every reference accounted for, tables being all live ones.
   Status check(std::span<const BlockTable* const> tables) const;
 

@@ -41,6 +41,7 @@ class PrefixTree {
   int reclaim(int pages);
   void clear() { reclaim(reclaimable_); }
 
+  bool contains(PageId page) const { return node_of_page_[page] != kNone; }
   int pages_cached() const { return nodes_used_; }       // in the tree
   int reclaimable() const { return reclaimable_; }       // of them, held by the tree alone
   // Appends every page of the tree, for PagePool::check.

@@ -1,0 +1,56 @@
+// Batch: the slices of one step on their way through the model: assembled, forwarded, drawn, drafted, committed. Lives for
+// one step. Engine's thread; draw() may run on the stream's threads, one sequence each.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "engine/schedule.h"
+#include "engine/state.h"
+
+namespace spillway::engine {
+
+// One sequence's part of a step.
+struct Work {
+  Sequence* sequence = nullptr;
+  int start = 0;             // position of the first row
+  int rows = 0;              // the draft's row included
+  int draft = 0;             // rows at the end that verify drafts
+  int logits_rows = 0;
+  int64_t logits_begin = 0;  // in the rows of forward()
+  bool last_chunk = false;   // the next token is drawn after it
+  bool was_decoding = false;
+
+  // What draw() found.
+  std::vector<TokenEvent> tokens;
+  FinishReason finish = FinishReason::kNone;
+  int proposed = 0;
+  int accepted = 0;
+};
+
+Work make_work(Sequence& sequence, const Slice& slice);
+
+// Runs the works as one batch. When the model throws, each runs alone, and those that throw alone end with kFailed.
+void run_batch(State& state, std::span<Work> works);
+
+// Draws the tokens of one sequence from its rows: verifies the draft, keeps penalties and constraint up to date, notices
+// the end. Touches this sequence only.
+void draw(const State& state, Work& work, const LogitsRows& logits, SampleScratch& scratch);
+
+// Proposes the next token from the draft layer's row; -1 when it gives none.
+int32_t draw_draft(const State& state, Sequence& sequence, std::span<const float> row, SampleScratch& scratch);
+
+// Logprobs of the prompt's own tokens from the rows of one chunk.
+void keep_prompt_logprobs(const State& state, Work& work, const LogitsRows& logits, SampleScratch& scratch);
+
+// Writes the draft layer's rows of this step and proposes next tokens (draft.cc).
+void run_drafts(State& state, std::span<Work> works);
+
+// Whether this sequence's draft, if it has one, is worth a row in a step with so many decoding sequences. Turns drafting
+// off for good where it keeps losing.
+bool draft_pays(State& state, Sequence& sequence, int decoding);
+
+// Counts what became of a step's drafts.
+void learn_acceptance(State& state, Sequence& sequence, int proposed, int accepted);
+
+}  // namespace spillway::engine

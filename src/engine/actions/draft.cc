@@ -1,0 +1,85 @@
+#include <algorithm>
+
+#include "engine/actions/batch.h"
+#include "engine/engine_metrics.h"
+
+namespace spillway::engine {
+namespace {
+
+constexpr double kMemory = 0.95;        // of acceptance, a proposal
+constexpr int kLosingSteps = 32;        // before drafting ends for a sequence
+constexpr int64_t kProbeSteps = 64;     // every so often a step goes without drafts, to know what that costs
+
+bool wants_rows(const State& state, const Work& work) {
+  if (work.finish != FinishReason::kNone) return false;
+  if (!work.was_decoding) return state.options.speculate;   // others will share these pages, and may draft
+  return work.sequence->drafting;
+}
+
+// Another token can follow the one that comes next without drafts.
+bool wants_proposal(const State& state, const Work& work) {
+  const Sequence& sequence = *work.sequence;
+  return work.last_chunk && sequence.drafting && sequence.generated_tokens() + 1 < sequence.request->max_tokens &&
+         static_cast<int>(sequence.tokens.size()) + 1 < state.limits.context_tokens;
+}
+
+}  // namespace
+
+bool draft_pays(State& state, Sequence& sequence, int decoding) {
+  if (!state.options.speculate_adaptively) return true;
+  const StepCost& cost = state.costs.cost();
+  if (!cost.measured || state.step < 2 * kProbeSteps) return true;
+  // With drafts: (1 + acceptance) tokens a sequence for a step of twice the rows and the draft layer's time.
+  const double plain = cost.step_s(decoding, 0);
+  const double drafted = cost.step_s(2.0 * decoding, 0) + state.draft_row_s * (1 + sequence.acceptance) * decoding;
+  const bool loses = (1 + sequence.acceptance) * plain < 0.97 * drafted;
+  sequence.losing_steps = loses ? sequence.losing_steps + 1 : 0;
+  if (sequence.losing_steps >= kLosingSteps) {
+    sequence.drafting = false;
+    sequence.draft = -1;
+  }
+  return sequence.drafting && state.step % kProbeSteps != 0;
+}
+
+void run_drafts(State& state, std::span<Work> works) {
+  if (state.runner.info().draft_tokens_max == 0 || !state.options.speculate) return;
+  std::vector<models::DraftInput> inputs;
+  std::vector<Work*> proposing;
+  int rows = 0;
+  for (size_t i = 0; i < works.size(); ++i) {
+    Work& work = works[i];
+    Sequence& sequence = *work.sequence;
+    sequence.draft = -1;
+    if (!wants_rows(state, work)) continue;
+    // Row j of the slice goes with the token after it; rejected rows are left out, and of the last row of a chunk the next
+    // token is known: from the prompt, or just drawn.
+    const int used = work.was_decoding ? 1 + work.accepted : work.rows;
+    const bool proposes = wants_proposal(state, work);
+    inputs.push_back({.sequence = static_cast<int32_t>(i),
+                      .next_tokens = std::span(sequence.tokens).subspan(work.start + 1, used),
+                      .logits = proposes});
+    if (proposes) proposing.push_back(&work);
+    rows += used;
+  }
+  if (inputs.empty()) return;
+  const TimePoint begin = state.clock.now();
+  const LogitsRows logits = state.runner.draft(inputs);
+  for (size_t i = 0; i < proposing.size(); ++i) {
+    Sequence& sequence = *proposing[i]->sequence;
+    sequence.draft = draw_draft(state, sequence, logits.row(i), state.scratch[0]);
+  }
+  state.record.draft_s += seconds(state.clock.now() - begin);
+  state.record.draft_rows += rows;
+}
+
+void learn_acceptance(State& state, Sequence& sequence, int proposed, int accepted) {
+  if (proposed == 0) return;
+  sequence.usage.draft_tokens += proposed;
+  sequence.usage.accepted_tokens += accepted;
+  const double rate = static_cast<double>(accepted) / proposed;
+  sequence.acceptance = sequence.acceptance * kMemory + rate * (1 - kMemory);
+  state.acceptance = state.acceptance * 0.99 + rate * 0.01;
+  record_drafts(proposed, accepted);
+}
+
+}  // namespace spillway::engine

@@ -1,0 +1,131 @@
+#include "engine/admission.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace spillway::engine {
+namespace {
+
+using Reason = Refusal::Reason;
+
+Refusal refuse(Reason reason, int64_t found, int64_t limit, std::string message) {
+  Refusal refusal;
+  refusal.reason = reason;
+  refusal.retry_after_s = 0;
+  refusal.found = found;
+  refusal.limit = limit;
+  refusal.message = std::move(message);
+  return refusal;
+}
+
+Refusal busy(Reason reason, double retry_after_s, double wait_s, int64_t found, int64_t limit, std::string message) {
+  Refusal refusal = refuse(reason, found, limit, std::move(message));
+  refusal.retry_after_s = std::clamp(retry_after_s, 0.1, 600.0);
+  refusal.predicted_wait_s = wait_s;
+  return refusal;
+}
+
+// Seconds of prefill work, with the decode rows that share its steps.
+double prefill_s(const Load& load, const Limits& limits, double tokens) {
+  if (!load.cost.measured || tokens <= 0) return 0;
+  const double steps = std::ceil(tokens / std::max(1, limits.batch_tokens - load.decoding));
+  return load.cost.step_s(steps * load.decoding, tokens) + (steps - 1) * load.cost.base_s;
+}
+
+}  // namespace
+
+void Queued::add(const Queued& other) {
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i] += other.requests[i];
+    tokens[i] += other.tokens[i];
+  }
+}
+
+int Queued::requests_from(Priority priority) const {
+  int sum = 0;
+  for (size_t i = static_cast<int>(priority) + 1; i < requests.size(); ++i) sum += requests[i];
+  return sum;
+}
+
+int64_t Queued::tokens_from(Priority priority) const {
+  int64_t sum = 0;
+  for (size_t i = static_cast<int>(priority) + 1; i < tokens.size(); ++i) sum += tokens[i];
+  return sum;
+}
+
+double predicted_wait_s(const Load& load, const EngineOptions& options, const Limits& limits, Priority priority) {
+  const double prefill = prefill_s(load, limits, static_cast<double>(load.waiting.tokens_from(priority) + load.prefill_tokens));
+  // Places come free as requests end.
+  const int slots = load.blocked ? 0 : std::max(0, options.sequences_max - load.running);
+  const int excess = load.waiting.requests_from(priority) + 1 - slots;
+  const double places = excess > 0 && load.completions_per_s > 0 ? excess / load.completions_per_s : 0;
+  return std::max(prefill, places);
+}
+
+std::optional<Refusal> check_request(const Request& request, const Limits& limits) {
+  const auto size = static_cast<int64_t>(request.prompt.size());
+  if (request.prompt.empty()) return refuse(Reason::kInvalid, 0, 1, "expected at least one prompt token, found none");
+  if (request.max_tokens <= 0 && !request.prompt_logprobs) {
+    return refuse(Reason::kInvalid, request.max_tokens, 1, fmt::format("expected max_tokens of at least 1, found {}", request.max_tokens));
+  }
+  const int64_t longest = limits.context_tokens - (request.max_tokens > 0 ? 1 : 0);
+  if (size > longest) {
+    return refuse(Reason::kTooLong, size, longest,
+                  fmt::format("the prompt has {} tokens; the context of {} tokens has room for {}", size,
+                              limits.context_tokens, longest));
+  }
+  for (const int32_t token : request.prompt) {
+    if (token < 0 || token >= limits.vocab) {
+      return refuse(Reason::kInvalid, token, limits.vocab, fmt::format("expected token ids from 0 to {}, found {}", limits.vocab - 1, token));
+    }
+  }
+  const SamplingParams& sampling = request.sampling;
+  const bool sane = sampling.temperature >= 0 && std::isfinite(sampling.temperature) && sampling.top_p > 0 &&
+                    sampling.top_p <= 1 && sampling.top_k >= 0 && sampling.min_p >= 0 && sampling.min_p < 1 &&
+                    sampling.repetition_penalty > 0 && std::isfinite(sampling.frequency_penalty) &&
+                    std::isfinite(sampling.presence_penalty);
+  if (!sane) return refuse(Reason::kInvalid, 0, 0, "a sampling parameter is outside its range");
+  return std::nullopt;
+}
+
+std::optional<Refusal> check_load(const Request& request, const Load& load, const EngineOptions& options,
+                                  const Limits& limits, TimePoint now) {
+  const double wait_s = predicted_wait_s(load, options, limits, request.priority);
+  if (load.draining) return busy(Reason::kDraining, 5, wait_s, 0, 0, "the server is shutting down");
+  if (load.seconds_since_progress > options.stall_s) {
+    return busy(Reason::kStalled, options.stall_s, wait_s, std::llround(load.seconds_since_progress),
+                std::llround(options.stall_s),
+                fmt::format("the engine has made no progress for {:.0f} s", load.seconds_since_progress));
+  }
+  const int64_t requests = load.waiting.requests_from(Priority::kLow);
+  const double place_s = load.completions_per_s > 0 ? 1 / load.completions_per_s : 1;
+  if (requests >= options.queue_requests_max) {
+    return busy(Reason::kQueueRequests, std::max(place_s, wait_s / 2), wait_s, requests, options.queue_requests_max,
+                fmt::format("{} requests wait already, of at most {}", requests, options.queue_requests_max));
+  }
+  const int64_t tokens = load.waiting.tokens_from(Priority::kLow) + static_cast<int64_t>(request.prompt.size());
+  if (tokens > options.queue_tokens_max) {
+    return busy(Reason::kQueueTokens, std::max(place_s, prefill_s(load, limits, tokens - options.queue_tokens_max)), wait_s,
+                tokens, options.queue_tokens_max,
+                fmt::format("{} prompt tokens would wait, of at most {}", tokens, options.queue_tokens_max));
+  }
+  if (wait_s > options.queue_wait_max_s) {
+    return busy(Reason::kPredictedWait, wait_s - options.queue_wait_max_s, wait_s, std::llround(wait_s),
+                std::llround(options.queue_wait_max_s),
+                fmt::format("the predicted wait is {:.1f} s, of at most {:.1f} s", wait_s, options.queue_wait_max_s));
+  }
+  if (request.deadline != TimePoint::max()) {
+    const double left_s = seconds(request.deadline - now);
+    const double first_token_s = wait_s + prefill_s(load, limits, static_cast<double>(request.prompt.size()));
+    if (left_s <= 0 || first_token_s > left_s) {
+      return busy(Reason::kDeadline, std::max(place_s, first_token_s - left_s), wait_s, std::llround(first_token_s),
+                  std::llround(left_s),
+                  fmt::format("the first token is predicted in {:.2f} s, after the deadline in {:.2f} s", first_token_s, left_s));
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace spillway::engine

@@ -1,0 +1,67 @@
+#include "engine/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace spillway::engine {
+namespace {
+
+constexpr double kFade = 0.99;          // a step ago counts 1 % less
+constexpr double kRidge = 1e-6;         // keeps the system solvable when every step looks the same
+constexpr double kTokenScale = 64;      // prefill tokens come by the hundred, rows by the one
+constexpr double kRateMemory_s = 30;
+
+}  // namespace
+
+void CostModel::observe(int decode_rows, int prefill_tokens, double step_s) {
+  const std::array<double, 3> x = {1, static_cast<double>(decode_rows), prefill_tokens / kTokenScale};
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) products_[i][j] = products_[i][j] * kFade + x[i] * x[j];
+    targets_[i] = targets_[i] * kFade + x[i] * step_s;
+  }
+  ++steps_;
+  if (steps_ < 8 || steps_ % 8 == 0) solve();
+}
+
+void CostModel::solve() {
+  // Negative terms make no sense: drop the most negative one and solve for the others.
+  std::array<bool, 3> used = {true, true, true};
+  std::array<double, 3> x{};
+  for (int round = 0; round < 3; ++round) {
+    auto a = products_;
+    auto b = targets_;
+    for (int i = 0; i < 3; ++i) {
+      a[i][i] += kRidge * (1 + a[i][i]);
+      if (used[i]) continue;
+      for (int j = 0; j < 3; ++j) a[i][j] = a[j][i] = 0;
+      a[i][i] = 1;
+      b[i] = 0;
+    }
+    for (int i = 0; i < 3; ++i) {   // positive definite: no pivoting
+      for (int k = i + 1; k < 3; ++k) {
+        const double factor = a[k][i] / a[i][i];
+        for (int j = i; j < 3; ++j) a[k][j] -= factor * a[i][j];
+        b[k] -= factor * b[i];
+      }
+    }
+    for (int i = 2; i >= 0; --i) {
+      x[i] = b[i];
+      for (int j = i + 1; j < 3; ++j) x[i] -= a[i][j] * x[j];
+      x[i] /= a[i][i];
+    }
+    const auto least = std::min_element(x.begin(), x.end());
+    if (*least >= 0) break;
+    used[least - x.begin()] = false;
+    x[least - x.begin()] = 0;
+  }
+  cost_ = {std::max(0.0, x[0]), std::max(0.0, x[1]), std::max(0.0, x[2]) / kTokenScale, true};
+}
+
+void Rate::observe(double events, double busy_s) {
+  const double keep = std::exp(-busy_s / kRateMemory_s);
+  events_ = events_ * keep + events;
+  seconds_ = seconds_ * keep + busy_s;
+}
+
+}  // namespace spillway::engine

@@ -1,0 +1,132 @@
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "base/log.h"
+#include "engine/core.h"
+#include "engine/intake.h"
+#include "engine/memory.h"
+#include "engine/runner.h"
+
+namespace spillway::engine {
+namespace {
+
+const SteadyClock kClock;
+
+// The engine in service: the core on a thread of its own, the intake in front.
+class ServingEngine final : public Engine {
+ public:
+  ServingEngine(const EngineOptions& options, const Limits& limits, std::unique_ptr<Runner> runner)
+      : runner_(std::move(runner)), intake_(options, limits, kClock), core_(options, limits, *runner_, kClock) {
+    core_.set_on_end([this](RequestId id) { intake_.forget(id); });
+    intake_.publish(core_);
+    thread_ = std::thread([this] { run(); });
+  }
+
+  ~ServingEngine() override {
+    intake_.stop();
+    thread_.join();
+  }
+
+  std::optional<Refusal> submit(std::unique_ptr<Request> request, std::shared_ptr<EventSink> sink) override {
+    return intake_.submit(std::move(request), std::move(sink));
+  }
+  void cancel(RequestId id) override { intake_.cancel(id); }
+  EngineState state() const override { return intake_.state(); }
+  const models::LanguageModel& model() const override { return runner_->model(); }
+  bool drain(TimePoint deadline) override { return intake_.drain(deadline); }
+
+ private:
+  void run() {
+    for (bool stopped = false; !stopped || !core_.idle();) {
+      auto taken = intake_.take(!stopped && core_.idle());
+      for (auto& sequence : taken.sequences) core_.submit(std::move(sequence));
+      for (const RequestId id : taken.cancelled) core_.cancel(id);
+      stopped = taken.stopped;
+      if (stopped) core_.cancel_all();
+      core_.step();
+      intake_.publish(core_);
+    }
+    const Status pages = core_.check();
+    SW_CHECK(pages.ok(), pages.error().message);
+  }
+
+  std::unique_ptr<Runner> runner_;
+  Intake intake_;
+  Core core_;
+  std::thread thread_;
+};
+
+Status check_options(const EngineOptions& options, const models::ModelInfo& info) {
+  const auto positive = [](const char* name, int64_t value) -> Status {
+    if (value > 0) return {};
+    return invalid(fmt::format("{}: expected at least 1, found {}", name, value));
+  };
+  if (options.page_tokens < 16 || options.page_tokens % 16 != 0) {
+    return invalid(fmt::format("page_tokens: expected a multiple of 16, found {}", options.page_tokens));
+  }
+  SW_TRY(positive("sequences_max", options.sequences_max));
+  SW_TRY(positive("batch_tokens_max", options.batch_tokens_max));
+  SW_TRY(positive("queue_requests_max", options.queue_requests_max));
+  if (options.kv_cache_bytes < 0) return invalid(fmt::format("kv_cache_bytes: expected at least 0, found {}", options.kv_cache_bytes));
+  if (options.vocab_limit < 0 || options.vocab_limit > info.vocab_size) {
+    return invalid(fmt::format("vocab_limit: expected 0 to {}, found {}", info.vocab_size, options.vocab_limit));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageModel> model, EngineOptions options) {
+  const models::ModelInfo& info = model->info();
+  SW_TRY(check_options(options, info));
+  const int64_t pages = std::min<int64_t>(choose_pages(info, options, memory_available_bytes()), INT32_MAX);
+  if (pages < 2) {
+    return invalid(fmt::format("kv_cache_bytes: expected room for at least two pages of {} bytes, found {}",
+                               info.kv.bytes_per_page(options.page_tokens), options.kv_cache_bytes));
+  }
+  Limits limits;
+  limits.context_tokens = static_cast<int>(std::min<int64_t>(info.context_tokens_max, pages * options.page_tokens));
+  limits.batch_tokens = std::min(options.batch_tokens_max, model->batch_tokens_max());
+  limits.vocab = options.vocab_limit > 0 ? options.vocab_limit : info.vocab_size;
+  if (limits.context_tokens < info.context_tokens_max) {
+    SW_WARN("the KV cache holds {} tokens: contexts are cut to that, from {}", limits.context_tokens, info.context_tokens_max);
+  }
+  SW_ASSIGN(tensor::Stream stream, tensor::Stream::open({}, options.threads));
+  SW_ASSIGN(nn::KvStorage storage, nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), {}));
+  SW_INFO("KV cache: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", pages, options.page_tokens,
+          static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(), limits.batch_tokens);
+  auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));
+  return std::unique_ptr<Engine>(std::make_unique<ServingEngine>(options, limits, std::move(runner)));
+}
+
+const char* name_of(Refusal::Reason reason) {
+  switch (reason) {
+    case Refusal::Reason::kQueueRequests: return "queue_requests";
+    case Refusal::Reason::kQueueTokens: return "queue_tokens";
+    case Refusal::Reason::kPredictedWait: return "predicted_wait";
+    case Refusal::Reason::kDeadline: return "deadline";
+    case Refusal::Reason::kDraining: return "draining";
+    case Refusal::Reason::kStalled: return "stalled";
+    case Refusal::Reason::kTooLong: return "too_long";
+    case Refusal::Reason::kInvalid: return "invalid";
+  }
+  return "unknown";
+}
+
+const char* name_of(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone: return "none";
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kCancelled: return "cancelled";
+    case FinishReason::kDeadline: return "deadline";
+    case FinishReason::kFailed: return "failed";
+  }
+  return "unknown";
+}
+
+}  // namespace spillway::engine

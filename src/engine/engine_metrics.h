@@ -1,0 +1,21 @@
+// The engine's metrics, recorded where things happen. Engine's thread, except record_refusal.
+#pragma once
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+
+namespace spillway::engine {
+
+struct Sequence;
+struct State;
+
+void record_refusal(Refusal::Reason reason);
+void record_admission(const Sequence& sequence, int cached_tokens, TimePoint now);
+void record_preemption();
+void record_tokens(const Sequence& sequence, int tokens, TimePoint now);
+void record_drafts(int proposed, int accepted);
+void record_finish(const Sequence& sequence, FinishReason reason, TimePoint now);
+void record_step(const State& state, double step_s);
+
+}  // namespace spillway::engine

@@ -1,0 +1,327 @@
+// The engine's thread over a fake model: everything a client can see.
+#include "engine/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+#include <thread>
+
+#include "engine/testing/collector.h"
+#include "engine/testing/fake_model.h"
+
+namespace spillway::engine {
+namespace {
+
+using testing::Collector;
+using testing::FakeModel;
+using testing::FakeOptions;
+using testing::make_request;
+using Tokens = std::vector<int32_t>;
+
+Tokens random_prompt(uint64_t seed, int length, int vocab = 64) {
+  std::mt19937_64 random(seed);
+  Tokens tokens(length);
+  for (auto& token : tokens) token = static_cast<int32_t>(random() % vocab);
+  return tokens;
+}
+
+EngineOptions small_options() {
+  EngineOptions options;
+  options.kv_cache_bytes = 1 << 20;
+  options.page_tokens = 16;
+  options.batch_tokens_max = 48;
+  options.threads = 1;
+  options.speculate_adaptively = false;
+  return options;
+}
+
+std::unique_ptr<Engine> start(FakeOptions fake = {}, EngineOptions options = small_options()) {
+  auto engine = Engine::start(std::make_unique<FakeModel>(fake), options);
+  SW_CHECK(engine.ok(), engine.error().message);
+  return std::move(engine).value();
+}
+
+std::shared_ptr<Collector> submit(Engine& engine, std::unique_ptr<Request> request) {
+  auto sink = std::make_shared<Collector>();
+  const auto refusal = engine.submit(std::move(request), sink);
+  EXPECT_FALSE(refusal) << refusal->message;
+  return sink;
+}
+
+// All pages are free or reclaimable once nothing runs. (The engine checks every reference when it stops.)
+void expect_no_leak(Engine& engine) {
+  ASSERT_TRUE(engine.drain(TimePoint::max()));
+  const EngineState state = engine.state();
+  EXPECT_EQ(state.pages_free + state.pages_cached, state.pages_total);
+  EXPECT_EQ(state.running + state.waiting, 0);
+}
+
+Tokens greedy(const Tokens& prompt, int count, const FakeOptions& fake = {}) {
+  Tokens tokens = prompt;
+  for (int i = 0; i < count; ++i) {
+    const auto row = FakeModel::logits_after(tokens, fake);
+    tokens.push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
+  }
+  return Tokens(tokens.begin() + prompt.size(), tokens.end());
+}
+
+TEST(Engine, GreedyAloneAndTogetherIsTheModelsOwnContinuation) {
+  for (const bool draft : {false, true}) {
+    FakeOptions fake{.draft = draft};
+    auto engine = start(fake);
+    std::vector<std::shared_ptr<Collector>> sinks;
+    for (int i = 0; i < 40; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 1 + 5 * i), 20)));
+    for (int i = 0; i < 40; ++i) {
+      EXPECT_EQ(sinks[i]->wait(), FinishReason::kLength);
+      EXPECT_EQ(sinks[i]->tokens(), greedy(random_prompt(i, 1 + 5 * i), 20)) << i;
+      EXPECT_TRUE(sinks[i]->well_formed());
+      EXPECT_EQ(sinks[i]->usage().prompt_tokens, 1 + 5 * i);
+      EXPECT_EQ(sinks[i]->usage().completion_tokens, 20);
+      EXPECT_EQ(sinks[i]->usage().draft_tokens > 0, draft);
+    }
+    expect_no_leak(*engine);
+  }
+}
+
+TEST(Engine, StopTokensMinTokensAndContextEnd) {
+  const Tokens prompt = random_prompt(1, 10), expected = greedy(prompt, 30);
+  auto engine = start({.context = 64});
+  auto request = make_request(1, prompt, 30);
+  request->stop_tokens = {expected[7]};
+  const size_t first = std::find(expected.begin(), expected.end(), expected[7]) - expected.begin();
+  auto stopped = submit(*engine, std::move(request));
+  EXPECT_EQ(stopped->wait(), FinishReason::kStop);
+  EXPECT_EQ(stopped->tokens(), Tokens(expected.begin(), expected.begin() + first + 1));
+
+  request = make_request(2, prompt, 30);
+  request->stop_tokens = {expected[0]};
+  request->min_tokens = 5;
+  auto later = submit(*engine, std::move(request));
+  later->wait();
+  EXPECT_GE(later->tokens().size(), 5u);
+  EXPECT_THAT(later->tokens()[0], ::testing::Ne(expected[0]));
+
+  auto full = submit(*engine, make_request(3, prompt, 1000));
+  EXPECT_EQ(full->wait(), FinishReason::kLength);
+  EXPECT_EQ(full->tokens().size(), 54u);
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, PreemptionLosesNothingAndChangesNothing) {
+  for (const bool draft : {false, true}) {
+    EngineOptions options = small_options();
+    options.kv_cache_bytes = 12 * 16 * (draft ? 24 : 12);   // 12 pages of 16 tokens: a few sequences at most
+    auto engine = start({.context = 128, .draft = draft}, options);
+    std::vector<std::shared_ptr<Collector>> sinks;
+    for (int i = 0; i < 12; ++i) {
+      auto request = make_request(i, random_prompt(i, 10 + i), 60, i % 2 == 0 ? 0.0f : 0.8f);
+      request->sampling.seed = 100 + i;
+      sinks.push_back(submit(*engine, std::move(request)));
+    }
+    int preemptions = 0;
+    for (auto& sink : sinks) {
+      EXPECT_EQ(sink->wait(), FinishReason::kLength);
+      preemptions += sink->usage().preemptions;
+    }
+    EXPECT_GT(preemptions, 0) << "the test must force some";
+    auto roomy = start({.context = 128});
+    for (int i = 0; i < 12; ++i) {
+      auto request = make_request(i, random_prompt(i, 10 + i), 60, i % 2 == 0 ? 0.0f : 0.8f);
+      request->sampling.seed = 100 + i;
+      auto alone = submit(*roomy, std::move(request));
+      alone->wait();
+      EXPECT_EQ(sinks[i]->tokens(), alone->tokens()) << i;
+    }
+    expect_no_leak(*engine);
+  }
+}
+
+TEST(Engine, SamplesOfOneSeedDoNotDependOnLoadOrDrafts) {
+  const auto request = [] {
+    auto made = make_request(1000, random_prompt(7, 20), 50, 1.1f);
+    made->sampling.seed = 42;
+    made->sampling.top_p = 0.9f;
+    made->sampling.frequency_penalty = 0.3f;
+    return made;
+  };
+  auto quiet = start();
+  auto alone = submit(*quiet, request());
+  alone->wait();
+  for (const bool draft : {false, true}) {
+    auto busy = start({.draft = draft});
+    std::vector<std::shared_ptr<Collector>> others;
+    for (int i = 0; i < 30; ++i) others.push_back(submit(*busy, make_request(i, random_prompt(i, 30), 40, 1)));
+    auto sink = submit(*busy, request());
+    sink->wait();
+    EXPECT_EQ(sink->tokens(), alone->tokens());
+    EXPECT_EQ(sink->usage().accepted_tokens > 0, draft);
+    expect_no_leak(*busy);
+  }
+}
+
+TEST(Engine, CancelStormLeavesTheOthersAlone) {
+  auto engine = start({.draft = true});
+  std::vector<std::shared_ptr<Collector>> kept, cancelled;
+  for (int i = 0; i < 60; ++i) {
+    auto sink = submit(*engine, make_request(i, random_prompt(i % 7, 40 + i), i % 3 == 0 ? 40 : 400));
+    (i % 3 == 0 ? kept : cancelled).push_back(sink);
+  }
+  std::thread canceller([&] {
+    for (int round = 0; round < 3; ++round) {
+      for (int i = 0; i < 60; ++i) {
+        if (i % 3 != 0) engine->cancel(i);
+      }
+    }
+    engine->cancel(12345);
+  });
+  for (size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_EQ(kept[i]->wait(), FinishReason::kLength);
+    const int id = static_cast<int>(i) * 3;
+    EXPECT_EQ(kept[i]->tokens(), greedy(random_prompt(id % 7, 40 + id), 40));
+  }
+  canceller.join();
+  for (auto& sink : cancelled) {
+    EXPECT_THAT(sink->wait(), ::testing::AnyOf(FinishReason::kCancelled, FinishReason::kLength));
+    EXPECT_TRUE(sink->well_formed());
+  }
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, ManyWithOnePrefixComputeItOnce) {
+  auto model = std::make_unique<FakeModel>(FakeOptions{});
+  const FakeModel& fake = *model;
+  auto engine = std::move(Engine::start(std::move(model), small_options())).value();
+  const Tokens prompt = random_prompt(3, 200);
+  std::vector<std::shared_ptr<Collector>> sinks;
+  for (int i = 0; i < 8; ++i) sinks.push_back(submit(*engine, make_request(i, prompt, 5)));
+  int cached = 0;
+  for (auto& sink : sinks) {
+    sink->wait();
+    EXPECT_EQ(sink->tokens(), greedy(prompt, 5));
+    cached += sink->usage().cached_tokens;
+  }
+  EXPECT_EQ(cached, 7 * 192) << "all but the first take every full page but the last token's";
+  ASSERT_TRUE(engine->drain(TimePoint::max()));
+  EXPECT_EQ(fake.rows(), 200 + 7 * 8 + 8 * 4);
+}
+
+TEST(Engine, DeadlinesEndRequestsWhereTheyStand) {
+  auto engine = start({.context = 100000, .on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }});
+  auto request = make_request(1, random_prompt(1, 5), 90000);
+  request->deadline = SteadyClock().now() + std::chrono::milliseconds(40);
+  auto sink = submit(*engine, std::move(request));
+  EXPECT_EQ(sink->wait(), FinishReason::kDeadline);
+  EXPECT_GT(sink->tokens().size(), 0u);
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, AFailedStepFailsOnlyTheRequestConcerned) {
+  const auto poison = [](std::span<const models::SequenceInput> batch) {
+    for (const auto& slice : batch) {
+      if (std::ranges::find(slice.tokens, 63) != slice.tokens.end() && slice.position == 0) throw std::runtime_error("poison");
+    }
+  };
+  auto engine = start({.on_forward = poison});
+  Tokens bad = random_prompt(1, 8, 63);
+  bad[3] = 63;
+  std::vector<std::shared_ptr<Collector>> good;
+  for (int i = 0; i < 10; ++i) good.push_back(submit(*engine, make_request(i, random_prompt(i, 12, 63), 10)));
+  auto failed = submit(*engine, make_request(100, bad, 10));
+  EXPECT_EQ(failed->wait(), FinishReason::kFailed);
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_EQ(good[i]->wait(), FinishReason::kLength);
+    EXPECT_EQ(good[i]->tokens(), greedy(random_prompt(i, 12, 63), 10));
+  }
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, PromptLogprobsCoverTheWholePromptInChunks) {
+  EngineOptions options = small_options();
+  auto engine = start({}, options);
+  const Tokens prompt = random_prompt(5, 150);
+  submit(*engine, make_request(1, prompt, 1))->wait();   // in the cache now
+  auto request = make_request(2, prompt, 2);
+  request->prompt_logprobs = true;
+  request->top_logprobs = 3;
+  auto sink = submit(*engine, std::move(request));
+  sink->wait();
+  ASSERT_EQ(sink->prompt().size(), prompt.size());
+  EXPECT_EQ(sink->prompt()[0].logprob, 0);
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    const auto row = FakeModel::logits_after(std::span(prompt).first(i), {});
+    double sum = 0;
+    for (const float logit : row) sum += std::exp(logit);
+    EXPECT_EQ(sink->prompt()[i].token, prompt[i]);
+    EXPECT_NEAR(sink->prompt()[i].logprob, row[prompt[i]] - std::log(sum), 1e-5);
+    EXPECT_EQ(sink->prompt()[i].top.size(), 3u);
+  }
+  EXPECT_EQ(sink->tokens(), greedy(prompt, 2));
+  EXPECT_EQ(sink->events()[0].top[0].token, sink->tokens()[0]);
+
+  request = make_request(3, prompt, 0);
+  request->prompt_logprobs = true;
+  auto only = submit(*engine, std::move(request));
+  EXPECT_EQ(only->wait(), FinishReason::kLength);
+  EXPECT_EQ(only->prompt().size(), prompt.size());
+  EXPECT_TRUE(only->tokens().empty());
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, DraftRowsHaveNoHoles) {
+  auto model = std::make_unique<FakeModel>(FakeOptions{.draft = true});
+  const FakeModel& fake = *model;
+  EngineOptions options = small_options();
+  options.prefix_cache = false;
+  auto engine = std::move(Engine::start(std::move(model), options)).value();
+  std::vector<std::shared_ptr<Collector>> sinks;
+  for (int i = 0; i < 20; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 1 + 9 * i), 60)));
+  Usage sum;
+  for (auto& sink : sinks) {
+    sink->wait();
+    sum.draft_tokens += sink->usage().draft_tokens;
+    sum.accepted_tokens += sink->usage().accepted_tokens;
+  }
+  EXPECT_EQ(fake.draft_holes, 0);
+  const double acceptance = static_cast<double>(sum.accepted_tokens) / sum.draft_tokens;
+  EXPECT_NEAR(acceptance, 13.0 / 16, 0.06);
+  expect_no_leak(*engine);
+}
+
+TEST(Engine, RefusalsSayWhatWasFoundAndTheLimit) {
+  EngineOptions options = small_options();
+  auto engine = start({.context = 64}, options);
+  const auto refused = [&](std::unique_ptr<Request> request) {
+    auto refusal = engine->submit(std::move(request), std::make_shared<Collector>());
+    SW_CHECK(refusal.has_value(), "expected a refusal");
+    return *refusal;
+  };
+  const Refusal too_long = refused(make_request(1, random_prompt(1, 64), 1));
+  EXPECT_EQ(too_long.reason, Refusal::Reason::kTooLong);
+  EXPECT_EQ(too_long.found, 64);
+  EXPECT_EQ(too_long.limit, 63);
+  EXPECT_EQ(refused(make_request(1, {}, 1)).reason, Refusal::Reason::kInvalid);
+  EXPECT_EQ(refused(make_request(1, {64}, 1)).reason, Refusal::Reason::kInvalid);
+  EXPECT_EQ(refused(make_request(1, {-1}, 1)).reason, Refusal::Reason::kInvalid);
+  EXPECT_EQ(refused(make_request(1, {1}, 0)).reason, Refusal::Reason::kInvalid);
+  auto past = make_request(1, {1}, 1);
+  past->deadline = SteadyClock().now() - std::chrono::seconds(1);
+  EXPECT_EQ(refused(std::move(past)).reason, Refusal::Reason::kDeadline);
+  ASSERT_TRUE(engine->drain(TimePoint::max()));
+  const Refusal draining = refused(make_request(1, {1}, 1));
+  EXPECT_EQ(draining.reason, Refusal::Reason::kDraining);
+  EXPECT_GT(draining.retry_after_s, 0);
+}
+
+TEST(Engine, StoppingEndsEveryRequest) {
+  std::vector<std::shared_ptr<Collector>> sinks;
+  {
+    auto engine = start({.context = 100000});
+    for (int i = 0; i < 20; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 20), 90000)));
+    sinks[0]->wait_tokens(3);
+  }
+  for (auto& sink : sinks) EXPECT_EQ(sink->finish(), FinishReason::kCancelled);
+}
+
+}  // namespace
+}  // namespace spillway::engine

@@ -1,0 +1,18 @@
+// How much memory the KV cache takes by default. Pure, but for reading the system's free memory.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/engine.h"
+#include "models/language_model.h"
+
+namespace spillway::engine {
+
+// Bytes that this process may still take: the system's available memory, or the control group's rest if that is less.
+int64_t memory_available_bytes();
+
+// Pages of the cache: options.kv_cache_bytes if given; else what sequences_max full contexts need, at most a quarter of the
+// available memory, at least one full context.
+int64_t choose_pages(const models::ModelInfo& info, const EngineOptions& options, int64_t available_bytes);
+
+}  // namespace spillway::engine

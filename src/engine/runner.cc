@@ -1,0 +1,25 @@
+#include "engine/runner.h"
+
+namespace spillway::engine {
+namespace {
+
+LogitsRows rows_of(const tensor::TensorView& logits) {
+  if (logits.empty() || logits.elements() == 0) return {};
+  return {logits.as<float>(), logits.shape[0], logits.shape[-1]};
+}
+
+}  // namespace
+
+LogitsRows Runner::forward(std::span<const models::SequenceInput> batch) {
+  const auto logits = model_->forward(batch, pages_, stream_);
+  stream_.synchronize();
+  return rows_of(logits);
+}
+
+LogitsRows Runner::draft(std::span<const models::DraftInput> inputs) {
+  const auto logits = model_->draft(inputs, pages_, stream_);
+  stream_.synchronize();
+  return rows_of(logits);
+}
+
+}  // namespace spillway::engine

@@ -1,0 +1,49 @@
+// Runner: the model, the memory of its pages and its stream, behind plain arrays of floats. Owned by the engine, on its
+// thread. Which rows to compute is not its job.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "models/language_model.h"
+#include "nn/kv_storage.h"
+#include "tensor/stream.h"
+
+namespace spillway::engine {
+
+// Logits on the host: [rows, width]; valid until the runner's next call.
+struct LogitsRows {
+  const float* data = nullptr;
+  int64_t rows = 0;
+  int64_t width = 0;
+
+  std::span<const float> row(int64_t i) const { return {data + i * width, static_cast<size_t>(width)}; }
+};
+
+class Runner {
+ public:
+  Runner(std::unique_ptr<models::LanguageModel> model, nn::KvStorage pages, tensor::Stream stream)
+      : model_(std::move(model)), pages_(std::move(pages)), stream_(std::move(stream)) {}
+
+  const models::LanguageModel& model() const { return *model_; }
+  const models::ModelInfo& info() const { return model_->info(); }
+  int pages() const { return pages_.pages(); }
+  int threads() const { return stream_.threads(); }
+
+  LogitsRows forward(std::span<const models::SequenceInput> batch);
+  LogitsRows draft(std::span<const models::DraftInput> inputs);
+
+  // body(index, thread) for each of [0, count), on the stream's threads; it must not throw.
+  template <class Body>
+  void parallel_tasks(int64_t count, Body&& body) {
+    stream_.parallel_tasks(count, body);
+  }
+
+ private:
+  std::unique_ptr<models::LanguageModel> model_;
+  nn::KvStorage pages_;
+  tensor::Stream stream_;
+};
+
+}  // namespace spillway::engine
