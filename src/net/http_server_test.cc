@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "net/channel.h"
-#include "net/raw_client_for_test.h"
+#include "net/test_raw_client.h"
 
 namespace spillway::net {
 namespace {
@@ -72,6 +72,9 @@ TEST(HttpServer, ByteByByteAndChunkedBodies) {
   EXPECT_THAT(client.read_response(), EndsWith("POST /c?|hello, there"));
   ASSERT_TRUE(client.send(request));
   EXPECT_THAT(client.read_response(), EndsWith("POST /c?|hello, there"));
+  const std::string empty = "POST /n HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+  for (char byte : empty) ASSERT_TRUE(client.send({&byte, 1}));
+  EXPECT_THAT(client.read_response(), EndsWith("POST /n?|"));
 }
 
 TEST(HttpServer, ExpectContinueIsToldToGoOn) {

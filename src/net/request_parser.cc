@@ -15,6 +15,8 @@ using Code = boost::beast::error_code;
 using Text = boost::beast::string_view;
 
 constexpr size_t kFieldsMax = 256;
+// Beast asserts that a last chunk's header which was cut once comes again with at least "0\r\n\r\n" in full.
+constexpr size_t kChunkHeaderBytesMin = 5;
 constexpr uint64_t kBodyReserveMax = 64 << 10;  // a declared length is only a promise
 
 std::string to_string(Text text) { return {text.data(), text.size()}; }
@@ -42,6 +44,7 @@ class RequestParser::Grammar final : public http::basic_parser<true> {
  public:
   HttpRequest request;
   bool header_done = false;
+  bool starved = false;  // the last piece ended inside a header or a chunk's header
 
  private:
   void on_request_impl(http::verb, Text method, Text target, int version, Code&) override {
@@ -86,9 +89,11 @@ size_t RequestParser::feed(std::string_view bytes) {
   while (used < bytes.size() && (state_ == State::kHeader || state_ == State::kBody)) {
     Code ec;
     const std::string_view rest = bytes.substr(used);
+    if (grammar_->starved && grammar_->header_done && rest.size() < kChunkHeaderBytesMin) break;
     const size_t taken = grammar_->put(boost::asio::const_buffer(rest.data(), rest.size()), ec);
     used += taken;
-    if (ec == http::error::need_more) ec = {};
+    grammar_->starved = ec == http::error::need_more;
+    if (grammar_->starved) ec = {};
     if (ec == http::error::body_limit) {
       fail(413, "the body is longer than the server takes");
     } else if (ec == http::error::header_limit ||

@@ -13,6 +13,8 @@ using Text = boost::beast::string_view;
 
 constexpr uint32_t kHeaderBytesMax = 64 << 10;
 constexpr size_t kFieldsMax = 256;
+// Beast asserts that a last chunk's header which was cut once comes again with at least "0\r\n\r\n" in full.
+constexpr size_t kChunkHeaderBytesMin = 5;
 
 }  // namespace
 
@@ -22,6 +24,7 @@ class ResponseParser::Grammar final : public http::basic_parser<false> {
   Headers headers;
   std::string body;
   bool header_done = false;
+  bool starved = false;  // the last piece ended inside a header or a chunk's header
 
  private:
   void on_request_impl(http::verb, Text, Text, int, Code&) override {}
@@ -58,9 +61,11 @@ Result<size_t> ResponseParser::feed(std::string_view bytes) {
   while (used < bytes.size() && !grammar_->is_done()) {
     Code ec;
     const std::string_view rest = bytes.substr(used);
+    if (grammar_->starved && grammar_->header_done && rest.size() < kChunkHeaderBytesMin) break;
     const size_t taken = grammar_->put(boost::asio::const_buffer(rest.data(), rest.size()), ec);
     used += taken;
-    if (ec == http::error::need_more) ec = {};
+    grammar_->starved = ec == http::error::need_more;
+    if (grammar_->starved) ec = {};
     if (ec == http::error::body_limit) return Error{ErrorCode::kResourceExhausted, "the response is too long"};
     if (ec) return corrupt("expected an HTTP/1.1 response, found bytes that are none (" + ec.message() + ")");
     if (taken == 0) {
