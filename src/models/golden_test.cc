@@ -85,13 +85,13 @@ void expect_verified(const std::string& family, PrecisionChoice precision, doubl
   for (const VerifyRow& row : report->rows) {
     // Rounded weights may choose another token where two are near; the logits' tolerance is the statement then.
     if (precision != PrecisionChoice::kFp32 && row.name == "greedy") continue;
-    EXPECT_TRUE(row.passed) << row.name << ": relative error " << row.max_rel << ", absolute " << row.max_abs;
+    EXPECT_TRUE(row.passed) << row.name << ": relative error " << row.max_rel << ", median of rows " << row.median_rel;
   }
 }
 
 TEST_P(Golden, LogitsAndGreedyTokensInFp32) { expect_verified(GetParam(), PrecisionChoice::kFp32, 1e-4); }
-TEST_P(Golden, LogitsInBf16) { expect_verified(GetParam(), PrecisionChoice::kBf16, 0.05); }
-TEST_P(Golden, LogitsInInt8) { expect_verified(GetParam(), PrecisionChoice::kInt8, 0.1); }
+TEST_P(Golden, LogitsInBf16) { expect_verified(GetParam(), PrecisionChoice::kBf16, 0.03); }
+TEST_P(Golden, LogitsInInt8) { expect_verified(GetParam(), PrecisionChoice::kInt8, 0.08); }
 
 class Ways : public testing::TestWithParam<std::tuple<const char*, PrecisionChoice>> {
  protected:
@@ -154,40 +154,6 @@ TEST_P(Ways, ASharedPrefixIsAPrefixOfOnesOwn) {
   const auto rest = fixture.forward({{.tokens = prompt.subspan(32), .position = 32, .pages = pages, .logits_rows = fixture.tokens - 32}});
   const size_t vocab = size_t(fixture.model->info().vocab_size);
   expect_same_bits({whole.begin() + long(32 * vocab), whole.end()}, rest);
-}
-
-// tiny-r1, greedily: the draft layer says the token after the next one as often as its training did.
-TEST(TinyR1, DraftsAgreeWithItsOwnGreedyTokens) {
-  Fixture fixture("tiny-r1", PrecisionChoice::kFp32, SPILLWAY_SOURCE_DIR "/models/");
-  ASSERT_EQ(fixture.model->info().draft_tokens_max, 1);
-  std::vector<int32_t> pages(32);
-  std::iota(pages.begin(), pages.end(), 0);
-  // <begin> <User> 12+34= <Assistant> <think> newline, as tokenizer.json spells them.
-  std::vector<int32_t> tokens = {0, 3};
-  for (const char c : std::string("12+34=")) tokens.push_back(7 + (c - '!'));
-  for (const int32_t id : {4, 5}) tokens.push_back(id);
-  const int32_t prompt = int32_t(tokens.size());
-  const int vocab = fixture.model->info().vocab_size;
-  const auto best = [&](const float* row) { return int32_t(std::max_element(row, row + vocab) - row); };
-  int32_t position = 0, drafted = -1;
-  int agreed = 0, drafts = 0;
-  while (tokens.size() < 200 && tokens.back() != 1) {
-    const auto slice = std::span(std::as_const(tokens)).subspan(size_t(position));
-    const auto logits = fixture.forward({{.tokens = slice, .position = position, .pages = pages, .logits_rows = 1}});
-    const int32_t next = best(logits.data());
-    if (drafted >= 0) {
-      ++drafts;
-      agreed += drafted == next;
-    }
-    std::vector<int32_t> followers(slice.begin() + 1, slice.end());
-    followers.push_back(next);
-    const DraftInput input{.sequence = 0, .next_tokens = followers, .logits = true};
-    drafted = best(fixture.model->draft(std::span(&input, 1), *fixture.kv, fixture.stream).as<float>());
-    position = int32_t(tokens.size());
-    tokens.push_back(next);
-  }
-  EXPECT_GT(int(tokens.size()), prompt + 20);
-  EXPECT_GE(agreed, 0.95 * drafts) << agreed << " of " << drafts;
 }
 
 }  // namespace

@@ -1,0 +1,196 @@
+// How fast a model's steps are, beside the machine's floor: load time, resident memory, decode at several batch sizes,
+// prefill. usage: model_bench MODEL|CONFIG.json [--random] [--precision P] [--threads N] [--context N] [--seconds S]
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <fstream>
+#include <numeric>
+
+#include "models/loader.h"
+
+namespace spillway::models {
+namespace {
+
+struct Options {
+  LoadOptions load;
+  std::string precision = "auto";
+  int context = 512;
+  double seconds = 3;
+};
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Resident bytes of this process now, and at most.
+double resident_mb() {
+  std::ifstream in("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  in >> total >> resident;
+  return double(resident) * double(sysconf(_SC_PAGESIZE)) / 1e6;
+}
+double peak_mb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+// GB/s that all threads read together from memory far larger than the caches.
+double read_bandwidth(tensor::Stream& stream) {
+  constexpr int64_t kWords = int64_t(1) << 27;  // 1 GiB
+  tensor::Tensor data(tensor::DType::kI64, {kWords});
+  int64_t* words = data.as<int64_t>();
+  stream.parallel_for(kWords, 1 << 16, [&](int64_t begin, int64_t end, int) { std::fill(words + begin, words + end, 1); });
+  std::vector<int64_t> sums(size_t(stream.threads()) * 8);
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const double begin = now();
+    stream.parallel_for(kWords, 1 << 16, [&](int64_t first, int64_t last, int thread) {
+      int64_t a[32] = {};
+      for (int64_t j = first; j + 32 <= last; j += 32) {
+        for (int k = 0; k < 32; ++k) a[k] += words[j + k];
+      }
+      sums[size_t(thread) * 8] += std::accumulate(a, a + 32, int64_t(0));
+    });
+    best = std::max(best, double(kWords) * 8 / (now() - begin) / 1e9);
+  }
+  SW_CHECK(std::accumulate(sums.begin(), sums.end(), int64_t(0)) > 0, "the sum of ones");
+  return best;
+}
+
+class Bench {
+ public:
+  Bench(LanguageModel& model, const Options& options) : model_(model), options_(options), stream_(options.load.threads) {}
+
+  void run() {
+    const double bandwidth = read_bandwidth(stream_);
+    const ModelInfo& info = model_.info();
+    const double floor = bandwidth * 1e9 / double(info.decode_bytes);
+    std::printf("%s %s, %d threads: %.0f M parameters, %.1f MB of weights, %.1f MB read a step, %.1f MFLOP a token\n", info.architecture.c_str(),
+                info.precision.c_str(), stream_.threads(), double(info.parameters) / 1e6, double(info.weight_bytes) / 1e6,
+                double(info.decode_bytes) / 1e6, double(info.flops_per_token) / 1e6);
+    std::printf("memory reads %.1f GB/s: at most %.1f steps/s\n", bandwidth, floor);
+    prefill();
+    for (const int batch : {1, 8, 64}) decode(batch, floor);
+    std::printf("resident %.0f MB, peak %.0f MB\n", resident_mb(), peak_mb());
+  }
+
+ private:
+  static constexpr int kPageTokens = 16;
+
+  std::vector<int32_t> tokens(int count) const {
+    std::vector<int32_t> list(static_cast<size_t>(count));
+    for (int i = 0; i < count; ++i) list[size_t(i)] = int32_t((i * 7919 + 13) % model_.info().vocab_size);
+    return list;
+  }
+
+  nn::KvStorage storage(int sequences, int context) const {
+    const int pages = sequences * ((context + kPageTokens - 1) / kPageTokens);
+    auto kv = nn::KvStorage::create(model_.info().kv, kPageTokens, pages, {});
+    SW_CHECK(kv.ok(), "pages");
+    return std::move(*kv);
+  }
+
+  std::vector<std::vector<int32_t>> page_lists(const nn::KvStorage& kv, int sequences) const {
+    std::vector<std::vector<int32_t>> lists(static_cast<size_t>(sequences));
+    for (int p = 0; p < kv.pages(); ++p) lists[size_t(p % sequences)].push_back(p);
+    return lists;
+  }
+
+  void prefill() {
+    const int count = std::min(options_.context, model_.batch_tokens_max());
+    nn::KvStorage kv = storage(1, count);
+    const auto pages = page_lists(kv, 1);
+    const std::vector<int32_t> prompt = tokens(count);
+    const SequenceInput input{.tokens = prompt, .position = 0, .pages = pages[0], .logits_rows = 1};
+    const auto once = [&] {
+      const double begin = now();
+      model_.forward(std::span(&input, 1), kv, stream_);
+      stream_.synchronize();
+      return now() - begin;
+    };
+    const double first = once();
+    double best = first;
+    for (double spent = 0; spent < options_.seconds;) {
+      const double seconds = once();
+      best = std::min(best, seconds);
+      spent += seconds;
+    }
+    std::printf("prefill %d: %.1f tok/s best (%.1f ms; first %.1f ms), %.1f GFLOP/s\n", count, count / best, best * 1e3, first * 1e3,
+                double(model_.info().flops_per_token) * count / best / 1e9);
+  }
+
+  // `batch` sequences, each `context` tokens long already, one token a step.
+  void decode(int batch, double floor) {
+    const int context = std::min(options_.context, model_.info().context_tokens_max - 64);
+    nn::KvStorage kv = storage(batch, context + 64);
+    const auto pages = page_lists(kv, batch);
+    const std::vector<int32_t> prompt = tokens(context);
+    const int chunk = model_.batch_tokens_max();
+    for (int s = 0; s < batch; ++s) {
+      for (int at = 0; at < context; at += chunk) {
+        const auto slice = std::span(prompt).subspan(size_t(at), size_t(std::min(chunk, context - at)));
+        const SequenceInput input{.tokens = slice, .position = at, .pages = pages[size_t(s)], .logits_rows = 0};
+        model_.forward(std::span(&input, 1), kv, stream_);
+      }
+    }
+    const std::vector<int32_t> next = tokens(batch);
+    std::vector<double> times;
+    const double begin = now();
+    while (times.size() < 3 || now() - begin < options_.seconds) {
+      std::vector<SequenceInput> inputs;
+      for (int s = 0; s < batch; ++s) {
+        inputs.push_back({.tokens = std::span(next).subspan(size_t(s), 1), .position = context + int(times.size()) % 64,
+                          .pages = pages[size_t(s)], .logits_rows = 1});
+      }
+      const double start = now();
+      model_.forward(inputs, kv, stream_);
+      stream_.synchronize();
+      times.push_back(now() - start);
+    }
+    std::sort(times.begin(), times.end());
+    const double median = times[times.size() / 2];
+    std::printf("decode batch %d at context %d: %.1f tok/s (step %.3f ms median, %.3f best)", batch, context, batch / median, median * 1e3, times[0] * 1e3);
+    if (batch == 1) std::printf(", %.0f%% of the floor", 100 / median / floor);
+    std::printf("\n");
+  }
+
+  LanguageModel& model_;
+  const Options& options_;
+  tensor::Stream stream_;
+};
+
+int run(Options options) {
+  const auto precision = parse_precision(options.precision);
+  if (!precision.ok()) {
+    std::fprintf(stderr, "%s\n", precision.error().message.c_str());
+    return 1;
+  }
+  options.load.precision = *precision;
+  const double begin = now();
+  auto model = load_model(options.load);
+  if (!model.ok()) {
+    std::fprintf(stderr, "%s\n", model.error().message.c_str());
+    return 1;
+  }
+  std::printf("loaded in %.3f s, resident %.0f MB, peak %.0f MB\n", now() - begin, resident_mb(), peak_mb());
+  Bench(**model, options).run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace spillway::models
+
+int main(int argc, char** argv) {
+  spillway::models::Options options;
+  CLI::App program("Measures a model's steps");
+  program.add_option("model", options.load.path, "a model folder, or with --random a config.json")->required();
+  program.add_flag("--random", options.load.random_weights, "random weights of the config's shapes");
+  program.add_option("--precision", options.precision);
+  program.add_option("--threads", options.load.threads);
+  program.add_option("--context", options.context);
+  program.add_option("--seconds", options.seconds, "for each measurement");
+  program.add_option("--batch-tokens", options.load.batch_tokens_max);
+  CLI11_PARSE(program, argc, argv);
+  return spillway::models::run(options);
+}
