@@ -26,7 +26,7 @@ enum class ErrorKind {
   kRateLimit,            // 429
   kCancelled,            // 499: the client left
   kServerError,          // 500
-  kUnsupported,          // 501: this build or model cannot do it
+  kUnsupported,          // 400: well-formed, but this build or model cannot do it (not 5xx: clients would retry)
   kOverloaded,           // 503: the queue is full, draining, not ready
   kDeadline,             // 504: the request's deadline passed
 };

@@ -1,0 +1,109 @@
+#include <boost/json/serialize.hpp>
+
+#include "api/completions.h"
+#include "api/response_parts.h"
+
+namespace spillway::api {
+namespace json = boost::json;
+namespace {
+
+json::value logprobs_field(const std::vector<CompletionLogprob>* tokens) {
+  if (!tokens) return nullptr;
+  json::array texts, logprobs, tops, offsets;
+  for (const CompletionLogprob& entry : *tokens) {
+    texts.push_back(json::value(utf8_lossy(entry.token.bytes)));
+    offsets.push_back(entry.text_offset);
+    if (!entry.known) {
+      logprobs.push_back(nullptr);
+      tops.push_back(nullptr);
+      continue;
+    }
+    logprobs.push_back(finite_logprob(entry.token.logprob));
+    json::object top;
+    for (const TopLogprob& other : entry.token.top) top.emplace(utf8_lossy(other.bytes), finite_logprob(other.logprob));
+    tops.push_back(std::move(top));
+  }
+  return json::object{{"tokens", std::move(texts)},
+                      {"token_logprobs", std::move(logprobs)},
+                      {"top_logprobs", std::move(tops)},
+                      {"text_offset", std::move(offsets)}};
+}
+
+json::object choice_json(int index, std::string_view text, const std::vector<CompletionLogprob>* logprobs, json::value finish) {
+  json::object out{{"index", index}, {"text", text}};
+  out["logprobs"] = logprobs_field(logprobs);
+  out["finish_reason"] = std::move(finish);
+  return out;
+}
+
+std::string chunk(const ResponseHead& head, json::object choice, const Usage* usage, bool include_usage) {
+  json::object out = head_json(head, "text_completion");
+  json::array choices;
+  choices.push_back(std::move(choice));
+  out["choices"] = std::move(choices);
+  set_chunk_usage(out, usage, include_usage);
+  return json::serialize(out);
+}
+
+json::object model_json(const ModelEntry& model) {
+  json::object out{{"id", model.id}, {"object", "model"}, {"created", model.created}, {"owned_by", model.owned_by}};
+  if (!model.root.empty()) out["root"] = model.root;
+  if (model.max_model_len > 0) out["max_model_len"] = model.max_model_len;
+  return out;
+}
+
+}  // namespace
+
+std::string completion_response(const ResponseHead& head, const std::vector<CompletionChoice>& choices, const Usage& usage) {
+  json::object out = head_json(head, "text_completion");
+  json::array list;
+  for (const CompletionChoice& choice : choices) {
+    list.push_back(choice_json(choice.index, choice.text, choice.logprobs ? &*choice.logprobs : nullptr,
+                               json::string(finish_reason_name(choice.finish_reason))));
+  }
+  out["choices"] = std::move(list);
+  out["usage"] = usage_json(usage);
+  return json::serialize(out);
+}
+
+std::string completion_chunk(const ResponseHead& head, int index, std::string_view text,
+                             const std::vector<CompletionLogprob>* logprobs, bool include_usage) {
+  return chunk(head, choice_json(index, text, logprobs, nullptr), nullptr, include_usage);
+}
+
+std::string completion_finish_chunk(const ResponseHead& head, int index, FinishReason reason, const Usage* usage,
+                                    bool include_usage) {
+  return chunk(head, choice_json(index, "", nullptr, json::string(finish_reason_name(reason))), usage, include_usage);
+}
+
+std::string completion_usage_chunk(const ResponseHead& head, const Usage& usage) {
+  json::object out = head_json(head, "text_completion");
+  out["choices"] = json::array();
+  out["usage"] = usage_json(usage);
+  return json::serialize(out);
+}
+
+std::string models_response(const std::vector<ModelEntry>& models) {
+  json::array list;
+  for (const ModelEntry& model : models) list.push_back(model_json(model));
+  return json::serialize(json::object{{"object", "list"}, {"data", std::move(list)}});
+}
+
+std::string model_response(const ModelEntry& model) { return json::serialize(model_json(model)); }
+
+std::string tokenize_response(const std::vector<int32_t>& tokens, int max_model_len, const std::vector<std::string>* token_strs) {
+  json::object out{{"count", tokens.size()}, {"max_model_len", max_model_len}};
+  out["tokens"] = json::array(tokens.begin(), tokens.end());
+  if (token_strs) {
+    json::array texts;
+    for (const std::string& text : *token_strs) texts.push_back(json::value(utf8_lossy(text)));
+    out["token_strs"] = std::move(texts);
+  }
+  return json::serialize(out);
+}
+
+std::string detokenize_response(std::string_view prompt) {
+  return json::serialize(json::object{{"prompt", utf8_lossy(prompt)}});
+}
+
+}  // namespace spillway::api
