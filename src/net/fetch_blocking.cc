@@ -30,7 +30,7 @@ asio::awaitable<Result<ClientResponse>> exchange(HttpClient& client, ClientReque
 Result<ClientResponse> fetch_blocking(ClientRequest request, const ClientOptions& options,
                                       const std::function<bool(std::string_view)>& on_body) {
   asio::io_context context(1);
-  SW_ASSIGN(auto client, HttpClient::create(context.get_executor(), options));
+  SW_ASSIGN(const auto client, HttpClient::create(context.get_executor(), options));
   Result<ClientResponse> result = Error{ErrorCode::kInternal, "the exchange ended without a result"};
   std::exception_ptr failure;
   const auto run = [&]() -> asio::awaitable<void> {

@@ -144,6 +144,11 @@ class Client final : public HttpClient {
   asio::awaitable<Result<std::unique_ptr<ClientStream>>> open(ClientRequest request) override {
     Status checked = check(request);
     if (!checked.ok()) co_return std::move(checked).error();
+    if (request.url.tls && !tls_) {  // reading the system's roots takes a while; plain HTTP needs none
+      auto made = make_client_tls(pool_->options.tls_ca_file, pool_->options.tls_verify);
+      if (!made.ok()) co_return std::move(made).error();
+      tls_ = std::move(made).value();
+    }
     auto connection = pool_->take(request.url.origin());
     if (!connection) {
       connection = std::make_shared<ClientConnection>(executor_, request.url.origin());
@@ -171,7 +176,10 @@ class Client final : public HttpClient {
 }  // namespace
 
 Result<std::unique_ptr<HttpClient>> HttpClient::create(asio::any_io_executor executor, ClientOptions options) {
-  SW_ASSIGN(TlsContext tls, make_client_tls(options.tls_ca_file, options.tls_verify));
+  TlsContext tls;  // a file that was named is read now, so that a wrong one is told early
+  if (!options.tls_ca_file.empty()) {
+    SW_ASSIGN(tls, make_client_tls(options.tls_ca_file, options.tls_verify));
+  }
   return std::unique_ptr<HttpClient>(std::make_unique<Client>(std::move(executor), std::move(options), std::move(tls)));
 }
 
