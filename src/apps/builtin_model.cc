@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <utility>
 
@@ -62,16 +61,10 @@ Result<BuiltinFolder> BuiltinFolder::create() {
 }
 
 Status BuiltinFolder::add(const char* name, std::string_view bytes) {
-  const int fd = memfd_create(name, MFD_CLOEXEC);
-  if (fd < 0) return failed("memfd_create");
-  descriptors_.push_back(fd);
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t written = write(fd, bytes.data() + done, bytes.size() - done);
-    if (written < 0 && errno != EINTR) return failed("writing to memory");
-    if (written > 0) done += size_t(written);
-  }
+  SW_ASSIGN(MemoryFile file, MemoryFile::create(name, bytes));
   const std::string link = path_ + "/" + name;
-  if (symlink(fmt::format("/proc/{}/fd/{}", getpid(), fd).c_str(), link.c_str()) != 0) return failed(link);
+  if (symlink(file.path().c_str(), link.c_str()) != 0) return failed(link);
+  files_.push_back(std::move(file));
   links_.push_back(link);
   return {};
 }
@@ -79,11 +72,10 @@ Status BuiltinFolder::add(const char* name, std::string_view bytes) {
 BuiltinFolder::BuiltinFolder(BuiltinFolder&& other) noexcept
     : path_(std::exchange(other.path_, {})),
       links_(std::exchange(other.links_, {})),
-      descriptors_(std::exchange(other.descriptors_, {})) {}
+      files_(std::exchange(other.files_, {})) {}
 
 BuiltinFolder::~BuiltinFolder() {
   for (const auto& link : links_) unlink(link.c_str());
-  for (const int fd : descriptors_) close(fd);
   if (!path_.empty()) rmdir(path_.c_str());
 }
 

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "apps/memory_file.h"
 #include "base/result.h"
 
 namespace spillway::apps {
@@ -30,7 +31,7 @@ class BuiltinFolder {
 
   std::string path_;
   std::vector<std::string> links_;
-  std::vector<int> descriptors_;
+  std::vector<MemoryFile> files_;
 };
 
 }  // namespace spillway::apps

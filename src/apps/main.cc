@@ -21,6 +21,9 @@ int run(int argc, char** argv) {
   program.require_subcommand(1);
   program.get_formatter()->column_width(34);
   int status = 0;
+  add_serve(program, status);
+  add_chat(program, status);
+  add_eval(program, status);
   add_doctor(program, status);
   add_config(program, status);
   try {

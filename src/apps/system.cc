@@ -1,11 +1,15 @@
 #include "apps/system.h"
 
+#include <arpa/inet.h>
+#include <cerrno>
 #include <cstdlib>
 #include <ctime>
 #include <fmt/format.h>
 #include <fstream>
+#include <netinet/in.h>
 #include <sstream>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 namespace spillway::apps {
@@ -66,6 +70,29 @@ std::string format_bytes(int64_t bytes) {
   int unit = 0;
   while (value >= 1024 && unit < 4) value /= 1024, ++unit;
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+int port_error(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  const int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno;
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  sockaddr_in v4_address{};
+  sockaddr_in6 v6_address{};
+  v4_address.sin_family = AF_INET;
+  v4_address.sin_port = htons(uint16_t(port));
+  v6_address.sin6_family = AF_INET6;
+  v6_address.sin6_port = htons(uint16_t(port));
+  const bool parsed = v6 ? inet_pton(AF_INET6, host.c_str(), &v6_address.sin6_addr) == 1
+                         : inet_pton(AF_INET, host.c_str(), &v4_address.sin_addr) == 1;
+  int error = parsed ? 0 : EINVAL;
+  if (parsed && bind(fd, v6 ? reinterpret_cast<sockaddr*>(&v6_address) : reinterpret_cast<sockaddr*>(&v4_address),
+                     v6 ? sizeof(v6_address) : sizeof(v4_address)) != 0) {
+    error = errno;
+  }
+  close(fd);
+  return error;
 }
 
 bool is_terminal(int fd) { return isatty(fd) == 1; }

@@ -22,6 +22,9 @@ int64_t peak_resident_bytes();
 // Seconds since the kernel started this process.
 double seconds_since_process_start();
 
+// 0 when a server could listen there, else errno. host is a numeric address.
+int port_error(const std::string& host, int port);
+
 std::string format_bytes(int64_t bytes);  // "1.5 GiB"
 
 bool is_terminal(int fd);

@@ -75,7 +75,7 @@ std::string print_markdown() {
 
 std::string flag_help(const Option& option) {
   std::string out = option.help;
-  if (*option.choices) out += fmt::format(" ({})", option.choices);
+  if (*option.choices) out += fmt::format(" ({})", describe_expected(option));
   if (*option.initial) out += fmt::format(" [{}]", option.initial);
   return out + " env " + environment_name(option);
 }

@@ -1,47 +1,21 @@
 // Whether a server could run here: ports, limits, keys and certificates.
-#include <arpa/inet.h>
 #include <cerrno>
 #include <cstring>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "apps/doctor/finding.h"
+#include "apps/system.h"
 
 namespace spillway::apps {
 namespace {
 
 using Level = Finding::Level;
 
-// 0 when the port can be bound, else errno.
-int try_bind(const std::string& host, int port) {
-  const bool v6 = host.find(':') != std::string::npos;
-  const int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return errno;
-  const int on = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  sockaddr_in v4_address{};
-  sockaddr_in6 v6_address{};
-  v4_address.sin_family = AF_INET;
-  v4_address.sin_port = htons(uint16_t(port));
-  v6_address.sin6_family = AF_INET6;
-  v6_address.sin6_port = htons(uint16_t(port));
-  const bool parsed = v6 ? inet_pton(AF_INET6, host.c_str(), &v6_address.sin6_addr) == 1
-                         : inet_pton(AF_INET, host.c_str(), &v4_address.sin_addr) == 1;
-  int error = parsed ? 0 : EINVAL;
-  if (parsed && bind(fd, v6 ? reinterpret_cast<sockaddr*>(&v6_address) : reinterpret_cast<sockaddr*>(&v4_address),
-                     v6 ? sizeof(v6_address) : sizeof(v4_address)) != 0) {
-    error = errno;
-  }
-  close(fd);
-  return error;
-}
-
 Finding check_port(const std::string& host, int port, const char* flag) {
-  const int error = try_bind(host, port);
+  const int error = port_error(host, port);
   if (error == 0) return {Level::kGood, "port", fmt::format("{} {}:{} is free", flag, host, port), ""};
   const std::string what = fmt::format("{} {}:{}: {}", flag, host, port, std::strerror(error));
   if (error == EADDRINUSE) return {Level::kBad, "port", what, fmt::format("stop what listens there (ss -ltnp 'sport = {}'), or pass --{} with another", port, flag)};

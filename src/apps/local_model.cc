@@ -1,0 +1,160 @@
+#include "apps/local_model.h"
+
+#include <chrono>
+#include <filesystem>
+#include <fmt/format.h>
+#include <future>
+#include <optional>
+
+#include "apps/builtin_model.h"
+#include "apps/shapes.h"
+#include "apps/system.h"
+#include "models/loader.h"
+
+namespace spillway::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kBuiltin = "builtin";
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Where the loader finds the model, and what must live until it has.
+struct Source {
+  std::string path;
+  std::optional<BuiltinFolder> folder;
+  std::optional<MemoryFile> config;
+};
+
+Result<Source> open_source(const config::Config& config) {
+  Source source{config.text("model.path"), {}, {}};
+  if (source.path == kBuiltin) {
+    SW_ASSIGN(BuiltinFolder folder, BuiltinFolder::create());
+    source.path = folder.path();
+    source.folder.emplace(std::move(folder));
+  } else if (const Shape* shape = find_shape(source.path); shape && config.boolean("model.random_weights")) {
+    SW_ASSIGN(MemoryFile file, MemoryFile::create("config.json", shape->config));
+    source.path = file.path();
+    source.config.emplace(std::move(file));
+  }
+  return source;
+}
+
+Result<tensor::Device> chosen_device(const config::Config& config) {
+  const std::string& name = config.text("hardware.device");
+  SW_ASSIGN(const tensor::Device device, tensor::parse_device(name == "auto" ? "cpu" : name));
+  const auto available = tensor::check_available(device);
+  if (!available.ok()) return Error(available.error()).in("hardware.device");
+  return device;
+}
+
+Result<std::unique_ptr<models::LanguageModel>> load_weights(const config::Config& config, const Source& source,
+                                                            const LoadProgress& progress) {
+  models::LoadOptions options;
+  options.path = source.path;
+  options.random_weights = config.boolean("model.random_weights");
+  SW_ASSIGN(options.precision, models::parse_precision(config.text("model.precision")));
+  options.batch_tokens_max = int(config.integer("engine.batch_tokens_max"));
+  SW_ASSIGN(options.device, chosen_device(config));
+  options.threads = int(config.integer("hardware.threads"));
+  options.progress = progress;
+  return models::load_model(options);
+}
+
+int context_tokens(const config::Config& config, const models::ModelInfo& info) {
+  const auto wanted = int(config.integer("model.context_tokens_max"));
+  return wanted > 0 && wanted < info.context_tokens_max ? wanted : info.context_tokens_max;
+}
+
+Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& config, const std::string& folder) {
+  SW_ASSIGN(const server::CheckpointText text, server::CheckpointText::read(folder));
+  server::ServedModelOptions options;
+  options.name = model_name(config);
+  options.aliases = config.strings("model.aliases");
+  options.fingerprint = "fp_spillway_" + config.text("model.precision");
+  options.default_max_tokens = int(config.integer("model.default_max_tokens"));
+  return server::ServedModel::make(options, text, nullptr);
+}
+
+}  // namespace
+
+std::string model_name(const config::Config& config) {
+  if (const std::string& name = config.text("model.name"); !name.empty()) return name;
+  const std::string& path = config.text("model.path");
+  if (path == kBuiltin) return "tiny-r1";
+  const fs::path plain = fs::path(path).lexically_normal();
+  return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
+}
+
+Status check_model_options(const config::Config& config) {
+  const std::string& path = config.text("model.path");
+  const auto wrong = [&](const std::string& found) {
+    return not_found(fmt::format("model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"{}\"{}", path, found));
+  };
+  if (path.find("://") != std::string::npos) {
+    return wrong(": this build reads no object stores; download the model and give its folder");
+  }
+  std::error_code error;
+  const bool random = config.boolean("model.random_weights");
+  if (random && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
+    return wrong(", which does not exist and is no named shape (" + shape_names() + ")");
+  }
+  if (!random && path != kBuiltin) {
+    if (!fs::exists(path, error)) return wrong(", which does not exist");
+    if (!fs::is_directory(path, error)) return wrong(", which is not a folder");
+    if (!fs::exists(fs::path(path) / "config.json", error)) return wrong(", which holds no config.json");
+  }
+  const auto device = chosen_device(config);
+  if (!device.ok()) return device.error();
+  return {};
+}
+
+engine::EngineOptions engine_options(const config::Config& config) {
+  engine::EngineOptions options;
+  options.kv_cache_bytes = config.bytes("engine.kv_cache");
+  options.page_tokens = int(config.integer("engine.page_tokens"));
+  options.sequences_max = int(config.integer("engine.sequences_max"));
+  options.batch_tokens_max = int(config.integer("engine.batch_tokens_max"));
+  options.queue_requests_max = int(config.integer("engine.queue_requests_max"));
+  options.queue_tokens_max = config.integer("engine.queue_tokens_max");
+  options.queue_wait_max_s = config.seconds("engine.queue_wait_max");
+  options.prefix_cache = config.boolean("engine.prefix_cache");
+  options.speculate = config.boolean("engine.speculate");
+  options.speculate_adaptively = config.boolean("engine.speculate_adaptively");
+  options.step_target_s = config.seconds("engine.step_target");
+  options.stall_s = config.seconds("server.stall_timeout");
+  options.threads = int(config.integer("hardware.threads"));
+  return options;
+}
+
+Result<LocalModel> load_local_model(const config::Config& config, const LoadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  SW_ASSIGN(const Source source, open_source(config));
+  auto text = std::async(std::launch::async, [&] { return read_text(config, source.path); });
+  auto model = load_weights(config, source, progress);
+  auto served = text.get();
+  if (!model.ok()) return std::move(model).error();
+  if (!served.ok()) return std::move(served).error();
+  LocalModel local{std::move(served).value(), (*model)->info(), 0};
+  engine::EngineOptions options = engine_options(config);
+  options.vocab_limit = std::min(local.served->tokenizer().vocab_size(), local.info.vocab_size);
+  SW_ASSIGN(auto engine, engine::Engine::start(std::move(model).value(), options));
+  local.served->attach(std::move(engine), context_tokens(config, local.info), local.info.vocab_size);
+  local.load_s = seconds_since(start);
+  return local;
+}
+
+Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  SW_ASSIGN(const Source source, open_source(config));
+  SW_ASSIGN(auto model, load_weights(config, source, progress));
+  LocalEngine local{nullptr, model->info(), 0};
+  SW_ASSIGN(local.engine, engine::Engine::start(std::move(model), engine_options(config)));
+  local.load_s = seconds_since(start);
+  return local;
+}
+
+}  // namespace spillway::apps

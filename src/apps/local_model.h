@@ -1,0 +1,45 @@
+// A model in this process, loaded as the options say: for serving, or bare for benchmarks of a shape. Loading reads the
+// text files on a thread of their own while the weights come.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "config/config.h"
+#include "engine/engine.h"
+#include "models/language_model.h"
+#include "server/served_model.h"
+
+namespace spillway::apps {
+
+using LoadProgress = std::function<void(int64_t bytes_done, int64_t bytes_total)>;
+
+struct LocalModel {
+  std::shared_ptr<server::ServedModel> served;
+  models::ModelInfo info;
+  double load_s = 0;
+};
+
+struct LocalEngine {
+  std::unique_ptr<engine::Engine> engine;
+  models::ModelInfo info;
+  double load_s = 0;
+};
+
+// What can be known to be wrong before anything is loaded: the path, the device.
+Status check_model_options(const config::Config& config);
+
+Result<LocalModel> load_local_model(const config::Config& config, const LoadProgress& progress);
+
+// Without tokenizer and template.
+Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress);
+
+engine::EngineOptions engine_options(const config::Config& config);
+
+// "tiny-r1" of the builtin model, else model.name or the folder's name.
+std::string model_name(const config::Config& config);
+
+}  // namespace spillway::apps

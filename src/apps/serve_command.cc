@@ -1,0 +1,179 @@
+// spillway serve: the server's life: listen, load, serve, drain.
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <fmt/format.h>
+#include <fstream>
+#include <future>
+
+#include "apps/command.h"
+#include "apps/local_model.h"
+#include "apps/options.h"
+#include "apps/progress.h"
+#include "apps/signals.h"
+#include "apps/system.h"
+#include "base/log.h"
+#include "server/server.h"
+
+namespace spillway::apps {
+namespace {
+
+using config::Config;
+using config::Key;
+using config::Type;
+
+server::ServerOptions server_options(const Config& config) {
+  server::ServerOptions options;
+  net::HttpServerOptions& http = options.http;
+  http.address = config.text("network.host") == "localhost" ? "127.0.0.1" : config.text("network.host");
+  http.port = uint16_t(config.integer("network.port"));
+  http.tls_certificate_file = config.text("tls.cert");
+  http.tls_key_file = config.text("tls.key");
+  http.io_threads = int(config.integer("network.max_workers"));
+  http.connections_max = size_t(config.integer("limits.connections"));
+  http.header_bytes_max = uint32_t(config.bytes("limits.header_bytes"));
+  http.body_bytes_max = uint64_t(config.bytes("limits.body_bytes"));
+  http.bodies_bytes_max = uint64_t(config.bytes("limits.bodies_bytes"));
+  http.rate_bytes_per_s_min = uint64_t(config.bytes("limits.rate_min"));
+  http.header_timeout = from_seconds(config.seconds("limits.header_timeout"));
+  http.body_timeout = from_seconds(config.seconds("limits.body_timeout"));
+  http.idle_timeout = from_seconds(config.seconds("limits.idle_timeout"));
+  http.write_timeout = from_seconds(config.seconds("limits.write_timeout"));
+  const auto metrics_port = int(config.integer("network.metrics_port"));
+  options.metrics_port = metrics_port > 0 ? metrics_port : -1;
+  options.api_keys = config.strings("server.api_keys");
+  options.api_keys_file = config.text("server.api_keys_file");
+  options.open_health = config.boolean("server.open_health");
+  options.open_metrics = config.boolean("server.open_metrics");
+  options.cors_origins = config.strings("server.cors");
+  options.keep_alive_interval = from_seconds(config.seconds("server.keep_alive_interval"));
+  options.trickle = config.boolean("server.trickle");
+  options.strict_reasoning_content = config.boolean("server.strict_reasoning_content");
+  options.admission.queue_requests_max = int(config.integer("engine.queue_requests_max"));
+  options.admission.queue_tokens_max = config.integer("engine.queue_tokens_max");
+  options.admission.queue_wait_max_s = config.seconds("engine.queue_wait_max");
+  options.admission.stall_s = config.seconds("server.stall_timeout");
+  return options;
+}
+
+// What was asked for and this build or machine does not do.
+void warn_of_ignored(const Config& config) {
+  if (config.is_explicit(Key<Type::kInt>("network.grpc_port"))) {
+    SW_WARN("network.grpc_port: gRPC is not served by this build yet; HTTP is, on port {}", config.integer("network.port"));
+  }
+  if (!config.integers("hardware.gpu_ids").empty()) {
+    SW_WARN("hardware.gpu_ids: this build computes on the CPU; the list is not used");
+  }
+}
+
+Result<std::unique_ptr<server::Server>> listen(const Config& config) {
+  server::ServerOptions options = server_options(config);
+  const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
+  if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
+    SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)", options.metrics_port);
+    options.metrics_port = -1;
+  }
+  if (const int error = options.http.port == 0 ? 0 : port_error(options.http.address, options.http.port); error != 0) {
+    return Error{ErrorCode::kUnavailable,
+                 fmt::format("cannot listen on {}:{}: {}{}", options.http.address, options.http.port, std::strerror(error),
+                             error == EADDRINUSE ? " (another server? choose another with --port, or --port 0 for any)" : "")};
+  }
+  return server::Server::start(std::move(options));
+}
+
+Status write_port(const std::string& path, uint16_t port) {
+  if (path.empty()) return {};
+  const std::string part = path + ".part";
+  {
+    std::ofstream out(part);
+    out << port << "\n";
+    if (!out.flush()) return invalid("network.port_file: cannot write " + part);
+  }
+  if (std::rename(part.c_str(), path.c_str()) != 0) return invalid("network.port_file: " + path + ": " + std::strerror(errno));
+  return {};
+}
+
+void announce(const Config& config, const LocalModel& model, uint16_t port) {
+  const bool tls = !config.text("tls.cert").empty();
+  const std::string& host = config.text("network.host");
+  const std::string shown = host == "0.0.0.0" || host == "::" ? "localhost" : host.find(':') != std::string::npos ? "[" + host + "]" : host;
+  const std::string url = fmt::format("{}://{}:{}", tls ? "https" : "http", shown, port);
+  SW_INFO("ready: {} ({}, {:.1f} M parameters, {}) on {}, {:.2f} s after start", model.served->name(), model.info.architecture,
+          double(model.info.parameters) / 1e6, model.info.precision, url, seconds_since_process_start());
+  const bool keyed = !config.strings("server.api_keys").empty() || !config.text("server.api_keys_file").empty();
+  std::fprintf(stderr,
+               "\nTry it:\n\n  curl -N %s/v1/chat/completions -H 'Content-Type: application/json'%s \\\n"
+               "    -d '{\"model\": \"%s\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}]}'\n\n",
+               url.c_str(), keyed ? " -H \"Authorization: Bearer $API_KEY\"" : "", model.served->name().c_str());
+}
+
+// Takes over the hot options of the file as it is now.
+void reload(const ConfigFlags& flags, Config& config) {
+  auto fresh = flags.resolve();
+  if (!fresh.ok()) {
+    SW_ERROR("reload: {}; nothing was changed", fresh.error().message);
+    return;
+  }
+  for (size_t i = 0; i < config::kOptionCount; ++i) {
+    const config::Option& option = config::kOptions[i];
+    if (fresh->value(i) == config.value(i)) continue;
+    if (option.hot) SW_INFO("reload: {} is now {}", option.key, format_value(option, fresh->value(i)));
+    else SW_WARN("reload: {} has changed, which needs a restart", option.key);
+  }
+  config = std::move(fresh).value();
+}
+
+void wait_for_stop(const ConfigFlags& flags, Config& config) {
+  constexpr double kForever = 3600;
+  for (int reloads = reload_signals(); stop_signals() == 0;) {
+    wait_for_signal(kForever);
+    if (reload_signals() == reloads) continue;
+    reloads = reload_signals();
+    reload(flags, config);
+  }
+}
+
+int drain(const Config& config, server::Server& server) {
+  const double allowed = config.seconds("server.drain_timeout");
+  SW_INFO("stopping: {} requests get up to {:.0f} s to end; a second signal stops at once", server.requests_in_flight(), allowed);
+  const bool clean = server.drain(std::chrono::steady_clock::now() + from_seconds(allowed));
+  if (clean) SW_INFO("stopped: every request was answered");
+  else SW_WARN("stopped: some requests were cut off after {:.0f} s (server.drain_timeout)", allowed);
+  return clean ? 0 : kFailed;
+}
+
+int serve(const ConfigFlags& flags, Config config) {
+  if (const auto checked = check_model_options(config); !checked.ok()) return fail(checked.error());
+  warn_of_ignored(config);
+  catch_stop_signals();
+  catch_reload_signal();
+  auto server = listen(config);
+  if (!server.ok()) return fail(server.error());
+  if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok()) return fail(written.error());
+  SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), (*server)->port(), config.text("model.path"));
+  Progress progress("loading", Progress::Unit::kBytes);
+  auto model = load_local_model(config, [&](int64_t done, int64_t total) {
+    if (stop_signals() > 0) _exit(0);  // nothing has been accepted yet
+    progress.update(done, total);
+  });
+  progress.finish();
+  if (!model.ok()) return fail(model.error());
+  (*server)->serve({model->served});
+  announce(config, *model, (*server)->port());
+  wait_for_stop(flags, config);
+  return drain(config, **server);
+}
+
+}  // namespace
+
+void add_serve(CLI::App& program, int& status) {
+  CLI::App* command = program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
+  const auto flags = ConfigFlags::add(*command, every_section());
+  command->callback([flags, &status] {
+    auto config = flags->resolve();
+    status = config.ok() ? serve(*flags, std::move(config).value()) : fail(config.error());
+  });
+}
+
+}  // namespace spillway::apps
