@@ -1,0 +1,39 @@
+// JSON Schema as a grammar: what a model may write so that the result conforms. The grammar may be narrower than the schema
+// (properties come in the order of the schema, once; without "additionalProperties" there are none but those listed; white
+// space is bounded, numbers have at most 15 digits, strings with a maxLength beyond 4096 stop there), never wider.
+// Understood: type (also a list), nullable, enum, const, properties, required, additionalProperties, items, prefixItems,
+// minItems, maxItems, minLength, maxLength, pattern (a subset), format (date, time, date-time, uuid, ipv4, email; others are
+// annotations), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (as anyOf), allOf (merged), $ref within
+// the document, $defs. Other keywords that constrain are errors that name them; unknown ones are annotations.
+#pragma once
+
+#include <boost/json/value.hpp>
+#include <string>
+
+#include "text/grammar_json.h"
+
+namespace spillway::text {
+
+Result<Element> compile_json_schema(const boost::json::value& schema, const std::string& path, JsonRules& json);
+
+// One schema that asks for both. An error where they say different things that cannot be joined.
+Result<boost::json::object> merge_schemas(const boost::json::object& one, const boost::json::object& other,
+                                          const std::string& path);
+
+// A regular expression (subset: literals, classes, groups, alternatives, repetition, anchors at the ends) over the characters
+// of a string, as they are written in JSON. Matches anywhere unless anchored, as JSON Schema has it.
+Result<Element> compile_string_pattern(std::string_view pattern, const std::string& path, JsonRules& json);
+
+// Integers from least to most, both included; |bounds| < 10^15.
+Element integers_between(int64_t least, int64_t most, JsonRules& json);
+
+struct NumberBounds {
+  int64_t least = -999'999'999'999'999;
+  int64_t most = 999'999'999'999'999;
+  bool open_least = false;  // the bound itself is out
+  bool open_most = false;
+};
+Result<NumberBounds> parse_number_bounds(const boost::json::object& schema, const std::string& path);
+Result<Element> numbers_between(const NumberBounds& bounds, bool integer, const std::string& path, JsonRules& json);
+
+}  // namespace spillway::text
