@@ -18,9 +18,18 @@ struct Options {
   std::string precision = "auto";
   int context = 512;
   double seconds = 3;
+  std::vector<int> batches = {1, 8, 64};
+  bool decode_only = false;
 };
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Processor time of all threads: what a step costs where other programs take the cores away meanwhile.
+double processor_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return double(time.tv_sec) + double(time.tv_nsec) * 1e-9;
+}
 
 // Resident bytes of this process now, and at most.
 double resident_mb() {
@@ -63,15 +72,15 @@ class Bench {
   Bench(LanguageModel& model, const Options& options) : model_(model), options_(options), stream_(options.load.threads) {}
 
   void run() {
-    const double bandwidth = read_bandwidth(stream_);
+    const double bandwidth = options_.decode_only ? 0 : read_bandwidth(stream_);
     const ModelInfo& info = model_.info();
     const double floor = bandwidth * 1e9 / double(info.decode_bytes);
     std::printf("%s %s, %d threads: %.0f M parameters, %.1f MB of weights, %.1f MB read a step, %.1f MFLOP a token\n", info.architecture.c_str(),
                 info.precision.c_str(), stream_.threads(), double(info.parameters) / 1e6, double(info.weight_bytes) / 1e6,
                 double(info.decode_bytes) / 1e6, double(info.flops_per_token) / 1e6);
-    std::printf("memory reads %.1f GB/s: at most %.1f steps/s\n", bandwidth, floor);
-    prefill();
-    for (const int batch : {1, 8, 64}) decode(batch, floor);
+    if (bandwidth > 0) std::printf("memory reads %.1f GB/s: at most %.1f steps/s\n", bandwidth, floor);
+    if (!options_.decode_only) prefill();
+    for (const int batch : options_.batches) decode(batch, floor);
     std::printf("resident %.0f MB, peak %.0f MB\n", resident_mb(), peak_mb());
   }
 
@@ -111,13 +120,15 @@ class Bench {
     };
     const double first = once();
     double best = first;
-    for (double spent = 0; spent < options_.seconds;) {
+    int runs = 0;
+    const double processor = processor_seconds();
+    for (double spent = 0; spent < options_.seconds; ++runs) {
       const double seconds = once();
       best = std::min(best, seconds);
       spent += seconds;
     }
-    std::printf("prefill %d: %.1f tok/s best (%.1f ms; first %.1f ms), %.1f GFLOP/s\n", count, count / best, best * 1e3, first * 1e3,
-                double(model_.info().flops_per_token) * count / best / 1e9);
+    std::printf("prefill %d: %.1f tok/s best (%.1f ms; first %.1f ms; processor %.1f ms), %.1f GFLOP/s\n", count, count / best, best * 1e3,
+                first * 1e3, (processor_seconds() - processor) / runs * 1e3, double(model_.info().flops_per_token) * count / best / 1e9);
   }
 
   // `batch` sequences, each `context` tokens long already, one token a step.
@@ -136,7 +147,7 @@ class Bench {
     }
     const std::vector<int32_t> next = tokens(batch);
     std::vector<double> times;
-    const double begin = now();
+    const double begin = now(), processor = processor_seconds();
     while (times.size() < 3 || now() - begin < options_.seconds) {
       std::vector<SequenceInput> inputs;
       for (int s = 0; s < batch; ++s) {
@@ -148,10 +159,12 @@ class Bench {
       stream_.synchronize();
       times.push_back(now() - start);
     }
+    const double step_processor = (processor_seconds() - processor) / double(times.size());
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
-    std::printf("decode batch %d at context %d: %.1f tok/s (step %.3f ms median, %.3f best)", batch, context, batch / median, median * 1e3, times[0] * 1e3);
-    if (batch == 1) std::printf(", %.0f%% of the floor", 100 / median / floor);
+    std::printf("decode batch %d at context %d: %.1f tok/s (step %.3f ms median, %.3f best, processor %.3f)", batch, context, batch / median, median * 1e3,
+                times[0] * 1e3, step_processor * 1e3);
+    if (batch == 1 && floor > 0) std::printf(", %.0f%% of the floor", 100 / median / floor);
     std::printf("\n");
   }
 
@@ -190,6 +203,8 @@ int main(int argc, char** argv) {
   program.add_option("--threads", options.load.threads);
   program.add_option("--context", options.context);
   program.add_option("--seconds", options.seconds, "for each measurement");
+  program.add_option("--batch", options.batches, "sequences that decode together; several are measured in turn");
+  program.add_flag("--decode-only", options.decode_only, "leaves out the floor and prefill, for a profiler");
   program.add_option("--batch-tokens", options.load.batch_tokens_max);
   CLI11_PARSE(program, argc, argv);
   return spillway::models::run(options);
