@@ -65,8 +65,8 @@ void score_tile(const AttentionTask& t, const float* q, int rows, const Element*
   }
 }
 
-SW_INLINE float widen(float x) { return x; }
-SW_INLINE float widen(uint16_t x) {
+SW_INLINE float widened(float x) { return x; }
+SW_INLINE float widened(uint16_t x) {
   const uint32_t bits = (uint32_t)x << 16;
   float value;
   __builtin_memcpy(&value, &bits, 4);
@@ -78,7 +78,7 @@ template <class Element>
 void transpose_keys(const AttentionTask& t, const Element* rows, int tokens, float* keys) {
   for (int j = 0; j < kAttentionUnit; ++j) {
     const Element* row = rows + j * t.k_row;
-    for (int d = 0; d < t.k_dim; ++d) keys[d * kAttentionUnit + j] = j < tokens ? widen(row[d]) : 0.0f;
+    for (int d = 0; d < t.k_dim; ++d) keys[d * kAttentionUnit + j] = j < tokens ? widened(row[d]) : 0.0f;
   }
 }
 
@@ -163,7 +163,7 @@ void weigh_all(const AttentionTask& t, const float* p, const Element* const* val
     for (int r = 0; r < R; ++r) {
       V total = {};
       total[0] = out[(int64_t)r * t.v_dim + c];
-      for (int j = 0; j < tokens; ++j) total = fma(splat(p[r * kAttentionBlock + j]), splat(widen(values[j][c])), total);
+      for (int j = 0; j < tokens; ++j) total = fma(splat(p[r * kAttentionBlock + j]), splat(widened(values[j][c])), total);
       out[(int64_t)r * t.v_dim + c] = total[0];
     }
   }

@@ -5,19 +5,19 @@
 SW_INLINE __m512 dot_bf16(__m512 acc, __m512i a, __m512i b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
 
 template <int R>
-void tile_bf16_rows(const int32_t* x, int stride, const uint16_t* w, int64_t k, float* acc, const float* scale) {
+void tile_bf16_rows(const int32_t* x, const uint16_t* w, int64_t k, float* acc, const float* scale) {
   __m512 s0[R], s1[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
     s0[r] = scale != nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * kPanel);
     s1[r] = scale != nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * kPanel + kLanes);
   }
-  for (int64_t i = 0; i < k / 2; ++i) {
-    const __m512i w0 = _mm512_loadu_si512(w + i * 2 * kPanel);
-    const __m512i w1 = _mm512_loadu_si512(w + i * 2 * kPanel + kPanel);
+  for (int64_t i = 0; i < k; i += 2, w += 2 * kPanel, x += R) {
+    const __m512i w0 = _mm512_loadu_si512(w);
+    const __m512i w1 = _mm512_loadu_si512(w + kPanel);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const __m512i b = _mm512_set1_epi32(x[i * stride + r]);
+      const __m512i b = _mm512_set1_epi32(x[r]);
       s0[r] = dot_bf16(s0[r], w0, b);
       s1[r] = dot_bf16(s1[r], w1, b);
     }
@@ -37,7 +37,7 @@ void tile_bf16_rows(const int32_t* x, int stride, const uint16_t* w, int64_t k, 
 template <int R>
 void tile_bf16_exactly(const Tile& t) {
   if (t.rows == R) {
-    tile_bf16_rows<R>((const int32_t*)t.x, t.rows, (const uint16_t*)t.w, t.k, t.acc, t.scale);
+    tile_bf16_rows<R>((const int32_t*)t.x, (const uint16_t*)t.w, t.k, t.acc, t.scale);
   } else if constexpr (R > 1) {
     tile_bf16_exactly<R - 1>(t);
   }
@@ -49,17 +49,25 @@ struct F8Tables {
   __m512i high0, high1, low0, low1;
 };
 
-SW_INLINE F8Tables f8_tables() {
-  alignas(64) uint8_t high[128], low[128];
+struct F8Bytes {
+  alignas(64) uint8_t high[128];
+  alignas(64) uint8_t low[128];
+};
+constexpr F8Bytes make_f8_bytes() {
+  constexpr int kSubnormals[8] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};  // i / 512 as bf16
+  F8Bytes bytes{};
   for (int i = 0; i < 128; ++i) {
-    const float value = i < 8 ? (float)i * 0x1p-9f : 0.0f;
-    uint32_t bits;
-    __builtin_memcpy(&bits, &value, 4);
-    const uint32_t bf16 = i < 8 ? bits >> 16 : (uint32_t)((i << 4) + (120 << 7));
-    high[i] = (uint8_t)(bf16 >> 8);
-    low[i] = (uint8_t)bf16;
+    const int bf16 = i < 8 ? kSubnormals[i] : (i << 4) + (120 << 7);
+    bytes.high[i] = (uint8_t)(bf16 >> 8);
+    bytes.low[i] = (uint8_t)bf16;
   }
-  return {_mm512_load_si512(high), _mm512_load_si512(high + 64), _mm512_load_si512(low), _mm512_load_si512(low + 64)};
+  return bytes;
+}
+constexpr F8Bytes kF8Bytes = make_f8_bytes();
+
+SW_INLINE F8Tables f8_tables() {
+  return {_mm512_load_si512(kF8Bytes.high), _mm512_load_si512(kF8Bytes.high + 64), _mm512_load_si512(kF8Bytes.low),
+          _mm512_load_si512(kF8Bytes.low + 64)};
 }
 
 // 64 bytes: one pair of K of a panel, to its two registers of bf16 pairs.
@@ -81,5 +89,48 @@ void widen_f8_to_bf16(const uint8_t* w, int64_t k, uint16_t* out) {
     _mm512_storeu_si512(out + i * 2 * kPanel + kPanel, w1);
   }
 }
+
+// The product read straight from the f8 panel: for few rows, where widening to memory first would cost more than it saves.
+// The sums run in the same order as tile_bf16's.
+template <int R>
+void tile_f8_rows(const Tile& t) {
+  const F8Tables tables = f8_tables();
+  const auto* x = (const int32_t*)t.x;
+  const auto* w = (const uint8_t*)t.w;
+  V s0[R], s1[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    s0[r] = t.scale != nullptr ? V{} : load(t.acc + r * kPanel);
+    s1[r] = t.scale != nullptr ? V{} : load(t.acc + r * kPanel + kLanes);
+  }
+  for (int64_t i = 0; i < t.k; i += 2, w += 2 * kPanel, x += R) {
+    __m512i w0, w1;
+    widen_f8_step(tables, w, w0, w1);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const __m512i b = _mm512_set1_epi32(x[r]);
+      s0[r] = (V)dot_bf16((__m512)s0[r], w0, b);
+      s1[r] = (V)dot_bf16((__m512)s1[r], w1, b);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    float* a = t.acc + r * kPanel;
+    store(a, t.scale != nullptr ? fma(s0[r], load(t.scale), load(a)) : s0[r]);
+    store(a + kLanes, t.scale != nullptr ? fma(s1[r], load(t.scale + kLanes), load(a + kLanes)) : s1[r]);
+  }
+}
+
+constexpr int kF8RowsMax = 8;
+
+template <int R>
+void tile_f8_exactly(const Tile& t) {
+  if (t.rows == R) {
+    tile_f8_rows<R>(t);
+  } else if constexpr (R > 1) {
+    tile_f8_exactly<R - 1>(t);
+  }
+}
+void tile_f8(const Tile& t) { tile_f8_exactly<kF8RowsMax>(t); }
 
 #endif

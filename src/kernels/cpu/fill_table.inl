@@ -2,23 +2,28 @@
 
 SW_INLINE KernelTable fill_table() {
   KernelTable table;
-  table.tile_f32 = tile_f32;
+  table.tile_f32 = tile_f32_of<float>;
+  table.tile_f32_of_bf16 = tile_f32_of<uint16_t>;
+  table.tile_f32_of_f8 = tile_f32_of<uint8_t>;
   table.tile_int8 = tile_int8;
   table.widen_f16 = widen_f16;
-  table.widen_bf16 = widen_bf16;
-  table.widen_f8 = widen_f8;
+  table.widen_bf16 = widen<uint16_t>;
+  table.widen_f8 = widen<uint8_t>;
   table.quantize_group = quantize_group;
   table.round_to_bf16 = round_to_bf16;
   table.rms_norm = rms_norm;
   table.add_rms_norm = add_rms_norm;
   table.silu_mul = silu_mul;
   table.add = add;
+  table.add_rows = add_rows;
   table.add_scaled = add_scaled;
   table.rope = rope;
   table.attention = attention;
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;
   table.tile_bf16 = tile_bf16;
+  table.tile_f8 = tile_f8;
+  table.f8_rows_max = kF8RowsMax;
   table.widen_f8_to_bf16 = widen_f8_to_bf16;
 #endif
   return table;

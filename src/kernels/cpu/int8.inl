@@ -33,33 +33,34 @@ SW_INLINE void finish_int8(const Tile& t, int row, int c, VI dot) {
 
 #if defined(__AVX512VNNI__)
 
+// VI throughout: sums held as __m512i are spilled by GCC 12.
+SW_INLINE VI dot_bytes(VI sum, __m512i w, __m512i x) { return (VI)_mm512_dpbusd_epi32((__m512i)sum, w, x); }
+
 template <int R>
 void tile_int8_rows(const Tile& t, int row) {
   const auto* x = (const int32_t*)t.x + 2 * row;
   const auto* w = (const uint8_t*)t.w;
-  __m512i low[R][2], high[R][2];
+  const int64_t stride = 2 * t.rows;
+  VI low0[R], low1[R], high0[R], high1[R];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) low[r][0] = low[r][1] = high[r][0] = high[r][1] = _mm512_setzero_si512();
-  for (int64_t i = 0; i < t.k; i += 4) {
-    const __m512i w0 = _mm512_loadu_si512(w + i * kPanel);
-    const __m512i w1 = _mm512_loadu_si512(w + i * kPanel + 64);
-    const int32_t* step = x + i / 4 * 2 * t.rows;
+  for (int r = 0; r < R; ++r) low0[r] = low1[r] = high0[r] = high1[r] = VI{};
+  for (int64_t i = 0; i < t.k; i += 4, w += 4 * kPanel, x += stride) {
+    const __m512i w0 = _mm512_loadu_si512(w);
+    const __m512i w1 = _mm512_loadu_si512(w + 64);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const __m512i l = _mm512_set1_epi32(step[2 * r]);
-      const __m512i h = _mm512_set1_epi32(step[2 * r + 1]);
-      low[r][0] = _mm512_dpbusd_epi32(low[r][0], w0, l);
-      low[r][1] = _mm512_dpbusd_epi32(low[r][1], w1, l);
-      high[r][0] = _mm512_dpbusd_epi32(high[r][0], w0, h);
-      high[r][1] = _mm512_dpbusd_epi32(high[r][1], w1, h);
+      const __m512i l = _mm512_set1_epi32(x[2 * r]);
+      low0[r] = dot_bytes(low0[r], w0, l);
+      low1[r] = dot_bytes(low1[r], w1, l);
+      const __m512i h = _mm512_set1_epi32(x[2 * r + 1]);
+      high0[r] = dot_bytes(high0[r], w0, h);
+      high1[r] = dot_bytes(high1[r], w1, h);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 2
-    for (int c = 0; c < 2; ++c) {
-      finish_int8(t, row + r, c * kLanes, (VI)low[r][c] + ((VI)high[r][c] << 8));
-    }
+    finish_int8(t, row + r, 0, low0[r] + (high0[r] << 8));
+    finish_int8(t, row + r, kLanes, low1[r] + (high1[r] << 8));
   }
 }
 

@@ -62,8 +62,12 @@ struct KernelTable {
   void (*tile_f32)(const Tile&) = nullptr;
   void (*tile_bf16)(const Tile&) = nullptr;
   void (*tile_int8)(const Tile&) = nullptr;
-  int f8_rows_max = 0;                       // tile_f8 takes this many rows and reads the f8 panel itself
+
+  // The same products straight from a stored panel: better for few rows. tile_f8 is tile_bf16's.
+  void (*tile_f32_of_bf16)(const Tile&) = nullptr;
+  void (*tile_f32_of_f8)(const Tile&) = nullptr;
   void (*tile_f8)(const Tile&) = nullptr;
+  int f8_rows_max = 0;
 
   // Panels of k elements to f32 [k][kPanel], or f8 to bf16 pairs.
   void (*widen_f16)(const uint16_t* w, int64_t k, float* out) = nullptr;
@@ -78,6 +82,9 @@ struct KernelTable {
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
   void (*add_rms_norm)(float* residual, const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
   void (*silu_mul)(const float* gate, const float* up, int64_t count, float* y) = nullptr;
+  // y[r][0..width) = sums[r] (+ bias) (+ y[r]): a panel's sums to their place.
+  void (*add_rows)(const float* sums, const float* bias, bool accumulate, int64_t rows, int width, float* y,
+                   int64_t y_stride) = nullptr;
   void (*add)(float* y, const float* x, int64_t count) = nullptr;
   void (*add_scaled)(float* y, const float* x, float scale, int64_t count) = nullptr;
   void (*rope)(const RopeTask&) = nullptr;

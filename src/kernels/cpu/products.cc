@@ -42,7 +42,13 @@ Path path_of(const Product& product) {
     case RowFormat::kF32:
     case RowFormat::kRounded:
       path.tile = table.tile_f32;
-      path.widen = w.format == PackedFormat::kF32 ? Path::Widen::kNo : Path::Widen::kF32;
+      if (few_rows && w.format == PackedFormat::kBf16) {
+        path.tile = table.tile_f32_of_bf16;
+      } else if (few_rows && w.format == PackedFormat::kF8) {
+        path.tile = table.tile_f32_of_f8;
+      } else if (w.format != PackedFormat::kF32) {
+        path.widen = Path::Widen::kF32;
+      }
       break;
   }
   const int64_t k = padded_k(w.k);
@@ -125,16 +131,10 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
 
 void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const float* acc) {
   const int64_t n0 = panel * kPanel;
-  const int64_t width = std::min<int64_t>(kPanel, product.weight->n - n0);
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* sums = acc + r * kPanel;
-    float* y = product.y + (row_begin + r) * product.y_stride + n0;
-    for (int64_t c = 0; c < width; ++c) {
-      float value = product.bias != nullptr ? sums[c] + product.bias[n0 + c] : sums[c];
-      if (product.accumulate) value += y[c];
-      y[c] = value;
-    }
-  }
+  const auto width = static_cast<int>(std::min<int64_t>(kPanel, product.weight->n - n0));
+  const float* bias = product.bias != nullptr ? product.bias + n0 : nullptr;
+  float* y = product.y + row_begin * product.y_stride + n0;
+  kernel_table().add_rows(acc, bias, product.accumulate, rows, width, y, product.y_stride);
 }
 
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {
