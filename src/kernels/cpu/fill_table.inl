@@ -10,6 +10,8 @@ SW_INLINE KernelTable fill_table() {
   table.widen_bf16 = widen<uint16_t>;
   table.widen_f8 = widen<uint8_t>;
   table.quantize_group = quantize_group;
+  table.quantize_weights = quantize_weights;
+  table.widen_row_bf16 = widen_row_bf16;
   table.round_to_bf16 = round_to_bf16;
   table.rms_norm = rms_norm;
   table.add_rms_norm = add_rms_norm;

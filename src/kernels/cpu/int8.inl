@@ -25,9 +25,10 @@ float quantize_group(const float* x, int count, int8_t* low, int8_t* high, int32
   return scale;
 }
 
+// dot: the sum of x * w; the bytes of w are 128 too large, which starting from -x_sum takes off again.
 SW_INLINE void finish_int8(const Tile& t, int row, int c, VI dot) {
   float* a = t.acc + row * kPanel + c;
-  const V value = __builtin_convertvector(dot - t.x_sum[row], V) * t.x_scale[row];
+  const V value = __builtin_convertvector(dot, V) * t.x_scale[row];
   store(a, fma(value, load(t.scale + c), load(a)));
 }
 
@@ -43,7 +44,10 @@ void tile_int8_rows(const Tile& t, int row) {
   const int64_t stride = 2 * t.rows;
   VI low0[R], low1[R], high0[R], high1[R];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) low0[r] = low1[r] = high0[r] = high1[r] = VI{};
+  for (int r = 0; r < R; ++r) {
+    low0[r] = low1[r] = VI{} - t.x_sum[row + r];
+    high0[r] = high1[r] = VI{};
+  }
   for (int64_t i = 0; i < t.k; i += 4, w += 4 * kPanel, x += stride) {
     const __m512i w0 = _mm512_loadu_si512(w);
     const __m512i w1 = _mm512_loadu_si512(w + 64);
@@ -119,9 +123,27 @@ void tile_int8(const Tile& t) {
     for (int c = 0; c < kPanel; c += kLanes) {
       VI v;
       __builtin_memcpy(&v, dot + c, sizeof(v));
-      finish_int8(t, row, c, v);
+      finish_int8(t, row, c, v - t.x_sum[row]);
     }
   }
 }
 
 #endif
+
+// One group of a row of weights to bytes (128 added); returns the scale.
+float quantize_weights(const float* w, int count, uint8_t* bytes) {
+  V most = {};
+  for_each_vector(count, [&](int64_t i, int lanes) {
+    const V v = load_some(w + i, lanes);
+    most = vmax(most, vmax(v, -v));
+  });
+  const float limit = largest(most);
+  const float inverse = limit > 0 ? 127.0f / limit : 0.0f;
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+  for_each_vector(count, [&](int64_t i, int lanes) {
+    const V shifted = load_some(w + i, lanes) * inverse + 12582912.0f;  // rounds to nearest even in the low bits
+    const Bytes quantized = __builtin_convertvector((VU)shifted - 0x4b400000 + 128, Bytes);
+    for (int j = 0; j < lanes; ++j) bytes[i + j] = quantized[j];
+  });
+  return limit / 127.0f;
+}

@@ -79,6 +79,9 @@ struct KernelTable {
   void (*round_to_bf16)(const float* x, int64_t count, uint16_t* out) = nullptr;
   // One group: out lo/hi bytes of round(x / scale); returns the scale and 128 * the sum.
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;
+  void (*widen_row_bf16)(const uint16_t* x, int64_t count, float* out) = nullptr;
+  // A group of one row of weights to bytes (128 added); returns the scale.
+  float (*quantize_weights)(const float* w, int count, uint8_t* bytes) = nullptr;
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
   void (*add_rms_norm)(float* residual, const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
   void (*silu_mul)(const float* gate, const float* up, int64_t count, float* y) = nullptr;

@@ -1,7 +1,6 @@
 #include "kernels/cpu/packing.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -33,43 +32,83 @@ namespace {
 
 using tensor::DType;
 
-// Copies stored elements of T (units of `unit` neighbouring K elements) of the panel's rows into place.
-template <class T, class Place>
-void copy_units(const PanelRows& rows, int64_t k, int unit, Place place) {
-  constexpr int64_t kBlock = 32;  // K units whose lines of the panel stay in the first cache
-  const int64_t whole = k / unit;
-  for (int64_t begin = 0; begin < whole; begin += kBlock) {
-    const int64_t end = std::min(begin + kBlock, whole);
-    for (int c = 0; c < kPanel; ++c) {
-      const std::byte* source = rows.row[static_cast<size_t>(c)].data;
-      if (source == nullptr) continue;
-      for (int64_t i = begin; i < end; ++i) {
-        T value;
-        std::memcpy(&value, source + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
-        std::memcpy(place(i, c), &value, sizeof(T));
-      }
+// Four 32-bit units of four rows, transposed in registers: out[i][c], rows of out kPanel units apart.
+typedef uint32_t Units __attribute__((vector_size(16)));
+
+void transpose_4x4(const std::byte* const* rows, int64_t at, std::byte* out) {
+  Units a, b, c, d;
+  std::memcpy(&a, rows[0] + at, 16);
+  std::memcpy(&b, rows[1] + at, 16);
+  std::memcpy(&c, rows[2] + at, 16);
+  std::memcpy(&d, rows[3] + at, 16);
+  const Units ab0 = __builtin_shuffle(a, b, Units{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, Units{2, 6, 3, 7});
+  const Units cd0 = __builtin_shuffle(c, d, Units{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, Units{2, 6, 3, 7});
+  const Units columns[4] = {
+      __builtin_shuffle(ab0, cd0, Units{0, 1, 4, 5}), __builtin_shuffle(ab0, cd0, Units{2, 3, 6, 7}),
+      __builtin_shuffle(ab1, cd1, Units{0, 1, 4, 5}), __builtin_shuffle(ab1, cd1, Units{2, 3, 6, 7})};
+  for (int64_t i = 0; i < 4; ++i) std::memcpy(out + i * kPanel * 4, &columns[i], 16);
+}
+
+// Eight 16-bit units of four rows; f8_byte() keeps four outputs of a pair together.
+typedef uint16_t Pairs __attribute__((vector_size(16)));
+
+void transpose_4x8(const std::byte* const* rows, int64_t at, std::byte* out) {
+  Pairs a, b, c, d;
+  std::memcpy(&a, rows[0] + at, 16);
+  std::memcpy(&b, rows[1] + at, 16);
+  std::memcpy(&c, rows[2] + at, 16);
+  std::memcpy(&d, rows[3] + at, 16);
+  constexpr Pairs kLow = {0, 8, 1, 9, 2, 10, 3, 11}, kHigh = {4, 12, 5, 13, 6, 14, 7, 15};
+  const Units ab0 = (Units)__builtin_shuffle(a, b, kLow), ab1 = (Units)__builtin_shuffle(a, b, kHigh);
+  const Units cd0 = (Units)__builtin_shuffle(c, d, kLow), cd1 = (Units)__builtin_shuffle(c, d, kHigh);
+  const Units columns[4] = {
+      __builtin_shuffle(ab0, cd0, Units{0, 4, 1, 5}), __builtin_shuffle(ab0, cd0, Units{2, 6, 3, 7}),
+      __builtin_shuffle(ab1, cd1, Units{0, 4, 1, 5}), __builtin_shuffle(ab1, cd1, Units{2, 6, 3, 7})};
+  for (int64_t i = 0; i < 4; ++i) {
+    std::memcpy(out + (2 * i) * 2 * kPanel, &columns[i], 8);
+    std::memcpy(out + (2 * i + 1) * 2 * kPanel, reinterpret_cast<const std::byte*>(&columns[i]) + 8, 8);
+  }
+}
+
+// A format whose units of `bytes` bytes of K go to place(unit, output). Whole pieces of 16 bytes of four rows by
+// transpose(), whose first output and unit go to the same place; what is left one by one.
+template <class Place, class Transpose>
+void copy_units(const PanelRows& rows, int64_t row_bytes, int64_t bytes, Place place, Transpose transpose) {
+  constexpr int64_t kStrip = 256;  // bytes of each row whose lines of the panel stay in the first cache
+  const int64_t whole = row_bytes / 16 * 16;
+  for (int64_t strip = 0; strip < whole; strip += kStrip) {
+    for (int c = 0; c + 4 <= kPanel; c += 4) {
+      const std::byte* four[4];
+      for (int j = 0; j < 4; ++j) four[j] = rows.row[static_cast<size_t>(c + j)].data;
+      if (four[3] == nullptr) break;
+      for (int64_t at = strip; at < std::min(strip + kStrip, whole); at += 16) transpose(four, at, place(at / bytes, c));
     }
   }
-  if (whole * unit == k) return;  // an odd end: the rest of the unit is zero
   for (int c = 0; c < kPanel; ++c) {
     const std::byte* source = rows.row[static_cast<size_t>(c)].data;
     if (source == nullptr) continue;
-    const auto element = sizeof(T) / static_cast<size_t>(unit);
-    std::memcpy(place(whole, c), source + whole * static_cast<int64_t>(sizeof(T)),
-                static_cast<size_t>(k - whole * unit) * element);
+    const bool alone = rows.row[static_cast<size_t>(c / 4 * 4 + 3)].data == nullptr;
+    for (int64_t at = alone ? 0 : whole; at < row_bytes; at += bytes) {
+      std::memcpy(place(at / bytes, c), source + at, static_cast<size_t>(std::min(bytes, row_bytes - at)));
+    }
+  }
+}
+
+void pack_f16(const PanelRows& rows, int64_t k, std::byte* out) {
+  for (int c = 0; c < kPanel; ++c) {
+    const std::byte* source = rows.row[static_cast<size_t>(c)].data;
+    for (int64_t i = 0; source != nullptr && i < k; ++i) std::memcpy(out + (i * kPanel + c) * 2, source + i * 2, 2);
   }
 }
 
 void pack_stored(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
+  const auto words = [&](int64_t i, int c) { return out + (i * kPanel + c) * 4; };
+  const auto pairs = [&](int64_t i, int c) { return out + i * 2 * kPanel + f8_byte(c, 0); };
   switch (format) {
-    case PackedFormat::kF32:
-      return copy_units<uint32_t>(rows, k, 1, [&](int64_t i, int c) { return out + (i * kPanel + c) * 4; });
-    case PackedFormat::kF16:
-      return copy_units<uint16_t>(rows, k, 1, [&](int64_t i, int c) { return out + (i * kPanel + c) * 2; });
-    case PackedFormat::kBf16:
-      return copy_units<uint32_t>(rows, k, 2, [&](int64_t i, int c) { return out + (i * kPanel + c) * 4; });
-    case PackedFormat::kF8:
-      return copy_units<uint16_t>(rows, k, 2, [&](int64_t i, int c) { return out + i * 2 * kPanel + f8_byte(c, 0); });
+    case PackedFormat::kF32: return copy_units(rows, k * 4, 4, words, transpose_4x4);
+    case PackedFormat::kBf16: return copy_units(rows, k * 2, 4, words, transpose_4x4);
+    case PackedFormat::kF8: return copy_units(rows, k, 2, pairs, transpose_4x8);
+    case PackedFormat::kF16: return pack_f16(rows, k, out);
     case PackedFormat::kInt8: break;
   }
   SW_CHECK(false, "int8 is never stored");
@@ -96,20 +135,23 @@ void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::
 
 void pack_int8(const PanelRows& rows, int64_t k, std::byte* out, float* scales) {
   float values[kInt8Group];
-  std::memset(out, 128, static_cast<size_t>(panel_bytes(PackedFormat::kInt8, padded_k(k))));
+  uint8_t bytes[kPanel][kInt8Group];
   for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += kPanel) {
     const auto count = static_cast<int>(std::min<int64_t>(kInt8Group, k - begin));
+    std::memset(bytes, 128, count < kInt8Group || !rows.full ? sizeof(bytes) : 0);
     for (int c = 0; c < kPanel; ++c) {
-      if (!read_row(rows, c, begin, count, values)) continue;
-      float most = 0;
-      for (int i = 0; i < count; ++i) most = std::max(most, std::fabs(values[i]));
-      const float inverse = most > 0 ? 127.0f / most : 0.0f;
-      scales[c] = most / 127.0f;
-      uint8_t bytes[kInt8Group + 4];
-      std::fill(bytes + count, bytes + count + 4, uint8_t{128});
-      for (int i = 0; i < count; ++i) bytes[i] = static_cast<uint8_t>(static_cast<int>(values[i] * inverse + 128.5f));
-      std::byte* target = out + begin * kPanel + 4 * c;
-      for (int i = 0; i < count; i += 4) std::memcpy(target + i * kPanel, bytes + i, 4);
+      if (read_row(rows, c, begin, count, values)) scales[c] = kernel_table().quantize_weights(values, count, bytes[c]);
+    }
+    const auto words = static_cast<int>(padded_k(count) / 4);
+    std::byte* target = out + begin * kPanel;
+    for (int c = 0; c < kPanel; c += 4) {
+      const std::byte* four[4];
+      for (int j = 0; j < 4; ++j) four[j] = reinterpret_cast<const std::byte*>(bytes[c + j]);
+      int i = 0;
+      for (; i + 4 <= words; i += 4) transpose_4x4(four, 4 * i, target + (i * kPanel + c) * 4);
+      for (; i < words; ++i) {
+        for (int j = 0; j < 4; ++j) std::memcpy(target + (i * kPanel + c + j) * 4, four[j] + 4 * i, 4);
+      }
     }
   }
 }

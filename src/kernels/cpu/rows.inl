@@ -12,6 +12,15 @@ void round_to_bf16(const float* x, int64_t count, uint16_t* out) {
   });
 }
 
+void widen_row_bf16(const uint16_t* x, int64_t count, float* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(out + i, load(x + i));
+  for (; i < count; ++i) {
+    const uint32_t bits = (uint32_t)x[i] << 16;
+    __builtin_memcpy(out + i, &bits, 4);
+  }
+}
+
 SW_INLINE float sum_of_squares(const float* x, int64_t count) {
   V s0 = {}, s1 = {};
   int64_t i = 0;

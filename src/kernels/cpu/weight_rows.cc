@@ -42,7 +42,7 @@ void convert_elements(DType dtype, const std::byte* data, int64_t stride, int64_
     case DType::kF32:
       return convert_row<float>(data, stride, count, out, [](float value) { return value; });
     case DType::kBF16:
-      if (stride == 1) return convert_row<uint16_t>(data, 1, count, out, widen_bf16);
+      if (stride == 1) return kernel_table().widen_row_bf16(reinterpret_cast<const uint16_t*>(data), count, out);
       return convert_row<uint16_t>(data, stride, count, out, widen_bf16);
     case DType::kF16:
       return convert_row<uint16_t>(data, stride, count, out, widen_half);
@@ -130,7 +130,11 @@ bool read_row(const PanelRows& rows, int c, int64_t begin, int64_t count, float*
   const auto size = static_cast<int64_t>(tensor::size_of(rows.dtype));
   convert_elements(rows.dtype, row.data + begin * row.stride * size, row.stride, count, out);
   if (row.scales == nullptr) return true;
-  for (int64_t i = 0; i < count; ++i) out[i] *= row.scales[(begin + i) / rows.block_k];
+  for (int64_t i = 0; i < count;) {
+    const int64_t block = (begin + i) / rows.block_k;
+    const int64_t end = std::min(count, (block + 1) * rows.block_k - begin);
+    for (; i < end; ++i) out[i] *= row.scales[block];
+  }
   return true;
 }
 
