@@ -1,0 +1,187 @@
+#include "text/json_schema.h"
+
+#include <boost/json/parse.hpp>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "text/grammar.h"
+#include "text/json_schema_validate_test.h"
+#include "text/tokenizer_regex.h"
+
+namespace spillway::text {
+
+namespace json = boost::json;
+
+namespace {
+
+bool is_type(const json::value& value, std::string_view type) {
+  if (type == "integer") return value.is_int64() || value.is_uint64() || (value.is_double() && value.get_double() == int64_t(value.get_double()));
+  return (type == "null" && value.is_null()) || (type == "boolean" && value.is_bool()) || (type == "string" && value.is_string()) ||
+         (type == "number" && value.is_number()) || (type == "object" && value.is_object()) || (type == "array" && value.is_array());
+}
+
+bool number_conforms(double value, const json::object& schema) {
+  const auto bound = [&](const char* key, double fallback) {
+    return schema.contains(key) ? schema.at(key).to_number<double>() : fallback;
+  };
+  return value >= bound("minimum", value) && value <= bound("maximum", value) && value > bound("exclusiveMinimum", value - 1) &&
+         value < bound("exclusiveMaximum", value + 1);
+}
+
+bool size_conforms(size_t size, const json::object& schema, const char* least, const char* most) {
+  return (!schema.contains(least) || int64_t(size) >= schema.at(least).as_int64()) &&
+         (!schema.contains(most) || int64_t(size) <= schema.at(most).as_int64());
+}
+
+bool string_conforms(const json::string& value, const json::object& schema) {
+  const auto characters = size_t(std::count_if(value.begin(), value.end(), [](char c) { return (uint8_t(c) & 0xC0) != 0x80; }));
+  if (!size_conforms(characters, schema, "minLength", "maxLength")) return false;
+  if (!schema.contains("pattern")) return true;
+  Regex::Match match;
+  return Regex::compile(std::string_view(schema.at("pattern").as_string())).value().find(value, 0, match);
+}
+
+bool object_conforms(const json::object& value, const json::object& schema, const json::value& document) {
+  if (schema.contains("required")) {
+    for (const json::value& name : schema.at("required").as_array()) {
+      if (!value.contains(name.as_string())) return false;
+    }
+  }
+  for (const auto& item : value) {
+    if (schema.contains("properties") && schema.at("properties").as_object().contains(item.key())) {
+      if (!conforms(item.value(), schema.at("properties").at(item.key()), document)) return false;
+    } else if (schema.contains("additionalProperties") && !conforms(item.value(), schema.at("additionalProperties"), document)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool array_conforms(const json::array& value, const json::object& schema, const json::value& document) {
+  if (!size_conforms(value.size(), schema, "minItems", "maxItems")) return false;
+  for (size_t i = 0; i < value.size(); ++i) {
+    const bool prefixed = schema.contains("prefixItems") && i < schema.at("prefixItems").as_array().size();
+    if (prefixed && !conforms(value[i], schema.at("prefixItems").as_array()[i], document)) return false;
+    if (!prefixed && schema.contains("items") && !conforms(value[i], schema.at("items"), document)) return false;
+  }
+  return true;
+}
+
+bool any_conforms(const json::value& value, const json::value& schemas, const json::value& document) {
+  return std::any_of(schemas.as_array().begin(), schemas.as_array().end(),
+                     [&](const json::value& one) { return conforms(value, one, document); });
+}
+
+}  // namespace
+
+bool conforms(const json::value& value, const json::value& schema, const json::value& document) {
+  if (schema.is_bool()) return schema.get_bool();
+  const json::object& object = schema.as_object();
+  if (object.contains("$ref")) {
+    const std::string pointer(object.at("$ref").as_string());
+    if (!conforms(value, pointer == "#" ? document : document.at_pointer(pointer.substr(1)), document)) return false;
+  }
+  if (object.contains("const") && object.at("const") != value) return false;
+  if (object.contains("enum")) {
+    const json::array& list = object.at("enum").as_array();
+    if (std::find(list.begin(), list.end(), value) == list.end()) return false;
+  }
+  if (object.contains("anyOf") && !any_conforms(value, object.at("anyOf"), document)) return false;
+  if (object.contains("oneOf") && !any_conforms(value, object.at("oneOf"), document)) return false;
+  if (object.contains("allOf")) {
+    for (const json::value& one : object.at("allOf").as_array()) {
+      if (!conforms(value, one, document)) return false;
+    }
+  }
+  if (object.contains("type")) {
+    const json::value& type = object.at("type");
+    const json::array types = type.is_array() ? type.get_array() : json::array{type};
+    const bool null = value.is_null() && object.contains("nullable");
+    if (!null && std::none_of(types.begin(), types.end(), [&](const json::value& one) { return is_type(value, one.as_string()); })) return false;
+  }
+  if (value.is_number() && !number_conforms(value.to_number<double>(), object)) return false;
+  if (value.is_string() && !string_conforms(value.get_string(), object)) return false;
+  if (value.is_object() && !object_conforms(value.get_object(), object, document)) return false;
+  return !value.is_array() || array_conforms(value.get_array(), object, document);
+}
+
+namespace {
+
+bool accepts(const char* schema, std::string_view text) {
+  const auto grammar = Grammar::json_schema(json::parse(schema));
+  EXPECT_TRUE(grammar.ok()) << grammar.error().message;
+  return (*grammar)->matches(text);
+}
+
+TEST(JsonSchema, TakesWhatConforms) {
+  EXPECT_TRUE(accepts("true", R"({"a": [1, -2.5e3, "x\u00e9\n", null, true]})"));
+  EXPECT_TRUE(accepts("{}", "{\n  \"a\": {\n    \"b\": []\n  }\n}"));
+  EXPECT_FALSE(accepts("{}", "{\"a\":    1}"));
+  EXPECT_FALSE(accepts("{}", "[01]"));
+  EXPECT_FALSE(accepts("{}", "\"\\ud800\""));
+  EXPECT_TRUE(accepts("{}", "\"\\ud83d\\ude00\""));
+  EXPECT_FALSE(accepts("{}", "\"\xC3\""));
+  EXPECT_FALSE(accepts("{}", "\"\xED\xA0\x80\""));
+  const char* const person = R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer"}},"required":["name"]})";
+  EXPECT_TRUE(accepts(person, R"({"name": "Ann", "age": 3})"));
+  EXPECT_TRUE(accepts(person, R"({"name":"Ann"})"));
+  EXPECT_FALSE(accepts(person, R"({"age":3})"));
+  EXPECT_FALSE(accepts(person, R"({"name":"Ann","x":1})"));
+  const char* const open = R"({"properties":{"name":{"type":"string"}},"additionalProperties":{"type":"integer"}})";
+  EXPECT_TRUE(accepts(open, R"({"name": "a", "nam": 1, "names": 2, "é": 3})"));
+  EXPECT_FALSE(accepts(open, R"({"nam": 1, "name": 2})"));
+  EXPECT_FALSE(accepts(open, R"({"n\u0061me": 2})"));
+}
+
+TEST(JsonSchema, IntegersKeepTheirBounds) {
+  for (const auto& [least, most] : {std::pair(-120, 99), {0, 0}, {7, 1003}, {-50, -9}, {95, 105}, {-1, 1}}) {
+    const std::string schema = "{\"type\":\"integer\",\"minimum\":" + std::to_string(least) + ",\"maximum\":" + std::to_string(most) + "}";
+    const auto grammar = Grammar::json_schema(json::parse(schema)).value();
+    for (int value = -1100; value <= 1100; ++value) {
+      EXPECT_EQ(grammar->matches(std::to_string(value)), value >= least && value <= most) << schema << value;
+    }
+    EXPECT_FALSE(grammar->matches("-0"));
+  }
+}
+
+TEST(JsonSchema, NumbersKeepTheirBounds) {
+  const char* const unit = R"({"type":"number","minimum":0,"exclusiveMaximum":1})";
+  for (const char* const in : {"0", "0.0", "0.999"}) EXPECT_TRUE(accepts(unit, in)) << in;
+  for (const char* const out : {"1", "1.0", "-0.1", "2", "1e5"}) EXPECT_FALSE(accepts(unit, out)) << out;
+}
+
+TEST(JsonSchema, FormatsAndPatterns) {
+  EXPECT_TRUE(accepts(R"({"type":"string","format":"date"})", "\"2024-02-28\""));
+  EXPECT_FALSE(accepts(R"({"type":"string","format":"date"})", "\"2024-13-01\""));
+  EXPECT_TRUE(accepts(R"({"type":"string","format":"uuid"})", "\"123e4567-e89b-12d3-a456-426614174000\""));
+  EXPECT_TRUE(accepts(R"({"type":"string","format":"email"})", "\"a.b@c-d.org\""));
+  EXPECT_TRUE(accepts(R"({"type":"string","format":"made-up"})", "\"anything\""));
+  EXPECT_TRUE(accepts(R"({"pattern":"b+|^c$"})", "\"abbc\""));
+  EXPECT_TRUE(accepts(R"({"pattern":"b+|^c$"})", "\"c\""));
+  EXPECT_FALSE(accepts(R"({"pattern":"b+|^c$"})", "\"cd\""));
+  EXPECT_TRUE(accepts(R"({"pattern":"^\"\\t$"})", R"("\"\t")"));
+}
+
+TEST(JsonSchema, ErrorsNameTheKeyword) {
+  const auto message = [](const char* schema) {
+    const auto grammar = Grammar::json_schema(json::parse(schema));
+    return grammar.ok() ? std::string("compiled") : grammar.error().message;
+  };
+  EXPECT_EQ(message(R"({"properties":{"a":{"not":{}}}})"),
+            "the keyword not at schema.properties.a is not supported in constrained output");
+  EXPECT_EQ(message("[]"), "expected a schema at schema, found an array");
+  EXPECT_EQ(message(R"({"type":"text"})"),
+            "expected object, array, string, number, integer, boolean or null at schema.type, found \"text\"");
+  EXPECT_THAT(message(R"({"$ref":"#/$defs/x"})"), testing::HasSubstr("found \"#/$defs/x\""));
+  EXPECT_THAT(message(R"({"$ref":"#"})"), testing::HasSubstr("without end"));
+  EXPECT_THAT(message(R"({"properties":{"a":{"$ref":"#"}},"required":["a"]})"), testing::HasSubstr("without end"));
+  EXPECT_THAT(message(R"x({"pattern":"(?=a)"})x"), testing::HasSubstr("look-around"));
+  EXPECT_THAT(message(R"({"type":"number","minimum":0.5})"), testing::HasSubstr("a whole number at schema.minimum"));
+  EXPECT_THAT(message(R"({"type":"integer","minimum":2,"maximum":1})"), testing::HasSubstr("minimum below maximum"));
+  EXPECT_THAT(message(R"({"allOf":[{"type":"string"},{"type":"null"}]})"), testing::HasSubstr("schemas that agree"));
+}
+
+}  // namespace
+}  // namespace spillway::text
