@@ -1,0 +1,235 @@
+// What the engine costs and gains: host time of a step, continuous batching, draft acceptance, a soak.
+//   engine_bench overhead|soak                 on a fake model
+//   engine_bench batching|acceptance [FOLDER]  on a real one (models/tiny-r1)
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <fstream>
+#include <random>
+#include <string>
+
+#include "base/log.h"
+#include "engine/core.h"
+#include "engine/testing/collector.h"
+#include "engine/testing/evaluation.h"
+#include "engine/testing/fake_model.h"
+#include "models/loader.h"
+
+namespace spillway::engine {
+namespace {
+
+using testing::Collector;
+using testing::Evaluation;
+using testing::FakeModel;
+using testing::FakeOptions;
+using testing::make_request;
+
+const SteadyClock kClock;
+
+double seconds_since(TimePoint begin) { return seconds(kClock.now() - begin); }
+
+double resident_mib() {
+  std::ifstream file("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  file >> total >> resident;
+  return static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 20);
+}
+
+// Counts events and keeps nothing.
+class Counter final : public EventSink {
+ public:
+  void on_event(Event event) override { finished_ += event.finish != FinishReason::kNone; }
+  std::atomic<int64_t> finished_{0};
+};
+
+// Host time of a decode step: the whole step less what the model took.
+void overhead() {
+  for (const int batch : {1, 8, 64, 256}) {
+    double model_s = 0;
+    FakeOptions fake{.vocab = 512, .context = 4096};
+    class Timed final : public models::LanguageModel {
+     public:
+      Timed(FakeOptions options, double& total) : inner_(options), total_(total), row_(options.vocab) {}
+      const models::ModelInfo& info() const override { return inner_.info(); }
+      int batch_tokens_max() const override { return 512; }
+      tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage&, tensor::Stream&) override {
+        const TimePoint begin = kClock.now();
+        int64_t rows = 0;
+        for (const auto& slice : batch) rows += slice.logits_rows;
+        row_.resize(rows * 512);
+        const tensor::TensorView view{row_.data(), tensor::DType::kF32, {rows, 512}};
+        total_ += seconds_since(begin);
+        return view;
+      }
+      tensor::TensorView draft(std::span<const models::DraftInput>, nn::KvStorage&, tensor::Stream&) override { return {}; }
+
+     private:
+      FakeModel inner_;
+      double& total_;
+      std::vector<float> row_;
+    };
+    auto model = std::make_unique<Timed>(fake, model_s);
+    auto storage = std::move(nn::KvStorage::create(model->info().kv, 16, 256 * 260, {})).value();
+    Runner runner(std::move(model), std::move(storage), tensor::Stream(1));
+    EngineOptions options;
+    Core core(options, {.context_tokens = 4096, .batch_tokens = 512, .prompt_logprob_rows = 64, .vocab = 512}, runner, kClock);
+    auto sink = std::make_shared<Counter>();
+    for (int i = 0; i < batch; ++i) {
+      core.submit(std::make_unique<Sequence>(make_request(i, {i % 512, i / 512, 3}, 4000), sink, 16, kClock.now()));
+    }
+    for (int i = 0; i < 50; ++i) core.step();
+    model_s = 0;
+    constexpr int kSteps = 2000;
+    const TimePoint begin = kClock.now();
+    for (int i = 0; i < kSteps; ++i) core.step();
+    const double step_us = (seconds_since(begin) - model_s) / kSteps * 1e6;
+    fmt::print("overhead  batch {:3}: {:7.2f} us a step, {:5.2f} us a token (target: below 50 us at batch 1)\n", batch, step_us, step_us / batch);
+  }
+  std::vector<float> row(151936);
+  std::mt19937_64 random(1);
+  for (float& logit : row) logit = std::normal_distribution<float>(0, 3)(random);
+  const auto time = [&](const char* name, float temperature, float top_p, int top_k, float min_p) {
+    SamplingParams params;
+    params.temperature = temperature;
+    params.top_p = top_p;
+    params.top_k = top_k;
+    params.min_p = min_p;
+    SampleScratch scratch;
+    SampleInput input;
+    input.params = &params;
+    input.vocab_limit = static_cast<int>(row.size());
+    const TimePoint begin = kClock.now();
+    int64_t sum = 0;
+    for (int i = 0; i < 200; ++i) {
+      input.position = i;
+      sum += sample(row, input, scratch).value();
+    }
+    fmt::print("sampler   vocab 151936, {:22}: {:7.1f} us a token  [{}]\n", name, seconds_since(begin) / 200 * 1e6, sum);
+  };
+  time("greedy", 0, 1, 0, 0);
+  time("temperature 1", 1, 1, 0, 0);
+  time("temperature .7 top_p .9", 0.7f, 0.9f, 0, 0);
+  time("top_k 50", 1, 1, 50, 0);
+  time("min_p 0.05", 1, 1, 0, 0.05f);
+}
+
+// Short requests on the engine's own thread, a third of them cancelled at random times: memory flat, no page lost.
+void soak(int requests) {
+  EngineOptions options;
+  options.kv_cache_bytes = 4 << 20;
+  options.threads = 1;
+  auto engine = std::move(Engine::start(std::make_unique<FakeModel>(FakeOptions{.draft = true}), options)).value();
+  auto sink = std::make_shared<Counter>();
+  std::mt19937_64 random(1);
+  int64_t accepted = 0, refused = 0;
+  double settled_mib = 0;
+  const TimePoint begin = kClock.now();
+  for (int i = 1; i <= requests; ++i) {
+    std::vector<int32_t> prompt(1 + random() % 40);
+    for (auto& token : prompt) token = static_cast<int32_t>(random() % 8);
+    auto request = make_request(i, std::move(prompt), 1 + static_cast<int>(random() % 16), random() % 2 ? 1.0f : 0.0f);
+    request->priority = static_cast<Priority>(static_cast<int>(random() % 3) - 1);
+    while (auto refusal = engine->submit(std::make_unique<Request>(std::move(*request)), sink)) {
+      ++refused;
+      request = make_request(i, {1, 2, 3}, 4);
+      usleep(200);
+    }
+    ++accepted;
+    if (random() % 3 == 0) engine->cancel(i - static_cast<int>(random() % 8));
+    if (i == requests / 10) settled_mib = resident_mib();
+    if (i % (requests / 10) == 0) fmt::print("soak      {:7} requests, resident {:.1f} MiB\n", i, resident_mib());
+  }
+  engine->drain(TimePoint::max());
+  const EngineState state = engine->state();
+  fmt::print("soak      {} accepted, {} ended, {} refusals retried, {:.0f} requests/s; pages {} free + {} cached of {}; resident {:.1f} -> {:.1f} MiB\n",
+             accepted, sink->finished_.load(), refused, requests / seconds_since(begin), state.pages_free, state.pages_cached,
+             state.pages_total, settled_mib, resident_mib());
+  SW_CHECK(state.pages_free + state.pages_cached == state.pages_total, "a page was lost");
+  SW_CHECK(sink->finished_ == accepted, "a request never ended");
+}
+
+struct Served {
+  double tokens_per_s = 0;
+  double accuracy = 0;
+  Usage usage;
+};
+
+// `clients` closed-loop clients share the questions.
+Served serve(const std::string& folder, const Evaluation& evaluation, int clients, EngineOptions options) {
+  models::LoadOptions load;
+  load.path = folder;
+  load.threads = options.threads;
+  auto engine = std::move(Engine::start(std::move(models::load_model(load)).value(), options)).value();
+  std::deque<std::pair<size_t, std::shared_ptr<Collector>>> open;
+  Served served;
+  int64_t tokens = 0, right = 0;
+  const auto finish_one = [&] {
+    const auto [index, sink] = open.front();
+    open.pop_front();
+    sink->wait();
+    tokens += static_cast<int64_t>(sink->events().size());
+    right += evaluation.right(evaluation.questions[index], sink->tokens());
+    served.usage.draft_tokens += sink->usage().draft_tokens;
+    served.usage.accepted_tokens += sink->usage().accepted_tokens;
+  };
+  const TimePoint begin = kClock.now();
+  for (size_t i = 0; i < evaluation.questions.size(); ++i) {
+    if (static_cast<int>(open.size()) >= clients) finish_one();
+    auto request = make_request(i, evaluation.questions[i].prompt, 300);
+    request->stop_tokens = {evaluation.end_of_sequence};
+    open.emplace_back(i, std::make_shared<Collector>());
+    const auto refusal = engine->submit(std::move(request), open.back().second);
+    SW_CHECK(!refusal, refusal ? refusal->message : "");
+  }
+  while (!open.empty()) finish_one();
+  served.tokens_per_s = static_cast<double>(tokens) / seconds_since(begin);
+  served.accuracy = static_cast<double>(right) / static_cast<double>(evaluation.questions.size());
+  return served;
+}
+
+void batching(const std::string& folder) {
+  const Evaluation some = testing::load_evaluation(folder, 25), all = testing::load_evaluation(folder, 2);
+  for (const bool speculate : {true, false}) {
+    EngineOptions options;
+    options.speculate = speculate;
+    const Served one = serve(folder, some, 1, options);
+    const Served many = serve(folder, all, 64, options);
+    fmt::print("batching  drafts {:3}: 1 client {:.0f} tokens/s, 64 clients {:.0f} tokens/s: {:.1f}x (target 10x); right {:.1f}% and {:.1f}%\n",
+               speculate ? "on" : "off", one.tokens_per_s, many.tokens_per_s, many.tokens_per_s / one.tokens_per_s,
+               one.accuracy * 100, many.accuracy * 100);
+  }
+}
+
+void acceptance(const std::string& folder) {
+  EngineOptions options;
+  options.speculate_adaptively = false;
+  const Served served = serve(folder, testing::load_evaluation(folder, 5), 16, options);
+  fmt::print("acceptance {} of {} drafts kept: {:.2f}% (target 95%); right {:.1f}%\n", served.usage.accepted_tokens,
+             served.usage.draft_tokens, 100.0 * served.usage.accepted_tokens / served.usage.draft_tokens, served.accuracy * 100);
+}
+
+}  // namespace
+}  // namespace spillway::engine
+
+int main(int argc, char** argv) {
+  spdlog::set_level(spdlog::level::warn);
+  setvbuf(stdout, nullptr, _IOLBF, 0);
+  const std::string mode = argc > 1 ? argv[1] : "overhead";
+  const std::string folder = argc > 2 ? argv[2] : "models/tiny-r1";
+  if (mode == "overhead") {
+    spillway::engine::overhead();
+  } else if (mode == "soak") {
+    spillway::engine::soak(argc > 2 ? std::atoi(argv[2]) : 200000);
+  } else if (mode == "batching") {
+    spillway::engine::batching(folder);
+  } else if (mode == "acceptance") {
+    spillway::engine::acceptance(folder);
+  } else {
+    fmt::print(stderr, "engine_bench: expected overhead, soak, batching or acceptance, found {}\n", mode);
+    return 2;
+  }
+  return 0;
+}
