@@ -12,6 +12,7 @@ SW_INLINE KernelTable fill_table() {
   table.quantize_group = quantize_group;
   table.quantize_weights = quantize_weights;
   table.widen_row_bf16 = widen_row_bf16;
+  table.widen_row_f8 = widen_row_f8;
   table.round_to_bf16 = round_to_bf16;
   table.rms_norm = rms_norm;
   table.add_rms_norm = add_rms_norm;

@@ -80,6 +80,7 @@ struct KernelTable {
   // One group: out lo/hi bytes of round(x / scale); returns the scale and 128 * the sum.
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;
   void (*widen_row_bf16)(const uint16_t* x, int64_t count, float* out) = nullptr;
+  void (*widen_row_f8)(const uint8_t* x, int64_t count, float* out) = nullptr;
   // A group of one row of weights to bytes (128 added); returns the scale.
   float (*quantize_weights)(const float* w, int count, uint8_t* bytes) = nullptr;
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;

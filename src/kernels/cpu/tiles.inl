@@ -97,3 +97,16 @@ void widen(const Element* w, int64_t k, float* out) {
     }
   }
 }
+
+void widen_row_f8(const uint8_t* x, int64_t count, float* out) {
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+  for_each_vector(count, [&](int64_t i, int lanes) {
+    Bytes bytes = {};
+    if (lanes == kLanes) {
+      __builtin_memcpy(&bytes, x + i, sizeof(bytes));
+    } else {
+      for (int j = 0; j < lanes; ++j) bytes[j] = x[i + j];
+    }
+    store_some(out + i, f8_to_float(__builtin_convertvector(bytes, VU)), lanes);
+  });
+}

@@ -11,15 +11,6 @@ namespace {
 
 using tensor::DType;
 
-const std::array<float, 256>& f8_values() {
-  static const std::array<float, 256> values = [] {
-    std::array<float, 256> table{};
-    for (size_t i = 0; i < table.size(); ++i) table[i] = tensor::f8e4m3_to_float(static_cast<uint8_t>(i));
-    return table;
-  }();
-  return values;
-}
-
 // Exact, without branches: the exponent is moved by a multiplication that also handles subnormals.
 float widen_half(uint16_t bits) {
   const float magnitude = std::bit_cast<float>((bits & 0x7fffu) << 13) * 0x1p112f;
@@ -47,7 +38,8 @@ void convert_elements(DType dtype, const std::byte* data, int64_t stride, int64_
     case DType::kF16:
       return convert_row<uint16_t>(data, stride, count, out, widen_half);
     default:
-      return convert_row<uint8_t>(data, stride, count, out, [&values = f8_values()](uint8_t bits) { return values[bits]; });
+      if (stride == 1) return kernel_table().widen_row_f8(reinterpret_cast<const uint8_t*>(data), count, out);
+      return convert_row<uint8_t>(data, stride, count, out, tensor::f8e4m3_to_float);
   }
 }
 
