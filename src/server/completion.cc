@@ -55,9 +55,7 @@ std::optional<Refused> Completion::submit(int choice) {
   request->priority = plan_.priority;
   request->deadline = plan_.deadline;
   if (plan_.grammar) {
-    auto state = text::GrammarState::start(plan_.grammar, model_->trie());
-    request->constraint =
-        std::make_unique<OutputConstraint>(*model_, std::move(state), prompt.in_reasoning, plan_.text.stop_tokens);
+    request->constraint = std::make_unique<OutputConstraint>(text::GrammarState::start(plan_.grammar, model_->trie()));
   }
   Running& running = running_[choice];
   running.id = request->id;

@@ -73,11 +73,27 @@ void set_stops(Plan& plan, const ServedModel& model, const api::Sampling& sampli
   plan.text.stop_tokens.insert(plan.text.stop_tokens.end(), sampling.stop_token_ids.begin(), sampling.stop_token_ids.end());
 }
 
-std::optional<ApiError> set_format(Plan& plan, const api::ResponseFormat& format) {
-  using Kind = api::ResponseFormat::Kind;
-  if (format.kind == Kind::kText) return std::nullopt;
-  auto grammar = format.kind == Kind::kJsonObject ? text::Grammar::json_object() : text::Grammar::json_schema(format.schema);
+std::optional<ApiError> set_format(Plan& plan, const ServedModel& model, const api::ResponseFormat& format, bool in_reasoning) {
+  if (format.kind == api::ResponseFormat::Kind::kText) return std::nullopt;
+  auto grammar = model.grammars().format(format, in_reasoning);
   if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "response_format", ""};
+  plan.grammar = std::move(grammar).value();
+  return std::nullopt;
+}
+
+// Models whose template knows no tools can still be made to call one: the constraint writes the form, and Hermes' is the
+// plainest.
+text::ToolStyle call_style(const ServedModel& model) {
+  return model.tool_style() == text::ToolStyle::kNone ? text::ToolStyle::kHermes : model.tool_style();
+}
+
+std::optional<ApiError> set_tools(Plan& plan, const ServedModel& model, const api::ChatRequest& request, bool in_reasoning) {
+  using Choice = api::ToolChoice::Kind;
+  if (request.tools.empty() || request.tool_choice.kind == Choice::kNone) return std::nullopt;
+  plan.text.parser.tools = call_style(model);
+  if (request.tool_choice.kind == Choice::kAuto) return std::nullopt;
+  auto grammar = model.grammars().tools(request, plan.text.parser.tools, in_reasoning);
+  if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "tools", ""};
   plan.grammar = std::move(grammar).value();
   return std::nullopt;
 }
@@ -88,6 +104,12 @@ bool special(const ServedModel& model, std::string_view token) {
 }
 
 }  // namespace
+
+bool is_constrained(const api::ChatRequest& request) {
+  using Choice = api::ToolChoice::Kind;
+  return request.format.kind != api::ResponseFormat::Kind::kText || request.tool_choice.kind == Choice::kRequired ||
+         request.tool_choice.kind == Choice::kFunction;
+}
 
 api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& request) {
   if (auto error = check_token_ids(model, request.sampling)) return *error;
@@ -106,10 +128,11 @@ api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& re
   plan.text.logprobs = request.logprobs;
   plan.text.parser.reasoning = model.reasons();
   plan.text.parser.starts_in_reasoning = in_reasoning;
-  const bool tools = !request.tools.empty() && request.tool_choice.kind != api::ToolChoice::Kind::kNone;
-  if (tools) plan.text.parser.tools = model.tool_style();
+  if (auto error = set_format(plan, model, request.format, in_reasoning)) return *error;
+  if (auto error = set_tools(plan, model, request, in_reasoning)) return *error;
+  const bool tools = plan.text.parser.tools != text::ToolStyle::kNone;
+  if (plan.grammar) model.trie();  // built here rather than on the connection's thread
   plan.text.skip_special_tokens = !tools && !special(model, "<think>") && !special(model, "</think>");
-  if (auto error = set_format(plan, request.format)) return *error;
   return plan;
 }
 
@@ -133,7 +156,7 @@ api::Parsed<Plan> plan_completion(const ServedModel& model, const api::Completio
   set_stops(plan, model, request.sampling);
   plan.text.parse = false;
   plan.text.logprobs = request.logprobs.has_value();
-  if (auto error = set_format(plan, request.format)) return *error;
+  if (auto error = set_format(plan, model, request.format, false)) return *error;
   return plan;
 }
 

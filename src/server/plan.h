@@ -32,6 +32,9 @@ struct Plan {
   ChoiceTextOptions text;             // parser.starts_in_reasoning is set from each prompt
 };
 
+// Whether the request asks for constrained output, whose grammar takes time to compile.
+bool is_constrained(const api::ChatRequest& request);
+
 api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& request);
 
 // max_tokens_default: when the request has none; 0: the model's.

@@ -1,6 +1,6 @@
 // ServedModel: everything that answering text requests with one model needs: its engine, tokenizer, chat template,
 // generation defaults, control tokens and names. Owned by the program, shared by the connections; immutable after
-// make() apart from the vocabulary trie, which is built when the first constrained request asks for it. Any thread.
+// make() apart from the vocabulary trie and the grammars, which constrained requests have built. Any thread.
 // Not its job: loading weights.
 #pragma once
 
@@ -14,6 +14,7 @@
 
 #include "base/result.h"
 #include "engine/engine.h"
+#include "server/grammar_cache.h"
 #include "server/prompt_guard.h"
 #include "text/chat_template.h"
 #include "text/grammar.h"
@@ -80,7 +81,7 @@ class ServedModel {
   const text::Tokenizer& tokenizer() const { return *tokenizer_; }
   const text::ChatTemplate* chat_template() const { return chat_template_.get(); }  // null: it has none
   const PromptGuard& guard() const { return *guard_; }
-  text::ToolStyle tool_style() const { return tool_style_; }
+  text::ToolStyle tool_style() const { return tool_style_; }  // kNone: its template knows no tools
   bool reasons() const { return reasons_; }  // its template or vocabulary knows <think>
   std::optional<int32_t> think_end() const { return think_end_; }
   const GenerationDefaults& defaults() const { return defaults_; }
@@ -90,6 +91,7 @@ class ServedModel {
   const std::optional<FimTokens>& fim() const { return fim_; }
 
   std::shared_ptr<const text::TokenTrie> trie() const;
+  GrammarCache& grammars() const { return grammars_; }
 
  private:
   ServedModel() = default;
@@ -110,6 +112,7 @@ class ServedModel {
   std::vector<int32_t> end_tokens_;
   std::string bos_, eos_;
   std::optional<FimTokens> fim_;
+  mutable GrammarCache grammars_;
   mutable std::once_flag trie_once_;
   mutable std::shared_ptr<const text::TokenTrie> trie_;
   std::unique_ptr<engine::Engine> engine_;  // last: its thread stops before the rest goes

@@ -104,8 +104,8 @@ asio::awaitable<void> chat_completions(Exchange& exchange) {
     co_return;
   }
   ChatReply reply(*request, *model);
-  std::function<api::Parsed<Plan>()> make_plan = [model, request] { return plan_chat(*model, *request); };
-  co_await generate(exchange, model, std::move(make_plan), request->deadline_ms, reply);
+  PlanJob job{[model, request] { return plan_chat(*model, *request); }, request->deadline_ms, is_constrained(*request)};
+  co_await generate(exchange, model, std::move(job), reply);
 }
 
 }  // namespace spillway::server

@@ -144,10 +144,9 @@ asio::awaitable<void> complete(Exchange& exchange, int max_tokens_default) {
     co_return;
   }
   CompletionReply reply(request, *model);
-  std::function<api::Parsed<Plan>()> make_plan = [model, request, max_tokens_default] {
-    return plan_completion(*model, *request, max_tokens_default);
-  };
-  co_await generate(exchange, model, std::move(make_plan), request->deadline_ms, reply);
+  PlanJob job{[model, request, max_tokens_default] { return plan_completion(*model, *request, max_tokens_default); },
+              request->deadline_ms, request->format.kind != api::ResponseFormat::Kind::kText};
+  co_await generate(exchange, model, std::move(job), reply);
 }
 
 }  // namespace

@@ -181,8 +181,7 @@ std::optional<Refused> refused_now(Server& server) {
   return first;
 }
 
-asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model,
-                               std::function<api::Parsed<Plan>()> make_plan, std::optional<int64_t> deadline_ms, Reply& reply) {
+asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model, PlanJob job, Reply& reply) {
   InFlight in_flight(exchange.server());
   if (!in_flight) {
     auto refused = refused_now(exchange.server());
@@ -193,27 +192,32 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
     co_await refuse(exchange, std::move(*refused));
     co_return;
   }
-  const api::Parsed<TimePoint> deadline = exchange.deadline(deadline_ms);
+  const api::Parsed<TimePoint> deadline = exchange.deadline(job.deadline_ms);
   if (!deadline.ok()) {
     co_await exchange.send_error(deadline.error());
     co_return;
   }
-  const bool aside = exchange.request().body.size() > kAsideBytes;
-  api::Parsed<Plan> plan = aside ? co_await plan_aside(exchange, make_plan) : make_plan();
-  if (!plan.ok()) {
-    co_await exchange.send_error(plan.error());
+  std::optional<api::Parsed<Plan>> planned;
+  if (job.constrained || exchange.request().body.size() > kAsideBytes) {
+    planned.emplace(co_await plan_aside(exchange, std::move(job.make)));
+  } else {
+    planned.emplace(job.make());
+  }
+  if (!planned->ok()) {
+    co_await exchange.send_error(planned->error());
     co_return;
   }
-  const api::Parsed<engine::Priority> priority = exchange.priority(plan->priority);
+  Plan& plan = **planned;
+  const api::Parsed<engine::Priority> priority = exchange.priority(plan.priority);
   if (!priority.ok()) {
     co_await exchange.send_error(priority.error());
     co_return;
   }
-  plan->deadline = *deadline;
-  plan->priority = *priority;
+  plan.deadline = *deadline;
+  plan.priority = *priority;
 
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
-  Completion::Started started = Completion::start(model, std::move(plan).value(), [signal] { signal->notify(); });
+  Completion::Started started = Completion::start(model, std::move(plan), [signal] { signal->notify(); });
   if (auto* refused = std::get_if<Refused>(&started)) {
     co_await refuse(exchange, std::move(*refused));
     co_return;

@@ -31,9 +31,14 @@ std::optional<Refused> refused_now(Server& server);
 // Answers with the refusal and counts it.
 asio::awaitable<void> refuse(Exchange& exchange, Refused refused);
 
-// Makes the plan (aside, when it may take long) and runs it. deadline_ms and the plan's priority are the body's.
-asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model,
-                               std::function<api::Parsed<Plan>()> make_plan, std::optional<int64_t> deadline_ms, Reply& reply);
+struct PlanJob {
+  std::function<api::Parsed<Plan>()> make;  // owns what it needs
+  std::optional<int64_t> deadline_ms;       // of the body
+  bool constrained = false;                 // a grammar is to be compiled, which may take long
+};
+
+// Makes the plan (aside, when it may take long) and runs it.
+asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model, PlanJob job, Reply& reply);
 
 api::ApiError model_not_found(std::string_view name);
 

@@ -95,8 +95,8 @@ asio::awaitable<void> messages(Exchange& exchange) {
     co_return;
   }
   MessagesReply reply(*request, *model);
-  std::function<api::Parsed<Plan>()> make_plan = [model, request] { return plan_chat(*model, *request); };
-  co_await generate(exchange, model, std::move(make_plan), request->deadline_ms, reply);
+  PlanJob job{[model, request] { return plan_chat(*model, *request); }, request->deadline_ms, is_constrained(*request)};
+  co_await generate(exchange, model, std::move(job), reply);
 }
 
 asio::awaitable<void> count_tokens(Exchange& exchange) {
