@@ -94,7 +94,7 @@ void read_decoder(ConfigReader& reader, DecoderConfig& config) {
   config.hidden_size = int(reader.integer("hidden_size", 1, kSizeMax));
   config.layers = int(reader.integer("num_hidden_layers", 1, 4096));
   config.heads = int(reader.integer("num_attention_heads", 1, 65536));
-  config.context_tokens_max = int(reader.integer("max_position_embeddings", 1, int64_t(1) << 30));
+  config.context_tokens_max = int(reader.integer("max_position_embeddings", 1, 1 << 24));
   config.norm_epsilon = reader.number_or("rms_norm_eps", 1e-6);
   config.tied_embeddings = reader.boolean_or("tie_word_embeddings", false);
   config.dtype = reader.has("dtype") ? reader.string_or("dtype", "") : reader.string_or("torch_dtype", "");
@@ -102,6 +102,14 @@ void read_decoder(ConfigReader& reader, DecoderConfig& config) {
   if (activation != "silu") reader.fail(fmt::format("hidden_act: expected 'silu', found '{}'", activation));
   read_rope(reader, config);
   read_quantization(reader, config);
+}
+
+// The table of cosines and sines is reserved for the whole context.
+void check_rope_table(ConfigReader& reader, int64_t context, int64_t dim) {
+  constexpr int64_t kTableBytesMax = int64_t(8) << 30;
+  if (context * dim * 4 > kTableBytesMax) {
+    reader.fail(fmt::format("max_position_embeddings: expected at most {} with heads of {}, found {}", kTableBytesMax / 4 / dim, dim, context));
+  }
 }
 
 void read_sliding_window(ConfigReader& reader, const DenseConfig& config, bool default_use) {
@@ -127,6 +135,7 @@ void read_dense(ConfigReader& reader, DenseConfig& config) {
   }
   config.head_dim = int(reader.integer_or("head_dim", std::max(1, config.hidden_size / config.heads), 1, 4096));
   if (config.head_dim % 2 != 0) reader.fail(fmt::format("head_dim: expected an even number, found {}", config.head_dim));
+  check_rope_table(reader, config.context_tokens_max, config.head_dim);
 }
 
 }  // namespace
@@ -191,6 +200,7 @@ Result<DeepseekV3Config> parse_deepseek_v3_config(const json::object& object) {
   config.mtp_layers = int(reader.integer_or("num_nextn_predict_layers", 0, 0, 64));
   if (config.experts == 0) config.dense_layers = config.layers;
   if (config.rope_dim % 2 != 0) reader.fail(fmt::format("qk_rope_head_dim: expected an even number, found {}", config.rope_dim));
+  check_rope_table(reader, config.context_tokens_max, config.rope_dim);
   if (reader.boolean_or("attention_bias", false)) reader.fail("attention_bias: expected false, found true");
   if (reader.integer_or("moe_layer_freq", 1, 1, 4096) != 1) reader.fail("moe_layer_freq: expected 1");
   if (const auto f = reader.string_or("scoring_func", "sigmoid"); f != "sigmoid") {
