@@ -1,4 +1,4 @@
-#include "kernels/attention.h"
+#include "kernels/cpu/operations.h"
 
 #include <algorithm>
 #include <string>
@@ -6,13 +6,13 @@
 
 #include "kernels/cpu/attention_tasks.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 namespace {
 
 using tensor::DType;
 
 void check_pages(const KvPagesView& pages) {
-  SW_CHECK(pages.page_tokens > 0 && pages.page_tokens % cpu::kAttentionUnit == 0, "page_tokens is no multiple of 16");
+  SW_CHECK(pages.page_tokens > 0 && pages.page_tokens % kAttentionUnit == 0, "page_tokens is no multiple of 16");
   SW_CHECK(pages.dtype == DType::kF32 || pages.dtype == DType::kBF16, "pages of another type than f32 or bf16");
 }
 
@@ -32,16 +32,11 @@ void write_row(const float* k, const float* v, int head, int slot, const KvPages
 
 }  // namespace
 
-HeadRows head_rows(tensor::TensorView tensor) {
-  SW_CHECK(tensor.shape.rank() == 3, "expected [T, heads, dim], found " + to_string(tensor.shape));
-  return {tensor.as<float>(), tensor.shape[1] * tensor.shape[2], 0, tensor.shape[2]};
-}
-
 void write_kv(const HeadRows& keys, const HeadRows& values, std::span<const SequenceRows> batch,
               const KvPagesView& pages, tensor::Stream& stream) {
   check_pages(pages);
   for (const SequenceRows& sequence : batch) {
-    cpu::check_sequence(sequence, pages.page_tokens);
+    check_sequence(sequence, pages.page_tokens);
     stream.parallel_for(sequence.rows, 16, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t position = sequence.position + i;
@@ -69,11 +64,11 @@ void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> ba
   SW_CHECK(args.heads > 0 && args.heads % pages.kv_heads == 0, "heads is no multiple of kv_heads");
   const int group = args.heads / pages.kv_heads;
   const auto size = static_cast<int64_t>(tensor::size_of(pages.dtype));
-  std::vector<cpu::RowsTask> tasks;
+  std::vector<RowsTask> tasks;
   for (const SequenceRows& sequence : batch) {
-    cpu::check_sequence(sequence, pages.page_tokens);
+    check_sequence(sequence, pages.page_tokens);
     for (int h = 0; h < pages.kv_heads; ++h) {
-      cpu::AttentionTask common;
+      AttentionTask common;
       common.k_dim = pages.k_dim;
       common.v_dim = pages.v_dim;
       common.scale = args.scale;
@@ -86,10 +81,10 @@ void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> ba
       common.page_stride = pages.page_stride_bytes;
       common.k_row = pages.page_tokens;
       common.v_row = pages.v_dim;
-      cpu::add_tasks(tasks, common, sequence, h * group, group);
+      add_tasks(tasks, common, sequence, h * group, group);
     }
   }
-  cpu::run_attention(tasks, args.queries, nullptr, args.heads, args.out, stream);
+  run_attention(tasks, args.queries, nullptr, args.heads, args.out, stream);
 }
 
 void dense_attention(const DenseAttentionArgs& args, tensor::Stream& stream) {
@@ -99,21 +94,21 @@ void dense_attention(const DenseAttentionArgs& args, tensor::Stream& stream) {
   sequence.rows = args.rows;
   sequence.position = args.position;
   sequence.pages = {&kOnlyPage, 1};
-  std::vector<cpu::RowsTask> tasks;
+  std::vector<RowsTask> tasks;
   for (int h = 0; h < args.heads && args.rows > 0; ++h) {
-    cpu::AttentionTask common;
+    AttentionTask common;
     common.k_dim = args.k_dim;
     common.v_dim = args.v_dim;
     common.scale = args.scale;
     common.pages = &kOnlyPage;
-    common.page_tokens = (context + cpu::kAttentionUnit - 1) / cpu::kAttentionUnit * cpu::kAttentionUnit;
+    common.page_tokens = (context + kAttentionUnit - 1) / kAttentionUnit * kAttentionUnit;
     common.k_base = reinterpret_cast<const char*>(args.keys.data + args.keys.offset + h * args.keys.head_stride);
     common.v_base = reinterpret_cast<const char*>(args.values.data + args.values.offset + h * args.values.head_stride);
     common.k_row = args.keys.row_stride;
     common.v_row = args.values.row_stride;
-    cpu::add_tasks(tasks, common, sequence, h, 1);
+    add_tasks(tasks, common, sequence, h, 1);
   }
-  cpu::run_attention(tasks, args.queries, nullptr, args.heads, args.out, stream);
+  run_attention(tasks, args.queries, nullptr, args.heads, args.out, stream);
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

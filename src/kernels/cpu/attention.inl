@@ -5,8 +5,6 @@
 // work: q [row tile][k_dim][kRowTile] · keys [k_dim][kAttentionUnit] · scores [rows][kAttentionBlock] · maxima, sums
 // [rows] · out [rows][v_dim].
 
-constexpr int kUnitVectors = kAttentionUnit / kLanes;
-
 struct AttentionWork {
   float* q;
   float* keys;
@@ -39,29 +37,54 @@ void pack_queries(const AttentionTask& t, float* q) {
   }
 }
 
-// scores[r][0..kAttentionUnit) = scale * q_r . k, for R rows of a tile.
-template <int R, class Element>
+// scores[r][0..N vectors) = scale * q_r . k, for R rows of a tile; `stride` rows of q are interleaved.
+template <int R, int N, class Element>
 void score_rows(const AttentionTask& t, const float* q, int stride, const Element* keys, int64_t key_stride, float* scores) {
-  for (int u = 0; u < kUnitVectors; ++u) {
-    V s[R];
+  V s[R][N];
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) s[r] = V{};
-    for (int d = 0; d < t.k_dim; ++d) {
-      const V k = load(keys + d * key_stride + u * kLanes);
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) s[r][n] = V{};
+  }
+  for (int d = 0; d < t.k_dim; ++d, q += stride, keys += key_stride) {
+    V k[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) k[n] = load(keys + n * kLanes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) s[r] = fma(k, splat(q[(int64_t)d * stride + r]), s[r]);
+    for (int r = 0; r < R; ++r) {
+      const V b = splat(q[r]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) s[r][n] = fma(k[n], b, s[r][n]);
     }
+  }
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) store(scores + r * kAttentionBlock + u * kLanes, s[r] * t.scale);
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) store(scores + r * kAttentionBlock + n * kLanes, s[r][n] * t.scale);
   }
 }
 
-template <int R, class Element>
-void score_tile(const AttentionTask& t, const float* q, int rows, const Element* keys, int64_t key_stride, float* scores) {
+template <int R, int N, class Element>
+void score_exactly(const AttentionTask& t, const float* q, int rows, int stride, const Element* keys, int64_t key_stride,
+                   float* scores) {
   if (rows == R) {
-    score_rows<R>(t, q, rows, keys, key_stride, scores);
+    score_rows<R, N>(t, q, stride, keys, key_stride, scores);
   } else if constexpr (R > 1) {
-    score_tile<R - 1>(t, q, rows, keys, key_stride, scores);
+    score_exactly<R - 1, N>(t, q, rows, stride, keys, key_stride, scores);
+  }
+}
+
+// Rows from first_row (of a tile's start) on against N vectors of positions, R rows at a time.
+template <int R, int N, class Element>
+void score_all(const AttentionTask& t, const AttentionWork& w, int first_row, const Element* keys, int64_t key_stride,
+               float* scores) {
+  for (int row = first_row; row < t.rows; row += kRowTile) {
+    const int stride = t.rows - row < kRowTile ? t.rows - row : kRowTile;
+    const float* q = w.q + (int64_t)row * t.k_dim;
+    for (int part = 0; part < stride; part += R) {
+      score_exactly<R, N>(t, q + part, stride - part < R ? stride - part : R, stride, keys, key_stride,
+                          scores + (int64_t)(row + part) * kAttentionBlock);
+    }
   }
 }
 
@@ -73,29 +96,72 @@ SW_INLINE float widened(uint16_t x) {
   return value;
 }
 
-// Keys stored in rows, to [k_dim][kAttentionUnit]; positions past `tokens` become 0.
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourIndices __attribute__((vector_size(16)));
+
+SW_INLINE Four load_four(const float* p) {
+  Four v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+SW_INLINE Four load_four(const uint16_t* p) {
+  typedef uint16_t Halves __attribute__((vector_size(8)));
+  typedef uint32_t Bits __attribute__((vector_size(16)));
+  Halves halves;
+  __builtin_memcpy(&halves, p, sizeof(halves));
+  return (Four)(__builtin_convertvector(halves, Bits) << 16);
+}
+
+// Elements [d, d + 4) of four rows to four columns of kAttentionUnit.
+template <class Element>
+SW_INLINE void transpose_four(const Element* const* rows, int d, float* out) {
+  const Four a = load_four(rows[0] + d), b = load_four(rows[1] + d), c = load_four(rows[2] + d), e = load_four(rows[3] + d);
+  const FourIndices low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+  const Four ab0 = __builtin_shuffle(a, b, low), ab1 = __builtin_shuffle(a, b, high);
+  const Four ce0 = __builtin_shuffle(c, e, low), ce1 = __builtin_shuffle(c, e, high);
+  const Four columns[4] = {__builtin_shuffle(ab0, ce0, first), __builtin_shuffle(ab0, ce0, second),
+                           __builtin_shuffle(ab1, ce1, first), __builtin_shuffle(ab1, ce1, second)};
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (d + i) * kAttentionUnit, &columns[i], 16);
+}
+
+// Keys stored in rows, to [k_dim][kAttentionUnit]. Past `tokens` the last row is repeated: those scores are masked.
 template <class Element>
 void transpose_keys(const AttentionTask& t, const Element* rows, int tokens, float* keys) {
-  for (int j = 0; j < kAttentionUnit; ++j) {
-    const Element* row = rows + j * t.k_row;
-    for (int d = 0; d < t.k_dim; ++d) keys[d * kAttentionUnit + j] = j < tokens ? widened(row[d]) : 0.0f;
+  for (int j = 0; j < kAttentionUnit; j += 4) {
+    const Element* four[4];
+    for (int i = 0; i < 4; ++i) four[i] = rows + (j + i < tokens ? j + i : tokens - 1) * t.k_row;
+    int d = 0;
+    for (; d + 4 <= t.k_dim; d += 4) transpose_four(four, d, keys + j);
+    for (; d < t.k_dim; ++d) {
+      for (int i = 0; i < 4; ++i) keys[d * kAttentionUnit + j + i] = widened(four[i][d]);
+    }
   }
 }
 
 template <class Element>
-void score_unit(const AttentionTask& t, const AttentionWork& w, int first_row, int position, int tokens, float* scores) {
-  const int64_t page = t.pages[position / t.page_tokens];
-  const int slot = position % t.page_tokens;
-  const auto* base = (const Element*)(t.k_base + page * t.page_stride);
-  if (!t.transposed) transpose_keys(t, base + slot * t.k_row, tokens, w.keys);
-  for (int row = first_row; row < t.rows; row += kRowTile) {
-    const int rows = t.rows - row < kRowTile ? t.rows - row : kRowTile;
-    const float* q = w.q + (int64_t)row * t.k_dim;
-    float* out = scores + (int64_t)row * kAttentionBlock;
-    if (t.transposed) {
-      score_tile<kRowTile>(t, q, rows, base + slot, t.k_row, out);
-    } else {
-      score_tile<kRowTile>(t, q, rows, (const float*)w.keys, kAttentionUnit, out);
+void score_block(const AttentionTask& t, const AttentionWork& w, int first_row, int start, int tokens) {
+  constexpr int kWide = kRowsF32 / 2;  // rows of a tile of four vectors
+  const auto page_of = [&](int position) {
+    return (const Element*)(t.k_base + t.pages[position / t.page_tokens] * t.page_stride);
+  };
+  if (t.transposed && t.page_tokens % kAttentionBlock == 0) {
+    // The whole block is in one page: read its lines in order. Positions past the last are masked later.
+    const Element* keys = page_of(start) + start % t.page_tokens;
+    for (int u = 0; u < tokens; u += 4 * kLanes) {
+      score_all<kWide, 4>(t, w, first_row, keys + u, t.k_row, w.scores + u);
+    }
+    return;
+  }
+  for (int u = 0; u < tokens; u += kAttentionUnit) {
+    const Element* keys = page_of(start + u) + (start + u) % t.page_tokens * (t.transposed ? 1 : t.k_row);
+    if (!t.transposed) transpose_keys(t, keys, tokens - u, w.keys);
+    for (int v = 0; v < kAttentionUnit; v += kLanes) {
+      if (t.transposed) {
+        score_all<kRowsF32, 1>(t, w, first_row, keys + v, t.k_row, w.scores + u + v);
+      } else {
+        score_all<kRowsF32, 1>(t, w, first_row, (const float*)w.keys + v, kAttentionUnit, w.scores + u + v);
+      }
     }
   }
 }
@@ -169,6 +235,15 @@ void weigh_all(const AttentionTask& t, const float* p, const Element* const* val
   }
 }
 
+template <int R, class Element>
+void weigh_exactly(const AttentionTask& t, const AttentionWork& w, int row, int rows, const Element* const* values, int tokens) {
+  if (rows == R) {
+    weigh_all<R>(t, w.scores + (int64_t)row * kAttentionBlock, values, tokens, w.out + (int64_t)row * t.v_dim);
+  } else if constexpr (R > 1) {
+    weigh_exactly<R - 1>(t, w, row, rows, values, tokens);
+  }
+}
+
 template <class Element>
 void weigh_block(const AttentionTask& t, const AttentionWork& w, int first_row, int start, int tokens) {
   const Element* values[kAttentionBlock];
@@ -177,12 +252,9 @@ void weigh_block(const AttentionTask& t, const AttentionWork& w, int first_row, 
     const auto* base = (const Element*)(t.v_base + page * t.page_stride);
     values[j] = base + (start + j) % t.page_tokens * t.v_row;
   }
-  int r = first_row;
-  for (; r + 4 <= t.rows; r += 4) {
-    weigh_all<4>(t, w.scores + (int64_t)r * kAttentionBlock, values, tokens, w.out + (int64_t)r * t.v_dim);
-  }
-  for (; r < t.rows; ++r) {
-    weigh_all<1>(t, w.scores + (int64_t)r * kAttentionBlock, values, tokens, w.out + (int64_t)r * t.v_dim);
+  constexpr int kRows = kLanes == 16 ? 6 : 4;
+  for (int r = first_row; r < t.rows; r += kRows) {
+    weigh_exactly<kRows>(t, w, r, t.rows - r < kRows ? t.rows - r : kRows, values, tokens);
   }
 }
 
@@ -193,9 +265,7 @@ void attention_blocks(const AttentionTask& t, const AttentionWork& w) {
     while (t.positions[first_row] < start) ++first_row;
     const int tokens = context - start < kAttentionBlock ? context - start : kAttentionBlock;
     const int tile_row = first_row / kRowTile * kRowTile;
-    for (int u = 0; u < tokens; u += kAttentionUnit) {
-      score_unit<Element>(t, w, tile_row, start + u, tokens - u, w.scores + u);
-    }
+    score_block<Element>(t, w, tile_row, start, tokens);
     for (int r = first_row; r < t.rows; ++r) soften_row(t, w, r, t.positions[r] - start + 1);
     weigh_block<Element>(t, w, first_row, start, tokens);
   }

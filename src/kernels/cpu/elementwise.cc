@@ -1,4 +1,4 @@
-#include "kernels/elementwise.h"
+#include "kernels/cpu/operations.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,7 +6,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 namespace {
 
 using tensor::DType;
@@ -36,7 +36,7 @@ void rms_norm(TensorView x, TensorView weight, float eps, TensorView y, tensor::
   const float *in = x.as<float>(), *w = weight.as<float>();
   float* out = y.as<float>();
   for_rows(stream, x.elements() / width, width,
-           [&](int64_t t) { cpu::kernel_table().rms_norm(in + t * width, w, eps, width, out + t * width); });
+           [&](int64_t t) { kernel_table().rms_norm(in + t * width, w, eps, width, out + t * width); });
 }
 
 void rms_norm_slice(TensorView x, int64_t x_offset, TensorView weight, float eps, TensorView y, tensor::Stream& stream) {
@@ -47,7 +47,7 @@ void rms_norm_slice(TensorView x, int64_t x_offset, TensorView weight, float eps
   const float *in = x.as<float>() + x_offset, *w = weight.as<float>();
   float* out = y.as<float>();
   for_rows(stream, rows, width,
-           [&](int64_t t) { cpu::kernel_table().rms_norm(in + t * stride, w, eps, width, out + t * width); });
+           [&](int64_t t) { kernel_table().rms_norm(in + t * stride, w, eps, width, out + t * width); });
 }
 
 void add_rms_norm(TensorView residual, TensorView x, TensorView weight, float eps, TensorView y, tensor::Stream& stream) {
@@ -58,7 +58,7 @@ void add_rms_norm(TensorView residual, TensorView x, TensorView weight, float ep
   const float *in = x.as<float>(), *w = weight.as<float>();
   float *sum = residual.as<float>(), *out = y.as<float>();
   for_rows(stream, x.elements() / width, width, [&](int64_t t) {
-    cpu::kernel_table().add_rms_norm(sum + t * width, in + t * width, w, eps, width, out + t * width);
+    kernel_table().add_rms_norm(sum + t * width, in + t * width, w, eps, width, out + t * width);
   });
 }
 
@@ -69,7 +69,7 @@ void silu_mul(TensorView gate_up, TensorView y, tensor::Stream& stream) {
   const float* in = gate_up.as<float>();
   float* out = y.as<float>();
   for_rows(stream, y.elements() / width, width, [&](int64_t t) {
-    cpu::kernel_table().silu_mul(in + 2 * t * width, in + (2 * t + 1) * width, width, out + t * width);
+    kernel_table().silu_mul(in + 2 * t * width, in + (2 * t + 1) * width, width, out + t * width);
   });
 }
 
@@ -78,7 +78,7 @@ void add(TensorView y, TensorView x, tensor::Stream& stream) {
   float* out = y.as<float>();
   const float* in = x.as<float>();
   stream.parallel_for(y.elements(), kGrainElements, [&](int64_t begin, int64_t end, int) {
-    cpu::kernel_table().add(out + begin, in + begin, end - begin);
+    kernel_table().add(out + begin, in + begin, end - begin);
   });
 }
 
@@ -131,4 +131,4 @@ void copy_slice(TensorView x, int64_t x_offset, TensorView y, tensor::Stream& st
            [&](int64_t t) { std::memcpy(out + t * width, in + t * stride, static_cast<size_t>(width) * 4); });
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

@@ -1,29 +1,27 @@
-#include "kernels/linear.h"
+#include "kernels/cpu/operations.h"
 
 #include <vector>
 
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/products.h"
-#include "kernels/elementwise.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 namespace {
 
-using cpu::kRowTile;
 
 // Packing fewer elements than this is quicker than waking a thread.
 constexpr int64_t kGrainElements = 1 << 15;
 
-void pack_all(const cpu::PackedRows& packed, const float* x, int64_t x_stride, tensor::Stream& stream) {
+void pack_all(const PackedRows& packed, const float* x, int64_t x_stride, tensor::Stream& stream) {
   const int64_t tile_elements = kRowTile * packed.k;
-  stream.parallel_for(cpu::tiles_of(packed.rows), kGrainElements / tile_elements + 1,
+  stream.parallel_for(tiles_of(packed.rows), kGrainElements / tile_elements + 1,
                       [&](int64_t begin, int64_t end, int) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const float* rows[kRowTile];
       for (int64_t r = 0; r < kRowTile && tile * kRowTile + r < packed.rows; ++r) {
         rows[r] = x + (tile * kRowTile + r) * x_stride;
       }
-      cpu::pack_tile(packed, tile, rows);
+      pack_tile(packed, tile, rows);
     }
   });
 }
@@ -38,24 +36,24 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
            "y " + to_string(y.shape) + " for N = " + std::to_string(weight.n));
   SW_CHECK(options.bias.empty() || options.bias.elements() == weight.n, "bias of another size than N");
   if (rows == 0) return;
-  cpu::Product product;
+  Product product;
   product.weight = &weight;
-  product.x = {cpu::row_format(weight), rows, weight.k, nullptr};
+  product.x = {row_format(weight), rows, weight.k, nullptr};
   product.y = y.as<float>();
   product.y_stride = weight.n;
   product.bias = options.bias.empty() ? nullptr : options.bias.as<float>();
   product.accumulate = options.accumulate;
-  const size_t packed = cpu::packed_bytes(product.x.format, rows, weight.k);
-  auto* scratch = static_cast<std::byte*>(stream.scratch(packed + cpu::products_bytes({&product, 1}, stream)));
+  const size_t packed = packed_bytes(product.x.format, rows, weight.k);
+  auto* scratch = static_cast<std::byte*>(stream.scratch(packed + products_bytes({&product, 1}, stream)));
   product.x.data = scratch;
   pack_all(product.x, x.as<float>(), weight.k, stream);
-  cpu::run_products({&product, 1}, scratch + packed, stream);
+  run_products({&product, 1}, scratch + packed, stream);
 }
 
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
                   tensor::Stream& stream) {
-  linear(x, gate_up, work, stream);
-  silu_mul(work, y, stream);
+  cpu::linear(x, gate_up, work, stream, {});
+  cpu::silu_mul(work, y, stream);
 }
 
 void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLinear> weights, tensor::TensorView y,
@@ -69,9 +67,9 @@ void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLi
   SW_CHECK(x_offset >= 0 && x_offset + k <= x_stride, "K outside the rows of x");
   SW_CHECK(y.shape == (tensor::Shape{tokens, heads, n}), "y " + to_string(y.shape) + " by head");
   if (tokens == 0) return;
-  std::vector<cpu::Product> products(weights.size());
-  const cpu::RowFormat format = cpu::row_format(weights[0]);
-  const size_t packed = cpu::packed_bytes(format, tokens, k);
+  std::vector<Product> products(weights.size());
+  const RowFormat format = row_format(weights[0]);
+  const size_t packed = packed_bytes(format, tokens, k);
   for (size_t h = 0; h < products.size(); ++h) {
     SW_CHECK(weights[h].n == n && weights[h].k == k && weights[h].precision == weights[0].precision,
              "heads of different shapes");
@@ -80,22 +78,22 @@ void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLi
     products[h].y = y.as<float>() + static_cast<int64_t>(h) * n;
     products[h].y_stride = heads * n;
   }
-  const size_t bytes = packed * products.size() + cpu::products_bytes(products, stream);
+  const size_t bytes = packed * products.size() + products_bytes(products, stream);
   auto* scratch = static_cast<std::byte*>(stream.scratch(bytes));
   for (size_t h = 0; h < products.size(); ++h) products[h].x.data = scratch + h * packed;
   const float* data = x.as<float>() + x_offset;
   stream.parallel_for(heads, kGrainElements / (tokens * k) + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t h = begin; h < end; ++h) {
-      for (int64_t tile = 0; tile < cpu::tiles_of(tokens); ++tile) {
+      for (int64_t tile = 0; tile < tiles_of(tokens); ++tile) {
         const float* rows[kRowTile];
         for (int64_t r = 0; r < kRowTile && tile * kRowTile + r < tokens; ++r) {
           rows[r] = data + ((tile * kRowTile + r) * heads + h) * x_stride;
         }
-        cpu::pack_tile(products[static_cast<size_t>(h)].x, tile, rows);
+        pack_tile(products[static_cast<size_t>(h)].x, tile, rows);
       }
     }
   });
-  cpu::run_products(products, scratch + packed * products.size(), stream);
+  run_products(products, scratch + packed * products.size(), stream);
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

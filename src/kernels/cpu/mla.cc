@@ -1,4 +1,4 @@
-#include "kernels/mla.h"
+#include "kernels/cpu/operations.h"
 
 #include <algorithm>
 #include <cstring>
@@ -6,13 +6,13 @@
 
 #include "kernels/cpu/attention_tasks.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 namespace {
 
 using tensor::DType;
 
 void check_pages(const LatentPagesView& pages) {
-  SW_CHECK(pages.page_tokens > 0 && pages.page_tokens % cpu::kAttentionUnit == 0, "page_tokens is no multiple of 16");
+  SW_CHECK(pages.page_tokens > 0 && pages.page_tokens % kAttentionUnit == 0, "page_tokens is no multiple of 16");
   SW_CHECK(pages.dtype == DType::kF32 || pages.dtype == DType::kBF16, "pages of another type than f32 or bf16");
 }
 
@@ -28,7 +28,7 @@ void store(const float* from, int count, DType dtype, std::byte* to) {
     std::memcpy(to, from, static_cast<size_t>(count) * 4);
     return;
   }
-  cpu::kernel_table().round_to_bf16(from, count, reinterpret_cast<uint16_t*>(to));
+  kernel_table().round_to_bf16(from, count, reinterpret_cast<uint16_t*>(to));
 }
 
 void restore(const std::byte* from, int count, DType dtype, float* to) {
@@ -47,7 +47,7 @@ void write_latent(const HeadRows& latents, const HeadRows& rope_keys, std::span<
   check_pages(pages);
   const auto size = static_cast<int64_t>(tensor::size_of(pages.dtype));
   for (const SequenceRows& sequence : batch) {
-    cpu::check_sequence(sequence, pages.page_tokens);
+    check_sequence(sequence, pages.page_tokens);
     stream.parallel_for(sequence.rows, 32, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = sequence.row_begin + i;
@@ -85,10 +85,10 @@ void latent_attention(const LatentAttentionArgs& args, std::span<const SequenceR
   for (const SequenceRows& sequence : batch) rows += sequence.rows;
   const int share = std::clamp(args.heads / stream.threads(), std::min(args.heads, 8), args.heads);
   const int step = rows < 2 * stream.threads() ? share : args.heads;
-  std::vector<cpu::RowsTask> tasks;
+  std::vector<RowsTask> tasks;
   for (const SequenceRows& sequence : batch) {
-    cpu::check_sequence(sequence, pages.page_tokens);
-    cpu::AttentionTask common;
+    check_sequence(sequence, pages.page_tokens);
+    AttentionTask common;
     common.k_dim = pages.lora_dim + pages.rope_dim;
     common.k_tail = pages.rope_dim;
     common.v_dim = pages.lora_dim;
@@ -100,10 +100,10 @@ void latent_attention(const LatentAttentionArgs& args, std::span<const SequenceR
     common.page_stride = pages.page_stride_bytes;
     common.k_row = common.v_row = common.k_dim;
     for (int head = 0; head < args.heads; head += step) {
-      cpu::add_tasks(tasks, common, sequence, head, std::min(step, args.heads - head));
+      add_tasks(tasks, common, sequence, head, std::min(step, args.heads - head));
     }
   }
-  cpu::run_attention(tasks, args.latent_queries, &args.rope_queries, args.heads, args.out, stream);
+  run_attention(tasks, args.latent_queries, &args.rope_queries, args.heads, args.out, stream);
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

@@ -1,4 +1,4 @@
-#include "kernels/moe.h"
+#include "kernels/cpu/operations.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,10 +9,9 @@
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/products.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 namespace {
 
-using cpu::kRowTile;
 using tensor::TensorView;
 
 // The (token, slot) pairs of each expert, tokens rising: pair = token * slots + slot.
@@ -38,16 +37,16 @@ Assignment assign(const int32_t* ids, int64_t pairs, int64_t experts) {
 }
 
 // One product an expert that has rows; their rows lie one after another in the sorted order of pairs.
-std::vector<cpu::Product> make_products(const Assignment& a, std::span<const ExpertWeights> experts,
+std::vector<Product> make_products(const Assignment& a, std::span<const ExpertWeights> experts,
                                         PackedLinear ExpertWeights::*weight, float* y) {
-  std::vector<cpu::Product> products;
+  std::vector<Product> products;
   for (size_t e = 0; e < experts.size(); ++e) {
     const int32_t rows = a.begin[e + 1] - a.begin[e];
     if (rows == 0) continue;
     const PackedLinear& w = experts[e].*weight;
-    cpu::Product product;
+    Product product;
     product.weight = &w;
-    product.x = {cpu::row_format(w), rows, w.k, nullptr};
+    product.x = {row_format(w), rows, w.k, nullptr};
     product.y = y + a.begin[e] * w.n;
     product.y_stride = w.n;
     products.push_back(product);
@@ -55,27 +54,27 @@ std::vector<cpu::Product> make_products(const Assignment& a, std::span<const Exp
   return products;
 }
 
-size_t place_rows(std::vector<cpu::Product>& products, std::byte* data) {
+size_t place_rows(std::vector<Product>& products, std::byte* data) {
   size_t used = 0;
-  for (cpu::Product& product : products) {
+  for (Product& product : products) {
     product.x.data = data + used;
-    used += cpu::packed_bytes(product.x.format, product.x.rows, product.x.k);
+    used += packed_bytes(product.x.format, product.x.rows, product.x.k);
   }
   return used;
 }
 
 // row(i): where the i-th row of the sorted order starts.
 template <class Row>
-void pack_products(const std::vector<cpu::Product>& products, tensor::Stream& stream, Row row) {
+void pack_products(const std::vector<Product>& products, tensor::Stream& stream, Row row) {
   struct Tile {
-    const cpu::PackedRows* x;
+    const PackedRows* x;
     int64_t tile;
     int64_t first;
   };
   std::vector<Tile> tiles;
   int64_t first = 0;
-  for (const cpu::Product& product : products) {
-    for (int64_t t = 0; t < cpu::tiles_of(product.x.rows); ++t) tiles.push_back({&product.x, t, first + t * kRowTile});
+  for (const Product& product : products) {
+    for (int64_t t = 0; t < tiles_of(product.x.rows); ++t) tiles.push_back({&product.x, t, first + t * kRowTile});
     first += product.x.rows;
   }
   stream.parallel_for(static_cast<int64_t>(tiles.size()), 8, [&](int64_t begin, int64_t end, int) {
@@ -83,7 +82,7 @@ void pack_products(const std::vector<cpu::Product>& products, tensor::Stream& st
       const Tile& tile = tiles[static_cast<size_t>(i)];
       const float* rows[kRowTile];
       for (int64_t r = 0; r < kRowTile && tile.tile * kRowTile + r < tile.x->rows; ++r) rows[r] = row(tile.first + r);
-      cpu::pack_tile(*tile.x, tile.tile, rows);
+      pack_tile(*tile.x, tile.tile, rows);
     }
   });
 }
@@ -108,7 +107,7 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, std::span<cons
   auto down = make_products(a, experts, &ExpertWeights::down, nullptr);
   const size_t up_rows = place_rows(up, nullptr);
   const size_t down_rows = place_rows(down, nullptr);
-  const size_t products = std::max(cpu::products_bytes(up, stream), cpu::products_bytes(down, stream));
+  const size_t products = std::max(products_bytes(up, stream), products_bytes(down, stream));
   const size_t wide = rounded(static_cast<size_t>(pairs * 2 * inner) * 4);
   const size_t narrow = rounded(static_cast<size_t>(pairs * hidden) * 4);
   const size_t packed = std::max(up_rows, down_rows);
@@ -123,15 +122,15 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, std::span<cons
 
   const float* in = x.as<float>();
   pack_products(up, stream, [&](int64_t i) { return in + a.pairs[static_cast<size_t>(i)] / slots * hidden; });
-  cpu::run_products(up, rows + packed, stream);
+  run_products(up, rows + packed, stream);
   stream.parallel_for(pairs, 16384 / inner + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       float* row = gate_up + i * 2 * inner;
-      cpu::kernel_table().silu_mul(row, row + inner, inner, row);
+      kernel_table().silu_mul(row, row + inner, inner, row);
     }
   });
   pack_products(down, stream, [&](int64_t i) { return gate_up + i * 2 * inner; });
-  cpu::run_products(down, rows + packed, stream);
+  run_products(down, rows + packed, stream);
 
   std::vector<int32_t> place(static_cast<size_t>(pairs));  // of each pair in the sorted order
   for (int64_t i = 0; i < pairs; ++i) place[static_cast<size_t>(a.pairs[static_cast<size_t>(i)])] = static_cast<int32_t>(i);
@@ -139,10 +138,10 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, std::span<cons
   float* out = y.as<float>();
   stream.parallel_for(tokens, 16384 / (slots * hidden) + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t pair = begin * slots; pair < end * slots; ++pair) {
-      cpu::kernel_table().add_scaled(out + pair / slots * hidden, outputs + place[static_cast<size_t>(pair)] * hidden,
+      kernel_table().add_scaled(out + pair / slots * hidden, outputs + place[static_cast<size_t>(pair)] * hidden,
                                      weight[pair], hidden);
     }
   });
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

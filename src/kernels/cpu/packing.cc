@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/operations.h"
 #include "kernels/cpu/weight_rows.h"
 
-namespace spillway::kernels {
-namespace cpu {
+namespace spillway::kernels::cpu {
 
 int64_t padded_k(int64_t k) { return (k + 3) / 4 * 4; }
 int64_t panels_of(int64_t n) { return (n + kPanel - 1) / kPanel; }
@@ -181,43 +181,38 @@ bool as_stored(const WeightSource& source, PackedFormat format) {
 }
 
 }  // namespace
-}  // namespace cpu
-
-Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision, tensor::Stream& stream) {
-  return pack_linear(std::span(&source, 1), precision, stream);
-}
 
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream) {
-  SW_ASSIGN(const cpu::StackedRows rows, cpu::stack_rows(sources));
+  SW_ASSIGN(const StackedRows rows, stack_rows(sources));
   const WeightSource& first = sources.front();
   PackedLinear packed;
   packed.n = rows.n;
   packed.k = rows.k;
   packed.precision = precision;
-  packed.format = cpu::format_of(first.weight.dtype, precision);
+  packed.format = format_of(first.weight.dtype, precision);
   if (packed.format == PackedFormat::kF8 && first.transposed) {
     return unsupported("expected a transposed weight of f32, bf16 or f16, found f8e4m3");
   }
-  const int64_t panels = cpu::panels_of(packed.n);
-  const int64_t bytes = cpu::panel_bytes(packed.format, cpu::padded_k(packed.k));
+  const int64_t panels = panels_of(packed.n);
+  const int64_t bytes = panel_bytes(packed.format, padded_k(packed.k));
   packed.data = tensor::Tensor(tensor::DType::kU8, {panels * bytes});
   const bool int8 = packed.format == PackedFormat::kInt8;
   const bool scaled = int8 || !first.scales.empty();
-  if (scaled) packed.scale_block = int8 ? cpu::kInt8Group : first.block_k;
+  if (scaled) packed.scale_block = int8 ? kInt8Group : first.block_k;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
-  if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, {panels, blocks, cpu::kPanel});
-  const bool stored = cpu::as_stored(first, packed.format);
+  if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, {panels, blocks, kPanel});
+  const bool stored = as_stored(first, packed.format);
   stream.parallel_tasks(panels, [&](int64_t p, int) {
-    const cpu::PanelRows panel = rows.panel(p * cpu::kPanel);
+    const PanelRows panel = rows.panel(p * kPanel);
     std::byte* out = packed.data.raw<std::byte>() + p * bytes;
-    float* scales = scaled ? packed.scales.as<float>() + p * blocks * cpu::kPanel : nullptr;
-    if (int8) return cpu::pack_int8(panel, packed.k, out, scales);
-    if (!panel.full || cpu::padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
-    if (scaled) cpu::pack_scales(panel, blocks, scales);
-    stored ? cpu::pack_stored(panel, packed.format, packed.k, out)
-           : cpu::pack_converted(panel, packed.format, packed.k, out);
+    float* scales = scaled ? packed.scales.as<float>() + p * blocks * kPanel : nullptr;
+    if (int8) return pack_int8(panel, packed.k, out, scales);
+    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
+    if (scaled) pack_scales(panel, blocks, scales);
+    stored ? pack_stored(panel, packed.format, packed.k, out)
+           : pack_converted(panel, packed.format, packed.k, out);
   });
   return packed;
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

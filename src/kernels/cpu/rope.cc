@@ -1,10 +1,10 @@
-#include "kernels/rope.h"
+#include "kernels/cpu/operations.h"
 
 #include <cmath>
 
 #include "kernels/cpu/kernel_table.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 
 void rope(const RopeArgs& args, tensor::Stream& stream) {
   const int64_t tokens = args.positions.elements();
@@ -22,14 +22,14 @@ void rope(const RopeArgs& args, tensor::Stream& stream) {
     for (int64_t t = begin; t < end; ++t) {
       SW_CHECK(positions[t] >= 0 && positions[t] < args.cos_sin.shape[0], "position outside the rotary table");
       const float* angles = table + positions[t] * 2 * pairs;
-      cpu::RopeTask task;
+      RopeTask task;
       task.cosines = angles;
       task.sines = angles + pairs;
       task.pairs = static_cast<int>(pairs);
       task.interleaved = args.pairs == RopePairs::kInterleaved;
       for (int h = 0; h < args.heads; ++h) {
         task.x = x + t * row + args.x_offset + int64_t{h} * args.head_dim + args.offset;
-        cpu::kernel_table().rope(task);
+        kernel_table().rope(task);
       }
     }
   });
@@ -52,4 +52,4 @@ void fill_rope_table(tensor::TensorView inv_freq, float factor, tensor::TensorVi
   });
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

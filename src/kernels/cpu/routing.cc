@@ -3,9 +3,9 @@
 #include <limits>
 #include <vector>
 
-#include "kernels/moe.h"
+#include "kernels/cpu/operations.h"
 
-namespace spillway::kernels {
+namespace spillway::kernels::cpu {
 namespace {
 
 using Options = RoutingOptions;
@@ -94,4 +94,4 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   });
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

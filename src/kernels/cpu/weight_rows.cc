@@ -5,8 +5,9 @@
 #include <cstring>
 #include <string>
 
-namespace spillway::kernels {
-namespace cpu {
+#include "kernels/cpu/operations.h"
+
+namespace spillway::kernels::cpu {
 namespace {
 
 using tensor::DType;
@@ -130,10 +131,8 @@ bool read_row(const PanelRows& rows, int c, int64_t begin, int64_t count, float*
   return true;
 }
 
-}  // namespace cpu
-
 Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream) {
-  SW_ASSIGN(const cpu::StackedRows rows, cpu::stack_rows(std::span(&source, 1)));
+  SW_ASSIGN(const StackedRows rows, stack_rows(std::span(&source, 1)));
   tensor::Tensor out(tensor::DType::kF32, source.weight.shape);
   float* data = out.as<float>();
   const int64_t row = source.weight.shape[1];
@@ -141,7 +140,7 @@ Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& st
   stream.parallel_for(source.weight.shape[0], 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t n = begin; n < end; ++n) {
       float* target = data + n * row;
-      cpu::convert_elements(source.weight.dtype, source.weight.data + n * row * size, 1, row, target);
+      convert_elements(source.weight.dtype, source.weight.data + n * row * size, 1, row, target);
       if (source.scales.empty()) continue;
       const float* scales = source.scales.as<float>() + n / source.block_n * source.scales.shape[1];
       for (int64_t i = 0; i < row; ++i) target[i] *= scales[i / source.block_k];
@@ -150,4 +149,4 @@ Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& st
   return out;
 }
 
-}  // namespace spillway::kernels
+}  // namespace spillway::kernels::cpu

@@ -1,0 +1,33 @@
+#include "kernels/cpu/operations.h"
+
+namespace spillway::kernels::cpu {
+
+Operations operations() {
+  Operations table;
+  table.pack_linear = pack_linear;
+  table.linear = linear;
+  table.gated_linear = gated_linear;
+  table.linear_by_head = linear_by_head;
+  table.dequantize = dequantize;
+  table.route_tokens = route_tokens;
+  table.expert_mlp = expert_mlp;
+  table.rms_norm = rms_norm;
+  table.rms_norm_slice = rms_norm_slice;
+  table.add_rms_norm = add_rms_norm;
+  table.silu_mul = silu_mul;
+  table.add = add;
+  table.embedding = embedding;
+  table.gather_rows = gather_rows;
+  table.copy_slice = copy_slice;
+  table.rope = rope;
+  table.fill_rope_table = fill_rope_table;
+  table.write_kv = write_kv;
+  table.paged_attention = paged_attention;
+  table.dense_attention = dense_attention;
+  table.write_latent = write_latent;
+  table.read_latent = read_latent;
+  table.latent_attention = latent_attention;
+  return table;
+}
+
+}  // namespace spillway::kernels::cpu

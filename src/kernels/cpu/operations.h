@@ -1,0 +1,34 @@
+// The CPU's implementations of the contracts in kernels/*.h, under the same names.
+#pragma once
+
+#include "kernels/operations.h"
+
+namespace spillway::kernels::cpu {
+
+Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream);
+decltype(kernels::linear) linear;
+decltype(kernels::gated_linear) gated_linear;
+decltype(kernels::linear_by_head) linear_by_head;
+decltype(kernels::dequantize) dequantize;
+decltype(kernels::route_tokens) route_tokens;
+decltype(kernels::expert_mlp) expert_mlp;
+decltype(kernels::rms_norm) rms_norm;
+decltype(kernels::rms_norm_slice) rms_norm_slice;
+decltype(kernels::add_rms_norm) add_rms_norm;
+decltype(kernels::silu_mul) silu_mul;
+decltype(kernels::add) add;
+decltype(kernels::embedding) embedding;
+decltype(kernels::gather_rows) gather_rows;
+decltype(kernels::copy_slice) copy_slice;
+decltype(kernels::rope) rope;
+decltype(kernels::fill_rope_table) fill_rope_table;
+decltype(kernels::write_kv) write_kv;
+decltype(kernels::paged_attention) paged_attention;
+decltype(kernels::dense_attention) dense_attention;
+decltype(kernels::write_latent) write_latent;
+decltype(kernels::read_latent) read_latent;
+decltype(kernels::latent_attention) latent_attention;
+
+Operations operations();
+
+}  // namespace spillway::kernels::cpu

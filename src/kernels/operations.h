@@ -1,0 +1,46 @@
+// Operations: the chooser. One table of all operations for each kind of device; the functions of kernels/*.h look the
+// stream's device up here. The CPU's table is built in; another device's library registers its own at start-up, before any
+// stream of it exists.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+#include "kernels/mla.h"
+#include "kernels/moe.h"
+#include "kernels/rope.h"
+
+namespace spillway::kernels {
+
+struct Operations {
+  Result<PackedLinear> (*pack_linear)(std::span<const WeightSource>, Precision, tensor::Stream&) = nullptr;
+  decltype(&kernels::linear) linear = nullptr;
+  decltype(&kernels::gated_linear) gated_linear = nullptr;
+  decltype(&kernels::linear_by_head) linear_by_head = nullptr;
+  decltype(&kernels::dequantize) dequantize = nullptr;
+  decltype(&kernels::route_tokens) route_tokens = nullptr;
+  decltype(&kernels::expert_mlp) expert_mlp = nullptr;
+  decltype(&kernels::rms_norm) rms_norm = nullptr;
+  decltype(&kernels::rms_norm_slice) rms_norm_slice = nullptr;
+  decltype(&kernels::add_rms_norm) add_rms_norm = nullptr;
+  decltype(&kernels::silu_mul) silu_mul = nullptr;
+  decltype(&kernels::add) add = nullptr;
+  decltype(&kernels::embedding) embedding = nullptr;
+  decltype(&kernels::gather_rows) gather_rows = nullptr;
+  decltype(&kernels::copy_slice) copy_slice = nullptr;
+  decltype(&kernels::rope) rope = nullptr;
+  decltype(&kernels::fill_rope_table) fill_rope_table = nullptr;
+  decltype(&kernels::write_kv) write_kv = nullptr;
+  decltype(&kernels::paged_attention) paged_attention = nullptr;
+  decltype(&kernels::dense_attention) dense_attention = nullptr;
+  decltype(&kernels::write_latent) write_latent = nullptr;
+  decltype(&kernels::read_latent) read_latent = nullptr;
+  decltype(&kernels::latent_attention) latent_attention = nullptr;
+};
+
+void register_operations(tensor::DeviceKind kind, const Operations& operations);
+
+// A CHECK when the device's kernels are not in this program (a stream on it cannot be opened then).
+const Operations& operations(tensor::Device device);
+
+}  // namespace spillway::kernels
