@@ -21,6 +21,7 @@ namespace spillway::text {
 class TokenTrie {
  public:
   // Tokens at or beyond vocab_size are left out. Special tokens fit a grammar's markers alone, never the inside of a string.
+  // At least one end token.
   static std::shared_ptr<const TokenTrie> build(const Tokenizer& tokenizer, int vocab_size, std::vector<int32_t> end_tokens);
   virtual ~TokenTrie() = default;
 };

@@ -68,7 +68,9 @@ int32_t GrammarAutomaton::node(int32_t at, int32_t parent) {
 }
 
 // Adds the byte classes that may come next when the stack is `at` over `parent`.
-void GrammarAutomaton::close(int32_t at, int32_t parent, State& out) {
+void GrammarAutomaton::close(int32_t at, int32_t parent, State& out, int nesting) {
+  if (out.nodes.size() >= kStacksMax) return;
+  if ((nesting > kClosureDepthMax || visited_.size() > kClosureMax) && (out.accepts || !out.nodes.empty())) return;
   const auto& code = program_->code_;
   while (code[size_t(at)] == GrammarProgram::kEnd) {
     if (parent == kBottom) {
@@ -88,7 +90,7 @@ void GrammarAutomaton::close(int32_t at, int32_t parent, State& out) {
   const bool last = code[size_t(at) + 1] == GrammarProgram::kEnd;
   const int32_t below = last ? parent : node(at + 1, parent);
   for (const auto& alternative : program_->rules_[size_t(element)]) {
-    if (depth(below) + alternative.height <= kStackMax) close(alternative.begin, below, out);
+    if (depth(below) + alternative.height <= kStackMax) close(alternative.begin, below, out, nesting + 1);
   }
 }
 

@@ -60,6 +60,11 @@ class GrammarAutomaton {
   static constexpr int32_t kBottom = -1;
   static constexpr size_t kStatesMax = 16'000;
   static constexpr int32_t kStackMax = 96;
+  // Bounds on one state. What lies beyond is left out: the language becomes narrower, never empty, since every stack that
+  // is kept can come to its end. Only schemas that are ambiguous without need get there.
+  static constexpr size_t kStacksMax = 1024;
+  static constexpr size_t kClosureMax = 16'384;
+  static constexpr int kClosureDepthMax = 2500;
 
   struct Node {
     int32_t at;      // index of the program's code
@@ -74,7 +79,7 @@ class GrammarAutomaton {
   int32_t make_step(int32_t state, uint8_t byte);
   int32_t node(int32_t at, int32_t parent);
   int32_t depth(int32_t node) const { return node == kBottom ? 0 : nodes_[size_t(node)].depth; }
-  void close(int32_t at, int32_t parent, State& out);
+  void close(int32_t at, int32_t parent, State& out, int nesting = 0);
   int32_t intern(State state);
 
   std::shared_ptr<const GrammarProgram> program_;

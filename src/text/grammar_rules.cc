@@ -50,6 +50,39 @@ Element GrammarRules::marker(std::string_view text) {
   return one_of({{plain}, {bytes(std::string_view(&kSpecialPrefix, 1)), plain}});
 }
 
+Element GrammarRules::any_of_texts(std::vector<std::string> texts) {
+  std::sort(texts.begin(), texts.end());
+  texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
+  return texts_from(texts, 0, texts.size(), 0);
+}
+
+// The rest of texts[first, last), which agree in what comes before `depth`.
+Element GrammarRules::texts_from(const std::vector<std::string>& texts, size_t first, size_t last, size_t depth) {
+  if (last - first == 1) return literal(std::string_view(texts[first]).substr(depth));
+  std::vector<Sequence> out;
+  for (size_t i = first; i < last;) {
+    if (texts[i].size() == depth) {
+      out.push_back({});
+      ++i;
+      continue;
+    }
+    const char next = texts[i][depth];
+    size_t end = i;
+    while (end < last && texts[end][depth] == next) ++end;
+    out.push_back({bytes(std::string_view(&next, 1)), texts_from(texts, i, end, depth + 1)});
+    i = end;
+  }
+  return one_of(std::move(out));
+}
+
+bool GrammarRules::may_be_empty(Element element) const {
+  if (!element.is_rule()) return false;
+  const auto& alternatives = rules_[size_t(element.code)];
+  return std::any_of(alternatives.rbegin(), alternatives.rend(), [&](const Sequence& sequence) {
+    return std::all_of(sequence.begin(), sequence.end(), [&](Element one) { return may_be_empty(one); });
+  });
+}
+
 Element GrammarRules::optional(Element element) { return one_of({{element}, {}}); }
 
 Element GrammarRules::concat(Sequence sequence) { return one_of({std::move(sequence)}); }

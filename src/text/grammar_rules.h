@@ -4,7 +4,7 @@
 
 #include <bitset>
 #include <cstdint>
-#include <initializer_list>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -35,17 +35,20 @@ class GrammarRules {
   Element range(int first, int last);                          // both included
   Element literal(std::string_view text);
   Element marker(std::string_view text);                       // literal text, or the special token of that text
+  Element any_of_texts(std::vector<std::string> texts);        // one of these, common beginnings shared
   Element optional(Element element);
   Element repeat(Element element, int least, int most);        // most < 0: no bound
   Element concat(Sequence sequence);
 
-  size_t size() const { return elements_; }
+  bool may_be_empty(Element element) const;                    // for elements without recursion before an empty alternative
   bool too_large() const { return elements_ > kElementsMax; }
 
   const std::vector<std::vector<Sequence>>& rules() const { return rules_; }
   const std::vector<ByteSet>& classes() const { return classes_; }
 
  private:
+  Element texts_from(const std::vector<std::string>& texts, size_t first, size_t last, size_t depth);
+
   static constexpr size_t kElementsMax = 400'000;
 
   std::vector<std::vector<Sequence>> rules_;

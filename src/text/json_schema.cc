@@ -30,6 +30,8 @@ Status check_keywords(const json::object& schema, const std::string& path) {
   return {};
 }
 
+constexpr size_t kTextMax = 2000;  // of one value of enum or const
+
 json::object without(const json::object& schema, std::string_view key) {
   json::object out = schema;
   out.erase(key);
@@ -183,13 +185,14 @@ Result<Element> SchemaCompiler::compile_values(const json::object& schema, const
     values.push_back(schema.at("const"));
   }
   const json::value* constant = schema.if_contains("const");
-  std::vector<Sequence> out;
+  std::vector<std::string> out;
   for (const json::value& value : values) {
     if ((constant && *constant != value) || (!types.empty() && !has_type(value, types))) continue;
-    out.push_back({rules_.literal(json::serialize(value))});
+    out.push_back(json::serialize(value));
+    if (out.back().size() > kTextMax) return unsupported(fmt::format("a value above {} bytes at {}", kTextMax, path));
   }
   if (out.empty()) return invalid(fmt::format("expected a value that the schema allows at {}, found none", path));
-  return rules_.one_of(std::move(out));
+  return rules_.any_of_texts(std::move(out));
 }
 
 Result<Element> SchemaCompiler::compile_type(const std::string& type, const json::object& schema, const std::string& path) {

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "text/json_schema.h"
 #include "text/unicode.h"
 
@@ -8,6 +10,7 @@ namespace spillway::text {
 namespace {
 
 constexpr int kRepeatMax = 1000;
+constexpr int kWeightMax = 2000;  // a product: states of the automaton grow with it
 constexpr int kDepthMax = 32;
 
 // The characters that a piece of the expression stands for: some of ASCII, and all or none of the others.
@@ -80,8 +83,11 @@ class PatternCompiler {
         open_end_ = false;
         break;
       }
+      const int outer = weight_;
+      weight_ = 1;
       SW_ASSIGN(const Element one, atom(depth));
       SW_ASSIGN(const Element repeated, quantified(one));
+      weight_ = std::max(outer, weight_);
       if (rules_.too_large()) return fail("a smaller pattern");
       out.push_back(repeated);
     }
@@ -111,6 +117,9 @@ class PatternCompiler {
     }
     take('?');  // lazy or not, the language is the same
     if (std::string_view("*+?{").find(peek()) != std::string_view::npos && peek() != '\0') return fail("one repetition");
+    if (most > 1 && rules_.may_be_empty(one)) return fail("a counted repetition of what is not empty before");
+    weight_ *= std::max({1, least, most});
+    if (weight_ > kWeightMax) return fail(fmt::format("counts within counts of at most {} together", kWeightMax));
     return rules_.repeat(one, least, most);
   }
 
@@ -254,6 +263,7 @@ class PatternCompiler {
   GrammarRules& rules_;
   size_t at_ = 0;
   bool open_end_ = true;
+  int weight_ = 1;  // the largest product of nested counts in the group so far
 };
 
 }  // namespace

@@ -164,6 +164,17 @@ TEST(JsonSchema, FormatsAndPatterns) {
   EXPECT_TRUE(accepts(R"({"pattern":"^\"\\t$"})", R"("\"\t")"));
 }
 
+TEST(JsonSchema, ManyValuesAndAmbiguousPatternsStayBounded) {
+  json::array values;
+  for (int i = 0; i < 3000; ++i) values.push_back(json::string("value " + std::to_string(i)));
+  const auto many = Grammar::json_schema(json::object{{"enum", values}}).value();
+  for (int i = 0; i < 3000; ++i) EXPECT_TRUE(many->matches("\"value " + std::to_string(i) + "\""));
+  EXPECT_FALSE(many->matches("\"value 3000\""));
+  const auto message = [](const char* pattern) { return Grammar::json_schema(json::object{{"pattern", pattern}}).error().message; };
+  EXPECT_THAT(message("^(a{1,1000}){1000}$"), testing::HasSubstr("counts within counts"));
+  EXPECT_THAT(message("^((a?){1000}){1000}$"), testing::HasSubstr("counted repetition"));
+}
+
 TEST(JsonSchema, ErrorsNameTheKeyword) {
   const auto message = [](const char* schema) {
     const auto grammar = Grammar::json_schema(json::parse(schema));

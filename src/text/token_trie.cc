@@ -20,6 +20,7 @@ std::shared_ptr<const TokenTrie> TokenTrie::build(const Tokenizer& tokenizer, in
 
 VocabularyTrie::VocabularyTrie(const Tokenizer& tokenizer, int vocab_size, std::vector<int32_t> end_tokens)
     : serial_(next_serial()), vocab_size_(vocab_size), end_tokens_(std::move(end_tokens)) {
+  SW_CHECK(!end_tokens_.empty(), "no token can end an output");
   std::sort(end_tokens_.begin(), end_tokens_.end());
   std::vector<std::pair<std::string, int32_t>> tokens;
   spans_.resize(size_t(vocab_size));
