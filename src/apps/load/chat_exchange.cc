@@ -135,6 +135,16 @@ asio::awaitable<ChatTimes> exchange_chat(net::HttpClient& client, net::ClientReq
   co_return times;
 }
 
+std::optional<std::string> parse_first_model(std::string_view body) {
+  json::error_code failed;
+  const json::value parsed = json::parse(body, failed);
+  const json::value* data = failed ? nullptr : at(&parsed, "data");
+  if (!data || !data->is_array() || data->get_array().empty()) return std::nullopt;
+  const json::value* id = at(&data->get_array().front(), "id");
+  if (!is_text(id)) return std::nullopt;
+  return std::string(id->get_string());
+}
+
 std::string chat_body(const std::string& model, const std::string& prompt, int max_tokens, float temperature) {
   json::object message, body;
   message["role"] = "user";

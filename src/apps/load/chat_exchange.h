@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "net/http_client.h"
@@ -25,6 +26,9 @@ struct ChatTimes {
 boost::asio::awaitable<ChatTimes> exchange_chat(net::HttpClient& client, net::ClientRequest request,
                                          const std::function<void(double)>& on_gap,
                                          const std::function<void()>& on_piece);
+
+// The first id of a /models answer.
+std::optional<std::string> parse_first_model(std::string_view body);
 
 std::string chat_body(const std::string& model, const std::string& prompt, int max_tokens, float temperature);
 

@@ -22,8 +22,11 @@ TimePoint now() { return std::chrono::steady_clock::now(); }
 
 class Run {
  public:
-  Run(const LoadOptions& options, net::Url url)
-      : options_(options), url_(net::join_path(url, "/chat/completions")), random_(options.seed) {}
+  Run(const LoadOptions& options, const net::Url& url, std::string model)
+      : options_(options),
+        url_(net::join_path(url, "/chat/completions")),
+        model_(std::move(model)),
+        random_(options.seed) {}
 
   Result<LoadReport> run() {
     net::ClientOptions client;
@@ -107,7 +110,7 @@ class Run {
     request.url = url_;
     request.headers = net::Headers::of("Content-Type", "application/json", "Accept", "text/event-stream");
     if (!options_.api_key.empty()) request.headers.add("Authorization", "Bearer " + options_.api_key);
-    request.body = chat_body(options_.model, wanted.prompt, wanted.max_tokens, options_.temperature);
+    request.body = chat_body(model_, wanted.prompt, wanted.max_tokens, options_.temperature);
     request.response_timeout = request.read_timeout = options_.request_timeout;
     const std::function<void(double)> on_gap = [this](double gap) { itl_.add(gap); };
     const std::function<void()> on_piece = [this] { ++pieces_; };
@@ -182,6 +185,7 @@ class Run {
 
   const LoadOptions& options_;
   const net::Url url_;
+  const std::string model_;
   std::mt19937_64 random_;
   asio::io_context context_{1};
   std::unique_ptr<net::HttpClient> client_;
@@ -194,14 +198,33 @@ class Run {
   std::exception_ptr failure_;
 };
 
+Result<std::string> first_model(const LoadOptions& options, const net::Url& url) {
+  net::ClientRequest request;
+  request.url = net::join_path(url, "/models");
+  if (!options.api_key.empty()) request.headers.add("Authorization", "Bearer " + options.api_key);
+  request.response_timeout = request.read_timeout = options.request_timeout;
+  net::ClientOptions client;
+  client.tls_verify = options.tls_verify;
+  client.tls_ca_file = options.tls_ca_file;
+  SW_ASSIGN(const net::ClientResponse response, net::fetch_blocking(std::move(request), client));
+  auto model = response.status == 200 ? parse_first_model(response.body) : std::nullopt;
+  if (model) return *std::move(model);
+  return Error{ErrorCode::kUnavailable, url.origin() + ": expected a list of models, found status " +
+                                            std::to_string(response.status) + "; name the model"};
+}
+
 }  // namespace
 
 Result<LoadReport> run_load(const LoadOptions& options) {
-  SW_ASSIGN(net::Url url, net::parse_url(options.url));
+  SW_ASSIGN(const net::Url url, net::parse_url(options.url));
   const int ways = (options.rate_per_s > 0) + !options.trace.empty() + (options.clients > 0);
   if (ways != 1) return invalid("load: expected one of a rate, a trace or a number of clients, found " + std::to_string(ways));
   if (options.in_flight_max < 1 || options.requests_max < 1) return invalid("load: expected bounds of at least 1");
-  Run run(options, std::move(url));
+  std::string model = options.model;
+  if (model.empty()) {
+    SW_ASSIGN(model, first_model(options, url));
+  }
+  Run run(options, url, std::move(model));
   return run.run();
 }
 

@@ -24,7 +24,7 @@ struct LoadRequest {
 struct LoadOptions {
   std::string url = "http://127.0.0.1:8000/v1";  // ".../v1"; /chat/completions is added
   std::string api_key;                           // empty: no Authorization header
-  std::string model = "default";
+  std::string model;                             // empty: the first that the server's /models names
   std::vector<std::string> prompts;              // taken in turn; empty: sums of random numbers
   int max_tokens = 32;
   float temperature = 0;

@@ -59,8 +59,13 @@ class Peer {
 
  private:
   boost::asio::awaitable<void> answer(net::HttpRequest request, net::ResponseWriter& out) {
+    if (request.path == "/v1/models") {
+      co_await out.send(200, {}, R"({"object":"list","data":[{"id":"tiny"},{"id":"other"}]})");
+      co_return;
+    }
     EXPECT_EQ(request.path, "/v1/chat/completions");
     const auto body = boost::json::parse(request.body).as_object();
+    EXPECT_EQ(body.at("model").as_string(), "tiny");
     EXPECT_TRUE(body.at("stream").as_bool());
     const int turn = note(std::string(body.at("messages").at(0).at("content").as_string()));
     if (turn % 3 == 0) {
@@ -140,6 +145,8 @@ TEST(Load, NoServerIsAFailureOfEachRequestAndNoOptionsAreAnError) {
   }
   EXPECT_FALSE(run_load(options).ok()) << "neither rate, nor trace, nor clients";
   options.clients = 2;
+  EXPECT_THAT(run_load(options).error().message, HasSubstr("cannot connect")) << "no model is named, and none can be asked";
+  options.model = "some";
   options.requests_max = 4;
   const auto report = run_load(options);
   ASSERT_TRUE(report.ok());

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Overload: what a server does at 1, 2, 5 and 10 times what it can.
+
+  bench/overload.py [--spillway build/release/spillway] [--seconds 10] [--ttft 1.0] [--itl 0.1] [-- flags for serve]
+
+Starts `spillway serve` on a free port (the embedded model unless flags say otherwise), finds its capacity with waiting
+clients, then offers Poisson arrivals at multiples of it with `spillway bench load`, and prints goodput, first token of
+the admitted, refusals and memory. The server and the load share the machine's cores. Exit status 1 when an objective is
+missed: goodput under 95% of the peak, admitted p99 over the objective, a refusal over 10 ms or without Retry-After,
+memory that grows by more than 5%.
+"""
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MULTIPLES = (1, 2, 5, 10)
+CLIENTS = (16, 64)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def resident_mib(pid):
+    with open(f"/proc/{pid}/status") as f:
+        for line in f:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    raise RuntimeError(f"process {pid} has no VmRSS")
+
+
+class Server:
+    def __init__(self, binary, flags):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.process = subprocess.Popen([binary, "serve", "--port", str(self.port), "--metrics-port", "0", *flags])
+
+    def __enter__(self):
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                sys.exit(f"overload.py: the server ended with status {self.process.returncode}")
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2) as answer:
+                    if answer.status == 200:
+                        return self
+            except (urllib.error.URLError, OSError):
+                pass
+            time.sleep(0.1)
+        sys.exit("overload.py: the server was not ready within 300 s")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def load(args, url, *flags):
+    command = [args.spillway, "bench", "load", "--url", url, "--duration", str(args.seconds), "--max-tokens",
+               str(args.max_tokens), "--objective-first-token", str(args.ttft), "--objective-between-tokens", str(args.itl),
+               "--json", *flags]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"overload.py: {' '.join(command)} ended with status {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure(args):
+    rows = []
+    with Server(args.spillway, args.serve) as server:
+        load(args, server.url, "--clients", "4", "--requests", "50")  # warms up
+        capacity = max(load(args, server.url, "--clients", str(n))["completed_per_s"] for n in CLIENTS)
+        memory = resident_mib(server.process.pid)
+        print(f"capacity {capacity:.1f} requests/s with up to {CLIENTS[-1]} waiting clients; {memory:.0f} MiB resident\n")
+        print(f"{'load':>5}{'offered/s':>11}{'goodput/s':>11}{'of peak':>9}{'admitted':>10}{'ttft p50':>10}{'ttft p99':>10}"
+              f"{'refused':>9}{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}{'no retry':>9}{'failed':>8}{'late p99':>10}{'MiB':>7}")
+        for multiple in MULTIPLES:
+            report = load(args, server.url, "--rate", str(capacity * multiple))
+            rows.append({"multiple": multiple, "resident_mib": resident_mib(server.process.pid), **report})
+    peak = max(row["goodput_per_s"] for row in rows)
+    for row in rows:
+        print_row(row, peak)
+    return rows, peak, memory
+
+
+def print_row(row, peak):
+    refusal = row["refusal"]
+    print(f"{row['multiple']:>4}x{row['offered_per_s']:>11.1f}{row['goodput_per_s']:>11.1f}"
+          f"{100 * row['goodput_per_s'] / max(peak, 1e-9):>8.1f}%{row['completed']:>10}{row['ttft']['p50_s'] * 1e3:>10.1f}"
+          f"{row['ttft']['p99_s'] * 1e3:>10.1f}{row['refused']:>9}{refusal['p50_s'] * 1e3:>8.1f}{refusal['p99_s'] * 1e3:>8.1f}"
+          f"{refusal['max_s'] * 1e3:>8.1f}{row['refused_without_retry_after']:>9}{row['failed']:>8}"
+          f"{row['lateness']['p99_s'] * 1e3:>10.1f}{row['resident_mib']:>7.0f}")
+
+
+def misses(args, rows, peak, memory):
+    for row in rows:
+        name = f"{row['multiple']}x"
+        if row["goodput_per_s"] < 0.95 * peak:
+            yield f"{name}: goodput {100 * row['goodput_per_s'] / peak:.1f}% of the peak, expected 95%"
+        if row["ttft"]["p99_s"] > args.ttft:
+            yield f"{name}: first token p99 of the admitted {row['ttft']['p99_s']:.3f} s, expected {args.ttft} s"
+        if row["refusal"]["max_s"] > 0.010:
+            yield f"{name}: slowest refusal {row['refusal']['max_s'] * 1e3:.1f} ms, expected 10 ms"
+        if row["refused_without_retry_after"]:
+            yield f"{name}: {row['refused_without_retry_after']} refusals without Retry-After"
+        if row["failed"]:
+            yield f"{name}: {row['failed']} failures: {row['errors']}"
+    if rows[-1]["resident_mib"] > 1.05 * memory:
+        yield f"memory grew from {memory:.0f} to {rows[-1]['resident_mib']:.0f} MiB"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spillway", default=os.path.join(ROOT, "build/release/spillway"))
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--ttft", type=float, default=1.0)
+    parser.add_argument("--itl", type=float, default=0.1)
+    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("serve", nargs="*", help="flags for spillway serve, after --")
+    args = parser.parse_args()
+    rows, peak, memory = measure(args)
+    missed = list(misses(args, rows, peak, memory))
+    print()
+    for miss in missed:
+        print(f"missed: {miss}")
+    if not missed:
+        print("every objective is met")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
