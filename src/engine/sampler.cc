@@ -48,7 +48,7 @@ void apply_banned(std::span<float> row, std::span<const int32_t> banned) {
   std::vector<Candidate> saved;
   for (const int32_t token : banned) {
     if (token < 0 || static_cast<size_t>(token) >= row.size()) continue;
-    saved.push_back({row[token], token});
+    saved.push_back({.logit = row[token], .token = token});
     row[token] = kNever;
   }
   // A grammar that can only end has the last word over a minimum length.
@@ -79,7 +79,7 @@ void collect(std::span<const float> row, float threshold, std::vector<Candidate>
     const size_t end = std::min<size_t>(begin + kRowBlock, row.size());
     if (row_max(row.subspan(begin, end - begin)) < threshold) continue;
     for (size_t i = begin; i < end; ++i) {
-      if (row[i] >= threshold && row[i] != kNever) candidates.push_back({row[i], static_cast<int32_t>(i)});
+      if (row[i] >= threshold && row[i] != kNever) candidates.push_back({.logit = row[i], .token = static_cast<int32_t>(i)});
     }
   }
 }
@@ -96,29 +96,42 @@ void collect_count(std::span<const float> row, float max, size_t count, std::vec
   candidates.resize(keep);
 }
 
-// Sorted candidates that hold at least the mass top_p of the row's distribution at this scale.
-void collect_mass(std::span<const float> row, float max, float scale, float top_p, std::vector<Candidate>& candidates) {
-  const double needed = top_p * row_exp_sum(row, max, scale);
-  for (float width = 6; ; width *= 2) {
-    const bool all = width > 1e4f;
-    collect(row, all ? kNever : max - width / scale, candidates);
-    double mass = 0;
-    for (const Candidate& candidate : candidates) mass += std::exp((candidate.logit - max) * static_cast<double>(scale));
-    if (mass >= needed || all) break;
-  }
-  std::sort(candidates.begin(), candidates.end(), better);
+double weigh(std::vector<Candidate>& candidates, float max, float scale) {
+  double mass = 0;
+  for (Candidate& candidate : candidates) mass += candidate.weight = std::exp((candidate.logit - max) * scale);
+  return mass;
 }
 
-// Cuts sorted candidates after the first that reach top_p of `total`.
-void cut_mass(std::vector<Candidate>& candidates, float max, float scale, double needed) {
-  double mass = 0;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    mass += std::exp((candidates[i].logit - max) * static_cast<double>(scale));
-    if (mass >= needed) {
-      candidates.resize(i + 1);
-      return;
+// Keeps the best candidates whose weights just reach `needed`: halves by rank, without sorting what is surely in or out.
+void cut_mass(std::vector<Candidate>& candidates, double needed) {
+  auto begin = candidates.begin(), end = candidates.end();
+  double mass = 0;   // of those before begin
+  while (end - begin > 32) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, better);
+    double upper = 0;
+    for (auto it = begin; it != middle; ++it) upper += it->weight;
+    if (mass + upper >= needed) {
+      end = middle;
+    } else {
+      mass += upper;
+      begin = middle;
     }
   }
+  std::sort(begin, end, better);
+  while (begin != end && mass < needed) mass += (begin++)->weight;
+  candidates.erase(begin, candidates.end());
+}
+
+// Candidates that just hold the mass top_p of the row's distribution at this scale.
+void collect_mass(std::span<const float> row, float max, float scale, float top_p, std::vector<Candidate>& candidates) {
+  const double needed = top_p * row_exp_sum(row, max, scale);
+  for (float width = 3; ; width *= 2) {
+    const bool all = width > 1e4f;
+    collect(row, all ? kNever : max - width / scale, candidates);
+    if (weigh(candidates, max, scale) >= needed || all) break;
+  }
+  cut_mass(candidates, needed);
 }
 
 // temperature, then top_k, then top_p of what is left, then min_p: the order of Hugging Face.
@@ -129,14 +142,9 @@ int32_t sample_filtered(std::span<const float> row, float max, const SampleInput
   auto& candidates = scratch.candidates;
   if (params.top_k > 0) {
     collect_count(row, max, params.top_k, candidates);
-    if (params.top_p < 1) {
-      double total = 0;
-      for (const Candidate& candidate : candidates) total += std::exp((candidate.logit - max) * static_cast<double>(scale));
-      cut_mass(candidates, max, scale, params.top_p * total);
-    }
+    if (params.top_p < 1) cut_mass(candidates, params.top_p * weigh(candidates, max, scale));
   } else if (params.top_p < 1) {
     collect_mass(row, max, scale, params.top_p, candidates);
-    cut_mass(candidates, max, scale, params.top_p * row_exp_sum(row, max, scale));
   } else {
     collect(row, max + std::log(params.min_p) * params.temperature, candidates);
   }

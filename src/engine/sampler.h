@@ -48,6 +48,7 @@ struct SampleScratch {
   struct Candidate {
     float logit;
     int32_t token;
+    float weight = 0;   // of the distribution, relative to the likeliest token
   };
   std::vector<float> logits;
   std::vector<Candidate> candidates;
