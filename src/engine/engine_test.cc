@@ -313,6 +313,120 @@ TEST(Engine, RefusalsSayWhatWasFoundAndTheLimit) {
   EXPECT_GT(draining.retry_after_s, 0);
 }
 
+// Any bits, as a grammar would: only even tokens, and the end after `left` of them.
+class EvenTokens final : public TokenConstraint {
+ public:
+  EvenTokens(int left, bool fails) : left_(left), fails_(fails) {}
+  void allowed(std::span<uint64_t> words) override {
+    if (fails_ && left_ < 3) throw std::runtime_error("a broken grammar");
+    for (auto& word : words) word = left_ > 0 ? 0x5555555555555554ull : 1ull;
+  }
+  void accept(int32_t token) override {
+    SW_CHECK(token % 2 == 0, "a token that was not allowed");
+    --left_;
+  }
+  std::unique_ptr<TokenConstraint> clone() const override { return std::make_unique<EvenTokens>(*this); }
+
+ private:
+  int left_;
+  bool fails_;
+};
+
+TEST(Engine, ConstraintsHoldWithDraftsAndFailAlone) {
+  std::vector<Tokens> outputs;
+  for (const bool draft : {false, true}) {
+    auto engine = start({.draft = draft});
+    auto request = make_request(1, random_prompt(1, 10), 100, 1);
+    request->sampling.seed = 3;
+    request->stop_tokens = {0};
+    request->constraint = std::make_unique<EvenTokens>(30, false);
+    auto broken = make_request(2, random_prompt(2, 10), 100);
+    broken->constraint = std::make_unique<EvenTokens>(10, true);
+    auto sink = submit(*engine, std::move(request));
+    auto failing = submit(*engine, std::move(broken));
+    EXPECT_EQ(sink->wait(), FinishReason::kStop);
+    EXPECT_EQ(sink->tokens().size(), 31u);
+    EXPECT_EQ(failing->wait(), FinishReason::kFailed);
+    outputs.push_back(sink->tokens());
+    expect_no_leak(*engine);
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
+}
+
+TEST(Engine, HighPriorityTakesThePlaceOfLow) {
+  EngineOptions options = small_options();
+  options.sequences_max = 2;
+  auto engine = start({.context = 2000}, options);
+  std::vector<std::shared_ptr<Collector>> low;
+  for (int i = 0; i < 2; ++i) {
+    auto request = make_request(i, random_prompt(i, 10), 1500);
+    request->priority = Priority::kLow;
+    low.push_back(submit(*engine, std::move(request)));
+    low.back()->wait_tokens(1);
+  }
+  auto request = make_request(9, random_prompt(9, 10), 5);
+  request->priority = Priority::kHigh;
+  auto high = submit(*engine, std::move(request));
+  EXPECT_EQ(high->wait(), FinishReason::kLength);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(low[i]->wait(), FinishReason::kLength);
+    EXPECT_EQ(low[i]->tokens(), greedy(random_prompt(i, 10), 1500, {}));
+  }
+  EXPECT_EQ(low[1]->usage().preemptions, 1) << "the one that came last gave way";
+  EXPECT_EQ(low[0]->usage().preemptions, 0);
+}
+
+TEST(Engine, AStalledStepShowsAndRefuses) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool entered = false, go_on = false;
+  EngineOptions options = small_options();
+  options.stall_s = 0;   // any step under way counts
+  auto engine = start({.on_forward = [&](auto) {
+                        std::unique_lock lock(mutex);
+                        entered = true;
+                        changed.notify_all();
+                        changed.wait(lock, [&] { return go_on; });
+                      }}, options);
+  auto sink = submit(*engine, make_request(1, {1, 2, 3}, 2));
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return entered; });
+  }
+  EXPECT_GT(engine->state().seconds_since_progress, 0);
+  EXPECT_TRUE(engine->state().stalled);
+  const auto refusal = engine->submit(make_request(2, {1}, 1), std::make_shared<Collector>());
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kStalled);
+  EXPECT_FALSE(engine->drain(SteadyClock().now())) << "the deadline passed first";
+  {
+    std::lock_guard lock(mutex);
+    go_on = true;
+  }
+  changed.notify_all();
+  EXPECT_EQ(sink->wait(), FinishReason::kLength);
+  expect_no_leak(*engine);
+  EXPECT_EQ(engine->state().seconds_since_progress, 0);
+}
+
+TEST(Engine, ASoakOfShortRequestsLosesNoPage) {
+  EngineOptions options = small_options();
+  options.kv_cache_bytes = 1 << 16;
+  options.queue_requests_max = 4000;
+  auto engine = start({.draft = true}, options);
+  std::mt19937_64 random(1);
+  std::vector<std::shared_ptr<Collector>> sinks;
+  for (int i = 0; i < 3000; ++i) {
+    auto sink = std::make_shared<Collector>();
+    auto request = make_request(i, random_prompt(random() % 50, 1 + random() % 60), 1 + static_cast<int>(random() % 12), 0.7f);
+    if (!engine->submit(std::move(request), sink)) sinks.push_back(sink);
+    if (random() % 3 == 0) engine->cancel(random() % (i + 1));
+  }
+  for (auto& sink : sinks) sink->wait();
+  EXPECT_GT(sinks.size(), 1000u);
+  expect_no_leak(*engine);
+}
+
 TEST(Engine, StoppingEndsEveryRequest) {
   std::vector<std::shared_ptr<Collector>> sinks;
   {

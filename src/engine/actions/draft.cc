@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <exception>
 
+#include "base/log.h"
 #include "engine/actions/batch.h"
 #include "engine/engine_metrics.h"
 
@@ -66,7 +68,11 @@ void run_drafts(State& state, std::span<Work> works) {
   const LogitsRows logits = state.runner.draft(inputs);
   for (size_t i = 0; i < proposing.size(); ++i) {
     Sequence& sequence = *proposing[i]->sequence;
-    sequence.draft = draw_draft(state, sequence, logits.row(i), state.scratch[0]);
+    try {
+      sequence.draft = draw_draft(state, sequence, logits.row(i), state.scratch[0]);
+    } catch (const std::exception& error) {   // its constraint: if that fails again, the next draw ends the request
+      SW_WARN("request {}: drawing a draft failed: {}", sequence.id(), error.what());
+    }
   }
   state.record.draft_s += seconds(state.clock.now() - begin);
   state.record.draft_rows += rows;
