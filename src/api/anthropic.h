@@ -1,5 +1,5 @@
-// POST /v1/messages: Anthropic's request turned into a ChatRequest, and its response and stream of events. Pure functions
-// over plain values, any thread; a MessageStream belongs to one response. Not its job: SSE framing.
+// POST /v1/messages: Anthropic's request turned into a ChatRequest, and its response and stream of events. Pure
+// functions over plain values, any thread; a MessageStream belongs to one response. Not its job: SSE framing.
 #pragma once
 
 #include <boost/json/value.hpp>

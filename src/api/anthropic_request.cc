@@ -1,6 +1,7 @@
 // Anthropic's Messages request, turned into a ChatRequest.
-#include <boost/json/serialize.hpp>
 #include <fmt/format.h>
+
+#include <boost/json/serialize.hpp>
 
 #include "api/anthropic.h"
 #include "api/request_parts.h"
@@ -23,22 +24,27 @@ void read_text(FieldReader& reader, Failure& failure, std::string_view key, std:
   if (value->is_string()) return add_text(out, value->get_string());
   const json::array* blocks = value->if_array();
   if (!blocks) {
-    return reader.fail(ErrorKind::kInvalidFormat, key, "expected a string or an array of text blocks, found " + describe(*value));
+    return reader.fail(ErrorKind::kInvalidFormat, key,
+                       "expected a string or an array of text blocks, found " + describe(*value));
   }
   for (size_t i = 0; i < blocks->size() && !reader.failed(); ++i) {
     const std::string path = fmt::format("{}[{}]", key, i);
     const json::object* block = (*blocks)[i].if_object();
-    if (!block) return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe((*blocks)[i]));
+    if (!block)
+      return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe((*blocks)[i]));
     FieldReader fields(*block, reader.path_of(path), failure);
     std::string type, text;
     fields.string("type", type);
-    if (type != "text") fields.fail(ErrorKind::kInvalidFormat, "type", "expected 'text' (this model reads no other), found '" + type + "'");
+    if (type != "text")
+      fields.fail(ErrorKind::kInvalidFormat, "type",
+                  "expected 'text' (this model reads no other), found '" + type + "'");
     fields.string("text", text);
     add_text(out, text);
   }
 }
 
-// One message's blocks, handed over as messages: a turn of tool results and text becomes tool messages and a user message.
+// One message's blocks, handed over as messages: a turn of tool results and text becomes tool messages and a user
+// message.
 class Turn {
  public:
   Turn(Role role, Failure& failure, std::vector<Message>& out) : failure_(failure), out_(out) { message_.role = role; }
@@ -62,7 +68,8 @@ class Turn {
       tool_result(fields);
     } else {
       fields.fail(ErrorKind::kInvalidFormat, "type",
-                  std::string("expected ") + (assistant ? "text, thinking or tool_use" : "text or tool_result") + ", found '" + type + "'");
+                  std::string("expected ") + (assistant ? "text, thinking or tool_use" : "text or tool_result") +
+                      ", found '" + type + "'");
     }
   }
 
@@ -90,7 +97,8 @@ class Turn {
     Message result;
     result.role = Role::kTool;
     fields.string("tool_use_id", result.tool_call_id);
-    if (result.tool_call_id.empty()) fields.fail(ErrorKind::kInvalidFormat, "tool_use_id", "expected a string, found nothing");
+    if (result.tool_call_id.empty())
+      fields.fail(ErrorKind::kInvalidFormat, "tool_use_id", "expected a string, found nothing");
     read_text(fields, failure_, "content", result.content);
     if (!result.content) result.content = "";
     if (message_.content) out_.push_back(std::exchange(message_, Message{}));
@@ -108,7 +116,8 @@ void read_turn(const json::object& object, const std::string& path, Failure& fai
   reader.choice("role", {"user", "assistant"}, role);
   if (role == 2) reader.fail(ErrorKind::kInvalidFormat, "role", "expected user or assistant, found nothing");
   const json::value* content = reader.find("content");
-  if (!content) return reader.fail(ErrorKind::kInvalidFormat, "content", "expected a string or an array of blocks, found nothing");
+  if (!content)
+    return reader.fail(ErrorKind::kInvalidFormat, "content", "expected a string or an array of blocks, found nothing");
   Turn turn(role == 0 ? Role::kUser : Role::kAssistant, failure, out);
   if (content->is_string()) {
     turn.text(content->get_string());
@@ -116,7 +125,8 @@ void read_turn(const json::object& object, const std::string& path, Failure& fai
     for (size_t i = 0; i < blocks->size() && !reader.failed(); ++i) {
       const std::string where = fmt::format("content[{}]", i);
       const json::object* block = (*blocks)[i].if_object();
-      if (!block) return reader.fail(ErrorKind::kInvalidFormat, where, "expected an object, found " + describe((*blocks)[i]));
+      if (!block)
+        return reader.fail(ErrorKind::kInvalidFormat, where, "expected an object, found " + describe((*blocks)[i]));
       turn.block(*block, path + "." + where);
     }
   }
@@ -133,13 +143,15 @@ void read_turns(FieldReader& reader, Failure& failure, ChatRequest& out) {
   }
   const json::array* turns = reader.array("messages");
   if (!turns || turns->empty()) {
-    return reader.fail(ErrorKind::kInvalidFormat, "messages",
-                       std::string("expected an array with at least one message, found ") + (turns ? "an empty one" : "nothing"));
+    return reader.fail(
+        ErrorKind::kInvalidFormat, "messages",
+        std::string("expected an array with at least one message, found ") + (turns ? "an empty one" : "nothing"));
   }
   for (size_t i = 0; i < turns->size() && !reader.failed(); ++i) {
     const std::string path = fmt::format("messages[{}]", i);
     const json::object* turn = (*turns)[i].if_object();
-    if (!turn) return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe((*turns)[i]));
+    if (!turn)
+      return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe((*turns)[i]));
     read_turn(*turn, path, failure, out.messages);
   }
   if (reader.failed()) return;
@@ -150,7 +162,8 @@ void read_turns(FieldReader& reader, Failure& failure, ChatRequest& out) {
   Message& last = out.messages.back();
   if (last.role != Role::kAssistant) return;
   if (!last.tool_calls.empty()) {
-    return reader.fail(ErrorKind::kInvalidFormat, "messages", "expected results after the last message's tool_use, found none");
+    return reader.fail(ErrorKind::kInvalidFormat, "messages",
+                       "expected results after the last message's tool_use, found none");
   }
   last.prefix = true;
   out.continue_final_message = true;
@@ -160,12 +173,14 @@ void read_messages_tools(FieldReader& reader, Failure& failure, std::vector<Tool
   const json::array* items = reader.array("tools");
   if (!items) return;
   if (items->size() > kToolsMax) {
-    return reader.fail(ErrorKind::kInvalidParameters, "tools", fmt::format("expected at most {}, found {}", kToolsMax, items->size()));
+    return reader.fail(ErrorKind::kInvalidParameters, "tools",
+                       fmt::format("expected at most {}, found {}", kToolsMax, items->size()));
   }
   for (size_t i = 0; i < items->size() && !reader.failed(); ++i) {
     const std::string path = fmt::format("tools[{}]", i);
     const json::object* item = (*items)[i].if_object();
-    if (!item) return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe((*items)[i]));
+    if (!item)
+      return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe((*items)[i]));
     FieldReader fields(*item, path, failure);
     std::string type = "custom";
     fields.string("type", type);
@@ -176,7 +191,8 @@ void read_messages_tools(FieldReader& reader, Failure& failure, std::vector<Tool
     const json::object* schema = fields.object("input_schema");
     if (!schema) fields.fail(ErrorKind::kInvalidFormat, "input_schema", "expected an object, found nothing");
     if (!is_tool_name(tool.name)) {
-      fields.fail(ErrorKind::kInvalidParameters, "name", "expected 1 to 64 letters, digits, '_' or '-', found '" + tool.name + "'");
+      fields.fail(ErrorKind::kInvalidParameters, "name",
+                  "expected 1 to 64 letters, digits, '_' or '-', found '" + tool.name + "'");
     }
     if (fields.failed()) return;
     tool.parameters = *schema;
@@ -197,11 +213,13 @@ void read_messages_tool_choice(FieldReader& reader, Failure& failure, ChatReques
   static constexpr Kind kKinds[] = {Kind::kNone, Kind::kAuto, Kind::kRequired, Kind::kFunction};
   size_t kind = std::size(kKinds);
   fields.choice("type", {"none", "auto", "any", "tool"}, kind);
-  if (kind == std::size(kKinds)) return fields.fail(ErrorKind::kInvalidFormat, "type", "expected none, auto, any or tool, found nothing");
+  if (kind == std::size(kKinds))
+    return fields.fail(ErrorKind::kInvalidFormat, "type", "expected none, auto, any or tool, found nothing");
   bool single = false;
   fields.boolean("disable_parallel_tool_use", single);
   out.parallel_tool_calls = !single;
-  if (out.tools.empty() && kKinds[kind] >= Kind::kRequired) return fields.fail(ErrorKind::kInvalidParameters, "type", "needs tools");
+  if (out.tools.empty() && kKinds[kind] >= Kind::kRequired)
+    return fields.fail(ErrorKind::kInvalidParameters, "type", "needs tools");
   if (!out.tools.empty()) out.tool_choice.kind = kKinds[kind];
   if (kKinds[kind] != Kind::kFunction) return;
   fields.string("name", out.tool_choice.function);
@@ -217,7 +235,8 @@ void read_thinking(FieldReader& reader, Failure& failure, ChatRequest& out) {
   size_t kind = 3;
   FieldReader fields(*thinking, "thinking", failure);
   fields.choice("type", {"enabled", "adaptive", "disabled"}, kind);
-  if (kind == 3) return fields.fail(ErrorKind::kInvalidFormat, "type", "expected enabled, adaptive or disabled, found nothing");
+  if (kind == 3)
+    return fields.fail(ErrorKind::kInvalidFormat, "type", "expected enabled, adaptive or disabled, found nothing");
   out.thinking = kind < 2;
 }
 
@@ -225,11 +244,13 @@ void read_stop_sequences(FieldReader& reader, std::vector<std::string>& out) {
   const json::array* items = reader.array("stop_sequences");
   if (!items) return;
   if (items->size() > kStopsMax) {
-    return reader.fail(ErrorKind::kInvalidParameters, "stop_sequences", fmt::format("expected at most {}, found {}", kStopsMax, items->size()));
+    return reader.fail(ErrorKind::kInvalidParameters, "stop_sequences",
+                       fmt::format("expected at most {}, found {}", kStopsMax, items->size()));
   }
   for (const json::value& item : *items) {
     if (!item.is_string() || item.get_string().empty()) {
-      return reader.fail(ErrorKind::kInvalidFormat, "stop_sequences", "expected strings that are not empty, found " + describe(item));
+      return reader.fail(ErrorKind::kInvalidFormat, "stop_sequences",
+                         "expected strings that are not empty, found " + describe(item));
     }
     out.emplace_back(item.get_string());
   }
@@ -237,7 +258,8 @@ void read_stop_sequences(FieldReader& reader, std::vector<std::string>& out) {
 
 Parsed<ChatRequest> parse(const json::value& body, bool needs_max_tokens) {
   if (!body.is_object()) {
-    return ApiError{ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(body), {}, {}};
+    return ApiError{
+        ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(body), {}, {}};
   }
   Failure failure;
   FieldReader reader(body.get_object(), "", failure);
@@ -248,7 +270,8 @@ Parsed<ChatRequest> parse(const json::value& body, bool needs_max_tokens) {
   if (needs_max_tokens && !out.sampling.max_tokens) {
     reader.fail(ErrorKind::kInvalidFormat, "max_tokens", "expected an integer of at least 1, found nothing");
   }
-  if (out.sampling.n != 1) reader.fail(ErrorKind::kInvalidParameters, "n", "expected 1, found " + std::to_string(out.sampling.n));
+  if (out.sampling.n != 1)
+    reader.fail(ErrorKind::kInvalidParameters, "n", "expected 1, found " + std::to_string(out.sampling.n));
   read_stop_sequences(reader, out.sampling.stop);
   reader.boolean("stream", out.stream.stream);
   read_messages_tools(reader, failure, out.tools);

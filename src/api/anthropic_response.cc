@@ -10,11 +10,16 @@ namespace {
 
 json::value stop_reason(FinishReason reason, bool stop_sequence) {
   switch (reason) {
-    case FinishReason::kStop: return stop_sequence ? "stop_sequence" : "end_turn";
-    case FinishReason::kLength: return "max_tokens";
-    case FinishReason::kToolCalls: return "tool_use";
-    case FinishReason::kContentFilter: return "refusal";
-    case FinishReason::kInsufficientSystemResource: break;
+    case FinishReason::kStop:
+      return stop_sequence ? "stop_sequence" : "end_turn";
+    case FinishReason::kLength:
+      return "max_tokens";
+    case FinishReason::kToolCalls:
+      return "tool_use";
+    case FinishReason::kContentFilter:
+      return "refusal";
+    case FinishReason::kInsufficientSystemResource:
+      break;
   }
   return json::string(finish_reason_name(reason));  // Anthropic has no word for it
 }
@@ -68,9 +73,11 @@ std::string messages_response(const ResponseHead& head, const ChatChoice& choice
   }
   if (!choice.content.empty()) content.push_back(json::object{{"type", "text"}, {"text", choice.content}});
   for (const ToolCall& call : choice.tool_calls) {
-    content.push_back(json::object{{"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", input_json(call.arguments)}});
+    content.push_back(json::object{
+        {"type", "tool_use"}, {"id", call.id}, {"name", call.name}, {"input", input_json(call.arguments)}});
   }
-  json::object out = message_json(head, std::move(content), stop_reason(choice.finish_reason, stop_sequence.has_value()), usage);
+  json::object out =
+      message_json(head, std::move(content), stop_reason(choice.finish_reason, stop_sequence.has_value()), usage);
   if (stop_sequence) out["stop_sequence"] = *stop_sequence;
   return json::serialize(out);
 }
@@ -90,7 +97,10 @@ void MessageStream::open(std::vector<StreamEvent>& events, Block kind, const tex
     block = {{"type", "text"}, {"text", ""}};
   } else {
     tool_index_ = delta.tool_index;
-    block = {{"type", "tool_use"}, {"id", tool_call_id(head_.id, 0, delta.tool_index)}, {"name", delta.tool_name}, {"input", json::object()}};
+    block = {{"type", "tool_use"},
+             {"id", tool_call_id(head_.id, 0, delta.tool_index)},
+             {"name", delta.tool_name},
+             {"input", json::object()}};
   }
   events.push_back(event("content_block_start", {{"index", index_}, {"content_block", std::move(block)}}));
 }

@@ -73,10 +73,11 @@ TEST(ChatTemplate, SnippetsRenderAsTheReference) {
     const std::string source(expected.at("source").as_string());
     const auto out = render(source, all.at("variables").as_object());
     if (expected.contains("error")) {
-      EXPECT_FALSE(out.ok()) << source << "\n  the reference: " << expected.at("error").as_string() << "\n  ours: "
-                             << out.value();
+      EXPECT_FALSE(out.ok()) << source << "\n  the reference: " << expected.at("error").as_string()
+                             << "\n  ours: " << out.value();
     } else if (!out.ok()) {
-      ADD_FAILURE() << source << "\n  expected: " << expected.at("expected").as_string() << "\n  " << out.error().message;
+      ADD_FAILURE() << source << "\n  expected: " << expected.at("expected").as_string() << "\n  "
+                    << out.error().message;
     } else {
       EXPECT_EQ(out.value(), std::string(expected.at("expected").as_string())) << source;
     }

@@ -162,7 +162,9 @@ class JsonWriter {
 
  private:
   void write_float(double number) {
-    out += std::isnan(number) ? "NaN" : std::isinf(number) ? (number > 0 ? "Infinity" : "-Infinity") : float_repr(number);
+    out += std::isnan(number)   ? "NaN"
+           : std::isinf(number) ? (number > 0 ? "Infinity" : "-Infinity")
+                                : float_repr(number);
   }
 
   void separator(bool first, int level) {

@@ -61,7 +61,8 @@ std::string Interpreter::run(const Body& body) {
 
 void Interpreter::step(size_t count) {
   steps_ += count;
-  if (steps_ > kStepsMax) fail("expected a rendering of at most " + std::to_string(kStepsMax) + " steps, found a longer one");
+  if (steps_ > kStepsMax)
+    fail("expected a rendering of at most " + std::to_string(kStepsMax) + " steps, found a longer one");
 }
 
 void Interpreter::charge(size_t bytes) {

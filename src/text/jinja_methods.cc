@@ -73,7 +73,8 @@ std::string brace_format(const std::string& format, const Arguments& given) {
       if (end == std::string::npos) fail("expected '}' before end of string");
       const std::string field = format.substr(i + 1, end - i - 1);
       const bool digits = field.size() < 6 && all_of_class(field, CharacterClass::kDigit);
-      if (field.find_first_of(":!.[") != std::string::npos) fail("expected a format field without options, found '" + field + "'");
+      if (field.find_first_of(":!.[") != std::string::npos)
+        fail("expected a format field without options, found '" + field + "'");
       const size_t index = field.empty() ? next++ : digits ? size_t(std::stoul(field)) : given.positional.size();
       const Value* value = given.get(field.empty() || digits ? index : SIZE_MAX, field);
       if (!value) fail("expected a value for the format field '" + field + "', found none");
@@ -217,7 +218,8 @@ Value dict_method(const Value& self, const std::string& name, const Arguments& g
 
 bool has_method(const Value& self, std::string_view name) {
   if (self.is_string()) return among(kStringMethods, name);
-  if (self.is_list()) return (self.list().kind != Sequence::kIterator && among(kListMethods, name)) || is_mutator(self, name);
+  if (self.is_list())
+    return (self.list().kind != Sequence::kIterator && among(kListMethods, name)) || is_mutator(self, name);
   return self.is_dict() && (among(kDictMethods, name) || is_mutator(self, name));
 }
 

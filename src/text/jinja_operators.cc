@@ -73,7 +73,8 @@ Value float_operation(Op op, double a, double b) {
     case Op::kPow: return std::pow(a, b);
     default: break;
   }
-  if (b == 0) fail(op == Op::kDiv ? "float division by zero" : op == Op::kMod ? "float modulo" : "float floor division by zero");
+  if (b == 0)
+    fail(op == Op::kDiv ? "float division by zero" : op == Op::kMod ? "float modulo" : "float floor division by zero");
   if (op == Op::kDiv) return a / b;
   double remainder = std::fmod(a, b);
   if (remainder != 0 && (remainder < 0) != (b < 0)) remainder += b;
@@ -151,7 +152,8 @@ std::string percent_format(const std::string& format, const std::vector<Value>& 
       if (flags != "%") fail("expected %s without width, found '" + format.substr(from, i - from + 1) + "'");
       out += format[i] == 's' ? to_text(value) : to_repr(value);
     } else if ((format[i] == 'd' || format[i] == 'i' || format[i] == 'x') && value.is_number()) {
-      const long long number = value.is_float() ? (long long)(std::trunc(value.number())) : (long long)(value.integer());
+      const long long number =
+          value.is_float() ? (long long)(std::trunc(value.number())) : (long long)(value.integer());
       std::snprintf(buffer, sizeof buffer, (flags + "ll" + format[i]).c_str(), number);
       out += buffer;
     } else if (std::string_view("feg").find(format[i]) != std::string::npos && value.is_number()) {

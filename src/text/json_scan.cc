@@ -13,7 +13,8 @@ bool valid_scalar(const std::string& text) {
   double value = 0;
   const char* end = text.data() + text.size();
   const char last = text.back();
-  if (!std::isdigit(static_cast<unsigned char>(last)) || (text[0] != '-' && !std::isdigit(static_cast<unsigned char>(text[0])))) {
+  if (!std::isdigit(static_cast<unsigned char>(last)) ||
+      (text[0] != '-' && !std::isdigit(static_cast<unsigned char>(text[0])))) {
     return false;
   }
   const auto parsed = std::from_chars(text.data(), end, value);

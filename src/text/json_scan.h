@@ -23,7 +23,19 @@ class JsonScan {
   static constexpr size_t kDepthMax = 64;
   static constexpr size_t kScalarMax = 64;
 
-  enum class State { kValue, kValueOrEnd, kKey, kKeyOrEnd, kColon, kString, kEscape, kHex, kScalar, kAfterValue, kDone };
+  enum class State {
+    kValue,
+    kValueOrEnd,
+    kKey,
+    kKeyOrEnd,
+    kColon,
+    kString,
+    kEscape,
+    kHex,
+    kScalar,
+    kAfterValue,
+    kDone
+  };
 
   bool begin_value(char c);
   bool close(char c);

@@ -59,7 +59,9 @@ class Parser final : public OutputParser {
   };
 
   State answer_state() const {
-    return tools_ == ToolStyle::kNone ? State::kPlain : tools_ == ToolStyle::kLlama ? State::kLlamaStart : State::kContent;
+    return tools_ == ToolStyle::kNone    ? State::kPlain
+           : tools_ == ToolStyle::kLlama ? State::kLlamaStart
+                                         : State::kContent;
   }
 
   std::string_view rest() const { return std::string_view(pending_).substr(at_); }
@@ -233,7 +235,8 @@ class Parser final : public OutputParser {
       take_raw(end + kSeparator.size());
       return go(State::kDeepseekName);
     }
-    const bool hopeful = rest().size() <= kHeaderMax + kSeparator.size() && (tail.empty() || kSeparator.starts_with(tail));
+    const bool hopeful =
+        rest().size() <= kHeaderMax + kSeparator.size() && (tail.empty() || kSeparator.starts_with(tail));
     return (at_end_ || !hopeful) && not_a_call();
   }
 
@@ -248,7 +251,8 @@ class Parser final : public OutputParser {
       name_ = trimmed(rest().substr(0, end));
       take_raw(end);
     }
-    const bool fits = !name_.empty() && name_.size() <= kHeaderMax && name_.find_first_of("<>{}` \n\t") == std::string::npos;
+    const bool fits =
+        !name_.empty() && name_.size() <= kHeaderMax && name_.find_first_of("<>{}` \n\t") == std::string::npos;
     return fits ? go(State::kDeepseekFence) : not_a_call();
   }
 

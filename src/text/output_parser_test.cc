@@ -22,8 +22,12 @@ void PrintTo(const Parsed& parsed, std::ostream* out) {
 void add(Parsed& parsed, const std::vector<OutputDelta>& deltas) {
   for (const OutputDelta& delta : deltas) {
     switch (delta.kind) {
-      case OutputDelta::Kind::kReasoning: parsed.reasoning += delta.text; break;
-      case OutputDelta::Kind::kContent: parsed.content += delta.text; break;
+      case OutputDelta::Kind::kReasoning:
+        parsed.reasoning += delta.text;
+        break;
+      case OutputDelta::Kind::kContent:
+        parsed.content += delta.text;
+        break;
       case OutputDelta::Kind::kToolCall:
         if (!delta.tool_name.empty()) {
           EXPECT_EQ(size_t(delta.tool_index), parsed.calls.size());
@@ -56,7 +60,8 @@ Parsed parse_all_ways(const OutputParserOptions& options, std::string_view text)
   std::mt19937 random(uint32_t(text.size()));
   for (int round = 0; round < 20; ++round) {
     std::vector<std::string_view> pieces;
-    for (size_t at = 0; at < text.size(); at += pieces.back().size()) pieces.push_back(text.substr(at, 1 + random() % 9));
+    for (size_t at = 0; at < text.size(); at += pieces.back().size())
+      pieces.push_back(text.substr(at, 1 + random() % 9));
     EXPECT_EQ(parse(options, pieces), whole) << "random cuts: " << text;
   }
   return whole;
@@ -116,8 +121,10 @@ TEST(DeepseekTools, OneAndSeveralCalls) {
   const auto options = tools(ToolStyle::kDeepseek);
   EXPECT_EQ(parse_all_ways(options, "<｜tool▁calls▁begin｜>" + kR1Call + "<｜tool▁calls▁end｜>"),
             (Parsed{"", "", {{"get_weather", "{\"city\": \"杭州\"}"}}}));
-  EXPECT_EQ(parse_all_ways(options, "Let me look.\n\n<｜tool▁calls▁begin｜>" + kR1Call + "\n" + kR1Call + "<｜tool▁calls▁end｜>\n"),
-            (Parsed{"", "Let me look.", {{"get_weather", "{\"city\": \"杭州\"}"}, {"get_weather", "{\"city\": \"杭州\"}"}}}));
+  EXPECT_EQ(
+      parse_all_ways(options,
+                     "Let me look.\n\n<｜tool▁calls▁begin｜>" + kR1Call + "\n" + kR1Call + "<｜tool▁calls▁end｜>\n"),
+      (Parsed{"", "Let me look.", {{"get_weather", "{\"city\": \"杭州\"}"}, {"get_weather", "{\"city\": \"杭州\"}"}}}));
   EXPECT_EQ(parse_all_ways(options, kR1Call), (Parsed{"", "", {{"get_weather", "{\"city\": \"杭州\"}"}}}));
 }
 
@@ -131,23 +138,31 @@ TEST(DeepseekTools, V31WithoutTypeAndFence) {
 }
 
 TEST(DeepseekTools, AfterAThought) {
-  EXPECT_EQ(parse_all_ways({true, true, ToolStyle::kDeepseek}, "Look up <｜tool▁calls▁begin｜>.\n</think>\n\n<｜tool▁calls▁begin｜>" + kR1Call + "<｜tool▁calls▁end｜>"),
+  EXPECT_EQ(parse_all_ways({true, true, ToolStyle::kDeepseek},
+                           "Look up <｜tool▁calls▁begin｜>.\n</think>\n\n<｜tool▁calls▁begin｜>" + kR1Call +
+                               "<｜tool▁calls▁end｜>"),
             (Parsed{"Look up <｜tool▁calls▁begin｜>.\n", "", {{"get_weather", "{\"city\": \"杭州\"}"}}}));
 }
 
 TEST(DeepseekTools, CutShort) {
   const auto options = tools(ToolStyle::kDeepseek);
-  EXPECT_EQ(parse_all_ways(options, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": [1, 2"),
+  EXPECT_EQ(parse_all_ways(
+                options, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": [1, 2"),
             (Parsed{"", "", {{"f", "{\"a\": [1, 2"}}}));
 }
 
 TEST(DeepseekTools, WhatIsNoCallIsContent) {
   const auto options = tools(ToolStyle::kDeepseek);
   for (const std::string text : {
-           "<｜tool▁calls▁begin｜>nothing here", "<｜tool▁calls▁begin｜>", "x <｜tool▁calls▁beg",
-           "<｜tool▁call▁begin｜>function<b>", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-           "<｜tool▁call▁begin｜>function<｜tool▁sep｜>two words\n{}", "plain text with spaces  ",
-           "<｜tool▁call▁begin｜>f<｜tool▁sep｜>``", "a < b and <｜ c",
+           "<｜tool▁calls▁begin｜>nothing here",
+           "<｜tool▁calls▁begin｜>",
+           "x <｜tool▁calls▁beg",
+           "<｜tool▁call▁begin｜>function<b>",
+           "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+           "<｜tool▁call▁begin｜>function<｜tool▁sep｜>two words\n{}",
+           "plain text with spaces  ",
+           "<｜tool▁call▁begin｜>f<｜tool▁sep｜>``",
+           "a < b and <｜ c",
        }) {
     EXPECT_EQ(parse_all_ways(options, text), (Parsed{"", text, {}})) << text;
   }
@@ -155,37 +170,52 @@ TEST(DeepseekTools, WhatIsNoCallIsContent) {
 
 TEST(HermesTools, OneAndSeveralCalls) {
   const auto options = tools(ToolStyle::kHermes);
-  const std::string call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1, \"t\": \"}</tool_call>\\\"\"}}\n</tool_call>";
+  const std::string call =
+      "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1, \"t\": \"}</tool_call>\\\"\"}}\n</tool_call>";
   const std::pair<std::string, std::string> expected{"add", "{\"a\": 1, \"t\": \"}</tool_call>\\\"\"}"};
   EXPECT_EQ(parse_all_ways(options, call), (Parsed{"", "", {expected}}));
-  EXPECT_EQ(parse_all_ways(options, "Text.\n" + call + "\n" + call + "\n"), (Parsed{"", "Text.", {expected, expected}}));
+  EXPECT_EQ(parse_all_ways(options, "Text.\n" + call + "\n" + call + "\n"),
+            (Parsed{"", "Text.", {expected, expected}}));
   EXPECT_EQ(parse_all_ways(options, call + "\nand more"), (Parsed{"", "and more", {expected}}));
 }
 
 TEST(HermesTools, ShapesThatModelsWrite) {
   const auto options = tools(ToolStyle::kHermes);
-  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"arguments":{"a":1},"name":"f"}</tool_call>)"), (Parsed{"", "", {{"f", R"({"a":1})"}}}));
-  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f","arguments":"{\"a\":1}"}</tool_call>)"), (Parsed{"", "", {{"f", R"({"a":1})"}}}));
+  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"arguments":{"a":1},"name":"f"}</tool_call>)"),
+            (Parsed{"", "", {{"f", R"({"a":1})"}}}));
+  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f","arguments":"{\"a\":1}"}</tool_call>)"),
+            (Parsed{"", "", {{"f", R"({"a":1})"}}}));
   EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f"}</tool_call>)"), (Parsed{"", "", {{"f", "{}"}}}));
-  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f","arguments":null}</tool_call>)"), (Parsed{"", "", {{"f", "{}"}}}));
-  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"id": 12 ,"name":"f\u00e9","arguments":{}})"), (Parsed{"", "", {{"fé", "{}"}}}));
-  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f","arguments":{"a": [1, {"b": tr)"), (Parsed{"", "", {{"f", R"({"a": [1, {"b": tr)"}}}));
+  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f","arguments":null}</tool_call>)"),
+            (Parsed{"", "", {{"f", "{}"}}}));
+  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"id": 12 ,"name":"f\u00e9","arguments":{}})"),
+            (Parsed{"", "", {{"fé", "{}"}}}));
+  EXPECT_EQ(parse_all_ways(options, R"(<tool_call>{"name":"f","arguments":{"a": [1, {"b": tr)"),
+            (Parsed{"", "", {{"f", R"({"a": [1, {"b": tr)"}}}));
 }
 
 TEST(HermesTools, WhatIsNoCallIsContent) {
   const auto options = tools(ToolStyle::kHermes);
   for (const std::string text : {
-           "<tool_call>not json</tool_call>", "<tool_call>\n{\"nome\": 1}", "<tool_call>{\"name\": 5}</tool_call>",
-           "<tool_call>{\"name\": \"\"}", "<tool_call>[1]</tool_call>", "<tool_call>{\"name\": \"f\"", "a <tool", "<tool_call>",
-           "<tool_call>{\"arguments\": 3, \"name\": \"f\"}", "x <tool_call>{} y",
+           "<tool_call>not json</tool_call>",
+           "<tool_call>\n{\"nome\": 1}",
+           "<tool_call>{\"name\": 5}</tool_call>",
+           "<tool_call>{\"name\": \"\"}",
+           "<tool_call>[1]</tool_call>",
+           "<tool_call>{\"name\": \"f\"",
+           "a <tool",
+           "<tool_call>",
+           "<tool_call>{\"arguments\": 3, \"name\": \"f\"}",
+           "x <tool_call>{} y",
        }) {
     EXPECT_EQ(parse_all_ways(options, text), (Parsed{"", text, {}})) << text;
   }
 }
 
 TEST(HermesTools, BrokenArgumentsLoseNothing) {
-  EXPECT_EQ(parse_all_ways(tools(ToolStyle::kHermes), R"(<tool_call>{"name":"f","arguments":{"a": oops!}}</tool_call>)"),
-            (Parsed{"", R"(!}}</tool_call>)", {{"f", R"({"a": oops)"}}}));
+  EXPECT_EQ(
+      parse_all_ways(tools(ToolStyle::kHermes), R"(<tool_call>{"name":"f","arguments":{"a": oops!}}</tool_call>)"),
+      (Parsed{"", R"(!}}</tool_call>)", {{"f", R"({"a": oops)"}}}));
 }
 
 TEST(LlamaTools, WholeAnswer) {
@@ -196,14 +226,21 @@ TEST(LlamaTools, WholeAnswer) {
   EXPECT_EQ(parse_all_ways(options, "\n<|python_tag|>" + call), (Parsed{"", "", {expected}}));
   EXPECT_EQ(parse_all_ways(options, call + "; " + call + ";\n"), (Parsed{"", "", {expected, expected}}));
   EXPECT_EQ(parse_all_ways(options, call + " Done."), (Parsed{"", " Done.", {expected}}));
-  EXPECT_EQ(parse_all_ways(options, R"({"type": "function", "name": "f", "parameters": {"a": "x;y"}})"), (Parsed{"", "", {expected}}));
+  EXPECT_EQ(parse_all_ways(options, R"({"type": "function", "name": "f", "parameters": {"a": "x;y"}})"),
+            (Parsed{"", "", {expected}}));
 }
 
 TEST(LlamaTools, WhatIsNoCallIsContent) {
   const auto options = tools(ToolStyle::kLlama);
   for (const std::string text : {
-           "An answer with {\"name\": \"f\", \"parameters\": {}}", "{\"answer\": 42}", "{}", " {", "<|python_tag|>print(1)",
-           "<|pyth", "", "{\"name\": \"f\", \"parameters\"",
+           "An answer with {\"name\": \"f\", \"parameters\": {}}",
+           "{\"answer\": 42}",
+           "{}",
+           " {",
+           "<|python_tag|>print(1)",
+           "<|pyth",
+           "",
+           "{\"name\": \"f\", \"parameters\"",
        }) {
     EXPECT_EQ(parse_all_ways(options, text), (Parsed{"", text, {}})) << text;
   }
@@ -219,9 +256,32 @@ TEST(DetectToolStyle, FromTheMarkersOfATemplate) {
 // Any cut gives one answer on text made of marker pieces too.
 TEST(OutputParser, RandomMarkerSoup) {
   static constexpr std::string_view kPieces[] = {
-      "<think>", "</think>", "\n", "\n\n", " ", "a", "<", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "function", "<｜tool▁sep｜>",
-      "f\n```json\n", "{\"a\": 1}", "\n```", "```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "<tool_call>", "</tool_call>",
-      "{\"name\": \"f\", \"arguments\": ", "{\"name\": \"g\", \"parameters\": {}}", "}", ";", "<|python_tag|>", "</", "<｜",
+      "<think>",
+      "</think>",
+      "\n",
+      "\n\n",
+      " ",
+      "a",
+      "<",
+      "<｜tool▁calls▁begin｜>",
+      "<｜tool▁call▁begin｜>",
+      "function",
+      "<｜tool▁sep｜>",
+      "f\n```json\n",
+      "{\"a\": 1}",
+      "\n```",
+      "```",
+      "<｜tool▁call▁end｜>",
+      "<｜tool▁calls▁end｜>",
+      "<tool_call>",
+      "</tool_call>",
+      "{\"name\": \"f\", \"arguments\": ",
+      "{\"name\": \"g\", \"parameters\": {}}",
+      "}",
+      ";",
+      "<|python_tag|>",
+      "</",
+      "<｜",
   };
   std::mt19937 random(7);
   for (int round = 0; round < 300; ++round) {

@@ -64,9 +64,11 @@ ToolCallScan::Step ToolCallScan::feed(char c) {
     }
   }
   if (capturing_) {
-    const bool container_or_string = streaming_ || value_.empty() || value_[0] == '{' || value_[0] == '[' || value_[0] == '"';
-    const bool ended = (json_.depth() == 1 && json_.after_value()) || json_.depth() == 0 ||
-                       (!container_or_string && json_.depth() == 1 && !json_.after_value() && (c == ',' || is_white(c)));
+    const bool container_or_string =
+        streaming_ || value_.empty() || value_[0] == '{' || value_[0] == '[' || value_[0] == '"';
+    const bool ended =
+        (json_.depth() == 1 && json_.after_value()) || json_.depth() == 0 ||
+        (!container_or_string && json_.depth() == 1 && !json_.after_value() && (c == ',' || is_white(c)));
     if (!ended || container_or_string) (streaming_ ? arguments_ : value_) += c;
     if (ended && end_of_value() == Step::kBad) return Step::kBad;
   }
