@@ -9,6 +9,8 @@
 #include "apps/builtin_model.h"
 #include "apps/shapes.h"
 #include "apps/system.h"
+#include "base/log.h"
+#include "engine/memory.h"
 #include "models/loader.h"
 
 namespace spillway::apps {
@@ -69,14 +71,42 @@ int context_tokens(const config::Config& config, const models::ModelInfo& info) 
   return wanted > 0 && wanted < info.context_tokens_max ? wanted : info.context_tokens_max;
 }
 
+// A shape with random weights has no text of its own: the embedded model's stands in, so that it can be served.
+Result<server::CheckpointText> read_checkpoint_text(const config::Config& config, const std::string& folder) {
+  std::error_code error;
+  if (!config.boolean("model.random_weights") || fs::exists(fs::path(folder) / "tokenizer.json", error)) {
+    return server::CheckpointText::read(folder);
+  }
+  SW_WARN("{} has no tokenizer; with its random weights, that of the embedded model is used", config.text("model.path"));
+  SW_ASSIGN(const BuiltinFolder builtin, BuiltinFolder::create());
+  return server::CheckpointText::read(builtin.path());
+}
+
 Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& config, const std::string& folder) {
-  SW_ASSIGN(const server::CheckpointText text, server::CheckpointText::read(folder));
+  SW_ASSIGN(const server::CheckpointText text, read_checkpoint_text(config, folder));
   server::ServedModelOptions options;
   options.name = model_name(config);
   options.aliases = config.strings("model.aliases");
   options.fingerprint = "fp_spillway_" + config.text("model.precision");
   options.default_max_tokens = int(config.integer("model.default_max_tokens"));
   return server::ServedModel::make(options, text, nullptr);
+}
+
+// Keeps the cache within what hardware.memory_fraction leaves beside the weights. usable: before they were loaded.
+Status limit_cache(const config::Config& config, const models::ModelInfo& info, int64_t usable, engine::EngineOptions& options) {
+  const int64_t page = info.kv.bytes_per_page(options.page_tokens);
+  const int64_t wanted = engine::choose_pages(info, options, engine::memory_available_bytes()) * page;
+  const auto allowed = int64_t(double(usable) * config.number("hardware.memory_fraction")) - info.weight_bytes;
+  if (wanted <= allowed) return {};
+  if (allowed < page * 2) {
+    return Error{ErrorCode::kResourceExhausted,
+                 fmt::format("memory: the weights take {} of the {} that hardware.memory_fraction {} allows, which leaves no room for the cache",
+                             format_bytes(info.weight_bytes), format_bytes(allowed + info.weight_bytes), config.number("hardware.memory_fraction"))};
+  }
+  SW_WARN("memory: the cache gets {} instead of {}, so that weights and cache stay within hardware.memory_fraction", format_bytes(allowed),
+          format_bytes(wanted));
+  options.kv_cache_bytes = allowed;
+  return {};
 }
 
 }  // namespace
@@ -132,6 +162,7 @@ engine::EngineOptions engine_options(const config::Config& config) {
 
 Result<LocalModel> load_local_model(const config::Config& config, const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
+  const int64_t usable = read_memory().usable();
   SW_ASSIGN(const Source source, open_source(config));
   auto text = std::async(std::launch::async, [&] { return read_text(config, source.path); });
   auto model = load_weights(config, source, progress);
@@ -141,6 +172,7 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
   LocalModel local{std::move(served).value(), (*model)->info(), 0};
   engine::EngineOptions options = engine_options(config);
   options.vocab_limit = std::min(local.served->tokenizer().vocab_size(), local.info.vocab_size);
+  SW_TRY(limit_cache(config, local.info, usable, options));
   SW_ASSIGN(auto engine, engine::Engine::start(std::move(model).value(), options));
   local.served->attach(std::move(engine), context_tokens(config, local.info), local.info.vocab_size);
   local.load_s = seconds_since(start);
@@ -149,10 +181,13 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
 
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
+  const int64_t usable = read_memory().usable();
   SW_ASSIGN(const Source source, open_source(config));
   SW_ASSIGN(auto model, load_weights(config, source, progress));
   LocalEngine local{nullptr, model->info(), 0};
-  SW_ASSIGN(local.engine, engine::Engine::start(std::move(model), engine_options(config)));
+  engine::EngineOptions options = engine_options(config);
+  SW_TRY(limit_cache(config, local.info, usable, options));
+  SW_ASSIGN(local.engine, engine::Engine::start(std::move(model), options));
   local.load_s = seconds_since(start);
   return local;
 }

@@ -1,10 +1,12 @@
 // The program: reads the command line and runs one command.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstring>
 #include <string>
 
 #include "apps/command.h"
 #include "base/log.h"
+#include "config/options.h"
 
 namespace spillway::apps {
 
@@ -15,6 +17,16 @@ int fail(const Error& error) {
 
 namespace {
 
+// For a flag that was not understood, the one that was perhaps meant.
+void suggest(int argc, char** argv, const std::string& refused) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument(argv[i], std::strcspn(argv[i], "="));
+    if (!argument.starts_with("--") || refused.find(argument) == std::string::npos) continue;
+    const std::string near = config::nearest_flag(argument.substr(2));
+    if (!near.empty() && near != argument.substr(2)) std::fprintf(stderr, "%s: did you mean --%s?\n", argument.c_str(), near.c_str());
+  }
+}
+
 int run(int argc, char** argv) {
   CLI::App program("Spillway serves language models: DeepSeek-R1 and its distills, on this machine.", "spillway");
   program.set_version_flag("--version", "spillway " SPILLWAY_VERSION);
@@ -24,10 +36,16 @@ int run(int argc, char** argv) {
   add_serve(program, status);
   add_chat(program, status);
   add_eval(program, status);
+  add_bench(program, status);
   add_doctor(program, status);
+  add_verify(program, status);
   add_config(program, status);
   try {
     program.parse(argc, argv);
+  } catch (const CLI::ExtrasError& error) {
+    program.exit(error);
+    suggest(argc, argv, error.what());
+    return kUsage;
   } catch (const CLI::ParseError& error) {
     return program.exit(error) == 0 ? 0 : kUsage;
   }

@@ -109,4 +109,10 @@ std::string nearest_environment_name(std::string_view text) {
   return nearest(text, candidates);
 }
 
+std::string nearest_flag(std::string_view text) {
+  std::vector<std::string> candidates;
+  for (const auto& option : kOptions) candidates.emplace_back(option.flag);
+  return nearest(text, candidates);
+}
+
 }  // namespace spillway::config

@@ -39,7 +39,7 @@ inline constexpr Option kOptions[] = {
 
   {"hardware.device", "device", Type::kString, "auto", "Where the model runs.", "auto|cpu|cuda|cuda:#"},
   {"hardware.gpu_ids", "gpu-ids", Type::kInts, "", "GPUs to use, by number. Not used on the CPU.", "", 0, 1023},
-  {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the device's memory that weights and cache may take.", "", 0.05, 1},
+  {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the free memory that weights and cache may take together.", "", 0.05, 1},
   {"hardware.threads", "threads", Type::kInt, "0", "Threads that compute. 0: one a physical core.", "", 0, 1024},
 
   {"network.host", "host", Type::kString, "127.0.0.1", "Address to listen on; 0.0.0.0 for all."},
@@ -114,8 +114,9 @@ std::string environment_name(const Option& option);
 // "an integer from 0 to 65535", "one of fp32, bf16, int8, auto".
 std::string describe_expected(const Option& option);
 
-// Of the candidates in the table (keys, or environment names), the one most like the text; empty when none is near.
+// Of the names in the table (keys, environment variables, flags), the one most like the text; empty when none is near.
 std::string nearest_key(std::string_view text);
 std::string nearest_environment_name(std::string_view text);
+std::string nearest_flag(std::string_view text);  // without dashes
 
 }  // namespace spillway::config
