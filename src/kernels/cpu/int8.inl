@@ -79,9 +79,8 @@ void tile_int8_exactly(const Tile& t, int row, int rows) {
 
 void tile_int8(const Tile& t) {
   constexpr int kRows = 6;
-  for (int row = 0; row < t.rows; row += kRows) {
-    tile_int8_exactly<kRows>(t, row, t.rows - row < kRows ? t.rows - row : kRows);
-  }
+  const int first = t.rows <= kRows ? t.rows : (t.rows + 1) / 2;
+  for (int row = 0; row < t.rows; row += first) tile_int8_exactly<kRows>(t, row, t.rows - row < first ? t.rows - row : first);
 }
 
 #else

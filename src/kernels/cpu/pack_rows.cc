@@ -83,6 +83,7 @@ RowFormat row_format(const PackedLinear& weight) {
 }
 
 int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }
+int64_t tile_height(int64_t rows) { return rows == 0 ? kRowTile : (rows + tiles_of(rows) - 1) / tiles_of(rows); }
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
   int64_t row = padded_k(k) * element_bytes(format);
@@ -92,9 +93,10 @@ size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
 }
 
 void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows) {
-  const auto count = static_cast<int>(std::min<int64_t>(kRowTile, packed.rows - tile * kRowTile));
+  const int64_t height = tile_height(packed.rows);
+  const auto count = static_cast<int>(std::min(height, packed.rows - tile * height));
   const int64_t k = packed.k;
-  std::byte* out = packed.data + tile * kRowTile * padded_k(k) * element_bytes(packed.format);
+  std::byte* out = packed.data + tile * height * padded_k(k) * element_bytes(packed.format);
   switch (packed.format) {
     case RowFormat::kF32: return pack_f32(rows, count, k, reinterpret_cast<float*>(out));
     case RowFormat::kRounded: return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
@@ -104,7 +106,7 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
   const int64_t tiles = tiles_of(packed.rows);
   auto* scales = reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * 2);
   auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups_of(k));
-  const int64_t offset = tile * kRowTile * groups_of(k);
+  const int64_t offset = tile * height * groups_of(k);
   pack_int8(rows, count, k, out, scales + offset, sums + offset);
 }
 

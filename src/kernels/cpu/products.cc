@@ -107,13 +107,14 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
   const int64_t blocks = w.scale_block > 0 ? (w.k + w.scale_block - 1) / w.scale_block : 0;
   const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * kPanel : nullptr;
   const int64_t tiles = tiles_of(x.rows);
+  const int64_t height = tile_height(x.rows);
   const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * 2);
   const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + tiles * kRowTile * blocks);
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
-    tile.rows = static_cast<int>(std::min<int64_t>(kRowTile, x.rows - t * kRowTile));
-    tile.acc = acc + (t - tile_begin) * kRowTile * kPanel;
-    const std::byte* rows = x.data + t * kRowTile * k_all * element;
+    tile.rows = static_cast<int>(std::min(height, x.rows - t * height));
+    tile.acc = acc + (t - tile_begin) * height * kPanel;
+    const std::byte* rows = x.data + t * height * k_all * element;
     for (int64_t at = 0; at < k; at += path.segment) {
       tile.k = std::min(path.segment, k - at);
       tile.x = rows + (k0 + at) * tile.rows * element;
@@ -121,8 +122,8 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
       if (blocks > 0) {
         const int64_t block = (k0 + at) / w.scale_block;
         tile.scale = scales + block * kPanel;
-        tile.x_scale = x_scales + t * kRowTile * blocks + block * tile.rows;
-        tile.x_sum = x_sums + t * kRowTile * blocks + block * tile.rows;
+        tile.x_scale = x_scales + t * height * blocks + block * tile.rows;
+        tile.x_sum = x_sums + t * height * blocks + block * tile.rows;
       }
       path.tile(tile);
     }
@@ -145,8 +146,8 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
   const auto* data = w.data.raw<const std::byte>();
   for (int64_t tile = 0; tile < tiles_of(product.x.rows); tile += kBlockTiles) {
     const int64_t tile_end = std::min(tile + kBlockTiles, tiles_of(product.x.rows));
-    const int64_t row = tile * kRowTile;
-    const int64_t rows = std::min(tile_end * kRowTile, product.x.rows) - row;
+    const int64_t row = tile * tile_height(product.x.rows);
+    const int64_t rows = std::min(tile_end * tile_height(product.x.rows), product.x.rows) - row;
     const int64_t acc_stride = rows * kPanel;
     std::fill(scratch.acc, scratch.acc + acc_stride * (panel_end - panel_begin), 0.0f);
     for (int64_t k0 = 0; k0 < k_all; k0 += path.chunk) {

@@ -14,7 +14,7 @@ enum class RowFormat : uint8_t { kF32, kRounded, kBf16, kInt8 };  // kRounded: b
 // The format that a weight's products want of x with the active kernels.
 RowFormat row_format(const PackedLinear& weight);
 
-// Rows of x, packed: tile t holds rows [12 t, 12 t + 12). Borrowed memory of packed_bytes().
+// Rows of x, packed in tiles of tile_height() rows, the last one maybe shorter. Borrowed memory of packed_bytes().
 struct PackedRows {
   RowFormat format = RowFormat::kF32;
   int64_t rows = 0;
@@ -23,7 +23,10 @@ struct PackedRows {
 };
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);
+
+// As few tiles as kRowTile allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the multipliers.
 int64_t tiles_of(int64_t rows);
+int64_t tile_height(int64_t rows);
 
 // Packs tile `tile` from its rows' pointers (as many as the tile has rows).
 void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows);
