@@ -5,24 +5,25 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <fstream>
+#include <mutex>
 #include <random>
 #include <string>
 
 #include "base/log.h"
 #include "engine/core.h"
 #include "engine/testing/collector.h"
-#include "engine/testing/evaluation.h"
+#include "engine/testing/test_evaluation.h"
 #include "engine/testing/fake_model.h"
 #include "models/loader.h"
 
 namespace spillway::engine {
 namespace {
 
-using testing::Collector;
 using testing::Evaluation;
 using testing::FakeModel;
 using testing::FakeOptions;
@@ -168,38 +169,75 @@ struct Served {
   Usage usage;
 };
 
-// `clients` closed-loop clients share the questions.
+// Lets in one more whenever a request has ended.
+class Door {
+ public:
+  explicit Door(int places) : places_(places) {}
+  void enter() {
+    std::unique_lock lock(mutex_);
+    freed_.wait(lock, [&] { return places_ > 0; });
+    --places_;
+  }
+  void leave() {
+    {
+      std::lock_guard lock(mutex_);
+      ++places_;
+    }
+    freed_.notify_one();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  int places_;
+};
+
+class Client final : public EventSink {
+ public:
+  explicit Client(Door& door) : door_(door) {}
+  void on_event(Event event) override {
+    for (const auto& token : event.tokens) tokens.push_back(token.token);
+    usage = event.usage;
+    if (event.finish != FinishReason::kNone) door_.leave();
+  }
+  std::vector<int32_t> tokens;   // to be read after the end
+  Usage usage;
+
+ private:
+  Door& door_;
+};
+
+// Closed loop: always `clients` requests under way, until the questions are used up.
 Served serve(const std::string& folder, const Evaluation& evaluation, int clients, EngineOptions options) {
   models::LoadOptions load;
   load.path = folder;
   load.threads = options.threads;
   auto engine = std::move(Engine::start(std::move(models::load_model(load)).value(), options)).value();
-  std::deque<std::pair<size_t, std::shared_ptr<Collector>>> open;
-  Served served;
-  int64_t tokens = 0, right = 0;
-  const auto finish_one = [&] {
-    const auto [index, sink] = open.front();
-    open.pop_front();
-    sink->wait();
-    tokens += static_cast<int64_t>(sink->events().size());
-    right += evaluation.right(evaluation.questions[index], sink->tokens());
-    served.usage.draft_tokens += sink->usage().draft_tokens;
-    served.usage.accepted_tokens += sink->usage().accepted_tokens;
-  };
+  Door door(clients);
+  std::vector<std::shared_ptr<Client>> sinks;
   const TimePoint begin = kClock.now();
   const double begin_cpu_s = cpu_s(CLOCK_PROCESS_CPUTIME_ID);
   for (size_t i = 0; i < evaluation.questions.size(); ++i) {
-    if (static_cast<int>(open.size()) >= clients) finish_one();
+    door.enter();
     auto request = make_request(i, evaluation.questions[i].prompt, 300);
     request->stop_tokens = {evaluation.end_of_sequence};
-    open.emplace_back(i, std::make_shared<Collector>());
-    const auto refusal = engine->submit(std::move(request), open.back().second);
+    sinks.push_back(std::make_shared<Client>(door));
+    const auto refusal = engine->submit(std::move(request), sinks.back());
     SW_CHECK(!refusal, refusal ? refusal->message : "");
   }
-  while (!open.empty()) finish_one();
-  served.tokens_per_s = static_cast<double>(tokens) / seconds_since(begin);
-  served.tokens_per_cpu_s = static_cast<double>(tokens) / (cpu_s(CLOCK_PROCESS_CPUTIME_ID) - begin_cpu_s);
-  served.accuracy = static_cast<double>(right) / static_cast<double>(evaluation.questions.size());
+  engine->drain(TimePoint::max());
+  const double wall_s = seconds_since(begin), spent_s = cpu_s(CLOCK_PROCESS_CPUTIME_ID) - begin_cpu_s;
+  Served served;
+  int64_t tokens = 0, right = 0;
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    tokens += static_cast<int64_t>(sinks[i]->tokens.size());
+    right += evaluation.right(evaluation.questions[i], sinks[i]->tokens);
+    served.usage.draft_tokens += sinks[i]->usage.draft_tokens;
+    served.usage.accepted_tokens += sinks[i]->usage.accepted_tokens;
+  }
+  served.tokens_per_s = static_cast<double>(tokens) / wall_s;
+  served.tokens_per_cpu_s = static_cast<double>(tokens) / spent_s;
+  served.accuracy = static_cast<double>(right) / static_cast<double>(sinks.size());
   return served;
 }
 

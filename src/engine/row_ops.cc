@@ -81,7 +81,10 @@ float row_max(std::span<const float> row) {
 }
 
 int32_t row_find(std::span<const float> row, float value) {
-  return static_cast<int32_t>(std::find(row.begin(), row.end(), value) - row.begin());
+  constexpr size_t kBlock = 1024;   // the vectorised maximum says which block to search
+  size_t begin = 0;
+  while (begin + kBlock < row.size() && row_max(row.subspan(begin, kBlock)) < value) begin += kBlock;
+  return static_cast<int32_t>(std::find(row.begin() + begin, row.end(), value) - row.begin());
 }
 
 SW_ROW_LOOP
@@ -122,9 +125,12 @@ int32_t row_gumbel_argmax(std::span<const float> row, float scale, uint64_t key)
     if (block_max == kLowest) continue;
     const double needed = best_value - static_cast<double>(block_max) * scale;
     if (needed > 23) continue;   // the largest noise is below 22.9
-    if (!any_noise_from(low, high, begin, least_noise(needed))) continue;
+    const uint32_t least = least_noise(needed);
+    if (!any_noise_from(low, high, begin, least)) continue;
     for (int32_t i = begin; i < end; ++i) {
-      const double value = static_cast<double>(row[i]) * scale + gumbel_of(noise(low, high, i));
+      const uint32_t bits = noise(low, high, i);
+      if (bits < least) continue;
+      const double value = static_cast<double>(row[i]) * scale + gumbel_of(bits);
       if (value > best_value || (value == best_value && i < best)) {
         best_value = value;
         best = i;

@@ -9,7 +9,7 @@ namespace spillway::engine {
 constexpr int kRowBlock = 64;
 
 float row_max(std::span<const float> row);
-// The lowest index with the value; the row holds it.
+// The lowest index of the row's largest value.
 int32_t row_find(std::span<const float> row, float value);
 // Sum of exp((x - max) * scale); relative error below 1e-6 an element.
 double row_exp_sum(std::span<const float> row, float max, float scale);

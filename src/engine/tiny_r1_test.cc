@@ -4,7 +4,7 @@
 
 #include "engine/engine.h"
 #include "engine/testing/collector.h"
-#include "engine/testing/evaluation.h"
+#include "engine/testing/test_evaluation.h"
 #include "models/loader.h"
 
 namespace spillway::engine {
