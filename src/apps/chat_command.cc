@@ -18,6 +18,7 @@ namespace {
 struct ChatOptions {
   std::string url;
   std::string api_key;
+  std::string tls_ca_file;
   std::string system;
   AskOptions ask;
   bool hide_reasoning = false;
@@ -142,7 +143,7 @@ Result<int> chat(const ChatOptions& options, const config::Config& config) {
     source = local_source(model.served);
   } else {
     const std::string url = options.url.empty() ? "http://127.0.0.1:8000" : options.url;
-    auto opened = url_source({url, config.text("model.name"), options.api_key});
+    auto opened = url_source({url, config.text("model.name"), options.api_key, options.tls_ca_file});
     if (!opened.ok()) {
       if (!options.url.empty() || opened.error().code != ErrorCode::kUnavailable) return std::move(opened).error();
       return Error{ErrorCode::kUnavailable, opened.error().message + "\nStart `spillway serve` first, name a server with --url, or talk to a model "
@@ -161,6 +162,7 @@ void add_chat(CLI::App& program, int& status) {
   const auto options = std::make_shared<ChatOptions>();
   command->add_option("--url", options->url, "Server [http://127.0.0.1:8000]");
   command->add_option("--api-key", options->api_key, "Key for the server env OPENAI_API_KEY");
+  command->add_option("--tls-ca", options->tls_ca_file, "PEM file of the authority that signed the server's certificate");
   command->add_option("--system", options->system, "System message");
   command->add_option("--temperature", options->ask.temperature, "Default: as the model recommends");
   command->add_option("--top-p", options->ask.top_p, "Default: as the model recommends");

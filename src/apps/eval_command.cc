@@ -25,6 +25,7 @@ struct EvalOptions {
   std::string file;  // empty: the builtin model's own
   std::string url;
   std::string api_key;
+  std::string tls_ca_file;
   int concurrency = 64;
   int limit = 0;
   int max_tokens = 1024;
@@ -143,7 +144,7 @@ Result<int> evaluate(const EvalOptions& options, const config::Config& config) {
   std::unique_ptr<ChatSource> source;
   std::string precision;
   if (!options.url.empty()) {
-    SW_ASSIGN(source, url_source({options.url, config.text("model.name"), options.api_key}));
+    SW_ASSIGN(source, url_source({options.url, config.text("model.name"), options.api_key, options.tls_ca_file}));
   } else {
     SW_TRY(check_model_options(config));
     Progress progress("loading", Progress::Unit::kBytes);
@@ -167,6 +168,7 @@ void add_eval(CLI::App& program, int& status) {
   command->add_option("questions", options->file, "JSON: [{\"task\", \"prompt\", \"answer\"}, ...]; the builtin model brings its own");
   command->add_option("--url", options->url, "Ask this server instead of a model in process");
   command->add_option("--api-key", options->api_key, "Key for the server env OPENAI_API_KEY");
+  command->add_option("--tls-ca", options->tls_ca_file, "PEM file of the authority that signed the server's certificate");
   command->add_option("--concurrency", options->concurrency, "Questions asked at once [64]")->check(CLI::Range(1, 4096));
   command->add_option("--limit", options->limit, "Ask the first so many questions only");
   command->add_option("--max-tokens", options->max_tokens, "Longest answer, reasoning included [1024]");

@@ -1,3 +1,5 @@
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
@@ -123,13 +125,14 @@ class Reader {
 
 class UrlSource : public ChatSource {
  public:
-  UrlSource(net::Url base, std::string key) : base_(std::move(base)), key_(std::move(key)) {}
+  UrlSource(net::Url base, std::string key, net::ClientOptions client)
+      : base_(std::move(base)), key_(std::move(key)), client_(std::move(client)) {}
 
   std::string name() const override { return model_; }
 
   Status choose_model(const std::string& wanted) {
     net::ClientRequest request = make_request("GET", "/models");
-    SW_ASSIGN(const net::ClientResponse response, net::fetch_blocking(std::move(request)));
+    SW_ASSIGN(const net::ClientResponse response, net::fetch_blocking(std::move(request), client_));
     if (response.status != 200) return refusal(base_.origin(), response.status, response.body);
     std::error_code error;
     const json::value value = json::parse(response.body, error);
@@ -144,17 +147,22 @@ class UrlSource : public ChatSource {
 
   Result<Answer> ask(const std::vector<ChatTurn>& turns, const AskOptions& options, const OnText& on_text) override {
     asio::io_context io;
-    SW_ASSIGN(const std::unique_ptr<net::HttpClient> client, net::HttpClient::create(io.get_executor()));
+    SW_ASSIGN(const std::unique_ptr<net::HttpClient> client, net::HttpClient::create(io.get_executor(), client_));
     net::ClientRequest request = make_request("POST", "/chat/completions");
     request.headers.add("Content-Type", "application/json");
     request.headers.add("Accept", "text/event-stream");
     request.body = request_body(model_, turns, options);
     Reader reader(on_text);
     std::optional<Status> outcome;
-    asio::co_spawn(io, read(*client, std::move(request), reader, outcome), asio::detached);
+    asio::cancellation_signal stop;
+    asio::co_spawn(io, read(*client, std::move(request), reader, outcome), asio::bind_cancellation_slot(stop.slot(), asio::detached));
     while (!outcome && reader.wanted()) {
       io.run_for(kPollInterval);
       reader.idle();
+    }
+    if (!outcome) {
+      stop.emit(asio::cancellation_type::terminal);
+      io.run();  // the coroutine ends before what it refers to
     }
     if (!reader.wanted()) {
       if (reader.answer.finish_reason.empty()) reader.answer.finish_reason = "cancelled";
@@ -204,6 +212,7 @@ class UrlSource : public ChatSource {
 
   net::Url base_;  // up to and with /v1
   std::string key_;
+  net::ClientOptions client_;
   std::string model_;
 };
 
@@ -214,7 +223,9 @@ Result<std::unique_ptr<ChatSource>> url_source(const UrlSourceOptions& options) 
   if (base.target.empty() || base.target == "/") base.target = "/v1";
   std::string key = options.api_key;
   if (const char* named = std::getenv("OPENAI_API_KEY"); key.empty() && named) key = named;
-  auto source = std::make_unique<UrlSource>(std::move(base), std::move(key));
+  net::ClientOptions client;
+  client.tls_ca_file = options.tls_ca_file;
+  auto source = std::make_unique<UrlSource>(std::move(base), std::move(key), std::move(client));
   SW_TRY(source->choose_model(options.model));
   return std::unique_ptr<ChatSource>(std::move(source));
 }
