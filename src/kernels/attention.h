@@ -1,7 +1,7 @@
 // Causal attention over paged keys and values, and the writing of pages.
 //
-// A row of output is computed over blocks of 64 context positions in rising order, whatever the batch, the chunking of a
-// prompt or the threads; its bits depend on its own query and context only. Softmax in float32. Tolerance against
+// A row of output is computed over blocks of 64 context positions in rising order, whatever the batch, the chunking of
+// a prompt or the threads; its bits depend on its own query and context only. Softmax in float32. Tolerance against
 // float64: 1e-5 of the largest |v| with float32 pages; with bf16 pages the stored values are taken as exact.
 #pragma once
 
@@ -55,11 +55,11 @@ void write_kv(const HeadRows& keys, const HeadRows& values, std::span<const Sequ
               const KvPagesView& pages, tensor::Stream& stream);
 
 struct AttentionArgs {
-  HeadRows queries;       // heads x k_dim
-  int heads = 0;          // a multiple of kv_heads; head h reads kv head h / (heads / kv_heads)
-  float scale = 1.0f;     // of the scores before softmax
+  HeadRows queries;    // heads x k_dim
+  int heads = 0;       // a multiple of kv_heads; head h reads kv head h / (heads / kv_heads)
+  float scale = 1.0f;  // of the scores before softmax
   KvPagesView pages;
-  tensor::TensorView out; // f32 [T, heads, v_dim]
+  tensor::TensorView out;  // f32 [T, heads, v_dim]
 };
 // The pages hold the batch's own rows already (write_kv first). Row at position p attends to positions 0..p.
 void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> batch, tensor::Stream& stream);

@@ -1,5 +1,5 @@
-// Attention of Qwen2.5-1.5B and DeepSeek shapes: prefill against the peak of float32 multiply-adds that the CPU reaches in
-// linear_bench, decode against the bytes of keys and values. Times are CPU time with one thread. Usage:
+// Attention of Qwen2.5-1.5B and DeepSeek shapes: prefill against the peak of float32 multiply-adds that the CPU reaches
+// in linear_bench, decode against the bytes of keys and values. Times are CPU time with one thread. Usage:
 // attention_bench [threads]
 #include <fmt/format.h>
 
@@ -15,8 +15,8 @@
 namespace {
 
 using namespace spillway;  // NOLINT: a program
-using tensor::DType;
 using kernels::head_rows;
+using tensor::DType;
 using tensor::Tensor;
 
 template <class Work>
@@ -28,7 +28,8 @@ double seconds_of(const tensor::Stream& stream, Work work) {
     clock_gettime(clock, &start);
     work();
     clock_gettime(clock, &end);
-    best = std::min(best, static_cast<double>(end.tv_sec - start.tv_sec) + 1e-9 * static_cast<double>(end.tv_nsec - start.tv_nsec));
+    best = std::min(
+        best, static_cast<double>(end.tv_sec - start.tv_sec) + 1e-9 * static_cast<double>(end.tv_nsec - start.tv_nsec));
   }
   return best;
 }
@@ -40,8 +41,8 @@ Tensor filled(tensor::Shape shape) {
 }
 
 void report(const char* name, int rows, int context, double products, double bytes, double time) {
-  fmt::print("{:<12} rows {:>4} context {:>5}  {:8.3f} ms  {:7.1f} GFLOP/s  {:6.1f} GB/s\n", name, rows, context, time * 1e3,
-             2 * products / time / 1e9, bytes / time / 1e9);
+  fmt::print("{:<12} rows {:>4} context {:>5}  {:8.3f} ms  {:7.1f} GFLOP/s  {:6.1f} GB/s\n", name, rows, context,
+             time * 1e3, 2 * products / time / 1e9, bytes / time / 1e9);
 }
 
 void grouped_query(DType dtype, int rows, int context, tensor::Stream& stream) {
@@ -54,7 +55,8 @@ void grouped_query(DType dtype, int rows, int context, tensor::Stream& stream) {
   std::iota(ids.begin(), ids.end(), 0);
   const Tensor bytes = Tensor::zeros(DType::kU8, {static_cast<int64_t>(ids.size()) * pages.page_stride_bytes});
   pages.base = bytes.view().data;
-  const Tensor q = filled({rows, kHeads, kDim}), kv = filled({rows, kKvHeads, kDim}), out = filled({rows, kHeads, kDim});
+  const Tensor q = filled({rows, kHeads, kDim}), kv = filled({rows, kKvHeads, kDim}),
+               out = filled({rows, kHeads, kDim});
   const kernels::SequenceRows sequence{0, rows, context - rows, ids};
   kernels::AttentionArgs args;
   args.queries = head_rows(q);

@@ -18,15 +18,16 @@ std::vector<double> attend(const float* q, const std::vector<float>& k, const st
   double most = -1e300, total = 0;
   for (int j = 0; j <= last; ++j) {
     double s = 0;
-    for (int d = 0; d < kd; ++d) s += static_cast<double>(q[d]) * static_cast<double>(k[static_cast<size_t>(j * k_stride + d)]);
+    for (int d = 0; d < kd; ++d)
+      s += static_cast<double>(q[d]) * static_cast<double>(k[static_cast<size_t>(j * k_stride + d)]);
     scores.push_back(s * scale);
     most = std::max(most, scores.back());
   }
   for (double& s : scores) total += s = std::exp(s - most);
   for (int j = 0; j <= last; ++j) {
     for (int d = 0; d < vd; ++d) {
-      out[static_cast<size_t>(d)] += scores[static_cast<size_t>(j)] / total *
-                                     static_cast<double>(v[static_cast<size_t>(j * v_stride + d)]);
+      out[static_cast<size_t>(d)] +=
+          scores[static_cast<size_t>(j)] / total * static_cast<double>(v[static_cast<size_t>(j * v_stride + d)]);
     }
   }
   return out;
@@ -36,7 +37,8 @@ std::vector<double> attend(const float* q, const std::vector<float>& k, const st
 struct Cache {
   Tensor bytes;
   KvPagesView view;
-  std::vector<int32_t> pages[2] = {{11, 3, 7, 0, 9, 2, 13, 15, 17, 19, 21, 23}, {4, 12, 1, 8, 5, 6, 14, 16, 18, 20, 22, 24}};
+  std::vector<int32_t> pages[2] = {{11, 3, 7, 0, 9, 2, 13, 15, 17, 19, 21, 23},
+                                   {4, 12, 1, 8, 5, 6, 14, 16, 18, 20, 22, 24}};
 
   Cache(DType dtype, int page_tokens, int kv_heads, int kd, int vd) {
     view.dtype = dtype;

@@ -1,5 +1,6 @@
-// Small operations on rows: norms, activation, addition, embedding. All in float32; tolerance 2e-6 relative to the largest
-// value of a row. Rows are independent: bits do not depend on the batch or the threads. Inputs may be the outputs.
+// Small operations on rows: norms, activation, addition, embedding. All in float32; tolerance 2e-6 relative to the
+// largest value of a row. Rows are independent: bits do not depend on the batch or the threads. Inputs may be the
+// outputs.
 #pragma once
 
 #include "tensor/stream.h"

@@ -28,7 +28,8 @@ std::vector<double> normed(const std::vector<double>& x, const Tensor& weight, d
 TEST_P(Elementwise, Norms) {
   for (const int64_t width : {1, 5, 64, 131, 1536}) {
     const int64_t rows = 7;
-    const Tensor x = random_f32({rows, width}, 1), residual = random_f32({rows, width}, 2), weight = random_f32({width}, 3);
+    const Tensor x = random_f32({rows, width}, 1), residual = random_f32({rows, width}, 2),
+                 weight = random_f32({width}, 3);
     std::vector<double> plain, sum;
     for (int64_t i = 0; i < rows * width; ++i) {
       plain.push_back(at(x, i));
@@ -44,7 +45,8 @@ TEST_P(Elementwise, Norms) {
 }
 
 TEST_P(Elementwise, NormOfASlice) {
-  const Tensor x = random_f32({3, 50}, 1), weight = random_f32({33}, 2), y = poisoned({3, 33}), copy = poisoned({3, 33});
+  const Tensor x = random_f32({3, 50}, 1), weight = random_f32({33}, 2), y = poisoned({3, 33}),
+               copy = poisoned({3, 33});
   rms_norm_slice(x, 9, weight, 1e-6f, y, stream_);
   copy_slice(x, 9, copy, stream_);
   std::vector<double> slice;

@@ -15,7 +15,8 @@ constexpr std::array<std::string_view, 4> kNames = {"scalar", "avx2", "avx512", 
 bool runs_here(IsaLevel level) {
 #if defined(__x86_64__)
   switch (level) {
-    case IsaLevel::kScalar: return true;
+    case IsaLevel::kScalar:
+      return true;
     case IsaLevel::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     case IsaLevel::kAvx512:
@@ -32,10 +33,14 @@ bool runs_here(IsaLevel level) {
 cpu::KernelTable table_of(IsaLevel level) {
 #if defined(__x86_64__)
   switch (level) {
-    case IsaLevel::kScalar: break;
-    case IsaLevel::kAvx2: return cpu::avx2_kernels();
-    case IsaLevel::kAvx512: return cpu::avx512_kernels();
-    case IsaLevel::kAvx512Bf16: return cpu::avx512_bf16_kernels();
+    case IsaLevel::kScalar:
+      break;
+    case IsaLevel::kAvx2:
+      return cpu::avx2_kernels();
+    case IsaLevel::kAvx512:
+      return cpu::avx512_kernels();
+    case IsaLevel::kAvx512Bf16:
+      return cpu::avx512_bf16_kernels();
   }
 #endif
   return cpu::scalar_kernels();

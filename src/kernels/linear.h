@@ -1,7 +1,7 @@
 // Linear: y = x W^T (+ bias) over weights packed once at load.
 //
-// Each element of y is one chain of float32 sums over K in a fixed order, so its bits depend on its own row of x and on W
-// only: not on M, nor on the other rows, nor on the number of threads.
+// Each element of y is one chain of float32 sums over K in a fixed order, so its bits depend on its own row of x and on
+// W only: not on M, nor on the other rows, nor on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -39,15 +39,16 @@ struct PackedLinear {
   int64_t k = 0;
   Precision precision = Precision::kFp32;
   PackedFormat format = PackedFormat::kF32;
-  int scale_block = 0;    // K elements that share a scale; 0 without scales
+  int scale_block = 0;  // K elements that share a scale; 0 without scales
   tensor::Tensor data;
   tensor::Tensor scales;  // float32 [panels, ceil(K / scale_block), 32]
 
   size_t bytes() const { return data.bytes() + scales.bytes(); }
 };
 
-// Packs sources stacked along N (for q, k and v, or gate and up, as one product): all of the same K and dtype. The order
-// of outputs is that of the sources. Runs on all threads at about memory speed. Fails on types and shapes that do not fit.
+// Packs sources stacked along N (for q, k and v, or gate and up, as one product): all of the same K and dtype. The
+// order of outputs is that of the sources. Runs on all threads at about memory speed. Fails on types and shapes that do
+// not fit.
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream);
 Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision, tensor::Stream& stream);
 
@@ -55,15 +56,16 @@ Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision
 Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream);
 
 struct LinearOptions {
-  tensor::TensorView bias;   // float32 [N], optional
-  bool accumulate = false;   // y += instead of y =
+  tensor::TensorView bias;  // float32 [N], optional
+  bool accumulate = false;  // y += instead of y =
 };
 
 // x f32 [M, K], y f32 [M, N]. x and y do not overlap.
 void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,
             const LinearOptions& options = {});
 
-// y f32 [M, N / 2] = silu(x Wg^T) * (x Wu^T), for a weight packed from {gate, up} (N / 2 outputs each). work: f32 [M, N].
+// y f32 [M, N / 2] = silu(x Wg^T) * (x Wu^T), for a weight packed from {gate, up} (N / 2 outputs each). work: f32 [M,
+// N].
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
                   tensor::Stream& stream);
 

@@ -1,7 +1,7 @@
 // The products of a Qwen2.5-1.5B layer against what the machine can do: decode against the memory's read bandwidth,
-// prefill against the peak of the dot instruction. Prints floor, figure and ratio; the best of several runs, since other
-// programs may share the cores. With one thread it counts that thread's CPU time, not the time that others took the core.
-// Usage: linear_bench [threads]
+// prefill against the peak of the dot instruction. Prints floor, figure and ratio; the best of several runs, since
+// other programs may share the cores. With one thread it counts that thread's CPU time, not the time that others took
+// the core. Usage: linear_bench [threads]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -50,17 +50,19 @@ double read_bandwidth(tensor::Stream& stream) {
   const auto* words = data.raw<uint64_t>();
   const auto count = static_cast<int64_t>(data.bytes() / 8);
   uint64_t total = 0;
-  const double time = seconds_of([&] {
-    stream.parallel_tasks(count >> 17, [&](int64_t i, int) {
-      typedef uint64_t Line __attribute__((vector_size(64)));
-      Line sums[8] = {};
-      const auto* lines = reinterpret_cast<const Line*>(words + (i << 17));
-      for (int64_t l = 0; l < 1 << 14; l += 8) {
-        for (int64_t j = 0; j < 8; ++j) sums[j] += lines[l + j];
-      }
-      for (const Line& sum : sums) __atomic_fetch_add(&total, sum[0], __ATOMIC_RELAXED);
-    });
-  }, 10);
+  const double time = seconds_of(
+      [&] {
+        stream.parallel_tasks(count >> 17, [&](int64_t i, int) {
+          typedef uint64_t Line __attribute__((vector_size(64)));
+          Line sums[8] = {};
+          const auto* lines = reinterpret_cast<const Line*>(words + (i << 17));
+          for (int64_t l = 0; l < 1 << 14; l += 8) {
+            for (int64_t j = 0; j < 8; ++j) sums[j] += lines[l + j];
+          }
+          for (const Line& sum : sums) __atomic_fetch_add(&total, sum[0], __ATOMIC_RELAXED);
+        });
+      },
+      10);
   return total == 0 ? static_cast<double>(data.bytes()) / time : 0;
 }
 
@@ -177,16 +179,19 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
     }
     const size_t used = m > 16 ? 2 : layers.size();
     const double share = static_cast<double>(used) / static_cast<double>(layers.size());
-    const double time = seconds_of([&] {
-      for (size_t l = 0; l < used; ++l) {
-        for (size_t i = 0; i < x.size(); ++i) kernels::linear(x[i], layers[l][i], y[i], stream);
-      }
-    }, m > 16 ? 4 : 12);
+    const double time = seconds_of(
+        [&] {
+          for (size_t l = 0; l < used; ++l) {
+            for (size_t i = 0; i < x.size(); ++i) kernels::linear(x[i], layers[l][i], y[i], stream);
+          }
+        },
+        m > 16 ? 4 : 12);
     const double memory_floor = bytes * share / bandwidth;
     const double compute_floor = products * share * static_cast<double>(m) / c.peak;
-    fmt::print("{:<12} M {:>3}  {:8.2f} ms  {:7.1f} GB/s  {:8.1f} GFLOP/s   of bandwidth {:5.1f}%   of peak {:5.1f}%\n", c.name,
-               m, time * 1e3, bytes * share / time / 1e9, 2 * products * share * static_cast<double>(m) / time / 1e9,
-               100 * memory_floor / time, 100 * compute_floor / time);
+    fmt::print("{:<12} M {:>3}  {:8.2f} ms  {:7.1f} GB/s  {:8.1f} GFLOP/s   of bandwidth {:5.1f}%   of peak {:5.1f}%\n",
+               c.name, m, time * 1e3, bytes * share / time / 1e9,
+               2 * products * share * static_cast<double>(m) / time / 1e9, 100 * memory_floor / time,
+               100 * compute_floor / time);
   }
   fmt::print("{:<12} packed at {:.2f} GB/s of source\n", c.name, pack_rate / 1e9);
 }

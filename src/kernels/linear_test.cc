@@ -38,14 +38,16 @@ std::vector<double> reference(const Tensor& x, const std::vector<double>& w, int
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       double sum = 0;
-      for (int64_t l = 0; l < k; ++l) sum += static_cast<double>(x.as<float>()[i * k + l]) * w[static_cast<size_t>(j * k + l)];
+      for (int64_t l = 0; l < k; ++l)
+        sum += static_cast<double>(x.as<float>()[i * k + l]) * w[static_cast<size_t>(j * k + l)];
       y[static_cast<size_t>(i * n + j)] = sum;
     }
   }
   return y;
 }
 
-// Relative to the largest output; outputs of normal data are sums of K random products, so roundings of 2^-8 average out.
+// Relative to the largest output; outputs of normal data are sums of K random products, so roundings of 2^-8 average
+// out.
 double tolerance(Precision precision) {
   return precision == Precision::kFp32 ? 2e-6 : precision == Precision::kBf16 ? 4e-3 : 1.2e-2;
 }

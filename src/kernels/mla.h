@@ -1,5 +1,5 @@
-// Multi-head latent attention over a paged cache of latents: DeepSeek's absorbed form. The same promises and tolerance as
-// kernels/attention.h.
+// Multi-head latent attention over a paged cache of latents: DeepSeek's absorbed form. The same promises and tolerance
+// as kernels/attention.h.
 #pragma once
 
 #include "kernels/attention.h"
@@ -35,7 +35,7 @@ struct LatentAttentionArgs {
   int heads = 0;
   float scale = 1.0f;
   LatentPagesView pages;
-  tensor::TensorView out;   // f32 [T, heads, lora_dim]: still to go through W_UV
+  tensor::TensorView out;  // f32 [T, heads, lora_dim]: still to go through W_UV
 };
 void latent_attention(const LatentAttentionArgs& args, std::span<const SequenceRows> batch, tensor::Stream& stream);
 

@@ -13,10 +13,10 @@ struct RoutingOptions {
   enum class Score : uint8_t { kSigmoid, kSoftmax };
   Score score = Score::kSigmoid;
   int experts_per_token = 8;
-  int groups = 1;                  // experts are split in this many equal groups ...
-  int groups_per_token = 1;        // ... of which the best are kept, by the sum of their two best scores
-  bool normalize = true;           // weights divided by (their sum + 1e-20)
-  float scale = 1.0f;              // then multiplied by this
+  int groups = 1;            // experts are split in this many equal groups ...
+  int groups_per_token = 1;  // ... of which the best are kept, by the sum of their two best scores
+  bool normalize = true;     // weights divided by (their sum + 1e-20)
+  float scale = 1.0f;        // then multiplied by this
 };
 
 // logits f32 [T, experts]; bias f32 [experts] or empty: added to scores for the choice only. ids i32 [T, k] and
@@ -31,7 +31,8 @@ struct ExpertWeights {
 
 // y[t] += sum over slots s, in slot order, of weights[t, s] * expert(ids[t, s])(x[t]), where
 // expert(v) = down(silu(gate v) * up v). x, y f32 [T, hidden]; ids i32 [T, k]; weights f32 [T, k].
-// A token's bits depend on its own row, ids and weights only. y is read: fill it with the shared experts' output or zero.
+// A token's bits depend on its own row, ids and weights only. y is read: fill it with the shared experts' output or
+// zero.
 void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
                 std::span<const ExpertWeights> experts, tensor::TensorView y, tensor::Stream& stream);
 

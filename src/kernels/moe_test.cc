@@ -49,8 +49,8 @@ TEST_P(Moe, ExpertsEqualTheirDenseProductsBitForBit) {
     for (const int64_t t : {int64_t{0}, int64_t{17}, tokens - 1}) {
       // Alone, and by plain products.
       const Tensor alone = Tensor::zeros(DType::kF32, {1, hidden});
-      expert_mlp(x.view().rows(t, t + 1), ids.view().rows(t, t + 1), weights.view().rows(t, t + 1), layer.experts, alone,
-                 stream_);
+      expert_mlp(x.view().rows(t, t + 1), ids.view().rows(t, t + 1), weights.view().rows(t, t + 1), layer.experts,
+                 alone, stream_);
       EXPECT_TRUE(same_bits(alone, y.view().rows(t, t + 1)));
       std::vector<double> expected(static_cast<size_t>(hidden));
       for (int64_t s = 0; s < slots; ++s) {
@@ -59,7 +59,8 @@ TEST_P(Moe, ExpertsEqualTheirDenseProductsBitForBit) {
         gated_linear(x.view().rows(t, t + 1), expert.gate_up, work, mid, stream_);
         linear(mid, expert.down, out, stream_);
         for (size_t i = 0; i < expected.size(); ++i) {
-          expected[i] += static_cast<double>(weights.as<float>()[t * slots + s]) * static_cast<double>(out.as<float>()[i]);
+          expected[i] +=
+              static_cast<double>(weights.as<float>()[t * slots + s]) * static_cast<double>(out.as<float>()[i]);
         }
       }
       EXPECT_LT(relative_error(alone, expected), 1e-6);
@@ -119,7 +120,8 @@ TEST_P(Moe, RoutesAsPublished) {
           route_plainly(logits.as<float>() + t * experts, biased ? bias.as<float>() : nullptr, experts, options);
       for (int64_t s = 0; s < slots; ++s) {
         EXPECT_EQ(ids.as<int32_t>()[t * slots + s], expected[static_cast<size_t>(s)].second);
-        EXPECT_NEAR(static_cast<double>(weights.as<float>()[t * slots + s]), expected[static_cast<size_t>(s)].first, 1e-6);
+        EXPECT_NEAR(static_cast<double>(weights.as<float>()[t * slots + s]), expected[static_cast<size_t>(s)].first,
+                    1e-6);
       }
     }
   }

@@ -1,6 +1,6 @@
 // Operations: the chooser. One table of all operations for each kind of device; the functions of kernels/*.h look the
-// stream's device up here. The CPU's table is built in; another device's library registers its own at start-up, before any
-// stream of it exists.
+// stream's device up here. The CPU's table is built in; another device's library registers its own at start-up, before
+// any stream of it exists.
 #pragma once
 
 #include "kernels/attention.h"

@@ -22,10 +22,10 @@ struct RopeArgs {
   tensor::TensorView cos_sin;    // f32 [positions_max, 2, D / 2]
   tensor::TensorView positions;  // i32 [T]
   RopePairs pairs = RopePairs::kHalves;
-  int64_t x_offset = 0;          // where in a row head 0 starts
+  int64_t x_offset = 0;  // where in a row head 0 starts
   int heads = 1;
-  int head_dim = 0;              // distance between heads
-  int offset = 0;                // first rotary element within a head
+  int head_dim = 0;  // distance between heads
+  int offset = 0;    // first rotary element within a head
 };
 void rope(const RopeArgs& args, tensor::Stream& stream);
 

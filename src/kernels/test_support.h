@@ -39,10 +39,18 @@ inline Tensor stored_as(const Tensor& values, DType dtype) {
   for (int64_t i = 0; i < values.shape().elements(); ++i) {
     const float v = values.as<float>()[i];
     switch (dtype) {
-      case DType::kF32: t.raw<float>()[i] = v; break;
-      case DType::kBF16: t.raw<uint16_t>()[i] = tensor::float_to_bf16(v); break;
-      case DType::kF16: t.raw<uint16_t>()[i] = tensor::float_to_f16(v); break;
-      default: t.raw<uint8_t>()[i] = tensor::float_to_f8e4m3(v); break;
+      case DType::kF32:
+        t.raw<float>()[i] = v;
+        break;
+      case DType::kBF16:
+        t.raw<uint16_t>()[i] = tensor::float_to_bf16(v);
+        break;
+      case DType::kF16:
+        t.raw<uint16_t>()[i] = tensor::float_to_f16(v);
+        break;
+      default:
+        t.raw<uint8_t>()[i] = tensor::float_to_f8e4m3(v);
+        break;
     }
   }
   return t;
@@ -50,10 +58,14 @@ inline Tensor stored_as(const Tensor& values, DType dtype) {
 
 inline float element(TensorView t, int64_t i) {
   switch (t.dtype) {
-    case DType::kF32: return t.raw<float>()[i];
-    case DType::kBF16: return tensor::bf16_to_float(t.raw<uint16_t>()[i]);
-    case DType::kF16: return tensor::f16_to_float(t.raw<uint16_t>()[i]);
-    default: return tensor::f8e4m3_to_float(t.raw<uint8_t>()[i]);
+    case DType::kF32:
+      return t.raw<float>()[i];
+    case DType::kBF16:
+      return tensor::bf16_to_float(t.raw<uint16_t>()[i]);
+    case DType::kF16:
+      return tensor::f16_to_float(t.raw<uint16_t>()[i]);
+    default:
+      return tensor::f8e4m3_to_float(t.raw<uint8_t>()[i]);
   }
 }
 
@@ -83,6 +95,6 @@ class EveryIsa : public testing::TestWithParam<IsaLevel> {
 
 }  // namespace spillway::kernels::test
 
-#define SW_EVERY_ISA(suite)                                                                                  \
-  INSTANTIATE_TEST_SUITE_P(Cpu, suite, testing::ValuesIn(::spillway::kernels::available_isas()),             \
+#define SW_EVERY_ISA(suite)                                                                      \
+  INSTANTIATE_TEST_SUITE_P(Cpu, suite, testing::ValuesIn(::spillway::kernels::available_isas()), \
                            [](const auto& info) { return std::string(::spillway::kernels::name_of(info.param)); })

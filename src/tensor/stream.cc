@@ -70,10 +70,13 @@ void Stream::run(int64_t count, int64_t grain, Function function, void* context)
     int64_t count;
     int64_t parts;
   } ranges{function, context, count, parts};
-  pool_->run(parts, [](void* self, int64_t part, int thread) {
-    const auto& r = *static_cast<const Ranges*>(self);
-    r.function(r.context, r.count * part / r.parts, r.count * (part + 1) / r.parts, thread);
-  }, &ranges);
+  pool_->run(
+      parts,
+      [](void* self, int64_t part, int thread) {
+        const auto& r = *static_cast<const Ranges*>(self);
+        r.function(r.context, r.count * part / r.parts, r.count * (part + 1) / r.parts, thread);
+      },
+      &ranges);
 }
 
 void Stream::run_tasks(int64_t count, Function function, void* context) {
@@ -81,10 +84,13 @@ void Stream::run_tasks(int64_t count, Function function, void* context) {
     Function function;
     void* context;
   } tasks{function, context};
-  pool_->run(count, [](void* self, int64_t part, int thread) {
-    const auto& t = *static_cast<const Tasks*>(self);
-    t.function(t.context, part, part + 1, thread);
-  }, &tasks);
+  pool_->run(
+      count,
+      [](void* self, int64_t part, int thread) {
+        const auto& t = *static_cast<const Tasks*>(self);
+        t.function(t.context, part, part + 1, thread);
+      },
+      &tasks);
 }
 
 }  // namespace spillway::tensor

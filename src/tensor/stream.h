@@ -1,6 +1,6 @@
 // Stream: the order in which kernels run on a device, and the threads that run them. A CPU stream is a pool of threads
-// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. Called
-// from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
+// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for.
+// Called from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
 #pragma once
 
 #include <cstdint>
@@ -34,18 +34,22 @@ class Stream {
   template <class Body>
   void parallel_for(int64_t count, int64_t grain, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
-    run(count, grain, [](void* context, int64_t begin, int64_t end, int thread) {
-      (*static_cast<Plain*>(context))(begin, end, thread);
-    }, const_cast<void*>(static_cast<const void*>(&body)));
+    run(
+        count, grain,
+        [](void* context, int64_t begin, int64_t end, int thread) {
+          (*static_cast<Plain*>(context))(begin, end, thread);
+        },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
 
   // body(index, thread) for each of [0, count), handed out one by one: for tasks of uneven size.
   template <class Body>
   void parallel_tasks(int64_t count, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
-    run_tasks(count, [](void* context, int64_t begin, int64_t, int thread) {
-      (*static_cast<Plain*>(context))(begin, thread);
-    }, const_cast<void*>(static_cast<const void*>(&body)));
+    run_tasks(
+        count,
+        [](void* context, int64_t begin, int64_t, int thread) { (*static_cast<Plain*>(context))(begin, thread); },
+        const_cast<void*>(static_cast<const void*>(&body)));
   }
 
   // Memory for one kernel's own use, valid until the next kernel on this stream; it grows and is kept.

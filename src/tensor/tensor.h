@@ -49,15 +49,25 @@ std::string to_string(const Shape& shape);  // "[3, 128]"
 template <class T>
 constexpr DType dtype_of();
 template <>
-constexpr DType dtype_of<float>() { return DType::kF32; }
+constexpr DType dtype_of<float>() {
+  return DType::kF32;
+}
 template <>
-constexpr DType dtype_of<int32_t>() { return DType::kI32; }
+constexpr DType dtype_of<int32_t>() {
+  return DType::kI32;
+}
 template <>
-constexpr DType dtype_of<int64_t>() { return DType::kI64; }
+constexpr DType dtype_of<int64_t>() {
+  return DType::kI64;
+}
 template <>
-constexpr DType dtype_of<uint8_t>() { return DType::kU8; }
+constexpr DType dtype_of<uint8_t>() {
+  return DType::kU8;
+}
 template <>
-constexpr DType dtype_of<int8_t>() { return DType::kI8; }
+constexpr DType dtype_of<int8_t>() {
+  return DType::kI8;
+}
 
 struct TensorView {
   std::byte* data = nullptr;
@@ -78,7 +88,9 @@ struct TensorView {
     return reinterpret_cast<T*>(data);
   }
   template <class T>
-  T* raw() const { return reinterpret_cast<T*>(data); }
+  T* raw() const {
+    return reinterpret_cast<T*>(data);
+  }
 
   // Rows [begin, end) of the first dimension.
   TensorView rows(int64_t begin, int64_t end) const;
@@ -106,9 +118,13 @@ class Tensor {
   const Shape& shape() const { return view_.shape; }
   size_t bytes() const { return empty() ? 0 : view_.bytes(); }
   template <class T>
-  T* as() const { return view_.as<T>(); }
+  T* as() const {
+    return view_.as<T>();
+  }
   template <class T>
-  T* raw() const { return view_.raw<T>(); }
+  T* raw() const {
+    return view_.raw<T>();
+  }
 
  private:
   TensorView view_;

@@ -1,6 +1,6 @@
-// ThreadPool: the workers of a CPU stream. A region of numbered parts is opened, the caller and the workers that are awake
-// take parts from one counter, and the region closes when all parts are done; a worker that the system has not scheduled
-// in time is not waited for. Owned by Stream; run() is called from one thread at a time.
+// ThreadPool: the workers of a CPU stream. A region of numbered parts is opened, the caller and the workers that are
+// awake take parts from one counter, and the region closes when all parts are done; a worker that the system has not
+// scheduled in time is not waited for. Owned by Stream; run() is called from one thread at a time.
 #pragma once
 
 #include <atomic>

@@ -1,10 +1,9 @@
-#include "kernels/cpu/operations.h"
-
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/operations.h"
 
 namespace spillway::kernels::cpu {
 namespace {
@@ -23,7 +22,8 @@ int64_t values_at(const KvPagesView& pages, int head) {
 }
 
 template <class T, class Store>
-void write_row(const float* k, const float* v, int head, int slot, const KvPagesView& pages, std::byte* page, Store store) {
+void write_row(const float* k, const float* v, int head, int slot, const KvPagesView& pages, std::byte* page,
+               Store store) {
   auto* keys = reinterpret_cast<T*>(page) + keys_at(pages, head) + slot;
   auto* values = reinterpret_cast<T*>(page) + values_at(pages, head) + int64_t{slot} * pages.v_dim;
   for (int d = 0; d < pages.k_dim; ++d) keys[int64_t{d} * pages.page_tokens] = store(k[d]);

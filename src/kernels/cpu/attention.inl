@@ -1,6 +1,6 @@
 // Attention of some rows of queries over the context of one sequence, in blocks of kAttentionBlock positions in rising
-// order with a running maximum and sum. Scores put neighbouring positions in the lanes of a vector; the weighted sum puts
-// neighbouring elements of a value there. What a row gets does not depend on the other rows.
+// order with a running maximum and sum. Scores put neighbouring positions in the lanes of a vector; the weighted sum
+// puts neighbouring elements of a value there. What a row gets does not depend on the other rows.
 //
 // work: q [row tile][k_dim][kRowTile] · keys [k_dim][kAttentionUnit] · scores [rows][kAttentionBlock] · maxima, sums
 // [rows] · out [rows][v_dim].
@@ -39,7 +39,8 @@ void pack_queries(const AttentionTask& t, float* q) {
 
 // scores[r][0..N vectors) = scale * q_r . k, for R rows of a tile; `stride` rows of q are interleaved.
 template <int R, int N, class Element>
-void score_rows(const AttentionTask& t, const float* q, int stride, const Element* keys, int64_t key_stride, float* scores) {
+void score_rows(const AttentionTask& t, const float* q, int stride, const Element* keys, int64_t key_stride,
+                float* scores) {
   V s[R][N];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
@@ -65,8 +66,8 @@ void score_rows(const AttentionTask& t, const float* q, int stride, const Elemen
 }
 
 template <int R, int N, class Element>
-void score_exactly(const AttentionTask& t, const float* q, int rows, int stride, const Element* keys, int64_t key_stride,
-                   float* scores) {
+void score_exactly(const AttentionTask& t, const float* q, int rows, int stride, const Element* keys,
+                   int64_t key_stride, float* scores) {
   if (rows == R) {
     score_rows<R, N>(t, q, stride, keys, key_stride, scores);
   } else if constexpr (R > 1) {
@@ -115,7 +116,8 @@ SW_INLINE Four load_four(const uint16_t* p) {
 // Elements [d, d + 4) of four rows to four columns of kAttentionUnit.
 template <class Element>
 SW_INLINE void transpose_four(const Element* const* rows, int d, float* out) {
-  const Four a = load_four(rows[0] + d), b = load_four(rows[1] + d), c = load_four(rows[2] + d), e = load_four(rows[3] + d);
+  const Four a = load_four(rows[0] + d), b = load_four(rows[1] + d), c = load_four(rows[2] + d),
+             e = load_four(rows[3] + d);
   const FourIndices low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
   const Four ab0 = __builtin_shuffle(a, b, low), ab1 = __builtin_shuffle(a, b, high);
   const Four ce0 = __builtin_shuffle(c, e, low), ce1 = __builtin_shuffle(c, e, high);
@@ -189,7 +191,8 @@ void soften_row(const AttentionTask& t, const AttentionWork& w, int r, int valid
   w.maxima[r] = maximum;
   if (rescale == 1.0f) return;
   float* out = w.out + (int64_t)r * t.v_dim;
-  for_each_vector(t.v_dim, [&](int64_t i, int lanes) { store_some(out + i, load_some(out + i, lanes) * rescale, lanes); });
+  for_each_vector(t.v_dim,
+                  [&](int64_t i, int lanes) { store_some(out + i, load_some(out + i, lanes) * rescale, lanes); });
 }
 
 // out[r][c..] += sum over positions j of p[r][j] * v[j][c..], for R rows and N vectors.
@@ -229,14 +232,16 @@ void weigh_all(const AttentionTask& t, const float* p, const Element* const* val
     for (int r = 0; r < R; ++r) {
       V total = {};
       total[0] = out[(int64_t)r * t.v_dim + c];
-      for (int j = 0; j < tokens; ++j) total = fma(splat(p[r * kAttentionBlock + j]), splat(widened(values[j][c])), total);
+      for (int j = 0; j < tokens; ++j)
+        total = fma(splat(p[r * kAttentionBlock + j]), splat(widened(values[j][c])), total);
       out[(int64_t)r * t.v_dim + c] = total[0];
     }
   }
 }
 
 template <int R, class Element>
-void weigh_exactly(const AttentionTask& t, const AttentionWork& w, int row, int rows, const Element* const* values, int tokens) {
+void weigh_exactly(const AttentionTask& t, const AttentionWork& w, int row, int rows, const Element* const* values,
+                   int tokens) {
   if (rows == R) {
     weigh_all<R>(t, w.scores + (int64_t)row * kAttentionBlock, values, tokens, w.out + (int64_t)row * t.v_dim);
   } else if constexpr (R > 1) {

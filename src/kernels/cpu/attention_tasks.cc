@@ -10,10 +10,12 @@ constexpr int kTaskRows = 96;  // rows that share each piece of keys while it is
 
 int64_t work_floats(const AttentionTask& task, int rows) {
   const int64_t padded = (rows + kRowTile - 1) / kRowTile * kRowTile;
-  return padded * task.k_dim + int64_t{task.k_dim} * kAttentionUnit + int64_t{rows} * (kAttentionBlock + 2 + task.v_dim);
+  return padded * task.k_dim + int64_t{task.k_dim} * kAttentionUnit +
+         int64_t{rows} * (kAttentionBlock + 2 + task.v_dim);
 }
 
-void run_task(const RowsTask& task, const HeadRows& queries, const HeadRows* tails, int heads, float* out, float* work) {
+void run_task(const RowsTask& task, const HeadRows& queries, const HeadRows* tails, int heads, float* out,
+              float* work) {
   std::array<int32_t, kTaskRows> positions;
   std::array<const float*, kTaskRows> q;
   std::array<const float*, kTaskRows> q_tail;

@@ -90,8 +90,8 @@ void widen_f8_to_bf16(const uint8_t* w, int64_t k, uint16_t* out) {
   }
 }
 
-// The product read straight from the f8 panel: for few rows, where widening to memory first would cost more than it saves.
-// The sums run in the same order as tile_bf16's.
+// The product read straight from the f8 panel: for few rows, where widening to memory first would cost more than it
+// saves. The sums run in the same order as tile_bf16's.
 template <int R>
 void tile_f8_rows(const Tile& t) {
   const F8Tables tables = f8_tables();

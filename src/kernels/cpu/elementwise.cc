@@ -1,10 +1,9 @@
-#include "kernels/cpu/operations.h"
-
 #include <algorithm>
 #include <cstring>
 #include <string>
 
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/operations.h"
 
 namespace spillway::kernels::cpu {
 namespace {
@@ -39,7 +38,8 @@ void rms_norm(TensorView x, TensorView weight, float eps, TensorView y, tensor::
            [&](int64_t t) { kernel_table().rms_norm(in + t * width, w, eps, width, out + t * width); });
 }
 
-void rms_norm_slice(TensorView x, int64_t x_offset, TensorView weight, float eps, TensorView y, tensor::Stream& stream) {
+void rms_norm_slice(TensorView x, int64_t x_offset, TensorView weight, float eps, TensorView y,
+                    tensor::Stream& stream) {
   const int64_t width = weight.elements();
   const int64_t stride = x.shape[-1];
   const int64_t rows = x.elements() / stride;
@@ -50,7 +50,8 @@ void rms_norm_slice(TensorView x, int64_t x_offset, TensorView weight, float eps
            [&](int64_t t) { kernel_table().rms_norm(in + t * stride, w, eps, width, out + t * width); });
 }
 
-void add_rms_norm(TensorView residual, TensorView x, TensorView weight, float eps, TensorView y, tensor::Stream& stream) {
+void add_rms_norm(TensorView residual, TensorView x, TensorView weight, float eps, TensorView y,
+                  tensor::Stream& stream) {
   check_same(residual, x);
   check_same(residual, y);
   const int64_t width = weight.elements();
@@ -85,7 +86,8 @@ void add(TensorView y, TensorView x, tensor::Stream& stream) {
 void embedding(TensorView table, TensorView ids, TensorView y, tensor::Stream& stream) {
   const int64_t width = table.shape[-1];
   const int64_t vocabulary = table.shape[0];
-  SW_CHECK(y.elements() == ids.elements() * width, "embedding of " + to_string(ids.shape) + " to " + to_string(y.shape));
+  SW_CHECK(y.elements() == ids.elements() * width,
+           "embedding of " + to_string(ids.shape) + " to " + to_string(y.shape));
   const DType dtype = table.dtype;
   SW_CHECK(dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16,
            "embedding table of " + std::string(tensor::name_of(dtype)));

@@ -1,5 +1,5 @@
-// Weight-only int8: x is a 16-bit integer split in two signed bytes, x = 256 high + low, and the sums of a group of K are
-// exact in int32, so every instruction set gives the same bits up to the last multiply-add.
+// Weight-only int8: x is a 16-bit integer split in two signed bytes, x = 256 high + low, and the sums of a group of K
+// are exact in int32, so every instruction set gives the same bits up to the last multiply-add.
 
 float quantize_group(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) {
   V most = {};
@@ -80,7 +80,8 @@ void tile_int8_exactly(const Tile& t, int row, int rows) {
 void tile_int8(const Tile& t) {
   constexpr int kRows = 6;
   const int first = t.rows <= kRows ? t.rows : (t.rows + 1) / 2;
-  for (int row = 0; row < t.rows; row += first) tile_int8_exactly<kRows>(t, row, t.rows - row < first ? t.rows - row : first);
+  for (int row = 0; row < t.rows; row += first)
+    tile_int8_exactly<kRows>(t, row, t.rows - row < first ? t.rows - row : first);
 }
 
 #else

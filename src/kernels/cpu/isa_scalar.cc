@@ -5,6 +5,8 @@
 namespace spillway::kernels::cpu {
 namespace {
 
+// Each builds on those before it.
+// clang-format off
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tiles.inl"
 #include "kernels/cpu/int8.inl"
@@ -12,6 +14,7 @@ namespace {
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/attention.inl"
 #include "kernels/cpu/fill_table.inl"
+// clang-format on
 
 }  // namespace
 

@@ -7,49 +7,49 @@
 
 namespace spillway::kernels::cpu {
 
-constexpr int kPanel = 32;         // outputs of a panel of packed weights
-constexpr int kRowTile = 12;       // most rows of a packed tile of x
-constexpr int kInt8Group = 128;    // K elements that share an int8 scale
+constexpr int kPanel = 32;           // outputs of a panel of packed weights
+constexpr int kRowTile = 12;         // most rows of a packed tile of x
+constexpr int kInt8Group = 128;      // K elements that share an int8 scale
 constexpr int kAttentionBlock = 64;  // context positions between two updates of a softmax
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
 
 // One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
-  const void* x = nullptr;       // f32 [k][rows], bf16 [k / 2][rows][2] or int8 [k / 4][rows][lo 4, hi 4]
-  const void* w = nullptr;       // the panel from the same k
+  const void* x = nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2] or int8 [k / 4][rows][lo 4, hi 4]
+  const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
-  float* acc = nullptr;          // [rows][kPanel]
-  const float* scale = nullptr;  // [kPanel]: acc += scale * sum; null: acc continues the chain of sums
-  const float* x_scale = nullptr;   // int8: [rows]
-  const int32_t* x_sum = nullptr;   // int8: [rows], 128 * sum of the quantised x
+  float* acc = nullptr;            // [rows][kPanel]
+  const float* scale = nullptr;    // [kPanel]: acc += scale * sum; null: acc continues the chain of sums
+  const float* x_scale = nullptr;  // int8: [rows]
+  const int32_t* x_sum = nullptr;  // int8: [rows], 128 * sum of the quantised x
 };
 
 // Rows of queries against one kv head of one sequence.
 struct AttentionTask {
   int rows = 0;
-  const int32_t* positions = nullptr;  // [rows], not falling: row r attends to context 0..positions[r]
-  const float* const* q = nullptr;     // [rows] pointers to k_dim floats
+  const int32_t* positions = nullptr;    // [rows], not falling: row r attends to context 0..positions[r]
+  const float* const* q = nullptr;       // [rows] pointers to k_dim floats
   const float* const* q_tail = nullptr;  // or null: the last k_tail of k_dim come from here
-  float* const* out = nullptr;         // [rows] pointers to v_dim floats
+  float* const* out = nullptr;           // [rows] pointers to v_dim floats
   int k_dim = 0;
   int k_tail = 0;
   int v_dim = 0;
   float scale = 1.0f;
   const int32_t* pages = nullptr;
   int page_tokens = 0;
-  bool bf16 = false;                   // pages hold bf16, else f32
-  bool transposed = false;             // keys are [k_dim][page_tokens], else rows of k_row elements
-  const char* k_base = nullptr;        // of page 0
+  bool bf16 = false;             // pages hold bf16, else f32
+  bool transposed = false;       // keys are [k_dim][page_tokens], else rows of k_row elements
+  const char* k_base = nullptr;  // of page 0
   const char* v_base = nullptr;
-  int64_t page_stride = 0;             // bytes
-  int64_t k_row = 0;                   // elements between keys of neighbouring positions (rows) or dimensions (transposed)
+  int64_t page_stride = 0;  // bytes
+  int64_t k_row = 0;        // elements between keys of neighbouring positions (rows) or dimensions (transposed)
   int64_t v_row = 0;
-  float* work = nullptr;               // attention_work_floats()
+  float* work = nullptr;  // attention_work_floats()
 };
 
 struct RopeTask {
-  float* x = nullptr;           // the rotary elements of one head
+  float* x = nullptr;  // the rotary elements of one head
   const float* cosines = nullptr;
   const float* sines = nullptr;
   int pairs = 0;
@@ -57,7 +57,7 @@ struct RopeTask {
 };
 
 struct KernelTable {
-  bool native_bf16 = false;     // tile_bf16 is there; else bf16 weights are widened for tile_f32
+  bool native_bf16 = false;  // tile_bf16 is there; else bf16 weights are widened for tile_f32
 
   void (*tile_f32)(const Tile&) = nullptr;
   void (*tile_bf16)(const Tile&) = nullptr;
@@ -84,7 +84,8 @@ struct KernelTable {
   // A group of one row of weights to bytes (128 added); returns the scale.
   float (*quantize_weights)(const float* w, int count, uint8_t* bytes) = nullptr;
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
-  void (*add_rms_norm)(float* residual, const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
+  void (*add_rms_norm)(float* residual, const float* x, const float* weight, float eps, int64_t count,
+                       float* y) = nullptr;
   void (*silu_mul)(const float* gate, const float* up, int64_t count, float* y) = nullptr;
   // y[r][0..width) = sums[r] (+ bias) (+ y[r]): a panel's sums to their place.
   void (*add_rows)(const float* sums, const float* bias, bool accumulate, int64_t rows, int width, float* y,

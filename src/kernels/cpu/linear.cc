@@ -1,13 +1,11 @@
-#include "kernels/cpu/operations.h"
-
 #include <vector>
 
+#include "kernels/cpu/operations.h"
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/products.h"
 
 namespace spillway::kernels::cpu {
 namespace {
-
 
 // Packing fewer elements than this is quicker than waking a thread.
 constexpr int64_t kGrainElements = 1 << 15;
@@ -15,8 +13,7 @@ constexpr int64_t kGrainElements = 1 << 15;
 void pack_all(const PackedRows& packed, const float* x, int64_t x_stride, tensor::Stream& stream) {
   const int64_t height = tile_height(packed.rows);
   const int64_t tile_elements = height * packed.k;
-  stream.parallel_for(tiles_of(packed.rows), kGrainElements / tile_elements + 1,
-                      [&](int64_t begin, int64_t end, int) {
+  stream.parallel_for(tiles_of(packed.rows), kGrainElements / tile_elements + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const float* rows[kRowTile];
       for (int64_t r = 0; r < height && tile * height + r < packed.rows; ++r) {

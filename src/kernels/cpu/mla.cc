@@ -1,10 +1,9 @@
-#include "kernels/cpu/operations.h"
-
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
 #include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/operations.h"
 
 namespace spillway::kernels::cpu {
 namespace {

@@ -1,11 +1,10 @@
-#include "kernels/cpu/operations.h"
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/operations.h"
 #include "kernels/cpu/packing.h"
 #include "kernels/cpu/products.h"
 
@@ -38,7 +37,7 @@ Assignment assign(const int32_t* ids, int64_t pairs, int64_t experts) {
 
 // One product an expert that has rows; their rows lie one after another in the sorted order of pairs.
 std::vector<Product> make_products(const Assignment& a, std::span<const ExpertWeights> experts,
-                                        PackedLinear ExpertWeights::*weight, float* y) {
+                                   PackedLinear ExpertWeights::*weight, float* y) {
   std::vector<Product> products;
   for (size_t e = 0; e < experts.size(); ++e) {
     const int32_t rows = a.begin[e + 1] - a.begin[e];
@@ -135,13 +134,14 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, std::span<cons
   run_products(down, rows + packed, stream);
 
   std::vector<int32_t> place(static_cast<size_t>(pairs));  // of each pair in the sorted order
-  for (int64_t i = 0; i < pairs; ++i) place[static_cast<size_t>(a.pairs[static_cast<size_t>(i)])] = static_cast<int32_t>(i);
+  for (int64_t i = 0; i < pairs; ++i)
+    place[static_cast<size_t>(a.pairs[static_cast<size_t>(i)])] = static_cast<int32_t>(i);
   const float* weight = weights.as<float>();
   float* out = y.as<float>();
   stream.parallel_for(tokens, 16384 / (slots * hidden) + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t pair = begin * slots; pair < end * slots; ++pair) {
       kernel_table().add_scaled(out + pair / slots * hidden, outputs + place[static_cast<size_t>(pair)] * hidden,
-                                     weight[pair], hidden);
+                                weight[pair], hidden);
     }
   });
 }

@@ -9,9 +9,7 @@ namespace {
 
 int64_t groups_of(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
 
-int64_t element_bytes(RowFormat format) {
-  return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4;
-}
+int64_t element_bytes(RowFormat format) { return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4; }
 
 void pack_f32(const float* const* rows, int count, int64_t k, float* out) {
   for (int64_t i = 0; i < k; ++i) {
@@ -75,9 +73,12 @@ void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, f
 
 RowFormat row_format(const PackedLinear& weight) {
   switch (weight.precision) {
-    case Precision::kFp32: return RowFormat::kF32;
-    case Precision::kBf16: return kernel_table().native_bf16 ? RowFormat::kBf16 : RowFormat::kRounded;
-    case Precision::kInt8: break;
+    case Precision::kFp32:
+      return RowFormat::kF32;
+    case Precision::kBf16:
+      return kernel_table().native_bf16 ? RowFormat::kBf16 : RowFormat::kRounded;
+    case Precision::kInt8:
+      break;
   }
   return RowFormat::kInt8;
 }
@@ -98,10 +99,14 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
   const int64_t k = packed.k;
   std::byte* out = packed.data + tile * height * padded_k(k) * element_bytes(packed.format);
   switch (packed.format) {
-    case RowFormat::kF32: return pack_f32(rows, count, k, reinterpret_cast<float*>(out));
-    case RowFormat::kRounded: return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
-    case RowFormat::kBf16: return pack_bf16(rows, count, k, reinterpret_cast<uint32_t*>(out));
-    case RowFormat::kInt8: break;
+    case RowFormat::kF32:
+      return pack_f32(rows, count, k, reinterpret_cast<float*>(out));
+    case RowFormat::kRounded:
+      return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
+    case RowFormat::kBf16:
+      return pack_bf16(rows, count, k, reinterpret_cast<uint32_t*>(out));
+    case RowFormat::kInt8:
+      break;
   }
   const int64_t tiles = tiles_of(packed.rows);
   auto* scales = reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * 2);

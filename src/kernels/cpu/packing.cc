@@ -17,11 +17,14 @@ int64_t panels_of(int64_t n) { return (n + kPanel - 1) / kPanel; }
 int64_t panel_bytes(PackedFormat format, int64_t k) {
   const int64_t elements = k * kPanel;
   switch (format) {
-    case PackedFormat::kF32: return elements * 4;
+    case PackedFormat::kF32:
+      return elements * 4;
     case PackedFormat::kF16:
-    case PackedFormat::kBf16: return elements * 2;
+    case PackedFormat::kBf16:
+      return elements * 2;
     case PackedFormat::kF8:
-    case PackedFormat::kInt8: break;
+    case PackedFormat::kInt8:
+      break;
   }
   return elements;
 }
@@ -81,7 +84,8 @@ void copy_units(const PanelRows& rows, int64_t row_bytes, int64_t bytes, Place p
       const std::byte* four[4];
       for (int j = 0; j < 4; ++j) four[j] = rows.row[static_cast<size_t>(c + j)].data;
       if (four[3] == nullptr) break;
-      for (int64_t at = strip; at < std::min(strip + kStrip, whole); at += 16) transpose(four, at, place(at / bytes, c));
+      for (int64_t at = strip; at < std::min(strip + kStrip, whole); at += 16)
+        transpose(four, at, place(at / bytes, c));
     }
   }
   for (int c = 0; c < kPanel; ++c) {
@@ -105,11 +109,16 @@ void pack_stored(const PanelRows& rows, PackedFormat format, int64_t k, std::byt
   const auto words = [&](int64_t i, int c) { return out + (i * kPanel + c) * 4; };
   const auto pairs = [&](int64_t i, int c) { return out + i * 2 * kPanel + f8_byte(c, 0); };
   switch (format) {
-    case PackedFormat::kF32: return copy_units(rows, k * 4, 4, words, transpose_4x4);
-    case PackedFormat::kBf16: return copy_units(rows, k * 2, 4, words, transpose_4x4);
-    case PackedFormat::kF8: return copy_units(rows, k, 2, pairs, transpose_4x8);
-    case PackedFormat::kF16: return pack_f16(rows, k, out);
-    case PackedFormat::kInt8: break;
+    case PackedFormat::kF32:
+      return copy_units(rows, k * 4, 4, words, transpose_4x4);
+    case PackedFormat::kBf16:
+      return copy_units(rows, k * 2, 4, words, transpose_4x4);
+    case PackedFormat::kF8:
+      return copy_units(rows, k, 2, pairs, transpose_4x8);
+    case PackedFormat::kF16:
+      return pack_f16(rows, k, out);
+    case PackedFormat::kInt8:
+      break;
   }
   SW_CHECK(false, "int8 is never stored");
 }
@@ -176,7 +185,8 @@ PackedFormat format_of(DType stored, Precision precision) {
 bool as_stored(const WeightSource& source, PackedFormat format) {
   if (source.transposed) return false;
   const DType stored = source.weight.dtype;
-  return (format == PackedFormat::kF32 && stored == DType::kF32) || (format == PackedFormat::kF16 && stored == DType::kF16) ||
+  return (format == PackedFormat::kF32 && stored == DType::kF32) ||
+         (format == PackedFormat::kF16 && stored == DType::kF16) ||
          (format == PackedFormat::kBf16 && stored == DType::kBF16) || format == PackedFormat::kF8;
 }
 
@@ -209,8 +219,7 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
     if (int8) return pack_int8(panel, packed.k, out, scales);
     if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) pack_scales(panel, blocks, scales);
-    stored ? pack_stored(panel, packed.format, packed.k, out)
-           : pack_converted(panel, packed.format, packed.k, out);
+    stored ? pack_stored(panel, packed.format, packed.k, out) : pack_converted(panel, packed.format, packed.k, out);
   });
   return packed;
 }

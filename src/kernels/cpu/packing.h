@@ -1,5 +1,5 @@
-// How packed weights lie in memory. A weight is cut into panels of kPanel outputs; K is padded with zeros to a multiple of 4
-// (k_padded). Within a panel:
+// How packed weights lie in memory. A weight is cut into panels of kPanel outputs; K is padded with zeros to a multiple
+// of 4 (k_padded). Within a panel:
 //   kF32, kF16  [k_padded][kPanel]
 //   kBf16       [k_padded / 2][kPanel][2]: the pairs of the bf16 dot instruction
 //   kF8         [k_padded / 2][64]: the bytes of a pair of K so that interleaving two registers of widened low and high

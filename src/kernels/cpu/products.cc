@@ -8,9 +8,12 @@
 namespace spillway::kernels::cpu {
 namespace {
 
-constexpr int64_t kGroupPanels = 4;        // panels that share one pass over the packed rows
-constexpr int64_t kBlockTiles = 48;        // row tiles whose sums are kept at a time
-constexpr int64_t kChunk = 256;            // K of a piece of a panel that stays in the first cache
+constexpr int64_t kGroupPanels = 4;  // panels that share one pass over the packed rows
+constexpr int64_t kBlockTiles = 48;  // row tiles whose sums are kept at a time
+// Up to this many row tiles go over a whole panel one after another: it streams from memory without gaps for the first
+// and comes from the second cache for the others.
+constexpr int64_t kFewTiles = 4;
+constexpr int64_t kChunk = 256;      // K of a piece of a panel that stays in the first cache
 constexpr int64_t kWidenedChunk = 128;
 
 // How one product's panels are brought to a tile kernel.
@@ -25,7 +28,8 @@ struct Path {
 Path path_of(const Product& product) {
   const PackedLinear& w = *product.weight;
   const KernelTable& table = kernel_table();
-  const bool few_rows = product.x.rows <= kRowTile;
+  const int64_t tiles = tiles_of(product.x.rows);
+  const bool few_rows = tiles <= kFewTiles;
   Path path;
   switch (product.x.format) {
     case RowFormat::kInt8:
@@ -34,7 +38,7 @@ Path path_of(const Product& product) {
     case RowFormat::kBf16:
       path.tile = table.tile_bf16;
       if (w.format == PackedFormat::kF8) {
-        const bool fused = product.x.rows <= table.f8_rows_max;
+        const bool fused = tiles <= 2 && tile_height(product.x.rows) <= table.f8_rows_max;
         path.widen = fused ? Path::Widen::kNo : Path::Widen::kBf16;
         if (fused) path.tile = table.tile_f8;
       }
@@ -52,8 +56,9 @@ Path path_of(const Product& product) {
       break;
   }
   const int64_t k = padded_k(w.k);
-  path.chunk = path.widen == Path::Widen::kNo ? (few_rows ? k : kChunk)
-               : path.widen == Path::Widen::kBf16 ? kChunk : kWidenedChunk;
+  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows ? k : kChunk)
+               : path.widen == Path::Widen::kBf16 ? kChunk
+                                                  : kWidenedChunk;
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
   path.chunk = std::min(path.chunk, k);
   path.segment = w.scale_block > 0 ? w.scale_block : path.chunk;
@@ -91,19 +96,18 @@ const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte*
   return out;
 }
 
-int64_t row_element_bytes(RowFormat format) {
-  return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4;
-}
+int64_t row_element_bytes(RowFormat format) { return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4; }
 
 // The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel.
-void multiply_piece(const Product& product, const Path& path, int64_t panel, const std::byte* piece, int64_t k0, int64_t k,
-                    int64_t tile_begin, int64_t tile_end, float* acc) {
+void multiply_piece(const Product& product, const Path& path, int64_t panel, const std::byte* piece, int64_t k0,
+                    int64_t k, int64_t tile_begin, int64_t tile_end, float* acc) {
   const PackedLinear& w = *product.weight;
   const PackedRows& x = product.x;
   const int64_t k_all = padded_k(w.k);
   const int64_t element = row_element_bytes(x.format);
-  const int64_t piece_k_bytes = path.widen == Path::Widen::kNo ? panel_bytes(w.format, 4) / 4
-                                : path.widen == Path::Widen::kBf16 ? kPanel * 2 : kPanel * 4;
+  const int64_t piece_k_bytes = path.widen == Path::Widen::kNo     ? panel_bytes(w.format, 4) / 4
+                                : path.widen == Path::Widen::kBf16 ? kPanel * 2
+                                                                   : kPanel * 4;
   const int64_t blocks = w.scale_block > 0 ? (w.k + w.scale_block - 1) / w.scale_block : 0;
   const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * kPanel : nullptr;
   const int64_t tiles = tiles_of(x.rows);

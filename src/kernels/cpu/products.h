@@ -24,7 +24,8 @@ struct PackedRows {
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);
 
-// As few tiles as kRowTile allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the multipliers.
+// As few tiles as kRowTile allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the
+// multipliers.
 int64_t tiles_of(int64_t rows);
 int64_t tile_height(int64_t rows);
 
@@ -34,7 +35,7 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
 struct Product {
   const PackedLinear* weight = nullptr;
   PackedRows x;
-  float* y = nullptr;        // [x.rows, y_stride]
+  float* y = nullptr;  // [x.rows, y_stride]
   int64_t y_stride = 0;
   const float* bias = nullptr;
   bool accumulate = false;

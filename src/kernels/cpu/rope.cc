@@ -1,8 +1,7 @@
-#include "kernels/cpu/operations.h"
-
 #include <cmath>
 
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/operations.h"
 
 namespace spillway::kernels::cpu {
 

@@ -55,7 +55,8 @@ void add_rms_norm(float* residual, const float* x, const float* weight, float ep
   rms_norm(residual, weight, eps, count, y);
 }
 
-void add_rows(const float* sums, const float* bias, bool accumulate, int64_t rows, int width, float* y, int64_t y_stride) {
+void add_rows(const float* sums, const float* bias, bool accumulate, int64_t rows, int width, float* y,
+              int64_t y_stride) {
   for (int64_t r = 0; r < rows; ++r, sums += kPanel, y += y_stride) {
     for_each_vector(width, [&](int64_t c, int lanes) {
       V value = load(sums + c);

@@ -23,9 +23,7 @@ SW_INLINE VU load_f8_pairs(const uint8_t* w, int c) {
   return __builtin_convertvector(pairs, VU);
 }
 // The exponent field keeps its bits; the difference of the biases, 120, is multiplied back (exact for subnormals too).
-SW_INLINE V f8_to_float(VU byte) {
-  return from_bits(((byte & 0x80) << 24) | ((byte & 0x7f) << 20)) * 0x1p120f;
-}
+SW_INLINE V f8_to_float(VU byte) { return from_bits(((byte & 0x80) << 24) | ((byte & 0x7f) << 20)) * 0x1p120f; }
 
 SW_INLINE Pair load_pair(const uint8_t* f8, int c) {
   const VU pairs = load_f8_pairs(f8, c);

@@ -15,7 +15,8 @@ using tensor::DType;
 // Exact, without branches: the exponent is moved by a multiplication that also handles subnormals.
 float widen_half(uint16_t bits) {
   const float magnitude = std::bit_cast<float>((bits & 0x7fffu) << 13) * 0x1p112f;
-  const uint32_t special = (bits & 0x7c00) == 0x7c00 ? 0x7f800000u | (bits & 0x3ffu) << 13 : std::bit_cast<uint32_t>(magnitude);
+  const uint32_t special =
+      (bits & 0x7c00) == 0x7c00 ? 0x7f800000u | (bits & 0x3ffu) << 13 : std::bit_cast<uint32_t>(magnitude);
   return std::bit_cast<float>(special | (bits & 0x8000u) << 16);
 }
 
@@ -102,7 +103,8 @@ WeightRow StackedRows::row(int64_t index) const {
     WeightRow row;
     row.stride = source.transposed ? rows : 1;
     row.data = source.weight.data + index * (source.transposed ? 1 : k) * size;
-    if (!source.scales.empty()) row.scales = source.scales.as<float>() + index / source.block_n * source.scales.shape[1];
+    if (!source.scales.empty())
+      row.scales = source.scales.as<float>() + index / source.block_n * source.scales.shape[1];
     return row;
   }
   return {};
