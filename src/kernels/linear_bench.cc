@@ -45,21 +45,27 @@ double seconds_of(const std::function<void()>& work, int repeats) {
   return best;
 }
 
-double read_bandwidth(tensor::Stream& stream) {
+constexpr int64_t kPieceBytes = 1 << 20;
+
+uint64_t sum_plain(const std::byte* piece) {
+  uint64_t total = 0;
+  for (int64_t i = 0; i < kPieceBytes; i += 64) {
+    uint64_t word;  // one of each line
+    std::memcpy(&word, piece + i, sizeof(word));
+    total += word;
+  }
+  return total;
+}
+
+// Bytes a second that all threads together read from memory, by the widest loads there are.
+double read_bandwidth(tensor::Stream& stream, uint64_t (*sum_piece)(const std::byte*)) {
   const Tensor data = Tensor::zeros(DType::kU8, {int64_t{512} << 20});
-  const auto* words = data.raw<uint64_t>();
-  const auto count = static_cast<int64_t>(data.bytes() / 8);
+  const int64_t pieces = static_cast<int64_t>(data.bytes()) / kPieceBytes;
   uint64_t total = 0;
   const double time = seconds_of(
       [&] {
-        stream.parallel_tasks(count >> 17, [&](int64_t i, int) {
-          typedef uint64_t Line __attribute__((vector_size(64)));
-          Line sums[8] = {};
-          const auto* lines = reinterpret_cast<const Line*>(words + (i << 17));
-          for (int64_t l = 0; l < 1 << 14; l += 8) {
-            for (int64_t j = 0; j < 8; ++j) sums[j] += lines[l + j];
-          }
-          for (const Line& sum : sums) __atomic_fetch_add(&total, sum[0], __ATOMIC_RELAXED);
+        stream.parallel_tasks(pieces, [&](int64_t i, int) {
+          __atomic_fetch_add(&total, sum_piece(data.raw<std::byte>() + i * kPieceBytes), __ATOMIC_RELAXED);
         });
       },
       10);
@@ -68,6 +74,18 @@ double read_bandwidth(tensor::Stream& stream) {
 
 #if defined(__x86_64__)
 #define SW_WIDE __attribute__((target("avx512f,avx512bf16,avx512vnni")))
+SW_WIDE uint64_t sum_wide(const std::byte* piece) {
+  __m512i sums[4] = {};
+  for (int64_t i = 0; i < kPieceBytes; i += 256) {
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < 4; ++j) sums[j] = _mm512_xor_si512(sums[j], _mm512_loadu_si512(piece + i + 64 * j));
+  }
+  uint64_t words[32];
+  std::memcpy(words, sums, sizeof(words));
+  uint64_t total = 0;
+  for (const uint64_t word : words) total |= word;
+  return total;
+}
 SW_WIDE void spin_bf16(int64_t steps) {
   __m512 sums[16];
   for (auto& s : sums) s = _mm512_setzero_ps();
@@ -201,10 +219,11 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
 int main(int argc, char** argv) {
   tensor::Stream stream(argc > 1 ? std::atoi(argv[1]) : 0);
   one_thread = stream.threads() == 1;
-  const double bandwidth = read_bandwidth(stream);
+  double bandwidth = read_bandwidth(stream, sum_plain);
   double bf16 = 1e12, int8 = 1e12, f32 = 1e12;
 #if defined(__x86_64__)
   if (kernels::best_isa() == kernels::IsaLevel::kAvx512Bf16) {
+    bandwidth = std::max(bandwidth, read_bandwidth(stream, sum_wide));
     bf16 = peak(stream, spin_bf16) * 32;
     int8 = peak(stream, spin_int8) * 32;  // two instructions for each 64 products: x is 16 bits wide
     f32 = peak(stream, spin_f32) * 16;

@@ -13,7 +13,7 @@ constexpr int64_t kBlockTiles = 48;  // row tiles whose sums are kept at a time
 // Up to this many row tiles go over a whole panel one after another: it streams from memory without gaps for the first
 // and comes from the second cache for the others.
 constexpr int64_t kFewTiles = 4;
-constexpr int64_t kChunk = 256;      // K of a piece of a panel that stays in the first cache
+constexpr int64_t kChunk = 256;  // K of a piece of a panel that stays in the first cache
 constexpr int64_t kWidenedChunk = 128;
 
 // How one product's panels are brought to a tile kernel.
