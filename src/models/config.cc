@@ -22,7 +22,8 @@ std::string rope_kind_name(ConfigReader& rope) {
   return rope.has("rope_type") ? rope.string_or("rope_type", "default") : rope.string_or("type", "default");
 }
 
-nn::RopeScaling read_rope_scaling(const json::object& object, const std::string& key, double context, ConfigReader& outer) {
+nn::RopeScaling read_rope_scaling(const json::object& object, const std::string& key, double context,
+                                  ConfigReader& outer) {
   ConfigReader rope(object, key);
   nn::RopeScaling scaling;
   const std::string kind = rope_kind_name(rope);
@@ -37,7 +38,8 @@ nn::RopeScaling read_rope_scaling(const json::object& object, const std::string&
     scaling.factor = rope.number("factor");
     scaling.low_freq_factor = rope.number("low_freq_factor");
     scaling.high_freq_factor = rope.number("high_freq_factor");
-    if (scaling.high_freq_factor <= scaling.low_freq_factor) rope.fail("expected high_freq_factor above low_freq_factor");
+    if (scaling.high_freq_factor <= scaling.low_freq_factor)
+      rope.fail("expected high_freq_factor above low_freq_factor");
   } else if (kind == "yarn") {
     scaling.kind = nn::RopeScaling::Kind::kYarn;
     scaling.factor = rope.number_or("factor", context / scaling.original_max_position);
@@ -108,7 +110,8 @@ void read_decoder(ConfigReader& reader, DecoderConfig& config) {
 void check_rope_table(ConfigReader& reader, int64_t context, int64_t dim) {
   constexpr int64_t kTableBytesMax = int64_t(8) << 30;
   if (context * dim * 4 > kTableBytesMax) {
-    reader.fail(fmt::format("max_position_embeddings: expected at most {} with heads of {}, found {}", kTableBytesMax / 4 / dim, dim, context));
+    reader.fail(fmt::format("max_position_embeddings: expected at most {} with heads of {}, found {}",
+                            kTableBytesMax / 4 / dim, dim, context));
   }
 }
 
@@ -116,8 +119,10 @@ void read_sliding_window(ConfigReader& reader, const DenseConfig& config, bool d
   if (!reader.has("sliding_window") || !reader.boolean_or("use_sliding_window", default_use)) return;
   const int64_t window = reader.integer("sliding_window", 1, int64_t(1) << 40);
   if (window < config.context_tokens_max) {
-    reader.fail(fmt::format("sliding_window: expected none or at least the context of {} tokens, found an active window of {}; "
-                            "windowed attention is not served", config.context_tokens_max, window));
+    reader.fail(
+        fmt::format("sliding_window: expected none or at least the context of {} tokens, found an active window of {}; "
+                    "windowed attention is not served",
+                    config.context_tokens_max, window));
   }
 }
 
@@ -134,7 +139,8 @@ void read_dense(ConfigReader& reader, DenseConfig& config) {
                             config.hidden_size, config.heads));
   }
   config.head_dim = int(reader.integer_or("head_dim", std::max(1, config.hidden_size / config.heads), 1, 4096));
-  if (config.head_dim % 2 != 0) reader.fail(fmt::format("head_dim: expected an even number, found {}", config.head_dim));
+  if (config.head_dim % 2 != 0)
+    reader.fail(fmt::format("head_dim: expected an even number, found {}", config.head_dim));
   check_rope_table(reader, config.context_tokens_max, config.head_dim);
 }
 
@@ -199,7 +205,8 @@ Result<DeepseekV3Config> parse_deepseek_v3_config(const json::object& object) {
   config.rope_interleaved = reader.boolean_or("rope_interleave", true);
   config.mtp_layers = int(reader.integer_or("num_nextn_predict_layers", 0, 0, 64));
   if (config.experts == 0) config.dense_layers = config.layers;
-  if (config.rope_dim % 2 != 0) reader.fail(fmt::format("qk_rope_head_dim: expected an even number, found {}", config.rope_dim));
+  if (config.rope_dim % 2 != 0)
+    reader.fail(fmt::format("qk_rope_head_dim: expected an even number, found {}", config.rope_dim));
   check_rope_table(reader, config.context_tokens_max, config.rope_dim);
   if (reader.boolean_or("attention_bias", false)) reader.fail("attention_bias: expected false, found true");
   if (reader.integer_or("moe_layer_freq", 1, 1, 4096) != 1) reader.fail("moe_layer_freq: expected 1");
@@ -213,9 +220,10 @@ Result<DeepseekV3Config> parse_deepseek_v3_config(const json::object& object) {
     const int group = config.experts / config.groups;
     if (config.experts % config.groups != 0 || config.groups_kept > config.groups || config.experts_per_token < 1 ||
         config.experts_per_token > config.groups_kept * group || (config.groups > 1 && group < 2)) {
-      reader.fail(fmt::format("routing: expected n_group to divide n_routed_experts and num_experts_per_tok to fit topk_group groups; "
-                              "found {} experts, {} groups, {} kept, {} a token",
-                              config.experts, config.groups, config.groups_kept, config.experts_per_token));
+      reader.fail(fmt::format(
+          "routing: expected n_group to divide n_routed_experts and num_experts_per_tok to fit topk_group groups; "
+          "found {} experts, {} groups, {} kept, {} a token",
+          config.experts, config.groups, config.groups_kept, config.experts_per_token));
     }
   }
   SW_TRY(reader.status());

@@ -1,5 +1,5 @@
-// config.json, typed: what each family needs to know of a checkpoint, checked. Unknown keys are tolerated, as the format
-// demands. Values only; any thread. Not its job: weights, tokenizer.
+// config.json, typed: what each family needs to know of a checkpoint, checked. Unknown keys are tolerated, as the
+// format demands. Values only; any thread. Not its job: weights, tokenizer.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -24,8 +24,8 @@ struct DecoderConfig {
   double rope_theta = 10000;
   nn::RopeScaling rope_scaling;
   bool tied_embeddings = false;
-  std::string dtype;          // torch_dtype: "bfloat16", "float32", "float16"; empty when not given
-  bool fp8_blocks = false;    // quantization_config fp8 with 128x128 blocks
+  std::string dtype;        // torch_dtype: "bfloat16", "float32", "float16"; empty when not given
+  bool fp8_blocks = false;  // quantization_config fp8 with 128x128 blocks
 };
 
 // Llama and Qwen: grouped-query attention and a gated MLP.
@@ -51,7 +51,7 @@ struct DeepseekV3Config : DecoderConfig {
   double routed_scale = 1;
   bool normalize_weights = true;
   bool rope_interleaved = true;
-  int mtp_layers = 0;    // as the config says; the checkpoint may lack them
+  int mtp_layers = 0;  // as the config says; the checkpoint may lack them
 };
 
 Result<DenseConfig> parse_llama_config(const boost::json::object& config);

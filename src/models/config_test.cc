@@ -18,7 +18,8 @@ using testing::HasSubstr;
 json::object qwen(const std::string& extra = "") {
   return json::parse(R"({"architectures":["Qwen2ForCausalLM"],"vocab_size":300,"hidden_size":128,"num_hidden_layers":2,
     "num_attention_heads":8,"num_key_value_heads":2,"intermediate_size":256,"max_position_embeddings":4096,"unheard_of":{"a":1})" +
-                     (extra.empty() ? "" : "," + extra) + "}").as_object();
+                     (extra.empty() ? "" : "," + extra) + "}")
+      .as_object();
 }
 
 TEST(Config, TakesDefaultsAndToleratesUnknownKeys) {
@@ -36,14 +37,16 @@ TEST(Config, NamesWhatIsMissingOrWrong) {
   config.erase("hidden_size");
   EXPECT_THAT(parse_qwen2_config(config).error().message, HasSubstr("expected key 'hidden_size'"));
   config = qwen(R"("rms_norm_eps":"small")");
-  EXPECT_THAT(parse_qwen2_config(config).error().message, HasSubstr(R"(rms_norm_eps: expected a number, found "small")"));
+  EXPECT_THAT(parse_qwen2_config(config).error().message,
+              HasSubstr(R"(rms_norm_eps: expected a number, found "small")"));
   config = qwen();
   config["num_key_value_heads"] = 3;
   EXPECT_THAT(parse_qwen2_config(config).error().message, HasSubstr("multiple of num_key_value_heads, found 8 and 3"));
   config = qwen();
   config["vocab_size"] = -5;
   EXPECT_THAT(parse_qwen2_config(config).error().message, HasSubstr("vocab_size: expected an integer in [1,"));
-  EXPECT_THAT(parse_qwen2_config(qwen(R"("hidden_act":"gelu")")).error().message, HasSubstr("expected 'silu', found 'gelu'"));
+  EXPECT_THAT(parse_qwen2_config(qwen(R"("hidden_act":"gelu")")).error().message,
+              HasSubstr("expected 'silu', found 'gelu'"));
 }
 
 TEST(Config, SlidingWindowMattersOnlyWhenActiveAndShort) {
@@ -54,11 +57,13 @@ TEST(Config, SlidingWindowMattersOnlyWhenActiveAndShort) {
 }
 
 TEST(Config, ReadsRopeScalingInAllItsSpellings) {
-  const auto old_yarn = parse_qwen2_config(qwen(R"("rope_theta":1e6,"rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":1024})"));
+  const auto old_yarn = parse_qwen2_config(
+      qwen(R"("rope_theta":1e6,"rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":1024})"));
   ASSERT_TRUE(old_yarn.ok()) << old_yarn.error().message;
   EXPECT_EQ(old_yarn->rope_scaling.kind, nn::RopeScaling::Kind::kYarn);
   EXPECT_EQ(old_yarn->rope_scaling.original_max_position, 1024);
-  const auto parameters = parse_llama_config(qwen(R"("rope_parameters":{"rope_type":"llama3","rope_theta":500000.0,"factor":8.0,
+  const auto parameters =
+      parse_llama_config(qwen(R"("rope_parameters":{"rope_type":"llama3","rope_theta":500000.0,"factor":8.0,
     "low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":1024})"));
   ASSERT_TRUE(parameters.ok()) << parameters.error().message;
   EXPECT_EQ(parameters->rope_theta, 500000);
@@ -89,8 +94,9 @@ TEST(Config, ReadsDeepseekAndItsQuantization) {
 }
 
 TEST(Registry, SaysWhatItServes) {
-  EXPECT_THAT(find_family(json::parse(R"({"architectures":["BertModel"]})").as_object()).error().message,
-              testing::AllOf(HasSubstr("encoders are not served yet"), HasSubstr("DeepseekV3ForCausalLM, LlamaForCausalLM")));
+  EXPECT_THAT(
+      find_family(json::parse(R"({"architectures":["BertModel"]})").as_object()).error().message,
+      testing::AllOf(HasSubstr("encoders are not served yet"), HasSubstr("DeepseekV3ForCausalLM, LlamaForCausalLM")));
   EXPECT_THAT(find_family(json::parse(R"({"architectures":["MambaForCausalLM"]})").as_object()).error().message,
               HasSubstr("'MambaForCausalLM' is not supported"));
   EXPECT_FALSE(find_family(json::object{}).ok());

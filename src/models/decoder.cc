@@ -11,8 +11,10 @@ using tensor::TensorView;
 Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::unique_ptr<weights::WeightSource> source,
                                            nn::LoadContext& context) {
   const weights::WeightScope root(*source);
-  SW_ASSIGN(nn::Embedding embedding, nn::Embedding::load(root.scope("model.embed_tokens"), config.vocab_size, config.hidden_size, context));
-  SW_ASSIGN(nn::RmsNorm norm, nn::RmsNorm::load(root.scope("model"), "norm", config.hidden_size, config.norm_epsilon, context));
+  SW_ASSIGN(nn::Embedding embedding,
+            nn::Embedding::load(root.scope("model.embed_tokens"), config.vocab_size, config.hidden_size, context));
+  SW_ASSIGN(nn::RmsNorm norm,
+            nn::RmsNorm::load(root.scope("model"), "norm", config.hidden_size, config.norm_epsilon, context));
   const bool tied = config.tied_embeddings;
   const nn::MatrixRow row{tied ? "model.embed_tokens" : "lm_head", config.vocab_size};
   SW_ASSIGN(kernels::PackedLinear head, nn::load_matrices(root, std::span(&row, 1), config.hidden_size, context));
@@ -21,7 +23,8 @@ Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::uni
 }
 
 Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max)
-    : parts_(std::move(parts)), rope_(rope_dim, config.rope_theta, config.rope_scaling, config.context_tokens_max),
+    : parts_(std::move(parts)),
+      rope_(rope_dim, config.rope_theta, config.rope_scaling, config.context_tokens_max),
       batch_tokens_max_(batch_tokens_max) {
   const int64_t tokens = batch_tokens_max;
   ids_ = tensor::Tensor(tensor::DType::kI32, {tokens});
@@ -34,7 +37,8 @@ Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int bat
   wanted_.reserve(size_t(tokens));
 }
 
-void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext& context, std::vector<int> kv_widths, size_t layer_bytes) {
+void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext& context, std::vector<int> kv_widths,
+                             size_t layer_bytes) {
   info_.architecture = config.architecture;
   info_.vocab_size = config.vocab_size;
   info_.hidden_size = config.hidden_size;
@@ -58,11 +62,14 @@ void Decoder::flatten(std::span<const SequenceInput> batch, const nn::KvStorage&
   for (const SequenceInput& input : batch) {
     const int32_t count = int32_t(input.tokens.size());
     SW_CHECK(count > 0 && at + count <= batch_tokens_max_, "a batch outside [1, batch_tokens_max] tokens");
-    SW_CHECK(input.position >= 0 && input.position + count <= info_.context_tokens_max, "a position outside the context");
-    SW_CHECK(int64_t(input.pages.size()) * kv.page_tokens() >= input.position + count, "pages that do not cover the tokens");
+    SW_CHECK(input.position >= 0 && input.position + count <= info_.context_tokens_max,
+             "a position outside the context");
+    SW_CHECK(int64_t(input.pages.size()) * kv.page_tokens() >= input.position + count,
+             "pages that do not cover the tokens");
     SW_CHECK(input.logits_rows >= 0 && input.logits_rows <= count, "more logits wanted than tokens given");
     for (int32_t i = 0; i < count; ++i) {
-      SW_CHECK(input.tokens[size_t(i)] >= 0 && input.tokens[size_t(i)] < info_.vocab_size, "a token outside the vocabulary");
+      SW_CHECK(input.tokens[size_t(i)] >= 0 && input.tokens[size_t(i)] < info_.vocab_size,
+               "a token outside the vocabulary");
     }
     std::copy(input.tokens.begin(), input.tokens.end(), ids_.as<int32_t>() + at);
     for (int32_t i = count - input.logits_rows; i < count; ++i) wanted_.push_back(at + i);
@@ -78,8 +85,12 @@ nn::Step Decoder::make_step(std::span<const kernels::SequenceRows> rows, nn::KvS
     for (int32_t i = 0; i < sequence.rows; ++i) positions[tokens++] = sequence.position + i;
     longest = std::max<int64_t>(longest, sequence.position + sequence.rows);
   }
-  return nn::Step{.positions = positions_.view().rows(0, tokens), .rope = rope_.rows(longest, stream), .sequences = rows, .kv = kv,
-                  .arena = arena_, .stream = stream};
+  return nn::Step{.positions = positions_.view().rows(0, tokens),
+                  .rope = rope_.rows(longest, stream),
+                  .sequences = rows,
+                  .kv = kv,
+                  .arena = arena_,
+                  .stream = stream};
 }
 
 TensorView Decoder::embed(tensor::Stream& stream, int64_t tokens) {

@@ -29,13 +29,15 @@ class Decoder : public LanguageModel {
     nn::RmsNorm norm;
     kernels::PackedLinear head;
   };
-  static Result<Parts> load_parts(const DecoderConfig& config, std::unique_ptr<weights::WeightSource> source, nn::LoadContext& context);
+  static Result<Parts> load_parts(const DecoderConfig& config, std::unique_ptr<weights::WeightSource> source,
+                                  nn::LoadContext& context);
 
   // rope_dim: rotated elements of a head.
   Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max);
 
   // Called once by the family when its layers are loaded: sizes the arena and completes info().
-  void finish_loading(const DecoderConfig& config, const nn::LoadContext& context, std::vector<int> kv_widths, size_t layer_bytes);
+  void finish_loading(const DecoderConfig& config, const nn::LoadContext& context, std::vector<int> kv_widths,
+                      size_t layer_bytes);
 
   // x f32 [T, hidden]: embedded tokens in, the last layer's residual out.
   virtual void run_layers(tensor::TensorView x, const nn::Step& step) = 0;
@@ -54,15 +56,15 @@ class Decoder : public LanguageModel {
 
   ModelInfo info_;
   Parts parts_;
-  bool keeps_hidden_ = false;        // draft() wants the normed hidden states of the last forward()
+  bool keeps_hidden_ = false;  // draft() wants the normed hidden states of the last forward()
   tensor::Arena arena_{0};
   std::vector<kernels::SequenceRows> rows_;
   std::vector<PastSlice> past_;
   std::vector<int32_t> past_pages_;
-  std::vector<int32_t> wanted_;      // rows whose logits are wanted
+  std::vector<int32_t> wanted_;  // rows whose logits are wanted
   tensor::Tensor ids_, positions_, wanted_ids_;
-  tensor::Tensor hidden_;            // f32 [batch_tokens_max, hidden]: after the final norm
-  tensor::Tensor logits_;            // f32 [batch_tokens_max, vocab]
+  tensor::Tensor hidden_;  // f32 [batch_tokens_max, hidden]: after the final norm
+  tensor::Tensor logits_;  // f32 [batch_tokens_max, vocab]
 
  private:
   void flatten(std::span<const SequenceInput> batch, const nn::KvStorage& kv);

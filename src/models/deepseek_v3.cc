@@ -17,8 +17,13 @@ namespace {
 using tensor::TensorView;
 
 nn::MlaShape mla_shape(const DeepseekV3Config& config) {
-  nn::MlaShape shape{.hidden = config.hidden_size, .heads = config.heads, .q_lora = config.q_lora_rank, .kv_lora = config.kv_lora_rank,
-                     .nope_dim = config.nope_dim, .rope_dim = config.rope_dim, .value_dim = config.value_dim};
+  nn::MlaShape shape{.hidden = config.hidden_size,
+                     .heads = config.heads,
+                     .q_lora = config.q_lora_rank,
+                     .kv_lora = config.kv_lora_rank,
+                     .nope_dim = config.nope_dim,
+                     .rope_dim = config.rope_dim,
+                     .value_dim = config.value_dim};
   shape.pairs = config.rope_interleaved ? kernels::RopePairs::kInterleaved : kernels::RopePairs::kHalves;
   shape.norm_epsilon = config.norm_epsilon;
   shape.softmax_scale = 1 / std::sqrt(double(shape.query_dim()));
@@ -31,8 +36,11 @@ nn::MlaShape mla_shape(const DeepseekV3Config& config) {
 }
 
 nn::MoeShape moe_shape(const DeepseekV3Config& config) {
-  nn::MoeShape shape{.hidden = config.hidden_size, .inner = config.moe_intermediate_size, .experts = config.experts,
-                     .shared_experts = config.shared_experts, .routing = {}};
+  nn::MoeShape shape{.hidden = config.hidden_size,
+                     .inner = config.moe_intermediate_size,
+                     .experts = config.experts,
+                     .shared_experts = config.shared_experts,
+                     .routing = {}};
   shape.routing.score = kernels::RoutingOptions::Score::kSigmoid;
   shape.routing.experts_per_token = config.experts_per_token;
   shape.routing.groups = config.groups;
@@ -49,13 +57,17 @@ struct Block {
   std::optional<nn::GatedMlp> mlp;  // one of the two
   std::optional<nn::Moe> moe;
 
-  static Result<Block> load(const weights::WeightScope& scope, const DeepseekV3Config& config, int index, nn::LoadContext& context) {
+  static Result<Block> load(const weights::WeightScope& scope, const DeepseekV3Config& config, int index,
+                            nn::LoadContext& context) {
     Block block;
-    SW_ASSIGN(block.attention_norm, nn::RmsNorm::load(scope, "input_layernorm", config.hidden_size, config.norm_epsilon, context));
+    SW_ASSIGN(block.attention_norm,
+              nn::RmsNorm::load(scope, "input_layernorm", config.hidden_size, config.norm_epsilon, context));
     SW_ASSIGN(block.attention, nn::Mla::load(scope.scope("self_attn"), mla_shape(config), index, context));
-    SW_ASSIGN(block.mlp_norm, nn::RmsNorm::load(scope, "post_attention_layernorm", config.hidden_size, config.norm_epsilon, context));
+    SW_ASSIGN(block.mlp_norm,
+              nn::RmsNorm::load(scope, "post_attention_layernorm", config.hidden_size, config.norm_epsilon, context));
     if (index < config.dense_layers) {
-      SW_ASSIGN(block.mlp, nn::GatedMlp::load(scope.scope("mlp"), config.hidden_size, config.intermediate_size, false, context));
+      SW_ASSIGN(block.mlp,
+                nn::GatedMlp::load(scope.scope("mlp"), config.hidden_size, config.intermediate_size, false, context));
     } else {
       SW_ASSIGN(block.moe, nn::Moe::load(scope.scope("mlp"), moe_shape(config), context));
     }
@@ -74,21 +86,26 @@ struct Block {
 
   size_t workspace_bytes(int64_t tokens, int64_t hidden) const {
     return tensor::Arena::footprint(tensor::DType::kF32, {tokens, hidden}) +
-           std::max(attention.workspace_bytes(tokens), mlp ? mlp->workspace_bytes(tokens) : moe->workspace_bytes(tokens));
+           std::max(attention.workspace_bytes(tokens),
+                    mlp ? mlp->workspace_bytes(tokens) : moe->workspace_bytes(tokens));
   }
 };
 
-// The multi-token-prediction layer: joins a token's embedding with the hidden state before it, and is a block from there.
+// The multi-token-prediction layer: joins a token's embedding with the hidden state before it, and is a block from
+// there.
 struct DraftLayer {
   nn::RmsNorm embedding_norm, hidden_norm, output_norm;
   kernels::PackedLinear from_embedding, from_hidden;  // the two halves of eh_proj
   Block block;
 
-  static Result<DraftLayer> load(const weights::WeightScope& scope, const DeepseekV3Config& config, nn::LoadContext& context) {
+  static Result<DraftLayer> load(const weights::WeightScope& scope, const DeepseekV3Config& config,
+                                 nn::LoadContext& context) {
     DraftLayer layer;
-    SW_ASSIGN(layer.embedding_norm, nn::RmsNorm::load(scope, "enorm", config.hidden_size, config.norm_epsilon, context));
+    SW_ASSIGN(layer.embedding_norm,
+              nn::RmsNorm::load(scope, "enorm", config.hidden_size, config.norm_epsilon, context));
     SW_ASSIGN(layer.hidden_norm, nn::RmsNorm::load(scope, "hnorm", config.hidden_size, config.norm_epsilon, context));
-    SW_ASSIGN(layer.output_norm, nn::RmsNorm::load(scope, "shared_head.norm", config.hidden_size, config.norm_epsilon, context));
+    SW_ASSIGN(layer.output_norm,
+              nn::RmsNorm::load(scope, "shared_head.norm", config.hidden_size, config.norm_epsilon, context));
     SW_TRY(layer.load_join(scope, config.hidden_size, context));
     SW_ASSIGN(layer.block, Block::load(scope, config, config.layers, context));
     return layer;
@@ -103,7 +120,8 @@ struct DraftLayer {
       for (int64_t n = 0; n < hidden; ++n) {
         std::memcpy(part.view().data + size_t(n) * half, stored.view().data + (2 * size_t(n) + p) * half, half);
       }
-      SW_ASSIGN(*parts[p], kernels::pack_linear(kernels::WeightSource{.weight = part, .scales = {}}, context.precision, context.stream));
+      SW_ASSIGN(*parts[p], kernels::pack_linear(kernels::WeightSource{.weight = part, .scales = {}}, context.precision,
+                                                context.stream));
       context.add(hidden * hidden, int64_t(parts[p]->bytes()));
     }
     return {};
@@ -123,7 +141,8 @@ class DeepseekV3 final : public Decoder {
       bytes = std::max(bytes, block.workspace_bytes(load.batch_tokens_max, config.hidden_size));
       model->blocks_.push_back(std::move(block));
     }
-    SW_TRY(model->load_draft_layer(scope.scope("model.layers", config.layers), config, context, bytes, load.batch_tokens_max));
+    SW_TRY(model->load_draft_layer(scope.scope("model.layers", config.layers), config, context, bytes,
+                                   load.batch_tokens_max));
     const size_t kv_layers = model->blocks_.size() + (model->draft_ ? 1 : 0);
     model->finish_loading(config, context, std::vector<int>(kv_layers, mla_shape(config).kv_width()), bytes);
     return std::unique_ptr<LanguageModel>(std::move(model));
@@ -136,7 +155,8 @@ class DeepseekV3 final : public Decoder {
       : Decoder(std::move(parts), config, config.rope_dim, batch_tokens_max) {}
 
   // Published distillations of the architecture keep num_nextn_predict_layers but not the layer.
-  Status load_draft_layer(const weights::WeightScope& scope, const DeepseekV3Config& config, nn::LoadContext& context, size_t& bytes, int64_t tokens) {
+  Status load_draft_layer(const weights::WeightScope& scope, const DeepseekV3Config& config, nn::LoadContext& context,
+                          size_t& bytes, int64_t tokens) {
     if (config.mtp_layers == 0 || !scope.contains("eh_proj.weight")) return {};
     // The draft layer is no part of a plain step.
     const nn::LoadTotals before = context.totals;
@@ -166,7 +186,8 @@ int64_t DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
   wanted_.clear();
   int32_t at = 0;
   for (const DraftInput& input : inputs) {
-    SW_CHECK(input.sequence >= 0 && size_t(input.sequence) < past_.size(), "a draft of a sequence that was not in the last forward()");
+    SW_CHECK(input.sequence >= 0 && size_t(input.sequence) < past_.size(),
+             "a draft of a sequence that was not in the last forward()");
     const PastSlice& past = past_[size_t(input.sequence)];
     const int32_t count = int32_t(input.next_tokens.size());
     SW_CHECK(count > 0 && count <= past.rows.rows, "a draft over more tokens than the last forward() saw");

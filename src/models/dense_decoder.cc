@@ -17,8 +17,14 @@ struct Layer {
 };
 
 nn::AttentionShape attention_shape(const DenseConfig& config) {
-  return {.hidden = config.hidden_size, .heads = config.heads, .kv_heads = config.kv_heads, .head_dim = config.head_dim,
-          .qkv_bias = config.qkv_bias, .output_bias = config.output_bias, .qk_norm = config.qk_norm, .norm_epsilon = config.norm_epsilon};
+  return {.hidden = config.hidden_size,
+          .heads = config.heads,
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .qkv_bias = config.qkv_bias,
+          .output_bias = config.output_bias,
+          .qk_norm = config.qk_norm,
+          .norm_epsilon = config.norm_epsilon};
 }
 
 class DenseDecoder final : public Decoder {
@@ -28,11 +34,13 @@ class DenseDecoder final : public Decoder {
     const weights::WeightSource& source = *load.source;
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
     std::unique_ptr<DenseDecoder> model(new DenseDecoder(std::move(parts), config, load.batch_tokens_max));
-    for (int i = 0; i < config.layers; ++i) SW_TRY(model->load_layer(weights::WeightScope(source).scope("model.layers", i), config, i, context));
+    for (int i = 0; i < config.layers; ++i)
+      SW_TRY(model->load_layer(weights::WeightScope(source).scope("model.layers", i), config, i, context));
     const nn::AttentionShape shape = attention_shape(config);
     const int64_t tokens = load.batch_tokens_max;
-    const size_t bytes = tensor::Arena::footprint(tensor::DType::kF32, {tokens, config.hidden_size}) +
-                         std::max(model->layers_[0].attention.workspace_bytes(tokens), model->layers_[0].mlp.workspace_bytes(tokens));
+    const size_t bytes =
+        tensor::Arena::footprint(tensor::DType::kF32, {tokens, config.hidden_size}) +
+        std::max(model->layers_[0].attention.workspace_bytes(tokens), model->layers_[0].mlp.workspace_bytes(tokens));
     model->finish_loading(config, context, std::vector<int>(size_t(config.layers), shape.kv_width()), bytes);
     return std::unique_ptr<LanguageModel>(std::move(model));
   }
@@ -43,10 +51,13 @@ class DenseDecoder final : public Decoder {
 
   Status load_layer(const weights::WeightScope& scope, const DenseConfig& config, int index, nn::LoadContext& context) {
     Layer layer;
-    SW_ASSIGN(layer.attention_norm, nn::RmsNorm::load(scope, "input_layernorm", config.hidden_size, config.norm_epsilon, context));
+    SW_ASSIGN(layer.attention_norm,
+              nn::RmsNorm::load(scope, "input_layernorm", config.hidden_size, config.norm_epsilon, context));
     SW_ASSIGN(layer.attention, nn::Attention::load(scope.scope("self_attn"), attention_shape(config), index, context));
-    SW_ASSIGN(layer.mlp_norm, nn::RmsNorm::load(scope, "post_attention_layernorm", config.hidden_size, config.norm_epsilon, context));
-    SW_ASSIGN(layer.mlp, nn::GatedMlp::load(scope.scope("mlp"), config.hidden_size, config.intermediate_size, config.mlp_bias, context));
+    SW_ASSIGN(layer.mlp_norm,
+              nn::RmsNorm::load(scope, "post_attention_layernorm", config.hidden_size, config.norm_epsilon, context));
+    SW_ASSIGN(layer.mlp, nn::GatedMlp::load(scope.scope("mlp"), config.hidden_size, config.intermediate_size,
+                                            config.mlp_bias, context));
     layers_.push_back(std::move(layer));
     return {};
   }

@@ -1,4 +1,5 @@
-// tiny-r1's multi-token-prediction layer: how often it says the token that the model then takes, over its own greedy output.
+// tiny-r1's multi-token-prediction layer: how often it says the token that the model then takes, over its own greedy
+// output.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,8 +18,10 @@ const std::vector<std::vector<int32_t>> kPrompts = {
     {0, 3, 31, 27, 20, 31, 168, 247, 241, 24, 20, 27, 29, 168, 248, 110, 416, 474, 37, 4, 5, 205},
     {0, 3, 321, 323, 424, 480, 336, 300, 227, 8, 89, 294, 92, 294, 8, 37, 4, 5, 205},
     {0, 3, 56, 75, 92, 294, 89, 75, 354, 429, 74, 275, 90, 459, 378, 385, 20, 4, 5, 205},
-    {0, 3, 406, 407, 300, 386, 340, 32, 227, 23, 30, 23, 18, 227, 23, 28, 24, 18, 227, 23, 22, 31, 18, 227, 23, 26, 29, 4, 5, 205},
-    {0, 3, 47, 92, 95, 452, 227, 27, 304, 78, 351, 89, 303, 344, 318, 285, 227, 24, 451, 20, 363, 323, 453, 37, 4, 5, 205},
+    {0,  3,  406, 407, 300, 386, 340, 32, 227, 23, 30, 23, 18, 227, 23,
+     28, 24, 18,  227, 23,  22,  31,  18, 227, 23, 26, 29, 4,  5,   205},
+    {0,   3,   47,  92, 95,  452, 227, 27,  304, 78, 351, 89, 303, 344,
+     318, 285, 227, 24, 451, 20,  363, 323, 453, 37, 4,   5,  205},
     {0, 3, 309, 343, 298, 227, 24, 30, 420, 450, 227, 468, 37, 4, 5, 205},
     {0, 3, 167, 128, 261, 169, 253, 114, 171, 115, 230, 37, 4, 5, 205},
 };
@@ -33,7 +36,8 @@ struct Agreement {
 class TinyR1 : public testing::TestWithParam<PrecisionChoice> {
  protected:
   TinyR1() {
-    auto loaded = load_model({.path = SPILLWAY_SOURCE_DIR "/models/tiny-r1", .precision = GetParam(), .device = {}, .progress = {}});
+    auto loaded = load_model(
+        {.path = SPILLWAY_SOURCE_DIR "/models/tiny-r1", .precision = GetParam(), .device = {}, .progress = {}});
     EXPECT_TRUE(loaded.ok()) << loaded.error().message;
     model_ = std::move(*loaded);
     auto kv = nn::KvStorage::create(model_->info().kv, 16, 64, {});
@@ -75,7 +79,8 @@ class TinyR1 : public testing::TestWithParam<PrecisionChoice> {
     std::vector<int32_t> slice = tokens;
     bool has_draft = false;
     while (tokens.size() < 400 && tokens.back() != kEos) {
-      const SequenceInput input{.tokens = slice, .position = position, .pages = pages_, .logits_rows = has_draft ? 2 : 1};
+      const SequenceInput input{
+          .tokens = slice, .position = position, .pages = pages_, .logits_rows = has_draft ? 2 : 1};
       const tensor::TensorView logits = model_->forward(std::span(&input, 1), *kv_, stream_);
       std::vector<int32_t> accepted = {best(logits)};
       if (has_draft && accepted[0] == slice.back() && accepted[0] != kEos) accepted.push_back(best(logits, 1));
@@ -99,7 +104,8 @@ class TinyR1 : public testing::TestWithParam<PrecisionChoice> {
   std::vector<int32_t> pages_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Precisions, TinyR1, testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16, PrecisionChoice::kInt8),
+INSTANTIATE_TEST_SUITE_P(Precisions, TinyR1,
+                         testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16, PrecisionChoice::kInt8),
                          [](const auto& info) { return std::to_string(int(info.param)); });
 
 TEST_P(TinyR1, DraftsAreWhatTheModelThenSays) {

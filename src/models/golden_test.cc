@@ -18,7 +18,8 @@ const std::string kGolden = SPILLWAY_SOURCE_DIR "/tests/golden/";
 class Fixture {
  public:
   Fixture(const std::string& family, PrecisionChoice precision, const std::string& folder = kGolden) {
-    auto loaded = load_model({.path = folder + family, .precision = precision, .batch_tokens_max = 256, .device = {}, .progress = {}});
+    auto loaded = load_model(
+        {.path = folder + family, .precision = precision, .batch_tokens_max = 256, .device = {}, .progress = {}});
     EXPECT_TRUE(loaded.ok()) << loaded.error().message;
     model = std::move(*loaded);
     auto storage = nn::KvStorage::create(model->info().kv, kPageTokens, kPages, {});
@@ -79,7 +80,8 @@ INSTANTIATE_TEST_SUITE_P(Families, Golden, testing::Values("deepseek_v3", "deeps
 
 void expect_verified(const std::string& family, PrecisionChoice precision, double tolerance) {
   const auto report = verify({.load = {.path = kGolden + family, .precision = precision, .device = {}, .progress = {}},
-                              .expected_path = kGolden + family + "/expected.safetensors", .tolerance = tolerance});
+                              .expected_path = kGolden + family + "/expected.safetensors",
+                              .tolerance = tolerance});
   ASSERT_TRUE(report.ok()) << report.error().message;
   ASSERT_FALSE(report->rows.empty());
   for (const VerifyRow& row : report->rows) {
@@ -100,8 +102,12 @@ class Ways : public testing::TestWithParam<std::tuple<const char*, PrecisionChoi
 };
 INSTANTIATE_TEST_SUITE_P(Families, Ways,
                          testing::Combine(testing::Values("deepseek_v3", "deepseek_v3_fp8", "llama", "qwen2", "qwen3"),
-                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16, PrecisionChoice::kInt8)),
-                         [](const auto& info) { return std::string(std::get<0>(info.param)) + "_" + std::to_string(int(std::get<1>(info.param))); });
+                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16,
+                                                          PrecisionChoice::kInt8)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  std::to_string(int(std::get<1>(info.param)));
+                         });
 
 TEST_P(Ways, TokenByTokenIsTheWholePrompt) {
   const auto prompt = fixture.sequence(0);
@@ -109,7 +115,8 @@ TEST_P(Ways, TokenByTokenIsTheWholePrompt) {
   const auto pages = Fixture::pages(16);
   std::vector<float> steps;
   for (int32_t i = 0; i < int32_t(prompt.size()); ++i) {
-    const auto row = fixture.forward({{.tokens = prompt.subspan(size_t(i), 1), .position = i, .pages = pages, .logits_rows = 1}});
+    const auto row =
+        fixture.forward({{.tokens = prompt.subspan(size_t(i), 1), .position = i, .pages = pages, .logits_rows = 1}});
     steps.insert(steps.end(), row.begin(), row.end());
   }
   expect_same_bits(whole, steps);
@@ -122,7 +129,10 @@ TEST_P(Ways, ChunksAreTheWholePrompt) {
   std::vector<float> chunks;
   int32_t position = 0;
   for (const int32_t size : {7, 16, 1, 3, 13}) {
-    const auto rows = fixture.forward({{.tokens = prompt.subspan(size_t(position), size_t(size)), .position = position, .pages = pages, .logits_rows = size}});
+    const auto rows = fixture.forward({{.tokens = prompt.subspan(size_t(position), size_t(size)),
+                                        .position = position,
+                                        .pages = pages,
+                                        .logits_rows = size}});
     chunks.insert(chunks.end(), rows.begin(), rows.end());
     position += size;
   }
@@ -136,9 +146,10 @@ TEST_P(Ways, ABatchIsEachAlone) {
   const auto a = Fixture::pages(24), b = Fixture::pages(32), c = Fixture::pages(40);
   // A third sequence decodes in the same batch, from a cache of its own.
   fixture.forward({{.tokens = fixture.sequence(0).first(20), .position = 0, .pages = c, .logits_rows = 0}});
-  const auto both = fixture.forward({{.tokens = fixture.sequence(0), .position = 0, .pages = a, .logits_rows = fixture.tokens},
-                                     {.tokens = fixture.sequence(0).subspan(20, 1), .position = 20, .pages = c, .logits_rows = 0},
-                                     {.tokens = fixture.sequence(1), .position = 0, .pages = b, .logits_rows = fixture.tokens}});
+  const auto both =
+      fixture.forward({{.tokens = fixture.sequence(0), .position = 0, .pages = a, .logits_rows = fixture.tokens},
+                       {.tokens = fixture.sequence(0).subspan(20, 1), .position = 20, .pages = c, .logits_rows = 0},
+                       {.tokens = fixture.sequence(1), .position = 0, .pages = b, .logits_rows = fixture.tokens}});
   std::vector<float> expected = first;
   expected.insert(expected.end(), second.begin(), second.end());
   expect_same_bits(expected, both);
@@ -151,7 +162,8 @@ TEST_P(Ways, ASharedPrefixIsAPrefixOfOnesOwn) {
   std::vector<int32_t> pages = Fixture::pages(16);
   pages[0] = owner[0];  // the first 32 tokens are the owner's
   pages[1] = owner[1];
-  const auto rest = fixture.forward({{.tokens = prompt.subspan(32), .position = 32, .pages = pages, .logits_rows = fixture.tokens - 32}});
+  const auto rest = fixture.forward(
+      {{.tokens = prompt.subspan(32), .position = 32, .pages = pages, .logits_rows = fixture.tokens - 32}});
   const size_t vocab = size_t(fixture.model->info().vocab_size);
   expect_same_bits({whole.begin() + long(32 * vocab), whole.end()}, rest);
 }

@@ -1,5 +1,5 @@
-// LanguageModel: one decoder on one device, as the engine sees it. It computes over ragged batches of token slices whose
-// keys and values live in pages; it knows no request, no text and no policy. Owned by the engine; called from the
+// LanguageModel: one decoder on one device, as the engine sees it. It computes over ragged batches of token slices
+// whose keys and values live in pages; it knows no request, no text and no policy. Owned by the engine; called from the
 // engine's thread only.
 #pragma once
 
@@ -13,13 +13,13 @@
 namespace spillway::models {
 
 struct ModelInfo {
-  std::string architecture;     // as in config.json: "DeepseekV3ForCausalLM"
-  int vocab_size = 0;           // rows of the output head (padding rows included)
+  std::string architecture;  // as in config.json: "DeepseekV3ForCausalLM"
+  int vocab_size = 0;        // rows of the output head (padding rows included)
   int hidden_size = 0;
-  int context_tokens_max = 0;   // max_position_embeddings
-  int draft_tokens_max = 0;     // tokens that one draft() pass proposes: 1 with an MTP layer, else 0
-  nn::KvLayout kv;              // the MTP layer's cache included, as the last layer
-  int64_t weight_bytes = 0;     // bytes resident after loading
+  int context_tokens_max = 0;  // max_position_embeddings
+  int draft_tokens_max = 0;    // tokens that one draft() pass proposes: 1 with an MTP layer, else 0
+  nn::KvLayout kv;             // the MTP layer's cache included, as the last layer
+  int64_t weight_bytes = 0;    // bytes resident after loading
   int64_t parameters = 0;
   int64_t decode_bytes = 0;     // weight bytes that one decode step at batch 1 must read (the bandwidth floor)
   int64_t flops_per_token = 0;  // matrix FLOPs for one token without attention
@@ -34,13 +34,13 @@ struct SequenceInput {
   int32_t logits_rows = 0;         // logits are wanted for the last this many tokens of the slice
 };
 
-// One sequence of the last forward(), for the draft layer. next_tokens[j] is the token that follows tokens[j], so the last
-// entry is the token just sampled. Only the first next_tokens.size() rows of the slice are used (fewer than the slice
-// when drafts were rejected).
+// One sequence of the last forward(), for the draft layer. next_tokens[j] is the token that follows tokens[j], so the
+// last entry is the token just sampled. Only the first next_tokens.size() rows of the slice are used (fewer than the
+// slice when drafts were rejected).
 struct DraftInput {
   int32_t sequence = 0;  // index in the last forward()'s batch
   std::span<const int32_t> next_tokens;
-  bool logits = false;   // logits are wanted for the last used row
+  bool logits = false;  // logits are wanted for the last used row
 };
 
 class LanguageModel {
@@ -51,10 +51,11 @@ class LanguageModel {
   // Most tokens in one call, summed over the batch: the workspace was sized for it at load.
   virtual int batch_tokens_max() const = 0;
 
-  // Runs the slices, writes their keys and values to kv. Returns float32 logits [sum of logits_rows, vocab_size] in batch
-  // order, host-readable once stream is synchronised, valid until the next call. A row's bits do not depend on what
-  // else is in the batch.
-  virtual tensor::TensorView forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) = 0;
+  // Runs the slices, writes their keys and values to kv. Returns float32 logits [sum of logits_rows, vocab_size] in
+  // batch order, host-readable once stream is synchronised, valid until the next call. A row's bits do not depend on
+  // what else is in the batch.
+  virtual tensor::TensorView forward(std::span<const SequenceInput> batch, nn::KvStorage& kv,
+                                     tensor::Stream& stream) = 0;
 
   // Multi-token prediction over rows of the last forward(): writes the draft layer's cache and returns float32 logits
   // [inputs with logits, vocab_size] for the token after next. Only where draft_tokens_max > 0.

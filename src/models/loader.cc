@@ -20,19 +20,26 @@ Result<PrecisionChoice> parse_precision(const std::string& name) {
 
 std::string_view name_of(kernels::Precision precision) {
   switch (precision) {
-    case kernels::Precision::kFp32: return "fp32";
-    case kernels::Precision::kBf16: return "bf16";
-    case kernels::Precision::kInt8: return "int8";
+    case kernels::Precision::kFp32:
+      return "fp32";
+    case kernels::Precision::kBf16:
+      return "bf16";
+    case kernels::Precision::kInt8:
+      return "int8";
   }
   return "";
 }
 
 kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig& config) {
   switch (choice) {
-    case PrecisionChoice::kFp32: return kernels::Precision::kFp32;
-    case PrecisionChoice::kBf16: return kernels::Precision::kBf16;
-    case PrecisionChoice::kInt8: return kernels::Precision::kInt8;
-    case PrecisionChoice::kAuto: break;
+    case PrecisionChoice::kFp32:
+      return kernels::Precision::kFp32;
+    case PrecisionChoice::kBf16:
+      return kernels::Precision::kBf16;
+    case PrecisionChoice::kInt8:
+      return kernels::Precision::kInt8;
+    case PrecisionChoice::kAuto:
+      break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
   const bool has_bf16 = kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16;
@@ -58,7 +65,8 @@ weights::RandomWeights random_options(const boost::json::object& config, uint64_
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   SW_TRY(tensor::check_available(options.device));
-  if (options.batch_tokens_max < 1) return invalid(fmt::format("batch tokens: expected at least 1, found {}", options.batch_tokens_max));
+  if (options.batch_tokens_max < 1)
+    return invalid(fmt::format("batch tokens: expected at least 1, found {}", options.batch_tokens_max));
   SW_ASSIGN(const auto config, read_config(options.path));
   SW_ASSIGN(const FamilyLoader family, find_family(*config));
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(options.device, options.threads));
@@ -69,7 +77,9 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
   }
   source->set_progress(options.progress);
-  return family(*config, {.source = std::move(source), .precision = options.precision, .batch_tokens_max = options.batch_tokens_max,
+  return family(*config, {.source = std::move(source),
+                          .precision = options.precision,
+                          .batch_tokens_max = options.batch_tokens_max,
                           .stream = stream});
 }
 

@@ -1,5 +1,5 @@
-// Loading a language model by its config.json. load_model() may be called from any thread; the model it gives is then the
-// engine's alone. A family is one file that defines its loader, and one row of the registry (registry.cc).
+// Loading a language model by its config.json. load_model() may be called from any thread; the model it gives is then
+// the engine's alone. A family is one file that defines its loader, and one row of the registry (registry.cc).
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -25,7 +25,7 @@ struct LoadOptions {
   PrecisionChoice precision = PrecisionChoice::kAuto;
   int batch_tokens_max = 512;
   tensor::Device device;
-  int threads = 0;              // for loading; 0: as many as this process may run on
+  int threads = 0;  // for loading; 0: as many as this process may run on
   weights::Progress progress;
 };
 
@@ -48,7 +48,8 @@ Result<std::unique_ptr<LanguageModel>> load_qwen3(const boost::json::object& con
 // The family of config.json's "architectures", or an error that lists those served.
 Result<FamilyLoader> find_family(const boost::json::object& config);
 
-// kAuto: fp32 for float32 checkpoints and where the CPU has no bf16 products (weights keep their stored size then), else bf16.
+// kAuto: fp32 for float32 checkpoints and where the CPU has no bf16 products (weights keep their stored size then),
+// else bf16.
 kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig& config);
 std::string_view name_of(kernels::Precision precision);
 

@@ -24,7 +24,9 @@ using testing::HasSubstr;
 
 class LoadModel : public testing::Test {
  protected:
-  LoadModel() : folder_(fs::temp_directory_path() / ("loader_test_" + std::to_string(::getpid()))) { fs::create_directories(folder_); }
+  LoadModel() : folder_(fs::temp_directory_path() / ("loader_test_" + std::to_string(::getpid()))) {
+    fs::create_directories(folder_);
+  }
   ~LoadModel() override { fs::remove_all(folder_); }
 
   // A golden's config.json with changed keys (null values as given).
@@ -36,7 +38,11 @@ class LoadModel : public testing::Test {
   }
 
   Result<std::unique_ptr<LanguageModel>> load_random(const std::string& source, const json::object& changes) {
-    return load_model({.path = write_config(source, changes), .random_weights = true, .batch_tokens_max = 64, .device = {}, .progress = {}});
+    return load_model({.path = write_config(source, changes),
+                       .random_weights = true,
+                       .batch_tokens_max = 64,
+                       .device = {},
+                       .progress = {}});
   }
 
   // Logits after a prompt of 20 tokens and one more, which must be numbers that differ.
@@ -47,7 +53,10 @@ class LoadModel : public testing::Test {
     std::vector<int32_t> tokens(21), pages = {2, 0, 1};
     std::iota(tokens.begin(), tokens.end(), 3);
     for (const auto& [begin, count] : {std::pair(0, 20), std::pair(20, 1)}) {
-      const SequenceInput input{.tokens = std::span(tokens).subspan(size_t(begin), size_t(count)), .position = begin, .pages = pages, .logits_rows = 1};
+      const SequenceInput input{.tokens = std::span(tokens).subspan(size_t(begin), size_t(count)),
+                                .position = begin,
+                                .pages = pages,
+                                .logits_rows = 1};
       const tensor::TensorView logits = model.forward(std::span(&input, 1), *kv, stream);
       ASSERT_EQ(logits.shape, (tensor::Shape{1, model.info().vocab_size}));
       for (int i = 0; i < model.info().vocab_size; ++i) ASSERT_TRUE(std::isfinite(logits.as<float>()[i]));
@@ -59,7 +68,8 @@ class LoadModel : public testing::Test {
 };
 
 TEST_F(LoadModel, DeepseekWithoutQueryLoraAndWithDraftLayer) {
-  const auto model = load_random("/tests/golden/deepseek_v3", {{"q_lora_rank", nullptr}, {"num_nextn_predict_layers", 1}});
+  const auto model =
+      load_random("/tests/golden/deepseek_v3", {{"q_lora_rank", nullptr}, {"num_nextn_predict_layers", 1}});
   ASSERT_TRUE(model.ok()) << model.error().message;
   EXPECT_EQ((*model)->info().draft_tokens_max, 1);
   EXPECT_EQ((*model)->info().kv.layer_widths, std::vector<int>(4, 80));
@@ -67,7 +77,9 @@ TEST_F(LoadModel, DeepseekWithoutQueryLoraAndWithDraftLayer) {
 }
 
 TEST_F(LoadModel, DeepseekWithoutExpertsAndWithHalfRotation) {
-  const auto model = load_random("/tests/golden/deepseek_v3_fp8", {{"n_routed_experts", nullptr}, {"rope_interleave", false}, {"rope_scaling", nullptr}});
+  const auto model =
+      load_random("/tests/golden/deepseek_v3_fp8",
+                  {{"n_routed_experts", nullptr}, {"rope_interleave", false}, {"rope_scaling", nullptr}});
   ASSERT_TRUE(model.ok()) << model.error().message;
   EXPECT_EQ((*model)->info().draft_tokens_max, 0);
   expect_runs(**model);
@@ -75,18 +87,25 @@ TEST_F(LoadModel, DeepseekWithoutExpertsAndWithHalfRotation) {
 
 TEST_F(LoadModel, LlamaWithAllBiasesAndTiedHead) {
   const auto untied = load_random("/tests/golden/llama", {});
-  const auto model = load_random("/tests/golden/llama", {{"attention_bias", true}, {"mlp_bias", true}, {"tie_word_embeddings", true}, {"torch_dtype", "float16"}});
+  const auto model = load_random(
+      "/tests/golden/llama",
+      {{"attention_bias", true}, {"mlp_bias", true}, {"tie_word_embeddings", true}, {"torch_dtype", "float16"}});
   ASSERT_TRUE(model.ok() && untied.ok()) << model.error().message;
   // 3 layers of biases on q, k, v, o, gate, up and down, less a head of its own.
-  EXPECT_EQ((*model)->info().parameters, (*untied)->info().parameters + 3 * (128 + 32 + 32 + 128 + 256 + 256 + 128) - 300 * 128);
+  EXPECT_EQ((*model)->info().parameters,
+            (*untied)->info().parameters + 3 * (128 + 32 + 32 + 128 + 256 + 256 + 128) - 300 * 128);
   expect_runs(**model);
 }
 
 TEST_F(LoadModel, TellsTheTruthOfItsSize) {
-  const auto model = load_model({.path = SPILLWAY_SOURCE_DIR "/tests/golden/qwen2", .precision = PrecisionChoice::kFp32, .device = {}, .progress = {}});
+  const auto model = load_model({.path = SPILLWAY_SOURCE_DIR "/tests/golden/qwen2",
+                                 .precision = PrecisionChoice::kFp32,
+                                 .device = {},
+                                 .progress = {}});
   ASSERT_TRUE(model.ok());
   const ModelInfo& info = (*model)->info();
-  EXPECT_EQ(info.parameters, 300 * 128 * 2 + 128 + 3 * (128 * (128 + 32 + 32) + 192 + 128 * 128 + 3 * 128 * 256 + 2 * 128));
+  EXPECT_EQ(info.parameters,
+            300 * 128 * 2 + 128 + 3 * (128 * (128 + 32 + 32) + 192 + 128 * 128 + 3 * 128 * 256 + 2 * 128));
   EXPECT_EQ(info.precision, "fp32");
   EXPECT_EQ(info.kv.dtype, tensor::DType::kF32);
   // All but the table is read; panels of 32 outputs round up.
@@ -102,10 +121,12 @@ TEST_F(LoadModel, AutoPrecisionFollowsTheCheckpoint) {
 }
 
 TEST_F(LoadModel, NamesWhatDoesNotFit) {
-  EXPECT_THAT(load_model({.path = "/nowhere", .device = {}, .progress = {}}).error().message, HasSubstr("expected a folder with config.json"));
+  EXPECT_THAT(load_model({.path = "/nowhere", .device = {}, .progress = {}}).error().message,
+              HasSubstr("expected a folder with config.json"));
   EXPECT_THAT(parse_precision("fp8").error().message, HasSubstr("expected auto, fp32, bf16 or int8; found 'fp8'"));
   const std::string path = write_config("/tests/golden/llama", {{"intermediate_size", 512}});
-  EXPECT_THAT(load_model({.path = path, .device = {}, .progress = {}}).error().message, HasSubstr("expected model.safetensors"));
+  EXPECT_THAT(load_model({.path = path, .device = {}, .progress = {}}).error().message,
+              HasSubstr("expected model.safetensors"));
   fs::create_symlink(SPILLWAY_SOURCE_DIR "/tests/golden/llama/model.safetensors", folder_ / "model.safetensors");
   EXPECT_EQ(load_model({.path = path, .device = {}, .progress = {}}).error().message,
             "tensor 'model.layers.0.mlp.gate_proj.weight': expected shape [512, 128], found [256, 128]");

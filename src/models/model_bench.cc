@@ -49,7 +49,8 @@ double read_bandwidth(tensor::Stream& stream) {
   constexpr int64_t kWords = int64_t(1) << 27;  // 1 GiB
   tensor::Tensor data(tensor::DType::kI64, {kWords});
   int64_t* words = data.as<int64_t>();
-  stream.parallel_for(kWords, 1 << 16, [&](int64_t begin, int64_t end, int) { std::fill(words + begin, words + end, 1); });
+  stream.parallel_for(kWords, 1 << 16,
+                      [&](int64_t begin, int64_t end, int) { std::fill(words + begin, words + end, 1); });
   std::vector<int64_t> sums(size_t(stream.threads()) * 8);
   double best = 0;
   for (int i = 0; i < 5; ++i) {
@@ -69,15 +70,16 @@ double read_bandwidth(tensor::Stream& stream) {
 
 class Bench {
  public:
-  Bench(LanguageModel& model, const Options& options) : model_(model), options_(options), stream_(options.load.threads) {}
+  Bench(LanguageModel& model, const Options& options)
+      : model_(model), options_(options), stream_(options.load.threads) {}
 
   void run() {
     const double bandwidth = options_.decode_only ? 0 : read_bandwidth(stream_);
     const ModelInfo& info = model_.info();
     const double floor = bandwidth * 1e9 / double(info.decode_bytes);
-    std::printf("%s %s, %d threads: %.0f M parameters, %.1f MB of weights, %.1f MB read a step, %.1f MFLOP a token\n", info.architecture.c_str(),
-                info.precision.c_str(), stream_.threads(), double(info.parameters) / 1e6, double(info.weight_bytes) / 1e6,
-                double(info.decode_bytes) / 1e6, double(info.flops_per_token) / 1e6);
+    std::printf("%s %s, %d threads: %.0f M parameters, %.1f MB of weights, %.1f MB read a step, %.1f MFLOP a token\n",
+                info.architecture.c_str(), info.precision.c_str(), stream_.threads(), double(info.parameters) / 1e6,
+                double(info.weight_bytes) / 1e6, double(info.decode_bytes) / 1e6, double(info.flops_per_token) / 1e6);
     if (bandwidth > 0) std::printf("memory reads %.1f GB/s: at most %.1f steps/s\n", bandwidth, floor);
     if (!options_.decode_only) prefill();
     for (const int batch : options_.batches) decode(batch, floor);
@@ -127,8 +129,9 @@ class Bench {
       best = std::min(best, seconds);
       spent += seconds;
     }
-    std::printf("prefill %d: %.1f tok/s best (%.1f ms; first %.1f ms; processor %.1f ms), %.1f GFLOP/s\n", count, count / best, best * 1e3,
-                first * 1e3, (processor_seconds() - processor) / runs * 1e3, double(model_.info().flops_per_token) * count / best / 1e9);
+    std::printf("prefill %d: %.1f tok/s best (%.1f ms; first %.1f ms; processor %.1f ms), %.1f GFLOP/s\n", count,
+                count / best, best * 1e3, first * 1e3, (processor_seconds() - processor) / runs * 1e3,
+                double(model_.info().flops_per_token) * count / best / 1e9);
   }
 
   // `batch` sequences, each `context` tokens long already, one token a step.
@@ -151,8 +154,10 @@ class Bench {
     while (times.size() < 3 || now() - begin < options_.seconds) {
       std::vector<SequenceInput> inputs;
       for (int s = 0; s < batch; ++s) {
-        inputs.push_back({.tokens = std::span(next).subspan(size_t(s), 1), .position = context + int(times.size()) % 64,
-                          .pages = pages[size_t(s)], .logits_rows = 1});
+        inputs.push_back({.tokens = std::span(next).subspan(size_t(s), 1),
+                          .position = context + int(times.size()) % 64,
+                          .pages = pages[size_t(s)],
+                          .logits_rows = 1});
       }
       const double start = now();
       model_.forward(inputs, kv, stream_);
@@ -162,8 +167,8 @@ class Bench {
     const double step_processor = (processor_seconds() - processor) / double(times.size());
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
-    std::printf("decode batch %d at context %d: %.1f tok/s (step %.3f ms median, %.3f best, processor %.3f)", batch, context, batch / median, median * 1e3,
-                times[0] * 1e3, step_processor * 1e3);
+    std::printf("decode batch %d at context %d: %.1f tok/s (step %.3f ms median, %.3f best, processor %.3f)", batch,
+                context, batch / median, median * 1e3, times[0] * 1e3, step_processor * 1e3);
     if (batch == 1 && floor > 0) std::printf(", %.0f%% of the floor", 100 / median / floor);
     std::printf("\n");
   }

@@ -25,7 +25,8 @@ Result<ObjectPointer> read_object(const std::string& path) {
   std::error_code error;
   const uintmax_t size = fs::file_size(path, error);
   if (error) return not_found(fmt::format("{}: {}", path, error.message()));
-  if (size > kConfigBytesMax) return invalid(fmt::format("{}: expected at most {} bytes, found {}", path, kConfigBytesMax, size));
+  if (size > kConfigBytesMax)
+    return invalid(fmt::format("{}: expected at most {} bytes, found {}", path, kConfigBytesMax, size));
   std::ifstream in(path, std::ios::binary);
   const std::string text(std::istreambuf_iterator<char>(in), {});
   json::error_code ec;
@@ -81,7 +82,8 @@ Result<ModelFolder> read_model_folder(const std::string& path) {
   folder.path = path;
   const fs::path base = fs::is_directory(path) ? fs::path(path) : fs::path(path).parent_path();
   folder.name = fs::weakly_canonical(base).filename().string();
-  if (const json::value* list = config->if_contains("architectures"); list != nullptr && list->is_array() && !list->as_array().empty()) {
+  if (const json::value* list = config->if_contains("architectures");
+      list != nullptr && list->is_array() && !list->as_array().empty()) {
     if (const json::string* name = list->as_array()[0].if_string()) folder.architecture = std::string(*name);
   }
   ConfigReader reader(*config, "config.json");

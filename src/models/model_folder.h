@@ -1,5 +1,5 @@
-// What a published model folder holds beside the weights: its config, the sampling it recommends, where its tokenizer is.
-// Values; any thread.
+// What a published model folder holds beside the weights: its config, the sampling it recommends, where its tokenizer
+// is. Values; any thread.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -24,7 +24,7 @@ struct GenerationConfig {
 
 struct ModelFolder {
   std::string path;
-  std::string name;                   // the folder's own name
+  std::string name;  // the folder's own name
   std::string architecture;
   int context_tokens_max = 0;
   GenerationConfig generation;

@@ -1,5 +1,5 @@
-// Qwen2ForCausalLM (Qwen2, Qwen2.5, R1's Qwen distills: biases on q, k and v) and Qwen3ForCausalLM (norms of each head's
-// query and key instead).
+// Qwen2ForCausalLM (Qwen2, Qwen2.5, R1's Qwen distills: biases on q, k and v) and Qwen3ForCausalLM (norms of each
+// head's query and key instead).
 #include "models/dense_decoder.h"
 
 namespace spillway::models {

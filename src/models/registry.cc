@@ -12,7 +12,7 @@ namespace json = boost::json;
 
 struct FamilyRow {
   std::string_view architecture;
-  FamilyLoader load;             // null: known, but not a language model that this server runs
+  FamilyLoader load;  // null: known, but not a language model that this server runs
   std::string_view not_served;
 };
 

@@ -16,7 +16,8 @@ constexpr int kPageTokens = 16;
 Result<std::vector<int32_t>> read_ids(const tensor::TensorView& view, const std::string& name, int vocabulary) {
   std::vector<int32_t> ids;
   const bool wide = view.dtype == tensor::DType::kI64;
-  if (!wide && view.dtype != tensor::DType::kI32) return invalid(fmt::format("'{}': expected i32 or i64, found {}", name, tensor::name_of(view.dtype)));
+  if (!wide && view.dtype != tensor::DType::kI32)
+    return invalid(fmt::format("'{}': expected i32 or i64, found {}", name, tensor::name_of(view.dtype)));
   for (int64_t i = 0; i < view.elements(); ++i) {
     int64_t id = 0;
     if (wide) {
@@ -26,7 +27,8 @@ Result<std::vector<int32_t>> read_ids(const tensor::TensorView& view, const std:
       std::memcpy(&narrow, view.data + i * 4, 4);
       id = narrow;
     }
-    if (id < 0 || id >= vocabulary) return invalid(fmt::format("'{}': token {} is outside the vocabulary of {}", name, id, vocabulary));
+    if (id < 0 || id >= vocabulary)
+      return invalid(fmt::format("'{}': token {} is outside the vocabulary of {}", name, id, vocabulary));
     ids.push_back(int32_t(id));
   }
   return ids;
@@ -39,7 +41,8 @@ class Verification {
     SW_ASSIGN(v.expected_, weights::open_safetensors(options.expected_path));
     SW_ASSIGN(const weights::StoredTensor ids, v.expected_->open("input_ids", {}, {}));
     if (ids.shape().rank() != 2 || ids.shape().elements() == 0) {
-      return invalid(fmt::format("'input_ids': expected [sequences, tokens], found {}", tensor::to_string(ids.shape())));
+      return invalid(
+          fmt::format("'input_ids': expected [sequences, tokens], found {}", tensor::to_string(ids.shape())));
     }
     LoadOptions load = options.load;
     load.batch_tokens_max = int(std::max<int64_t>(load.batch_tokens_max, ids.shape().elements()));
@@ -77,8 +80,8 @@ class Verification {
   Status compare_logits(const std::string& name, const tensor::TensorView& expected, nn::KvStorage& kv) {
     const tensor::Shape shape{sequences_, tokens_, model_->info().vocab_size};
     if (!(expected.shape == shape) || expected.dtype != tensor::DType::kF32) {
-      return invalid(fmt::format("'{}': expected f32 {}, found {} {}", name, tensor::to_string(shape), tensor::name_of(expected.dtype),
-                                 tensor::to_string(expected.shape)));
+      return invalid(fmt::format("'{}': expected f32 {}, found {} {}", name, tensor::to_string(shape),
+                                 tensor::name_of(expected.dtype), tensor::to_string(expected.shape)));
     }
     std::vector<float> reference(size_t(expected.elements()));
     std::memcpy(reference.data(), expected.data, expected.bytes());
@@ -87,8 +90,10 @@ class Verification {
     std::iota(pages.begin(), pages.end(), 0);
     std::vector<SequenceInput> batch;
     for (int64_t s = 0; s < sequences_; ++s) {
-      batch.push_back({.tokens = std::span(ids_).subspan(size_t(s * tokens_), size_t(tokens_)), .position = 0,
-                       .pages = std::span(pages).subspan(size_t(s * pages_each), size_t(pages_each)), .logits_rows = int32_t(tokens_)});
+      batch.push_back({.tokens = std::span(ids_).subspan(size_t(s * tokens_), size_t(tokens_)),
+                       .position = 0,
+                       .pages = std::span(pages).subspan(size_t(s * pages_each), size_t(pages_each)),
+                       .logits_rows = int32_t(tokens_)});
     }
     const tensor::TensorView logits = model_->forward(batch, kv, stream_);
     stream_.synchronize();
@@ -117,16 +122,21 @@ class Verification {
 
   Status compare_greedy(const tensor::TensorView& expected, nn::KvStorage& kv) {
     if (expected.shape.rank() != 2 || expected.shape[0] != 1 || expected.shape[1] <= tokens_) {
-      return invalid(fmt::format("'greedy': expected [1, more than {}], found {}", tokens_, tensor::to_string(expected.shape)));
+      return invalid(
+          fmt::format("'greedy': expected [1, more than {}], found {}", tokens_, tensor::to_string(expected.shape)));
     }
     SW_ASSIGN(const std::vector<int32_t> reference, read_ids(expected, "greedy", model_->info().vocab_size));
-    if (int64_t(reference.size()) > int64_t(kv.pages()) * kPageTokens) return invalid("'greedy': longer than 4096 tokens");
+    if (int64_t(reference.size()) > int64_t(kv.pages()) * kPageTokens)
+      return invalid("'greedy': longer than 4096 tokens");
     std::vector<int32_t> pages(size_t(kv.pages()));
     std::iota(pages.begin(), pages.end(), 0);
     std::vector<int32_t> tokens(reference.begin(), reference.begin() + tokens_);
     int32_t position = 0;
     while (tokens.size() < reference.size()) {
-      const SequenceInput input{.tokens = std::span(tokens).subspan(size_t(position)), .position = position, .pages = pages, .logits_rows = 1};
+      const SequenceInput input{.tokens = std::span(tokens).subspan(size_t(position)),
+                                .position = position,
+                                .pages = pages,
+                                .logits_rows = 1};
       const tensor::TensorView logits = model_->forward(std::span(&input, 1), kv, stream_);
       stream_.synchronize();
       position = int32_t(tokens.size());

@@ -21,7 +21,7 @@ struct VerifyOptions {
 struct VerifyRow {
   std::string name;
   std::string shape;
-  double max_abs = 0;  // largest difference; for greedy the number of tokens that differ
+  double max_abs = 0;     // largest difference; for greedy the number of tokens that differ
   double max_rel = 0;     // the same over the largest expected magnitude
   double median_rel = 0;  // of the rows' (tokens') own largest differences
   double tolerance = 0;
@@ -37,8 +37,8 @@ struct VerifyReport {
 
 Result<VerifyReport> verify(const VerifyOptions& options);
 
-// The tolerance of logits relative to their largest magnitude: of every row in fp32; of the median row in bf16 and int8,
-// since a rounding that picks another expert moves a single row far, in any implementation.
+// The tolerance of logits relative to their largest magnitude: of every row in fp32; of the median row in bf16 and
+// int8, since a rounding that picks another expert moves a single row far, in any implementation.
 double default_tolerance(const std::string& precision);
 
 }  // namespace spillway::models

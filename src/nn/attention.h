@@ -23,7 +23,8 @@ struct AttentionShape {
 
 class Attention {
  public:
-  static Result<Attention> load(const weights::WeightScope& scope, const AttentionShape& shape, int kv_layer, LoadContext& context);
+  static Result<Attention> load(const weights::WeightScope& scope, const AttentionShape& shape, int kv_layer,
+                                LoadContext& context);
 
   // residual [T, hidden] += attention(x [T, hidden]).
   void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step) const;

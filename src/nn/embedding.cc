@@ -4,7 +4,8 @@
 
 namespace spillway::nn {
 
-Result<Embedding> Embedding::load(const weights::WeightScope& scope, int64_t vocabulary, int64_t hidden, LoadContext& context) {
+Result<Embedding> Embedding::load(const weights::WeightScope& scope, int64_t vocabulary, int64_t hidden,
+                                  LoadContext& context) {
   SW_ASSIGN(weights::StoredTensor stored, scope.tensor("weight", {vocabulary, hidden}));
   stored.keep();
   const int64_t bytes = int64_t(stored.view().bytes());

@@ -8,7 +8,8 @@ namespace spillway::nn {
 
 class Embedding {
  public:
-  static Result<Embedding> load(const weights::WeightScope& scope, int64_t vocabulary, int64_t hidden, LoadContext& context);
+  static Result<Embedding> load(const weights::WeightScope& scope, int64_t vocabulary, int64_t hidden,
+                                LoadContext& context);
 
   // ids i32 [T], each in [0, vocabulary); y f32 [T, hidden].
   void apply(tensor::TensorView ids, tensor::TensorView y, tensor::Stream& stream) const;

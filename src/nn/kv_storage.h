@@ -1,6 +1,7 @@
-// KvStorage: the memory of the key-value pages. A page holds page_tokens tokens of every layer: page p of layer l lies at
-// layer_base(l) + p * page_stride_bytes(). Owned by the engine, which chooses how many pages and decides what each page id
-// means (src/kv); written and read by the layers on the engine's thread. Not its job: counting, sharing or freeing pages.
+// KvStorage: the memory of the key-value pages. A page holds page_tokens tokens of every layer: page p of layer l lies
+// at layer_base(l) + p * page_stride_bytes(). Owned by the engine, which chooses how many pages and decides what each
+// page id means (src/kv); written and read by the layers on the engine's thread. Not its job: counting, sharing or
+// freeing pages.
 #pragma once
 
 #include <cstddef>

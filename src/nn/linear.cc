@@ -18,7 +18,8 @@ struct StoredMatrix {
 };
 
 Result<StoredMatrix> open_matrix(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs) {
-  SW_ASSIGN(weights::StoredTensor weight, scope.tensor(row.name + ".weight", {row.outputs, inputs}, weights::kMatrixTypes));
+  SW_ASSIGN(weights::StoredTensor weight,
+            scope.tensor(row.name + ".weight", {row.outputs, inputs}, weights::kMatrixTypes));
   tensor::Tensor scales;
   if (weight.view().dtype == tensor::DType::kF8E4M3) {
     SW_ASSIGN(scales, scope.f32(row.name + ".weight_scale_inv", {blocks(row.outputs), blocks(inputs)}));
@@ -35,8 +36,8 @@ kernels::WeightSource source_of(const StoredMatrix& matrix) {
 
 }  // namespace
 
-Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows, int64_t inputs,
-                                            LoadContext& context, double share) {
+Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
+                                            int64_t inputs, LoadContext& context, double share) {
   std::vector<StoredMatrix> matrices;
   std::vector<kernels::WeightSource> sources;
   int64_t outputs = 0;
@@ -52,7 +53,8 @@ Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, s
   return packed;
 }
 
-Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs, tensor::Stream& stream) {
+Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs,
+                                       tensor::Stream& stream) {
   SW_ASSIGN(const StoredMatrix matrix, open_matrix(scope, row, inputs));
   return kernels::dequantize(source_of(matrix), stream);
 }

@@ -1,5 +1,5 @@
-// The layers' own weights: Linear (one or several checkpoint matrices as one product) and RmsNorm, and what loading them
-// adds up. Owned by the layer that computes with them; read-only after loading.
+// The layers' own weights: Linear (one or several checkpoint matrices as one product) and RmsNorm, and what loading
+// them adds up. Owned by the layer that computes with them; read-only after loading.
 #pragma once
 
 #include <string>
@@ -14,8 +14,8 @@ namespace spillway::nn {
 // What the loaded layers amount to.
 struct LoadTotals {
   int64_t parameters = 0;
-  int64_t bytes = 0;            // resident
-  double decode_bytes = 0;      // read by one token's step
+  int64_t bytes = 0;        // resident
+  double decode_bytes = 0;  // read by one token's step
   double flops_per_token = 0;
 };
 
@@ -39,11 +39,12 @@ struct MatrixRow {
 };
 
 // [outputs, inputs] of each named matrix, stacked in that order. F8_E4M3 ones bring their weight_scale_inv.
-Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows, int64_t inputs,
-                                            LoadContext& context, double share = 1);
+Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
+                                            int64_t inputs, LoadContext& context, double share = 1);
 
 // A matrix as plain float32 [outputs, inputs], scales applied: for weights that are rearranged before packing.
-Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs, tensor::Stream& stream);
+Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs,
+                                       tensor::Stream& stream);
 
 class Linear {
  public:

@@ -47,7 +47,8 @@ Result<Mla> Mla::load(const weights::WeightScope& scope, const MlaShape& shape, 
   const MatrixRow query{shape.q_lora > 0 ? "q_b_proj" : "q_proj", queries};
   SW_ASSIGN(mla.query_, Linear::load(scope, {query}, shape.q_lora > 0 ? shape.q_lora : shape.hidden, false, context));
   SW_TRY(mla.load_kv_b(scope, context));
-  SW_ASSIGN(mla.output_, Linear::load(scope, {{"o_proj", shape.hidden}}, int64_t(shape.heads) * shape.value_dim, false, context));
+  SW_ASSIGN(mla.output_,
+            Linear::load(scope, {{"o_proj", shape.hidden}}, int64_t(shape.heads) * shape.value_dim, false, context));
   return mla;
 }
 
@@ -62,17 +63,23 @@ bool Mla::naive_pays(int64_t rows, int64_t context) const {
 size_t Mla::workspace_bytes(int64_t tokens) const {
   const auto f32 = [](tensor::Shape shape) { return tensor::Arena::footprint(tensor::DType::kF32, shape); };
   const int64_t heads = shape_.heads, context = kNaiveContextMax;
-  const size_t common = f32({tokens, down_.outputs()}) + f32({tokens, shape_.q_lora}) + f32({tokens, heads, shape_.query_dim()}) +
-                        f32({tokens, heads, shape_.value_dim}) + f32({tokens, shape_.kv_lora});
+  const size_t common = f32({tokens, down_.outputs()}) + f32({tokens, shape_.q_lora}) +
+                        f32({tokens, heads, shape_.query_dim()}) + f32({tokens, heads, shape_.value_dim}) +
+                        f32({tokens, shape_.kv_lora});
   const size_t absorbed = 2 * f32({tokens, heads, shape_.kv_lora});
   const size_t naive = f32({context, shape_.kv_lora}) + f32({context, shape_.rope_dim}) +
-                       f32({context, heads, shape_.nope_dim + shape_.value_dim}) + f32({context, heads, shape_.query_dim()});
+                       f32({context, heads, shape_.nope_dim + shape_.value_dim}) +
+                       f32({context, heads, shape_.query_dim()});
   return common + std::max(absorbed, naive);
 }
 
 k::LatentPagesView Mla::pages(const KvStorage& kv) const {
-  return {.base = kv.layer_base(kv_layer_), .page_stride_bytes = kv.page_stride_bytes(), .dtype = kv.layout().dtype,
-          .page_tokens = kv.page_tokens(), .lora_dim = shape_.kv_lora, .rope_dim = shape_.rope_dim};
+  return {.base = kv.layer_base(kv_layer_),
+          .page_stride_bytes = kv.page_stride_bytes(),
+          .dtype = kv.layout().dtype,
+          .page_tokens = kv.page_tokens(),
+          .lora_dim = shape_.kv_lora,
+          .rope_dim = shape_.rope_dim};
 }
 
 TensorView Mla::queries(TensorView x, TensorView down, const Step& step) const {
@@ -85,8 +92,14 @@ TensorView Mla::queries(TensorView x, TensorView down, const Step& step) const {
   } else {
     query_.apply(x, out, step.stream);
   }
-  k::rope({.x = out, .cos_sin = step.rope, .positions = step.positions, .pairs = shape_.pairs, .heads = shape_.heads,
-           .head_dim = shape_.query_dim(), .offset = shape_.nope_dim}, step.stream);
+  k::rope({.x = out,
+           .cos_sin = step.rope,
+           .positions = step.positions,
+           .pairs = shape_.pairs,
+           .heads = shape_.heads,
+           .head_dim = shape_.query_dim(),
+           .offset = shape_.nope_dim},
+          step.stream);
   return out.reshaped({tokens, shape_.heads, shape_.query_dim()});
 }
 
@@ -95,13 +108,20 @@ void Mla::store_latents(TensorView down, const Step& step) const {
   const int64_t rope_at = shape_.q_lora + shape_.kv_lora;
   const TensorView latents = step.arena.f32({tokens, shape_.kv_lora});
   kv_norm_.apply_slice(down, shape_.q_lora, latents, step.stream);
-  k::rope({.x = down, .cos_sin = step.rope, .positions = step.positions, .pairs = shape_.pairs, .x_offset = rope_at, .heads = 1,
-           .head_dim = shape_.rope_dim}, step.stream);
-  k::write_latent({latents.as<float>(), shape_.kv_lora, 0, 0}, {down.as<float>(), row, rope_at, 0}, step.sequences, pages(step.kv),
-                  step.stream);
+  k::rope({.x = down,
+           .cos_sin = step.rope,
+           .positions = step.positions,
+           .pairs = shape_.pairs,
+           .x_offset = rope_at,
+           .heads = 1,
+           .head_dim = shape_.rope_dim},
+          step.stream);
+  k::write_latent({latents.as<float>(), shape_.kv_lora, 0, 0}, {down.as<float>(), row, rope_at, 0}, step.sequences,
+                  pages(step.kv), step.stream);
 }
 
-void Mla::attend_absorbed(const Projected& projected, std::span<const k::SequenceRows> sequences, const Step& step) const {
+void Mla::attend_absorbed(const Projected& projected, std::span<const k::SequenceRows> sequences,
+                          const Step& step) const {
   const ArenaScope scope(step.arena);
   const int64_t begin = sequences.front().row_begin, end = sequences.back().row_begin + sequences.back().rows;
   const int64_t heads = shape_.heads, lora = shape_.kv_lora, query = shape_.query_dim();
@@ -110,7 +130,10 @@ void Mla::attend_absorbed(const Projected& projected, std::span<const k::Sequenc
   k::linear_by_head(projected.queries.rows(begin, end), 0, key_up_, latent_queries.rows(begin, end), step.stream);
   k::latent_attention({.latent_queries = k::head_rows(latent_queries),
                        .rope_queries = {projected.queries.as<float>(), heads * query, shape_.nope_dim, query},
-                       .heads = shape_.heads, .scale = float(shape_.softmax_scale), .pages = pages(step.kv), .out = latent_out},
+                       .heads = shape_.heads,
+                       .scale = float(shape_.softmax_scale),
+                       .pages = pages(step.kv),
+                       .out = latent_out},
                       sequences, step.stream);
   k::linear_by_head(latent_out.rows(begin, end), 0, value_up_, projected.out.rows(begin, end), step.stream);
 }
@@ -120,7 +143,8 @@ void Mla::attend_naive(const Projected& projected, const k::SequenceRows& sequen
   const int64_t context = sequence.position + sequence.rows, heads = shape_.heads;
   const int64_t nope = shape_.nope_dim, rope = shape_.rope_dim, value = shape_.value_dim, query = shape_.query_dim();
   const TensorView latents = step.arena.f32({context, shape_.kv_lora}), rope_keys = step.arena.f32({context, rope});
-  const TensorView expanded = step.arena.f32({context, heads * (nope + value)}), keys = step.arena.f32({context, heads, query});
+  const TensorView expanded = step.arena.f32({context, heads * (nope + value)}),
+                   keys = step.arena.f32({context, heads, query});
   k::read_latent(sequence.pages, pages(step.kv), latents, rope_keys, step.stream);
   k::linear(latents, kv_b_, expanded, step.stream);
   step.stream.parallel_for(context, 16, [&](int64_t begin, int64_t end, int) {
@@ -133,10 +157,17 @@ void Mla::attend_naive(const Projected& projected, const k::SequenceRows& sequen
     }
   });
   const int64_t first = sequence.row_begin, last = first + sequence.rows;
-  k::dense_attention({.queries = k::head_rows(projected.queries.rows(first, last)), .keys = k::head_rows(keys),
-                      .values = {expanded.as<float>(), heads * (nope + value), nope, nope + value}, .heads = shape_.heads,
-                      .k_dim = int(query), .v_dim = int(value), .rows = sequence.rows, .position = sequence.position,
-                      .scale = float(shape_.softmax_scale), .out = projected.out.rows(first, last)}, step.stream);
+  k::dense_attention({.queries = k::head_rows(projected.queries.rows(first, last)),
+                      .keys = k::head_rows(keys),
+                      .values = {expanded.as<float>(), heads * (nope + value), nope, nope + value},
+                      .heads = shape_.heads,
+                      .k_dim = int(query),
+                      .v_dim = int(value),
+                      .rows = sequence.rows,
+                      .position = sequence.position,
+                      .scale = float(shape_.softmax_scale),
+                      .out = projected.out.rows(first, last)},
+                     step.stream);
 }
 
 void Mla::add_to(TensorView x, TensorView residual, const Step& step, MlaForm form) const {

@@ -1,6 +1,6 @@
-// Mla: DeepSeek's multi-head latent attention. The cache holds a token's normalised latent and its rotated shared key. Two
-// forms of the same function: absorbed (queries go into latent space; reads the cache as it is) and naive (the latents
-// of the context are expanded to keys and values of all heads, once for many queries). Engine's thread.
+// Mla: DeepSeek's multi-head latent attention. The cache holds a token's normalised latent and its rotated shared key.
+// Two forms of the same function: absorbed (queries go into latent space; reads the cache as it is) and naive (the
+// latents of the context are expanded to keys and values of all heads, once for many queries). Engine's thread.
 #pragma once
 
 #include <optional>
@@ -51,15 +51,16 @@ class Mla {
   kernels::LatentPagesView pages(const KvStorage& kv) const;
   tensor::TensorView queries(tensor::TensorView x, tensor::TensorView down, const Step& step) const;
   void store_latents(tensor::TensorView down, const Step& step) const;
-  void attend_absorbed(const Projected& projected, std::span<const kernels::SequenceRows> sequences, const Step& step) const;
+  void attend_absorbed(const Projected& projected, std::span<const kernels::SequenceRows> sequences,
+                       const Step& step) const;
   void attend_naive(const Projected& projected, const kernels::SequenceRows& sequence, const Step& step) const;
 
   MlaShape shape_;
   int kv_layer_ = 0;
-  Linear down_;                    // {q_a_proj, kv_a_proj_with_mqa}, or the latter alone
+  Linear down_;  // {q_a_proj, kv_a_proj_with_mqa}, or the latter alone
   std::optional<RmsNorm> q_norm_;
   RmsNorm kv_norm_;
-  Linear query_;                   // q_b_proj, or q_proj
+  Linear query_;  // q_b_proj, or q_proj
   Linear output_;
   std::vector<kernels::PackedLinear> key_up_;    // by head [kv_lora, nope]: W_UK transposed
   std::vector<kernels::PackedLinear> value_up_;  // by head [value, kv_lora]: W_UV

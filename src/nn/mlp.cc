@@ -4,7 +4,8 @@
 
 namespace spillway::nn {
 
-Result<GatedMlp> GatedMlp::load(const weights::WeightScope& scope, int64_t hidden, int64_t inner, bool bias, LoadContext& context) {
+Result<GatedMlp> GatedMlp::load(const weights::WeightScope& scope, int64_t hidden, int64_t inner, bool bias,
+                                LoadContext& context) {
   GatedMlp mlp;
   mlp.inner_ = inner;
   const MatrixRow rows[] = {{"gate_proj", inner}, {"up_proj", inner}};
@@ -22,7 +23,8 @@ Result<GatedMlp> GatedMlp::load(const weights::WeightScope& scope, int64_t hidde
 }
 
 size_t GatedMlp::workspace_bytes(int64_t tokens) const {
-  return tensor::Arena::footprint(tensor::DType::kF32, {tokens, 2 * inner_}) + tensor::Arena::footprint(tensor::DType::kF32, {tokens, inner_});
+  return tensor::Arena::footprint(tensor::DType::kF32, {tokens, 2 * inner_}) +
+         tensor::Arena::footprint(tensor::DType::kF32, {tokens, inner_});
 }
 
 void GatedMlp::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const {

@@ -7,7 +7,8 @@ namespace spillway::nn {
 
 class GatedMlp {
  public:
-  static Result<GatedMlp> load(const weights::WeightScope& scope, int64_t hidden, int64_t inner, bool bias, LoadContext& context);
+  static Result<GatedMlp> load(const weights::WeightScope& scope, int64_t hidden, int64_t inner, bool bias,
+                               LoadContext& context);
 
   // y [T, hidden] += mlp(x [T, hidden]).
   void add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const;

@@ -4,7 +4,8 @@ namespace spillway::nn {
 
 Status Moe::load_router(const weights::WeightScope& scope, LoadContext& context) {
   SW_ASSIGN(const tensor::Tensor weight, scope.f32("weight", {shape_.experts, shape_.hidden}));
-  SW_ASSIGN(router_, kernels::pack_linear(kernels::WeightSource{.weight = weight, .scales = {}}, kernels::Precision::kFp32, context.stream));
+  SW_ASSIGN(router_, kernels::pack_linear(kernels::WeightSource{.weight = weight, .scales = {}},
+                                          kernels::Precision::kFp32, context.stream));
   context.add(int64_t(shape_.experts) * shape_.hidden, int64_t(router_.bytes()));
   SW_ASSIGN(bias_, scope.f32("e_score_correction_bias", {shape_.experts}));
   context.add(shape_.experts, int64_t(bias_.bytes()));
@@ -25,7 +26,8 @@ Result<Moe> Moe::load(const weights::WeightScope& scope, const MoeShape& shape, 
     SW_ASSIGN(expert.down, load_matrices(scope.scope("experts", e), down, shape.inner, context, share));
   }
   if (shape.shared_experts > 0) {
-    SW_ASSIGN(moe.shared_, GatedMlp::load(scope.scope("shared_experts"), shape.hidden, shape.inner * shape.shared_experts, false, context));
+    SW_ASSIGN(moe.shared_, GatedMlp::load(scope.scope("shared_experts"), shape.hidden,
+                                          shape.inner * shape.shared_experts, false, context));
   }
   return moe;
 }

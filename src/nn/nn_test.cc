@@ -13,14 +13,21 @@ namespace spillway::nn {
 namespace {
 
 RopeScaling deepseek_yarn() {
-  return {.kind = RopeScaling::Kind::kYarn, .factor = 40, .original_max_position = 4096, .beta_fast = 32, .beta_slow = 1, .mscale = 1, .mscale_all_dim = 1};
+  return {.kind = RopeScaling::Kind::kYarn,
+          .factor = 40,
+          .original_max_position = 4096,
+          .beta_fast = 32,
+          .beta_slow = 1,
+          .mscale = 1,
+          .mscale_all_dim = 1};
 }
 
 TEST(Rope, YarnAsDeepseekPublishesIt) {
   const std::vector<double> f = rope_frequencies(64, 10000, deepseek_yarn());
   ASSERT_EQ(f.size(), 32u);
-  const std::pair<size_t, double> expected[] = {{0, 1.0}, {9, 0.0749894}, {10, 0.0562341}, {11, 0.0390069}, {13, 0.0183781},
-                                                {22, 1.77828e-4}, {23, 3.33380e-5}, {24, 2.5e-5}, {31, 3.33380e-6}};
+  const std::pair<size_t, double> expected[] = {{0, 1.0},         {9, 0.0749894},  {10, 0.0562341},
+                                                {11, 0.0390069},  {13, 0.0183781}, {22, 1.77828e-4},
+                                                {23, 3.33380e-5}, {24, 2.5e-5},    {31, 3.33380e-6}};
   for (const auto& [i, value] : expected) EXPECT_NEAR(f[i] / value, 1, 1e-5) << i;
   EXPECT_DOUBLE_EQ(rope_magnitude(deepseek_yarn()), 1);
   EXPECT_NEAR(std::pow(yarn_mscale(40, 1), 2) / std::sqrt(192.0), 0.13523378, 1e-8);
@@ -34,7 +41,11 @@ TEST(Rope, YarnWithoutMscaleScalesCosines) {
 }
 
 TEST(Rope, Llama3KeepsShortWavesAndStretchesLongOnes) {
-  const RopeScaling scaling{.kind = RopeScaling::Kind::kLlama3, .factor = 8, .original_max_position = 8192, .low_freq_factor = 1, .high_freq_factor = 4};
+  const RopeScaling scaling{.kind = RopeScaling::Kind::kLlama3,
+                            .factor = 8,
+                            .original_max_position = 8192,
+                            .low_freq_factor = 1,
+                            .high_freq_factor = 4};
   const std::vector<double> plain = rope_frequencies(128, 500000, {}), scaled = rope_frequencies(128, 500000, scaling);
   EXPECT_EQ(scaled[0], plain[0]);
   EXPECT_NEAR(scaled[63], plain[63] / 8, 1e-15);
@@ -71,14 +82,22 @@ struct MlaCase {
 };
 
 class MlaForms : public testing::TestWithParam<MlaCase> {};
-INSTANTIATE_TEST_SUITE_P(Shapes, MlaForms, testing::Values(MlaCase{96, false, 0}, MlaCase{0, false, 0}, MlaCase{96, true, 0}, MlaCase{96, false, 37}));
+INSTANTIATE_TEST_SUITE_P(Shapes, MlaForms,
+                         testing::Values(MlaCase{96, false, 0}, MlaCase{0, false, 0}, MlaCase{96, true, 0},
+                                         MlaCase{96, false, 37}));
 
 // The same input through both forms, over a context of which `position` tokens are cached.
 TEST_P(MlaForms, NaiveIsAbsorbed) {
   tensor::Stream stream(2);
   const auto source = weights::random_weights({.dtype = tensor::DType::kF32, .fp8_blocks = GetParam().fp8, .seed = 3});
   LoadContext context{.precision = kernels::Precision::kFp32, .stream = stream};
-  const MlaShape shape{.hidden = 128, .heads = 4, .q_lora = GetParam().q_lora, .kv_lora = 64, .nope_dim = 32, .rope_dim = 16, .value_dim = 32,
+  const MlaShape shape{.hidden = 128,
+                       .heads = 4,
+                       .q_lora = GetParam().q_lora,
+                       .kv_lora = 64,
+                       .nope_dim = 32,
+                       .rope_dim = 16,
+                       .value_dim = 32,
                        .softmax_scale = 0.3};
   const auto mla = Mla::load(weights::WeightScope(*source).scope("self_attn"), shape, 0, context);
   ASSERT_TRUE(mla.ok()) << mla.error().message;
@@ -95,9 +114,14 @@ TEST_P(MlaForms, NaiveIsAbsorbed) {
     std::iota(positions.begin(), positions.end(), position);
     std::vector<float> x = input, y(input.size());
     const kernels::SequenceRows sequence{.row_begin = 0, .rows = int32_t(rows), .position = position, .pages = pages};
-    const Step step{.positions = {positions.data(), tensor::DType::kI32, {rows}}, .rope = rope.rows(256, stream),
-                    .sequences = std::span(&sequence, 1), .kv = *kv, .arena = arena, .stream = stream};
-    mla->add_to({x.data(), tensor::DType::kF32, {rows, shape.hidden}}, {y.data(), tensor::DType::kF32, {rows, shape.hidden}}, step, form);
+    const Step step{.positions = {positions.data(), tensor::DType::kI32, {rows}},
+                    .rope = rope.rows(256, stream),
+                    .sequences = std::span(&sequence, 1),
+                    .kv = *kv,
+                    .arena = arena,
+                    .stream = stream};
+    mla->add_to({x.data(), tensor::DType::kF32, {rows, shape.hidden}},
+                {y.data(), tensor::DType::kF32, {rows, shape.hidden}}, step, form);
     return y;
   };
   const auto values = [&](int rows) {
@@ -107,7 +131,8 @@ TEST_P(MlaForms, NaiveIsAbsorbed) {
   };
   if (GetParam().position > 0) run(values(GetParam().position), 0, MlaForm::kAbsorbed);
   const std::vector<float> input = values(40);
-  const auto absorbed = run(input, GetParam().position, MlaForm::kAbsorbed), naive = run(input, GetParam().position, MlaForm::kNaive);
+  const auto absorbed = run(input, GetParam().position, MlaForm::kAbsorbed),
+             naive = run(input, GetParam().position, MlaForm::kNaive);
   double largest = 0;
   for (const float value : absorbed) largest = std::max(largest, std::abs(double(value)));
   ASSERT_GT(largest, 0);

@@ -50,12 +50,17 @@ std::vector<double> rope_frequencies(int dim, double theta, const RopeScaling& s
   std::vector<double> frequencies(static_cast<size_t>(dim) / 2);
   for (size_t i = 0; i < frequencies.size(); ++i) frequencies[i] = std::pow(theta, -2.0 * double(i) / dim);
   switch (scaling.kind) {
-    case RopeScaling::Kind::kNone: break;
+    case RopeScaling::Kind::kNone:
+      break;
     case RopeScaling::Kind::kLinear:
       for (double& frequency : frequencies) frequency /= scaling.factor;
       break;
-    case RopeScaling::Kind::kLlama3: apply_llama3(frequencies, scaling); break;
-    case RopeScaling::Kind::kYarn: apply_yarn(frequencies, dim, theta, scaling); break;
+    case RopeScaling::Kind::kLlama3:
+      apply_llama3(frequencies, scaling);
+      break;
+    case RopeScaling::Kind::kYarn:
+      apply_yarn(frequencies, dim, theta, scaling);
+      break;
   }
   return frequencies;
 }
@@ -72,7 +77,8 @@ double rope_magnitude(const RopeScaling& scaling) {
 }
 
 RopeTable::RopeTable(int dim, double theta, const RopeScaling& scaling, int positions_max)
-    : magnitude_(float(rope_magnitude(scaling))), inverse_frequencies_(tensor::DType::kF32, {dim / 2}),
+    : magnitude_(float(rope_magnitude(scaling))),
+      inverse_frequencies_(tensor::DType::kF32, {dim / 2}),
       table_(tensor::DType::kF32, {positions_max, 2, dim / 2}) {
   const std::vector<double> frequencies = rope_frequencies(dim, theta, scaling);
   std::copy(frequencies.begin(), frequencies.end(), inverse_frequencies_.as<float>());

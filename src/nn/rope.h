@@ -1,6 +1,6 @@
-// Rotary position embedding: which frequency each pair of a head turns at, by the checkpoint's scaling rule, and the table of
-// cosines and sines by position. Owned by the model; the table is filled on
-// the engine's thread as far as positions have come.
+// Rotary position embedding: which frequency each pair of a head turns at, by the checkpoint's scaling rule, and the
+// table of cosines and sines by position. Owned by the model; the table is filled on the engine's thread as far as
+// positions have come.
 #pragma once
 
 #include <vector>
@@ -30,8 +30,9 @@ double rope_magnitude(const RopeScaling& scaling);
 // YaRN's 0.1 m ln(factor) + 1, or 1 without scaling: DeepSeek multiplies the softmax scale by its square.
 double yarn_mscale(double factor, double mscale);
 
-// cos_sin [positions_max, 2, dim / 2] for kernels::rope. Address space for all positions is taken at load; a row becomes
-// resident when a sequence first gets that long, for contexts of 160k tokens would cost more than they are worth.
+// cos_sin [positions_max, 2, dim / 2] for kernels::rope. Address space for all positions is taken at load; a row
+// becomes resident when a sequence first gets that long, for contexts of 160k tokens would cost more than they are
+// worth.
 class RopeTable {
  public:
   RopeTable(int dim, double theta, const RopeScaling& scaling, int positions_max);

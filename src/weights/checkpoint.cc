@@ -44,7 +44,8 @@ class Checkpoint final : public WeightSource {
     for (const Shard& shard : shards) {
       for (const HeaderEntry& entry : shard.entries) {
         std::byte* data = const_cast<std::byte*>(shard.mapping.bytes().data()) + entry.begin;
-        const auto [at, added] = checkpoint->tensors_.emplace(entry.name, tensor::TensorView(data, entry.dtype, entry.shape));
+        const auto [at, added] =
+            checkpoint->tensors_.emplace(entry.name, tensor::TensorView(data, entry.dtype, entry.shape));
         if (!added) return corrupt(fmt::format("tensor '{}' is in two shards", entry.name));
         checkpoint->bytes_total_ += int64_t(entry.end - entry.begin);
       }
@@ -56,7 +57,8 @@ class Checkpoint final : public WeightSource {
 
   bool contains(const std::string& name) const override { return tensors_.contains(name); }
 
-  Result<StoredTensor> open(const std::string& name, const tensor::Shape&, std::span<const tensor::DType>) const override {
+  Result<StoredTensor> open(const std::string& name, const tensor::Shape&,
+                            std::span<const tensor::DType>) const override {
     const auto at = tensors_.find(name);
     if (at == tensors_.end()) return not_found(fmt::format("tensor '{}' is not in the checkpoint", name));
     return StoredTensor(this, at->second);
@@ -83,7 +85,8 @@ Result<std::string> read_text(const std::string& path) {
   std::error_code error;
   const uintmax_t size = fs::file_size(path, error);
   if (error) return not_found(fmt::format("{}: {}", path, error.message()));
-  if (size > kIndexBytesMax) return invalid(fmt::format("{}: expected at most {} bytes, found {}", path, kIndexBytesMax, size));
+  if (size > kIndexBytesMax)
+    return invalid(fmt::format("{}: expected at most {} bytes, found {}", path, kIndexBytesMax, size));
   std::ifstream in(path, std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(in), {});
   if (!in) return invalid(fmt::format("{}: cannot be read", path));
@@ -98,10 +101,12 @@ Result<std::map<std::string, std::string>> read_index(const std::string& path) {
   if (ec) return corrupt(fmt::format("{}: {}", path, ec.message()));
   const json::object* object = root.if_object();
   const json::value* map = object == nullptr ? nullptr : object->if_contains("weight_map");
-  if (map == nullptr || !map->is_object()) return corrupt(fmt::format("{}: expected an object with 'weight_map'", path));
+  if (map == nullptr || !map->is_object())
+    return corrupt(fmt::format("{}: expected an object with 'weight_map'", path));
   std::map<std::string, std::string> index;
   for (const auto& [name, file] : map->as_object()) {
-    if (!file.is_string()) return corrupt(fmt::format("{}: weight_map: expected a file name for '{}'", path, std::string(name)));
+    if (!file.is_string())
+      return corrupt(fmt::format("{}: weight_map: expected a file name for '{}'", path, std::string(name)));
     const std::string shard(file.as_string());
     // A shard lies beside its index; a path would read elsewhere.
     if (shard.empty() || fs::path(shard).filename().string() != shard) {
@@ -139,7 +144,8 @@ Result<std::unique_ptr<WeightSource>> open_indexed(const std::string& folder, co
   SW_ASSIGN(std::vector<Shard> shards, open_shards(paths));
   SW_ASSIGN(auto source, Checkpoint::create(std::move(shards)));
   for (const auto& [name, file] : index) {
-    if (!source->contains(name)) return corrupt(fmt::format("{}: '{}' is in no shard (expected in {})", index_path, name, file));
+    if (!source->contains(name))
+      return corrupt(fmt::format("{}: '{}' is in no shard (expected in {})", index_path, name, file));
   }
   return source;
 }
@@ -158,7 +164,8 @@ Result<std::unique_ptr<WeightSource>> open_checkpoint(const std::string& folder)
   if (fs::exists(index)) return open_indexed(folder, index);
   const std::string single = (fs::path(folder) / "model.safetensors").string();
   if (fs::exists(single)) return open_safetensors(single);
-  return not_found(fmt::format("{}: expected model.safetensors or model.safetensors.index.json, found neither", folder));
+  return not_found(
+      fmt::format("{}: expected model.safetensors or model.safetensors.index.json, found neither", folder));
 }
 
 }  // namespace spillway::weights

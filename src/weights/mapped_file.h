@@ -1,5 +1,5 @@
-// MappedFile: one file mapped read-only. Owned by the checkpoint; read by any thread. The file must not shrink while it is
-// mapped (a truncated file raises SIGBUS, as with any mapping).
+// MappedFile: one file mapped read-only. Owned by the checkpoint; read by any thread. The file must not shrink while it
+// is mapped (a truncated file raises SIGBUS, as with any mapping).
 #pragma once
 
 #include <cstddef>

@@ -25,19 +25,18 @@ uint64_t hash(const std::string& name, uint64_t seed) {
 float uniform(uint64_t bits) { return float(double(bits >> 11) * 0x1.0p-53 * 2 - 1); }
 
 // Which kind of tensor a name stands for, by the spelling of published checkpoints.
-bool is_norm(const std::string& name) {
-  return name.ends_with("norm.weight") || name.ends_with("layernorm.weight");
-}
+bool is_norm(const std::string& name) { return name.ends_with("norm.weight") || name.ends_with("layernorm.weight"); }
 bool is_projection(const std::string& name) {
-  return (name.ends_with("_proj.weight") || name.ends_with("_proj_with_mqa.weight")) && !name.ends_with("eh_proj.weight");
+  return (name.ends_with("_proj.weight") || name.ends_with("_proj_with_mqa.weight")) &&
+         !name.ends_with("eh_proj.weight");
 }
 
 constexpr int kFp8Block = 128;
 constexpr size_t kPatternBytes = 1 << 20;
 constexpr float kFp8Std = 60;  // of the pattern's e4m3 values, before the block scale
 
-// A pattern of kPatternBytes of random elements, repeated from a different offset for each tensor: generating afresh would
-// take minutes for large shapes, and the kernels' speed does not depend on it.
+// A pattern of kPatternBytes of random elements, repeated from a different offset for each tensor: generating afresh
+// would take minutes for large shapes, and the kernels' speed does not depend on it.
 class RandomSource final : public WeightSource {
  public:
   explicit RandomSource(RandomWeights options) : options_(options) {}
@@ -90,7 +89,9 @@ class RandomSource final : public WeightSource {
     const float spread = deviation_of_all * std::sqrt(3.0f);
     for (size_t i = 0; i < pattern / element; ++i) {
       const uint64_t bits = mix(seed + i);
-      put(data, i, data.dtype() == tensor::DType::kF8E4M3 ? uniform(bits) * kFp8Std * std::sqrt(3.0f) : mean + uniform(bits) * spread);
+      put(data, i,
+          data.dtype() == tensor::DType::kF8E4M3 ? uniform(bits) * kFp8Std * std::sqrt(3.0f)
+                                                 : mean + uniform(bits) * spread);
     }
     for (size_t at = pattern; at < total; at += pattern) {
       std::memcpy(data.raw<std::byte>() + at, data.raw<std::byte>(), std::min(pattern, total - at));
@@ -99,11 +100,20 @@ class RandomSource final : public WeightSource {
 
   static void put(tensor::Tensor& data, size_t i, float value) {
     switch (data.dtype()) {
-      case tensor::DType::kF32: data.raw<float>()[i] = value; return;
-      case tensor::DType::kBF16: data.raw<uint16_t>()[i] = tensor::float_to_bf16(value); return;
-      case tensor::DType::kF16: data.raw<uint16_t>()[i] = tensor::float_to_f16(value); return;
-      case tensor::DType::kF8E4M3: data.raw<uint8_t>()[i] = tensor::float_to_f8e4m3(value); return;
-      default: SW_CHECK(false, "random weights are f32, bf16, f16 or f8e4m3");
+      case tensor::DType::kF32:
+        data.raw<float>()[i] = value;
+        return;
+      case tensor::DType::kBF16:
+        data.raw<uint16_t>()[i] = tensor::float_to_bf16(value);
+        return;
+      case tensor::DType::kF16:
+        data.raw<uint16_t>()[i] = tensor::float_to_f16(value);
+        return;
+      case tensor::DType::kF8E4M3:
+        data.raw<uint8_t>()[i] = tensor::float_to_f8e4m3(value);
+        return;
+      default:
+        SW_CHECK(false, "random weights are f32, bf16, f16 or f8e4m3");
     }
   }
 

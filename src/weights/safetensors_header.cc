@@ -96,7 +96,8 @@ class HeaderHandler {
     partial_.append(part.data(), part.size());
     const std::string text = std::exchange(partial_, {});
     if (depth_ == 2 && in_metadata_) return true;
-    if (depth_ != 2 || list_ != nullptr || key_ != "dtype") return fail(ec, fmt::format("unexpected string '{}'", text));
+    if (depth_ != 2 || list_ != nullptr || key_ != "dtype")
+      return fail(ec, fmt::format("unexpected string '{}'", text));
     RawEntry& entry = entries.back();
     if (std::exchange(entry.has_dtype, true)) return fail(ec, "dtype given twice");
     entry.dtype = text;
@@ -107,7 +108,8 @@ class HeaderHandler {
   bool on_int64(int64_t value, json::string_view, json::error_code& ec) {
     if (list_ == nullptr) return fail(ec, "unexpected number");
     if (value < 0) return fail(ec, fmt::format("tensor '{}': {} holds {}, below 0", entries.back().name, key_, value));
-    if (list_->size() >= kRankMax) return fail(ec, fmt::format("tensor '{}': more than {} numbers in {}", entries.back().name, kRankMax, key_));
+    if (list_->size() >= kRankMax)
+      return fail(ec, fmt::format("tensor '{}': more than {} numbers in {}", entries.back().name, kRankMax, key_));
     list_->push_back(value);
     return true;
   }
@@ -137,7 +139,8 @@ class HeaderHandler {
 Result<uint64_t> data_bytes(const RawEntry& raw, tensor::DType dtype) {
   uint64_t bytes = uint64_t(tensor::size_of(dtype));
   for (const int64_t extent : raw.shape) {
-    if (__builtin_mul_overflow(bytes, uint64_t(extent), &bytes)) return corrupt(fmt::format("tensor '{}': the shape overflows", raw.name));
+    if (__builtin_mul_overflow(bytes, uint64_t(extent), &bytes))
+      return corrupt(fmt::format("tensor '{}': the shape overflows", raw.name));
   }
   return bytes;
 }
@@ -146,15 +149,19 @@ Result<HeaderEntry> checked_entry(RawEntry raw, uint64_t data_begin, uint64_t da
   auto dtype = tensor::parse_dtype(raw.dtype);
   if (!dtype.ok()) return std::move(dtype).error().in(fmt::format("tensor '{}'", raw.name));
   SW_ASSIGN(const uint64_t bytes, data_bytes(raw, *dtype));
-  if (raw.offsets.size() != 2) return corrupt(fmt::format("tensor '{}': expected 2 data_offsets, found {}", raw.name, raw.offsets.size()));
+  if (raw.offsets.size() != 2)
+    return corrupt(fmt::format("tensor '{}': expected 2 data_offsets, found {}", raw.name, raw.offsets.size()));
   const uint64_t begin = uint64_t(raw.offsets[0]), end = uint64_t(raw.offsets[1]);
   if (end < begin || end > data_bytes_total) {
-    return corrupt(fmt::format("tensor '{}': data_offsets [{}, {}] lie outside the {} bytes of data", raw.name, begin, end, data_bytes_total));
+    return corrupt(fmt::format("tensor '{}': data_offsets [{}, {}] lie outside the {} bytes of data", raw.name, begin,
+                               end, data_bytes_total));
   }
   if (end - begin != bytes) {
-    return corrupt(fmt::format("tensor '{}': expected {} bytes for its shape and type, found {}", raw.name, bytes, end - begin));
+    return corrupt(
+        fmt::format("tensor '{}': expected {} bytes for its shape and type, found {}", raw.name, bytes, end - begin));
   }
-  return HeaderEntry{std::move(raw.name), *dtype, tensor::Shape(raw.shape.data(), int(raw.shape.size())), data_begin + begin, data_begin + end};
+  return HeaderEntry{std::move(raw.name), *dtype, tensor::Shape(raw.shape.data(), int(raw.shape.size())),
+                     data_begin + begin, data_begin + end};
 }
 
 Status check_no_overlap(const std::vector<HeaderEntry>& entries) {
@@ -179,9 +186,11 @@ Result<std::vector<HeaderEntry>> parse_header(std::span<const std::byte> head, u
     return corrupt(fmt::format("expected at least 8 bytes, found {}", file_bytes));
   }
   std::memcpy(&length, head.data(), sizeof(length));
-  if (length > kHeaderBytesMax) return corrupt(fmt::format("expected a header of at most {} bytes, found {}", kHeaderBytesMax, length));
+  if (length > kHeaderBytesMax)
+    return corrupt(fmt::format("expected a header of at most {} bytes, found {}", kHeaderBytesMax, length));
   if (length > file_bytes - sizeof(length) || length > head.size() - sizeof(length)) {
-    return corrupt(fmt::format("the header says {} bytes, the file has {} after its length", length, file_bytes - sizeof(length)));
+    return corrupt(
+        fmt::format("the header says {} bytes, the file has {} after its length", length, file_bytes - sizeof(length)));
   }
   json::basic_parser<HeaderHandler> parser{json::parse_options{}};
   const auto* text = reinterpret_cast<const char*>(head.data()) + sizeof(length);

@@ -1,5 +1,5 @@
-// The header of a safetensors file: names, types, shapes and byte ranges. The bytes are untrusted; every range that comes
-// out of parse_header lies inside the file, matches its shape and type, and overlaps no other. Any thread.
+// The header of a safetensors file: names, types, shapes and byte ranges. The bytes are untrusted; every range that
+// comes out of parse_header lies inside the file, matches its shape and type, and overlaps no other. Any thread.
 #pragma once
 
 #include <cstddef>

@@ -13,11 +13,13 @@ Result<StoredTensor> WeightScope::tensor(const std::string& name, const tensor::
   SW_ASSIGN(StoredTensor stored, source_->open(full, shape, dtypes));
   const tensor::TensorView& view = stored.view();
   if (!(view.shape == shape)) {
-    return invalid(fmt::format("tensor '{}': expected shape {}, found {}", full, tensor::to_string(shape), tensor::to_string(view.shape)));
+    return invalid(fmt::format("tensor '{}': expected shape {}, found {}", full, tensor::to_string(shape),
+                               tensor::to_string(view.shape)));
   }
   if (std::find(dtypes.begin(), dtypes.end(), view.dtype) == dtypes.end()) {
     std::string list;
-    for (const tensor::DType dtype : dtypes) list += fmt::format("{}{}", list.empty() ? "" : " or ", tensor::name_of(dtype));
+    for (const tensor::DType dtype : dtypes)
+      list += fmt::format("{}{}", list.empty() ? "" : " or ", tensor::name_of(dtype));
     return invalid(fmt::format("tensor '{}': expected type {}, found {}", full, list, tensor::name_of(view.dtype)));
   }
   return stored;

@@ -1,5 +1,6 @@
-// WeightScope: a dotted prefix over a WeightSource. A layer asks for its weights by their last names, with the shape and
-// types it expects; the error gives the full name, and expected and found. A value, cheap to copy; borrows the source.
+// WeightScope: a dotted prefix over a WeightSource. A layer asks for its weights by their last names, with the shape
+// and types it expects; the error gives the full name, and expected and found. A value, cheap to copy; borrows the
+// source.
 #pragma once
 
 #include <span>
@@ -11,7 +12,8 @@ namespace spillway::weights {
 
 class WeightScope {
  public:
-  explicit WeightScope(const WeightSource& source, std::string prefix = "") : source_(&source), prefix_(std::move(prefix)) {}
+  explicit WeightScope(const WeightSource& source, std::string prefix = "")
+      : source_(&source), prefix_(std::move(prefix)) {}
 
   WeightScope scope(const std::string& name) const { return WeightScope(*source_, path(name)); }
   WeightScope scope(const std::string& name, int index) const { return scope(name + "." + std::to_string(index)); }

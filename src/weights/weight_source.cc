@@ -8,7 +8,10 @@ StoredTensor::StoredTensor(const WeightSource* source, tensor::TensorView view, 
     : source_(source), view_(view), owned_(std::move(owned)) {}
 
 StoredTensor::StoredTensor(StoredTensor&& other) noexcept
-    : source_(std::exchange(other.source_, nullptr)), view_(other.view_), owned_(std::move(other.owned_)), kept_(other.kept_) {}
+    : source_(std::exchange(other.source_, nullptr)),
+      view_(other.view_),
+      owned_(std::move(other.owned_)),
+      kept_(other.kept_) {}
 
 StoredTensor& StoredTensor::operator=(StoredTensor&& other) noexcept {
   if (this == &other) return *this;

@@ -55,8 +55,8 @@ class WeightSource {
 
   virtual bool contains(const std::string& name) const = 0;
 
-  // The tensor of that name. A checkpoint ignores `shape` and `dtypes` (WeightScope checks); a generator makes that shape,
-  // in the first accepted type that it can stand for.
+  // The tensor of that name. A checkpoint ignores `shape` and `dtypes` (WeightScope checks); a generator makes that
+  // shape, in the first accepted type that it can stand for.
   virtual Result<StoredTensor> open(const std::string& name, const tensor::Shape& shape,
                                     std::span<const tensor::DType> dtypes) const = 0;
 
@@ -77,7 +77,8 @@ class WeightSource {
   mutable int64_t bytes_done_ = 0;
 };
 
-// A Hugging Face folder: model.safetensors, or model.safetensors.index.json and its shards (mapped and checked in parallel).
+// A Hugging Face folder: model.safetensors, or model.safetensors.index.json and its shards (mapped and checked in
+// parallel).
 Result<std::unique_ptr<WeightSource>> open_checkpoint(const std::string& folder);
 
 // One safetensors file, whatever its name.

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <fstream>
 
-
 #include "weights/safetensors_header.h"
 #include "weights/weight_scope.h"
 #include "weights/weight_source.h"
@@ -50,8 +49,10 @@ class Folder {
 };
 
 TEST(SafetensorsHeader, ReadsNamesTypesShapesAndRanges) {
-  const auto entries = parse(file_of(R"({"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},)"
-                                     R"("b":{"dtype":"F32","shape":[],"data_offsets":[12,16]}}   )", 16));
+  const auto entries =
+      parse(file_of(R"({"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},)"
+                    R"("b":{"dtype":"F32","shape":[],"data_offsets":[12,16]}}   )",
+                    16));
   ASSERT_TRUE(entries.ok()) << entries.error().message;
   ASSERT_EQ(entries->size(), 2u);
   EXPECT_EQ((*entries)[0].name, "a");
@@ -61,15 +62,23 @@ TEST(SafetensorsHeader, ReadsNamesTypesShapesAndRanges) {
 }
 
 TEST(SafetensorsHeader, RefusesWhatDoesNotFit) {
-  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 4), HasSubstr("outside the 4 bytes"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 4),
+              HasSubstr("outside the 4 bytes"));
   EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", 4), HasSubstr("expected 8 bytes"));
   EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[8,4]}})", 8), HasSubstr("outside"));
-  EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[3,7]}})", 8),
-              HasSubstr("overlap"));
-  EXPECT_THAT(error_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", 2),
-              HasSubstr("duplicate name 'a'"));
+  EXPECT_THAT(
+      error_of(
+          R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[3,7]}})",
+          8),
+      HasSubstr("overlap"));
+  EXPECT_THAT(
+      error_of(
+          R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+          2),
+      HasSubstr("duplicate name 'a'"));
   EXPECT_THAT(error_of(R"({"a":{"dtype":"F8_E9","shape":[1],"data_offsets":[0,1]}})", 1), HasSubstr("F8_E9"));
-  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})", 0), HasSubstr("overflows"));
+  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})", 0),
+              HasSubstr("overflows"));
   EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", 4), HasSubstr("below 0"));
   EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[1]}})", 4), HasSubstr("expected dtype, shape and data_offsets"));
   EXPECT_THAT(error_of(R"({"a":[1]})", 4), HasSubstr("unexpected array"));
@@ -129,7 +138,10 @@ TEST(Checkpoint, ReportsProgressAsTensorsAreDropped) {
   auto source = open_safetensors(SPILLWAY_SOURCE_DIR "/tests/golden/llama/model.safetensors");
   ASSERT_TRUE(source.ok());
   int64_t done = 0, total = 0;
-  (*source)->set_progress([&](int64_t d, int64_t t) { done = d; total = t; });
+  (*source)->set_progress([&](int64_t d, int64_t t) {
+    done = d;
+    total = t;
+  });
   { const auto norm = WeightScope(**source).tensor("model.norm.weight", {128}); }
   EXPECT_EQ(done, 512);
   EXPECT_EQ(total, (*source)->bytes_total());
