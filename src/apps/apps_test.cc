@@ -74,7 +74,7 @@ TEST(Builtin, EmbeddedEvaluationHasAThousandQuestions) {
 TEST(Builtin, FolderHoldsTheFilesAndGoesWithItsOwner) {
   std::string path;
   {
-    const auto folder = BuiltinFolder::create();
+    const auto folder = builtin_folder();
     ASSERT_TRUE(folder.ok()) << folder.error().message;
     path = folder->path();
     for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"}) {

@@ -27,21 +27,16 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // Where the loader finds the model, and what must live until it has.
 struct Source {
   std::string path;
-  std::optional<BuiltinFolder> folder;
-  std::optional<MemoryFile> config;
+  std::optional<MemoryFolder> folder;
 };
 
 Result<Source> open_source(const config::Config& config) {
-  Source source{config.text("model.path"), {}, {}};
-  if (source.path == kBuiltin) {
-    SW_ASSIGN(BuiltinFolder folder, BuiltinFolder::create());
-    source.path = folder.path();
-    source.folder.emplace(std::move(folder));
-  } else if (const Shape* shape = find_shape(source.path); shape && config.boolean("model.random_weights")) {
-    SW_ASSIGN(MemoryFile file, MemoryFile::create("config.json", shape->config));
-    source.path = file.path();
-    source.config.emplace(std::move(file));
-  }
+  Source source{config.text("model.path"), {}};
+  const Shape* shape = config.boolean("model.random_weights") ? find_shape(source.path) : nullptr;
+  if (source.path != kBuiltin && shape == nullptr) return source;
+  SW_ASSIGN(MemoryFolder folder, shape ? MemoryFolder::create({{"config.json", shape->config}}) : builtin_folder());
+  source.path = folder.path();
+  source.folder.emplace(std::move(folder));
   return source;
 }
 
@@ -78,7 +73,7 @@ Result<server::CheckpointText> read_checkpoint_text(const config::Config& config
     return server::CheckpointText::read(folder);
   }
   SW_WARN("{} has no tokenizer; with its random weights, that of the embedded model is used", config.text("model.path"));
-  SW_ASSIGN(const BuiltinFolder builtin, BuiltinFolder::create());
+  SW_ASSIGN(const MemoryFolder builtin, builtin_folder());
   return server::CheckpointText::read(builtin.path());
 }
 

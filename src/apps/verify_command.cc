@@ -33,10 +33,10 @@ Result<bool> verify_model(const VerifyFiles& files, const config::Config& config
   models::VerifyOptions options;
   options.expected_path = files.expected;
   options.tolerance = files.tolerance;
-  std::optional<BuiltinFolder> builtin;
+  std::optional<MemoryFolder> builtin;
   options.load.path = config.text("model.path");
   if (options.load.path == "builtin") {
-    SW_ASSIGN(BuiltinFolder folder, BuiltinFolder::create());
+    SW_ASSIGN(MemoryFolder folder, builtin_folder());
     builtin.emplace(std::move(folder));
     options.load.path = builtin->path();
   }
