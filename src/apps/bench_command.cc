@@ -57,7 +57,6 @@ void add_load(CLI::App& group, int& status) {
   CLI::App* command = group.add_subcommand("load", "Load on any OpenAI-compatible URL, streamed");
   const auto bench = std::make_shared<LoadBench>();
   LoadOptions& load = bench->load;
-  load.model.clear();
   command->add_option("--url", load.url, "Server [http://127.0.0.1:8000/v1]");
   command->add_option("--model-name", load.model, "Model to ask for [the first it offers]");
   command->add_option("--api-key", load.api_key, "Key for the server");

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "apps/bench/bench.h"
-#include "apps/chat_source.h"
 #include "apps/signals.h"
 #include "apps/system.h"
 
@@ -55,10 +54,6 @@ class LiveLine {
 Status bench_load(LoadBench bench) {
   LoadOptions& load = bench.load;
   if (load.url.find("/v1") == std::string::npos) load.url += load.url.ends_with('/') ? "v1" : "/v1";
-  if (load.model.empty()) {
-    SW_ASSIGN(const auto server, url_source({load.url, "", load.api_key, load.tls_ca_file}));
-    load.model = server->name();
-  }
   if (!bench.trace_file.empty()) {
     SW_ASSIGN(const std::string text, read_file(bench.trace_file));
     auto trace = parse_trace(text);
