@@ -22,6 +22,7 @@ Completion::Completion(std::shared_ptr<const ServedModel> model, Plan plan, std:
     : model_(std::move(model)), plan_(std::move(plan)), queue_(std::make_shared<EventQueue>(std::move(notify))) {}
 
 Completion::~Completion() {
+  queue_->detach();
   if (!finished()) cancel();
 }
 

@@ -16,18 +16,23 @@ namespace spillway::server {
 
 class EventQueue final : public engine::EventSink {
  public:
-  // notify: called on the engine's thread when events came to an empty queue; must return at once.
+  // notify: called on the engine's thread when events came to an empty queue; must return at once and
+  // not touch the queue.
   explicit EventQueue(std::function<void()> notify) : notify_(std::move(notify)) {}
 
   void on_event(engine::Event event) override {
-    bool was_empty;
-    {
-      std::lock_guard lock(mutex_);
-      was_empty = events_.empty();
-      add(std::move(event));
-    }
+    std::lock_guard lock(mutex_);
+    const bool was_empty = events_.empty();
+    add(std::move(event));
     ready_.notify_one();
     if (was_empty && notify_) notify_();
+  }
+
+  // Nobody listens any more: notify is dropped, and not called again once this returns. The engine may hold the queue
+  // for longer than what notify refers to.
+  void detach() {
+    std::lock_guard lock(mutex_);
+    notify_ = nullptr;
   }
 
   std::vector<engine::Event> take() {

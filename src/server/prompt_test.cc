@@ -162,7 +162,7 @@ TEST_F(PromptTest, FillInTheMiddleAssembles) {
   const auto prompt = completion_prompt(*model.served, request, request.prompts[0]);
   ASSERT_TRUE(prompt.ok()) << prompt.error().message;
   EXPECT_EQ(model.served->tokenizer().decode(prompt->ids, false),
-            "<｜fim▁begin｜>def f(<｜fim▁hole｜><｜fim▁hole｜>return 1<｜fim▁end｜>");
+            "<｜begin▁of▁sentence｜><｜fim▁begin｜>def f(<｜fim▁hole｜><｜fim▁hole｜>return 1<｜fim▁end｜>");
   EXPECT_EQ(std::ranges::count(prompt->ids, 501), 1);
 }
 

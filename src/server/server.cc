@@ -24,6 +24,8 @@ Server::Server(ServerOptions options)
 
 Server::~Server() {
   state_ = ServerState::kDraining;
+  workers_->pool.stop();  // its jobs wake connections, so none may run when those are gone
+  workers_->pool.join();
   http_.reset();
   metrics_http_.reset();
 }
@@ -104,12 +106,12 @@ void Server::leave() {
 }
 
 asio::awaitable<void> Server::run_aside(std::function<void()> work) {
-  // The job owns what it needs through the closure; the signal outlives whichever side ends first.
+  // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
   const auto executor = co_await asio::this_coro::executor;
   auto done = std::make_shared<net::Signal>(executor);
-  asio::post(workers_->pool, [work = std::move(work), done] {
+  asio::post(workers_->pool, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
     work();
-    done->notify();
+    if (auto signal = waiting.lock()) signal->notify();
   });
   while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
 }

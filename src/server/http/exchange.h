@@ -34,7 +34,7 @@ class Exchange {
 
   asio::awaitable<void> send_json(int status, std::string body);
   asio::awaitable<void> send_text(int status, const char* content_type, std::string body);
-  asio::awaitable<void> send_error(api::ApiError error);
+  asio::awaitable<void> send_error(api::ApiError error);  // a named one: see answer() in router.cc
   asio::awaitable<void> send_refused(Refused refused);
   asio::awaitable<bool> start_stream(std::string_view content_type);
 

@@ -35,22 +35,21 @@ class Pump {
     TimePoint next_comment = now() + interval;
     while (!completion_->finished()) {
       const bool news = co_await signal_->wait_until(next_comment);
-      std::string out;
-      std::optional<ApiError> error;
+      out_.clear();
       bool text = false;
       if (news) {
-        error = take(out, text);
+        text = take();
       } else if (!exchange_.writer().disconnected()) {
-        reply_.keep_alive(out);
+        reply_.keep_alive(out_);
         keep_alives_total->add();
       }
-      if (error) {
-        co_await fail(std::move(*error), std::move(out));
+      if (error_) {
+        co_await fail();
         co_return;
       }
-      if (completion_->finished()) reply_.end(*completion_, out);
-      if (out.empty()) continue;
-      if (!co_await write(out)) co_return;
+      if (completion_->finished()) reply_.end(*completion_, out_);
+      if (out_.empty()) continue;
+      if (!co_await write(out_)) co_return;
       if (text) first_text();
       next_comment = now() + interval;
     }
@@ -60,8 +59,7 @@ class Pump {
   asio::awaitable<void> whole() {
     const ServerOptions& options = exchange_.server().options();
     std::vector<CollectedChoice> choices(completion_->choices());
-    std::optional<ApiError> error;
-    while (!completion_->finished() && !error) {
+    while (!completion_->finished() && !error_) {
       const TimePoint until = options.trickle ? now() + options.keep_alive_interval : TimePoint::max();
       const bool news = co_await signal_->wait_until(until);
       if (!news) {
@@ -69,14 +67,14 @@ class Pump {
         continue;
       }
       for (ChoiceUpdate& update : completion_->poll()) {
-        if (update.error && !error) error = update.error;
+        if (update.error && !error_) error_ = update.error;
         if (!update.pieces.empty()) first_text();
         const int choice = update.choice;
         choices[choice].add(std::move(update));
       }
     }
-    if (error) {
-      co_await fail(std::move(*error), {});
+    if (error_) {
+      co_await fail();
       co_return;
     }
     std::string body = reply_.whole(*completion_, std::move(choices));
@@ -88,15 +86,15 @@ class Pump {
   }
 
  private:
-  // Polls and words what came; the first choice's error ends the whole answer.
-  std::optional<ApiError> take(std::string& out, bool& text) {
-    std::optional<ApiError> error;
+  // Polls and words what came; one choice's error ends the whole answer. Whether there was text in it.
+  bool take() {
+    bool text = false;
     for (const ChoiceUpdate& update : completion_->poll()) {
-      if (update.error && !error) error = update.error;
+      if (update.error && !error_) error_ = update.error;
       for (const TextPiece& piece : update.pieces) text |= !piece.delta.text.empty() || !piece.delta.tool_name.empty();
-      reply_.update(update, *completion_, out);
+      reply_.update(update, *completion_, out_);
     }
-    return error;
+    return text;
   }
 
   asio::awaitable<bool> write(std::string_view bytes) {
@@ -112,23 +110,26 @@ class Pump {
     co_return written;
   }
 
-  asio::awaitable<void> fail(ApiError error, std::string out) {
+  // Tells error_, as a status while that is possible, else after what out_ holds.
+  asio::awaitable<void> fail() {
     completion_->cancel();
     if (exchange_.writer().disconnected()) {
       left();
       co_return;
     }
     if (!exchange_.writer().started()) {
-      co_await exchange_.send_error(std::move(error));
+      co_await exchange_.send_error(*error_);
       co_return;
     }
-    exchange_.set_outcome(api::error_row(error.kind).label);
+    exchange_.set_outcome(api::error_row(error_->kind).label);
     if (reply_.streams()) {
-      reply_.fail(error, out);
+      reply_.fail(*error_, out_);
     } else {
-      out += exchange_.error_body(error);
+      out_ = exchange_.error_body(*error_);
     }
-    if (co_await write(out)) co_await exchange_.writer().end();
+    // Not in the condition: GCC 12 misplaces the frame of `if (co_await a) co_await b;`.
+    const bool written = co_await write(out_);
+    if (written) co_await exchange_.writer().end();
   }
 
   void left() {
@@ -146,6 +147,8 @@ class Pump {
   Reply& reply_;
   std::shared_ptr<Completion> completion_;
   std::shared_ptr<net::Signal> signal_;
+  std::string out_;                // bytes of the stream not yet written
+  std::optional<ApiError> error_;  // why the answer cannot be completed
   bool told_ = false;
 };
 

@@ -92,10 +92,12 @@ asio::awaitable<void> preflight(Exchange& exchange, const char* method) {
   co_await exchange.send_text(204, "", "");
 }
 
+// Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.
 asio::awaitable<void> answer(Exchange& exchange, const Route* route) {
   const net::HttpRequest& request = exchange.request();
   if (route == nullptr) {
-    co_await exchange.send_error({ErrorKind::kNotFound, "No such path: " + api::utf8_lossy(request.path), "", ""});
+    ApiError error{ErrorKind::kNotFound, "No such path: " + api::utf8_lossy(request.path), "", ""};
+    co_await exchange.send_error(std::move(error));
     co_return;
   }
   if (request.method == "OPTIONS") {
@@ -105,8 +107,9 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route) {
   const bool head = request.method == "HEAD" && std::string_view(route->method) == "GET";
   if (request.method != route->method && !head) {
     exchange.set_header("Allow", std::string(route->method) + ", OPTIONS");
-    co_await exchange.send_error({ErrorKind::kMethodNotAllowed,
-                                  "Expected " + std::string(route->method) + ", found " + api::utf8_lossy(request.method) + ".", "", ""});
+    ApiError error{ErrorKind::kMethodNotAllowed,
+                   "Expected " + std::string(route->method) + ", found " + api::utf8_lossy(request.method) + ".", "", ""};
+    co_await exchange.send_error(std::move(error));
     co_return;
   }
   if (needs_key(exchange.server().options(), route->access)) {
@@ -132,7 +135,8 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route) {
   if (!failure.empty()) {
     SW_ERROR("request {} failed: {}", exchange.request().id, failure);
     if (!exchange.writer().started()) {
-      co_await exchange.send_error({ErrorKind::kServerError, "The server failed at this request.", "", ""});
+      ApiError error{ErrorKind::kServerError, "The server failed at this request.", "", ""};
+      co_await exchange.send_error(std::move(error));
     }
   }
   in_flight->add(-1);
@@ -159,7 +163,8 @@ asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, ne
   if (found != nullptr && exchange.request().method == "GET") {
     co_await found->handler(exchange);
   } else {
-    co_await exchange.send_error({ErrorKind::kNotFound, "This port has /metrics and /health.", "", ""});
+    ApiError error{ErrorKind::kNotFound, "This port has /metrics and /health.", "", ""};
+    co_await exchange.send_error(std::move(error));
   }
 }
 

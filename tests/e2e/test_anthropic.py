@@ -1,0 +1,62 @@
+"""Anthropic's messages through the official package."""
+import anthropic
+import pytest
+from conftest import MODEL
+
+
+@pytest.fixture(scope="module")
+def claude(server):
+    return server.anthropic()
+
+
+def say(claude, **options):
+    options.setdefault("model", MODEL)
+    return dict(max_tokens=400, temperature=0, messages=[{"role": "user", "content": "What is 12 + 30?"}], **options)
+
+
+def test_message(claude):
+    message = claude.messages.create(**say(claude))
+    kinds = [block.type for block in message.content]
+    assert kinds == ["thinking", "text"]
+    assert message.content[1].text.strip() == "12 + 30 = 42"
+    assert message.stop_reason == "end_turn"
+    assert message.usage.input_tokens > 0 and message.usage.output_tokens > 0
+
+
+def test_stream(claude):
+    with claude.messages.stream(**say(claude)) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text.strip() == "12 + 30 = 42"
+    assert final.stop_reason == "end_turn"
+    assert [block.type for block in final.content] == ["thinking", "text"]
+
+
+def test_stop_sequence(claude):
+    message = claude.messages.create(**say(claude, stop_sequences=[" = "]))
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", " = ")
+
+
+def test_forced_tool(claude):
+    tool = {"name": "pick", "input_schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+                                             "additionalProperties": False}}
+    message = claude.messages.create(**{**say(claude, tools=[tool], tool_choice={"type": "tool", "name": "pick"}), "max_tokens": 1500})
+    assert message.stop_reason == "tool_use"
+    call = [block for block in message.content if block.type == "tool_use"][0]
+    assert call.name == "pick" and isinstance(call.input["n"], int)
+
+
+def test_count_tokens(claude):
+    counted = claude.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": "What is 12 + 30?"}])
+    assert counted.input_tokens == claude.messages.create(**say(claude)).usage.input_tokens
+
+
+def test_claude_names_mean_the_default_model(claude):
+    assert claude.messages.create(**say(claude, model="claude-sonnet-4-5")).content
+
+
+def test_errors(claude):
+    with pytest.raises(anthropic.NotFoundError):
+        claude.messages.create(**say(claude, model="gpt-9"))
+    with pytest.raises(anthropic.BadRequestError):
+        claude.messages.create(model=MODEL, max_tokens=10, messages=[])

@@ -1,0 +1,88 @@
+"""JSON mode, JSON schemas and forced tool calls: what comes back always parses and conforms."""
+import json
+
+import jsonschema
+import openai
+import pytest
+from conftest import ask
+
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "The weather of a city",
+    "parameters": {"type": "object", "additionalProperties": False, "required": ["city", "unit"],
+                   "properties": {"city": {"type": "string", "maxLength": 12},
+                                  "unit": {"enum": ["celsius", "fahrenheit"]}}}}}
+TIME = {"type": "function", "function": {
+    "name": "get_time", "parameters": {"type": "object", "properties": {"zone": {"type": "integer"}}, "required": ["zone"],
+                                       "additionalProperties": False}}}
+
+SCHEMAS = [
+    {"type": "object", "additionalProperties": False, "required": ["sum", "even"],
+     "properties": {"sum": {"type": "integer"}, "even": {"type": "boolean"}}},
+    {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "maxItems": 3},
+    {"type": "object", "additionalProperties": False, "required": ["who", "tags"],
+     "properties": {"who": {"$ref": "#/$defs/name"}, "tags": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/name"}}},
+     "$defs": {"name": {"type": "string", "minLength": 1, "maxLength": 5}}},
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+@pytest.mark.parametrize("temperature", [0, 1.5])
+def test_json_schema_conforms(client, schema, temperature):
+    answer = ask(client, temperature=temperature, seed=3, max_tokens=1500, response_format={
+        "type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}})
+    choice = answer.choices[0]
+    assert choice.finish_reason == "stop", choice
+    jsonschema.validate(json.loads(choice.message.content), schema)
+
+
+def test_json_object(client):
+    # A model of ten million parameters may fill a string until the context ends; the ones that end must parse.
+    ended = 0
+    for seed in range(6):
+        choice = ask(client, temperature=1, seed=seed, max_tokens=600, response_format={"type": "json_object"}).choices[0]
+        if choice.finish_reason != "stop":
+            continue
+        ended += 1
+        assert isinstance(json.loads(choice.message.content), dict)
+    assert ended > 0
+
+
+def test_schema_that_cannot_be_kept_is_refused(client):
+    with pytest.raises(openai.BadRequestError):
+        ask(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}})
+
+
+def check_call(call, tools):
+    by_name = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
+    jsonschema.validate(json.loads(call.function.arguments), by_name[call.function.name])
+
+
+def test_required_tool_call(client):
+    answer = ask(client, tools=[WEATHER, TIME], tool_choice="required", max_tokens=1500, parallel_tool_calls=False)
+    choice = answer.choices[0]
+    assert choice.finish_reason == "tool_calls", choice
+    assert len(choice.message.tool_calls) == 1
+    call = choice.message.tool_calls[0]
+    assert call.id.startswith("call_")
+    check_call(call, [WEATHER, TIME])
+
+
+def test_named_tool_call_streamed(client):
+    name = arguments = ""
+    reason = None
+    for chunk in ask(client, tools=[WEATHER, TIME], stream=True, max_tokens=1500, parallel_tool_calls=False,
+                     tool_choice={"type": "function", "function": {"name": "get_weather"}}):
+        choice = chunk.choices[0]
+        reason = choice.finish_reason or reason
+        for call in choice.delta.tool_calls or []:
+            name += call.function.name or ""
+            arguments += call.function.arguments or ""
+    assert reason == "tool_calls"
+    assert name == "get_weather"
+    jsonschema.validate(json.loads(arguments), WEATHER["function"]["parameters"])
+
+
+def test_unknown_named_tool_is_refused(client):
+    with pytest.raises(openai.APIStatusError) as error:
+        ask(client, tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "nothing"}})
+    assert error.value.status_code in (400, 422)
