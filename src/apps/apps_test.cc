@@ -58,7 +58,8 @@ TEST(Eval, ScoresByTask) {
 TEST(Eval, QuestionFilesAreChecked) {
   EXPECT_THAT(parse_questions("{}").error().message, HasSubstr("expected an array"));
   EXPECT_THAT(parse_questions("[]").error().message, HasSubstr("expected at least one"));
-  EXPECT_THAT(parse_questions(R"([{"prompt":"a","answer":"b"},{"prompt":"a","answer":3}])").error().message, HasSubstr("questions[1]"));
+  EXPECT_THAT(parse_questions(R"([{"prompt":"a","answer":"b"},{"prompt":"a","answer":3}])").error().message,
+              HasSubstr("questions[1]"));
   EXPECT_THAT(parse_questions("[").error().message, HasSubstr("expected JSON"));
   const auto questions = parse_questions(R"([{"prompt":"a","answer":"b"}])");
   ASSERT_TRUE(questions.ok());
@@ -77,12 +78,14 @@ TEST(Builtin, FolderHoldsTheFilesAndGoesWithItsOwner) {
     const auto folder = builtin_folder();
     ASSERT_TRUE(folder.ok()) << folder.error().message;
     path = folder->path();
-    for (const char* name : {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"}) {
+    for (const char* name :
+         {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors"}) {
       const auto bytes = [&](const std::string& file) {
         std::ifstream in(file, std::ios::binary);
         return std::string((std::istreambuf_iterator<char>(in)), {});
       };
-      EXPECT_TRUE(bytes(path + "/" + name) == bytes(std::string(SPILLWAY_SOURCE_DIR "/models/tiny-r1/") + name)) << name;
+      EXPECT_TRUE(bytes(path + "/" + name) == bytes(std::string(SPILLWAY_SOURCE_DIR "/models/tiny-r1/") + name))
+          << name;
     }
   }
   EXPECT_FALSE(std::filesystem::exists(path));
@@ -106,8 +109,10 @@ TEST(Measure, MedianAndPercentile) {
 }
 
 TEST(Progress, BarShowsShareAndAmounts) {
-  EXPECT_EQ(render_bar("loading", 1 << 19, 1 << 20, Progress::Unit::kBytes), "loading  [===============>              ]  50%  512.0 KiB of 1.0 MiB");
-  EXPECT_EQ(render_bar("asking", 10, 10, Progress::Unit::kCount), "asking  [==============================] 100%  10 of 10");
+  EXPECT_EQ(render_bar("loading", 1 << 19, 1 << 20, Progress::Unit::kBytes),
+            "loading  [===============>              ]  50%  512.0 KiB of 1.0 MiB");
+  EXPECT_EQ(render_bar("asking", 10, 10, Progress::Unit::kCount),
+            "asking  [==============================] 100%  10 of 10");
   EXPECT_EQ(render_bar("loading", 5, 0, Progress::Unit::kCount), "loading  5");
 }
 
@@ -117,7 +122,8 @@ TEST(ModelOptions, WrongPathsAreOneClearError) {
     return status.ok() ? "" : status.error().message;
   };
   EXPECT_EQ(refusal("model: {path: \"s3://models/bert-large-uncased\"}"),
-            "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"s3://models/bert-large-uncased\": this build reads "
+            "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found "
+            "\"s3://models/bert-large-uncased\": this build reads "
             "no object stores; download the model and give its folder");
   EXPECT_THAT(refusal("model: {path: /no/such/folder}"), HasSubstr("which does not exist"));
   EXPECT_THAT(refusal("model: {path: /proc/self}"), HasSubstr("no config.json"));
@@ -143,7 +149,8 @@ TEST(Doctor, SaysWhatIsWrongAndHowToMendIt) {
   EXPECT_EQ(open[0].level, Finding::Level::kWarning);
   EXPECT_EQ(check_security(config_of("tls: {cert: a.pem}"))[0].level, Finding::Level::kBad);
   EXPECT_EQ(check_limits(config_of("limits: {connections: 1048576}"))[0].level, Finding::Level::kWarning);
-  EXPECT_EQ(render({{Finding::Level::kBad, "port", "taken", "stop it"}}, false), "BAD   port        taken\n                  mend: stop it\n");
+  EXPECT_EQ(render({{Finding::Level::kBad, "port", "taken", "stop it"}}, false),
+            "BAD   port        taken\n                  mend: stop it\n");
 }
 
 TEST(System, BytesAreWrittenWithTheirUnit) {

@@ -13,10 +13,13 @@ namespace {
 std::shared_ptr<ConfigFlags> add_model_flags(CLI::App& command, bool& as_json) {
   command.add_flag("--json", as_json, "Print JSON");
   const auto flags = ConfigFlags::add(command, {"model", "hardware", "engine", "log"});
-  command.add_option_function<std::string>("--model-config", [flags](const std::string& shape) {
-    flags->prefer("model.path", shape);
-    flags->prefer("model.random_weights", "true");
-  }, "A config.json, or a named shape, with random weights: " + shape_names());
+  command.add_option_function<std::string>(
+      "--model-config",
+      [flags](const std::string& shape) {
+        flags->prefer("model.path", shape);
+        flags->prefer("model.random_weights", "true");
+      },
+      "A config.json, or a named shape, with random weights: " + shape_names());
   return flags;
 }
 
@@ -32,8 +35,10 @@ int run(ConfigFlags& flags, const std::function<Status(const config::Config&)>& 
 void add_latency(CLI::App& group, int& status) {
   CLI::App* command = group.add_subcommand("latency", "One sequence at a time, in process, beside the floor");
   const auto bench = std::make_shared<LatencyBench>();
-  command->add_option("--prompt-tokens", bench->prompt_tokens, "Tokens of the prompt [512]")->check(CLI::Range(1, 1 << 20));
-  command->add_option("--output-tokens", bench->output_tokens, "Tokens to generate [128]")->check(CLI::Range(2, 1 << 20));
+  command->add_option("--prompt-tokens", bench->prompt_tokens, "Tokens of the prompt [512]")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--output-tokens", bench->output_tokens, "Tokens to generate [128]")
+      ->check(CLI::Range(2, 1 << 20));
   command->add_option("--repeats", bench->repeats, "Runs, of which the median counts [3]")->check(CLI::Range(1, 1000));
   const auto flags = add_model_flags(*command, bench->as_json);
   command->callback([=, &status] {
@@ -44,9 +49,13 @@ void add_latency(CLI::App& group, int& status) {
 void add_throughput(CLI::App& group, int& status) {
   CLI::App* command = group.add_subcommand("throughput", "Many sequences at once, in process");
   const auto bench = std::make_shared<ThroughputBench>();
-  command->add_option("--prompt-tokens", bench->prompt_tokens, "Tokens of each prompt [128]")->check(CLI::Range(1, 1 << 20));
-  command->add_option("--output-tokens", bench->output_tokens, "Tokens to generate for each [64]")->check(CLI::Range(2, 1 << 20));
-  command->add_option("--concurrency", bench->concurrency, "Sequences at once, one run each [1,4,16,64]")->delimiter(',')->check(CLI::Range(1, 65536));
+  command->add_option("--prompt-tokens", bench->prompt_tokens, "Tokens of each prompt [128]")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--output-tokens", bench->output_tokens, "Tokens to generate for each [64]")
+      ->check(CLI::Range(2, 1 << 20));
+  command->add_option("--concurrency", bench->concurrency, "Sequences at once, one run each [1,4,16,64]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 65536));
   const auto flags = add_model_flags(*command, bench->as_json);
   command->callback([=, &status] {
     status = run(*flags, [&](const config::Config& config) { return bench_throughput(*bench, config); });
@@ -60,15 +69,18 @@ void add_load(CLI::App& group, int& status) {
   command->add_option("--url", load.url, "Server [http://127.0.0.1:8000/v1]");
   command->add_option("--model-name", load.model, "Model to ask for [the first it offers]");
   command->add_option("--api-key", load.api_key, "Key for the server");
-  command->add_option("--rate", load.rate_per_s, "Requests a second, arriving at random (Poisson) whatever the server does");
+  command->add_option("--rate", load.rate_per_s,
+                      "Requests a second, arriving at random (Poisson) whatever the server does");
   command->add_option("--clients", load.clients, "Instead: so many clients, each waiting for its answer [1]");
-  command->add_option("--trace", bench->trace_file, "Instead: a file of {\"at_s\", \"prompt\", \"max_tokens\"}, one a line");
+  command->add_option("--trace", bench->trace_file,
+                      "Instead: a file of {\"at_s\", \"prompt\", \"max_tokens\"}, one a line");
   command->add_option("--duration", bench->duration_s, "Seconds of arrivals [30]");
   command->add_option("--requests", load.requests_max, "Requests at most");
   command->add_option("--prompts", bench->prompts_file, "File of prompts, one a line, taken in turn");
   command->add_option("--max-tokens", load.max_tokens, "Output tokens at most [32]");
   command->add_option("--temperature", load.temperature, "0: greedy [0]");
-  command->add_option("--objective-first-token", bench->ttft_objective_s, "Seconds to the first token for a good request [1]");
+  command->add_option("--objective-first-token", bench->ttft_objective_s,
+                      "Seconds to the first token for a good request [1]");
   command->add_option("--objective-between-tokens", bench->itl_objective_s, "Mean seconds between its tokens [0.1]");
   command->add_option("--seed", load.seed, "Of arrivals and prompts [1]");
   command->add_option("--tls-ca", load.tls_ca_file, "PEM file of the authority that signed the server's certificate");

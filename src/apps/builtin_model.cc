@@ -1,12 +1,12 @@
 #include "apps/builtin_model.h"
 
 // The assembler copies the files into the program's read-only data.
-#define SW_EMBED(symbol, file)                                                     \
-  asm(".pushsection .rodata\n.balign 64\n" #symbol ":\n.incbin \"" SPILLWAY_BUILTIN_DIR \
-      "/" file "\"\n" #symbol "_end:\n.byte 0\n.popsection\n");                    \
-  extern "C" {                                                                     \
-  extern const char symbol[] __attribute__((visibility("hidden")));                \
-  extern const char symbol##_end[] __attribute__((visibility("hidden")));          \
+#define SW_EMBED(symbol, file)                                                                                  \
+  asm(".pushsection .rodata\n.balign 64\n" #symbol ":\n.incbin \"" SPILLWAY_BUILTIN_DIR "/" file "\"\n" #symbol \
+      "_end:\n.byte 0\n.popsection\n");                                                                         \
+  extern "C" {                                                                                                  \
+  extern const char symbol[] __attribute__((visibility("hidden")));                                             \
+  extern const char symbol##_end[] __attribute__((visibility("hidden")));                                       \
   }
 
 SW_EMBED(sw_builtin_config, "config.json")

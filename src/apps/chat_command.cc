@@ -1,8 +1,9 @@
 // spillway chat: a conversation in the terminal, with a server or with a model in this process.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
-#include <unistd.h>
 
 #include "apps/chat_source.h"
 #include "apps/command.h"
@@ -61,8 +62,10 @@ class Printer {
 
  private:
   void turn(bool reasoning) {
-    if (reasoning) std::fputs(terminal_ ? "\033[2m" : "<think>\n", stdout);
-    else std::fputs(terminal_ ? "\033[0m\n" : "\n</think>\n", stdout);
+    if (reasoning)
+      std::fputs(terminal_ ? "\033[2m" : "<think>\n", stdout);
+    else
+      std::fputs(terminal_ ? "\033[0m\n" : "\n</think>\n", stdout);
     in_reasoning_ = reasoning;
     at_start_ = true;
   }
@@ -139,15 +142,18 @@ Result<int> chat(const ChatOptions& options, const config::Config& config) {
   if (options.url.empty() && config.is_explicit(config::Key<config::Type::kString>("model.path"))) {
     SW_TRY(check_model_options(config));
     Progress progress("loading", Progress::Unit::kBytes);
-    SW_ASSIGN(LocalModel model, load_local_model(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
+    SW_ASSIGN(LocalModel model,
+              load_local_model(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
     source = local_source(model.served);
   } else {
     const std::string url = options.url.empty() ? "http://127.0.0.1:8000" : options.url;
     auto opened = url_source({url, config.text("model.name"), options.api_key, options.tls_ca_file});
     if (!opened.ok()) {
       if (!options.url.empty() || opened.error().code != ErrorCode::kUnavailable) return std::move(opened).error();
-      return Error{ErrorCode::kUnavailable, opened.error().message + "\nStart `spillway serve` first, name a server with --url, or talk to a model "
-                                            "in this process: spillway chat --model builtin"};
+      return Error{ErrorCode::kUnavailable,
+                   opened.error().message +
+                       "\nStart `spillway serve` first, name a server with --url, or talk to a model "
+                       "in this process: spillway chat --model builtin"};
     }
     source = std::move(opened).value();
   }
@@ -162,7 +168,8 @@ void add_chat(CLI::App& program, int& status) {
   const auto options = std::make_shared<ChatOptions>();
   command->add_option("--url", options->url, "Server [http://127.0.0.1:8000]");
   command->add_option("--api-key", options->api_key, "Key for the server env OPENAI_API_KEY");
-  command->add_option("--tls-ca", options->tls_ca_file, "PEM file of the authority that signed the server's certificate");
+  command->add_option("--tls-ca", options->tls_ca_file,
+                      "PEM file of the authority that signed the server's certificate");
   command->add_option("--system", options->system, "System message");
   command->add_option("--temperature", options->ask.temperature, "Default: as the model recommends");
   command->add_option("--top-p", options->ask.top_p, "Default: as the model recommends");

@@ -48,9 +48,9 @@ class ChatSource {
 std::unique_ptr<ChatSource> local_source(std::shared_ptr<server::ServedModel> model);
 
 struct UrlSourceOptions {
-  std::string url;      // "http://host:port", with or without /v1
-  std::string model;    // empty: the first that the server lists
-  std::string api_key;  // empty: OPENAI_API_KEY, if set
+  std::string url;          // "http://host:port", with or without /v1
+  std::string model;        // empty: the first that the server lists
+  std::string api_key;      // empty: OPENAI_API_KEY, if set
   std::string tls_ca_file;  // empty: the system's authorities
 };
 Result<std::unique_ptr<ChatSource>> url_source(const UrlSourceOptions& options);

@@ -1,8 +1,9 @@
 // spillway doctor: what is wrong with this machine or this configuration, and how to mend it.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <unistd.h>
 
 #include "apps/command.h"
 #include "apps/doctor/finding.h"

@@ -1,9 +1,10 @@
 // spillway eval: exact-match accuracy over a question file, in process or against a server.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <boost/json.hpp>
 #include <cstdio>
-#include <fmt/format.h>
 #include <fstream>
 #include <iterator>
 #include <mutex>
@@ -77,7 +78,8 @@ class Run {
     const AskOptions ask{float(options_.temperature), std::nullopt, options_.seed, options_.max_tokens};
     for (size_t i; !stopped_ && (i = next_++) < questions_.size();) {
       const Question& question = questions_[i];
-      auto answer = source_.ask({{"user", question.prompt}}, ask, [this](bool, std::string_view) { return !stopped_ && stop_signals() == 0; });
+      auto answer = source_.ask({{"user", question.prompt}}, ask,
+                                [this](bool, std::string_view) { return !stopped_ && stop_signals() == 0; });
       std::lock_guard lock(mutex_);
       if (!answer.ok() || stop_signals() > 0) {
         if (!answer.ok() && !failure_) failure_ = answer.error();
@@ -97,7 +99,8 @@ class Run {
     outcome_.usage.draft_tokens += answer.usage.draft_tokens;
     outcome_.usage.accepted_tokens += answer.usage.accepted_tokens;
     if (!right && int(outcome_.wrong.size()) < options_.show_wrong) {
-      outcome_.wrong.push_back(fmt::format("{}: {}\n  expected {}\n  found    {}", question.task, question.prompt, question.answer, given));
+      outcome_.wrong.push_back(
+          fmt::format("{}: {}\n  expected {}\n  found    {}", question.task, question.prompt, question.answer, given));
     }
     progress_.update(outcome_.score.total.asked, int64_t(questions_.size()));
   }
@@ -116,10 +119,12 @@ class Run {
 void print(const Outcome& outcome, const std::string& model, const std::string& precision) {
   for (const auto& wrong : outcome.wrong) std::printf("%s\n", wrong.c_str());
   std::fputs(render(outcome.score).c_str(), stdout);
-  std::printf("\n%s%s: %d of %d right in %.1f s, %.0f tokens/s generated", model.c_str(), precision.c_str(), outcome.score.total.right,
-              outcome.score.total.asked, outcome.seconds, double(outcome.usage.completion_tokens) / outcome.seconds);
+  std::printf("\n%s%s: %d of %d right in %.1f s, %.0f tokens/s generated", model.c_str(), precision.c_str(),
+              outcome.score.total.right, outcome.score.total.asked, outcome.seconds,
+              double(outcome.usage.completion_tokens) / outcome.seconds);
   if (outcome.usage.draft_tokens > 0) {
-    std::printf(", %.1f%% of %d drafts accepted", 100.0 * outcome.usage.accepted_tokens / outcome.usage.draft_tokens, outcome.usage.draft_tokens);
+    std::printf(", %.1f%% of %d drafts accepted", 100.0 * outcome.usage.accepted_tokens / outcome.usage.draft_tokens,
+                outcome.usage.draft_tokens);
   }
   std::printf("\n");
 }
@@ -127,10 +132,15 @@ void print(const Outcome& outcome, const std::string& model, const std::string& 
 void print_json(const Outcome& outcome, const std::string& model) {
   boost::json::object tasks;
   for (const auto& [task, tally] : outcome.score.tasks) tasks[task] = {{"asked", tally.asked}, {"right", tally.right}};
-  const boost::json::object all{{"model", model}, {"asked", outcome.score.total.asked}, {"right", outcome.score.total.right},
-                                {"accuracy", outcome.score.total.accuracy()}, {"seconds", outcome.seconds},
-                                {"completion_tokens", outcome.usage.completion_tokens}, {"draft_tokens", outcome.usage.draft_tokens},
-                                {"accepted_tokens", outcome.usage.accepted_tokens}, {"tasks", tasks}};
+  const boost::json::object all{{"model", model},
+                                {"asked", outcome.score.total.asked},
+                                {"right", outcome.score.total.right},
+                                {"accuracy", outcome.score.total.accuracy()},
+                                {"seconds", outcome.seconds},
+                                {"completion_tokens", outcome.usage.completion_tokens},
+                                {"draft_tokens", outcome.usage.draft_tokens},
+                                {"accepted_tokens", outcome.usage.accepted_tokens},
+                                {"tasks", tasks}};
   std::printf("%s\n", boost::json::serialize(all).c_str());
 }
 
@@ -148,7 +158,8 @@ Result<int> evaluate(const EvalOptions& options, const config::Config& config) {
   } else {
     SW_TRY(check_model_options(config));
     Progress progress("loading", Progress::Unit::kBytes);
-    SW_ASSIGN(LocalModel model, load_local_model(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
+    SW_ASSIGN(LocalModel model,
+              load_local_model(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
     source = local_source(model.served);
     precision = " (" + model.info.precision + ")";
   }
@@ -165,11 +176,14 @@ Result<int> evaluate(const EvalOptions& options, const config::Config& config) {
 void add_eval(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("eval", "Exact-match accuracy over a question file");
   const auto options = std::make_shared<EvalOptions>();
-  command->add_option("questions", options->file, "JSON: [{\"task\", \"prompt\", \"answer\"}, ...]; the builtin model brings its own");
+  command->add_option("questions", options->file,
+                      "JSON: [{\"task\", \"prompt\", \"answer\"}, ...]; the builtin model brings its own");
   command->add_option("--url", options->url, "Ask this server instead of a model in process");
   command->add_option("--api-key", options->api_key, "Key for the server env OPENAI_API_KEY");
-  command->add_option("--tls-ca", options->tls_ca_file, "PEM file of the authority that signed the server's certificate");
-  command->add_option("--concurrency", options->concurrency, "Questions asked at once [64]")->check(CLI::Range(1, 4096));
+  command->add_option("--tls-ca", options->tls_ca_file,
+                      "PEM file of the authority that signed the server's certificate");
+  command->add_option("--concurrency", options->concurrency, "Questions asked at once [64]")
+      ->check(CLI::Range(1, 4096));
   command->add_option("--limit", options->limit, "Ask the first so many questions only");
   command->add_option("--max-tokens", options->max_tokens, "Longest answer, reasoning included [1024]");
   command->add_option("--temperature", options->temperature, "0: greedy [0]");

@@ -1,8 +1,9 @@
 #include "apps/local_model.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <filesystem>
-#include <fmt/format.h>
 #include <future>
 #include <optional>
 
@@ -72,7 +73,8 @@ Result<server::CheckpointText> read_checkpoint_text(const config::Config& config
   if (!config.boolean("model.random_weights") || fs::exists(fs::path(folder) / "tokenizer.json", error)) {
     return server::CheckpointText::read(folder);
   }
-  SW_WARN("{} has no tokenizer; with its random weights, that of the embedded model is used", config.text("model.path"));
+  SW_WARN("{} has no tokenizer; with its random weights, that of the embedded model is used",
+          config.text("model.path"));
   SW_ASSIGN(const MemoryFolder builtin, builtin_folder());
   return server::CheckpointText::read(builtin.path());
 }
@@ -88,18 +90,21 @@ Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& con
 }
 
 // Keeps the cache within what hardware.memory_fraction leaves beside the weights. usable: before they were loaded.
-Status limit_cache(const config::Config& config, const models::ModelInfo& info, int64_t usable, engine::EngineOptions& options) {
+Status limit_cache(const config::Config& config, const models::ModelInfo& info, int64_t usable,
+                   engine::EngineOptions& options) {
   const int64_t page = info.kv.bytes_per_page(options.page_tokens);
   const int64_t wanted = engine::choose_pages(info, options, engine::memory_available_bytes()) * page;
   const auto allowed = int64_t(double(usable) * config.number("hardware.memory_fraction")) - info.weight_bytes;
   if (wanted <= allowed) return {};
   if (allowed < page * 2) {
     return Error{ErrorCode::kResourceExhausted,
-                 fmt::format("memory: the weights take {} of the {} that hardware.memory_fraction {} allows, which leaves no room for the cache",
-                             format_bytes(info.weight_bytes), format_bytes(allowed + info.weight_bytes), config.number("hardware.memory_fraction"))};
+                 fmt::format("memory: the weights take {} of the {} that hardware.memory_fraction {} allows, which "
+                             "leaves no room for the cache",
+                             format_bytes(info.weight_bytes), format_bytes(allowed + info.weight_bytes),
+                             config.number("hardware.memory_fraction"))};
   }
-  SW_WARN("memory: the cache gets {} instead of {}, so that weights and cache stay within hardware.memory_fraction", format_bytes(allowed),
-          format_bytes(wanted));
+  SW_WARN("memory: the cache gets {} instead of {}, so that weights and cache stay within hardware.memory_fraction",
+          format_bytes(allowed), format_bytes(wanted));
   options.kv_cache_bytes = allowed;
   return {};
 }
@@ -117,7 +122,8 @@ std::string model_name(const config::Config& config) {
 Status check_model_options(const config::Config& config) {
   const std::string& path = config.text("model.path");
   const auto wrong = [&](const std::string& found) {
-    return not_found(fmt::format("model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"{}\"{}", path, found));
+    return not_found(fmt::format(
+        "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"{}\"{}", path, found));
   };
   if (path.find("://") != std::string::npos) {
     return wrong(": this build reads no object stores; download the model and give its folder");

@@ -12,7 +12,9 @@ api::ChatRequest chat_request(const std::vector<ChatTurn>& turns, const AskOptio
   api::ChatRequest request;
   for (const auto& turn : turns) {
     api::Message message;
-    message.role = turn.role == "system" ? api::Role::kSystem : turn.role == "assistant" ? api::Role::kAssistant : api::Role::kUser;
+    message.role = turn.role == "system"      ? api::Role::kSystem
+                   : turn.role == "assistant" ? api::Role::kAssistant
+                                              : api::Role::kUser;
     message.content = turn.content;
     request.messages.push_back(std::move(message));
   }
@@ -53,7 +55,8 @@ class LocalSource : public ChatSource {
     }
     if (collected.error && wanted) return api::to_error(*collected.error);
     return Answer{std::move(collected.reasoning), std::move(collected.content),
-                  collected.finish ? std::string(api::finish_reason_name(*collected.finish)) : "cancelled", completion.usage()};
+                  collected.finish ? std::string(api::finish_reason_name(*collected.finish)) : "cancelled",
+                  completion.usage()};
   }
 
  private:

@@ -23,7 +23,8 @@ void suggest(int argc, char** argv, const std::string& refused) {
     const std::string argument(argv[i], std::strcspn(argv[i], "="));
     if (!argument.starts_with("--") || refused.find(argument) == std::string::npos) continue;
     const std::string near = config::nearest_flag(argument.substr(2));
-    if (!near.empty() && near != argument.substr(2)) std::fprintf(stderr, "%s: did you mean --%s?\n", argument.c_str(), near.c_str());
+    if (!near.empty() && near != argument.substr(2))
+      std::fprintf(stderr, "%s: did you mean --%s?\n", argument.c_str(), near.c_str());
   }
 }
 

@@ -1,16 +1,19 @@
 #include "apps/memory_folder.h"
 
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
 namespace spillway::apps {
 namespace {
 
-Error failed(const std::string& what) { return {ErrorCode::kUnavailable, fmt::format("{}: {}", what, std::strerror(errno))}; }
+Error failed(const std::string& what) {
+  return {ErrorCode::kUnavailable, fmt::format("{}: {}", what, std::strerror(errno))};
+}
 
 // A folder that only this user can read, in the first place that takes one.
 Result<std::string> make_folder() {

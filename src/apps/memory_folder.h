@@ -1,5 +1,5 @@
-// MemoryFolder: bytes of this process as a folder that other code opens by path: a temporary folder whose files are links
-// to memory. It goes with this object; what was mapped from it stays valid.
+// MemoryFolder: bytes of this process as a folder that other code opens by path: a temporary folder whose files are
+// links to memory. It goes with this object; what was mapped from it stays valid.
 #pragma once
 
 #include <string>

@@ -12,14 +12,21 @@ namespace {
 
 const char* type_name(config::Type type) {
   switch (type) {
-    case config::Type::kString: return "TEXT";
-    case config::Type::kInt: return "INT";
-    case config::Type::kFloat: return "NUMBER";
-    case config::Type::kBool: return "";
-    case config::Type::kDuration: return "TIME";
-    case config::Type::kBytes: return "SIZE";
+    case config::Type::kString:
+      return "TEXT";
+    case config::Type::kInt:
+      return "INT";
+    case config::Type::kFloat:
+      return "NUMBER";
+    case config::Type::kBool:
+      return "";
+    case config::Type::kDuration:
+      return "TIME";
+    case config::Type::kBytes:
+      return "SIZE";
     case config::Type::kStrings:
-    case config::Type::kInts: return "LIST";
+    case config::Type::kInts:
+      return "LIST";
   }
   return "";
 }
@@ -28,8 +35,10 @@ const char* type_name(config::Type type) {
 
 std::shared_ptr<ConfigFlags> ConfigFlags::add(CLI::App& command, const std::vector<std::string_view>& sections) {
   std::shared_ptr<ConfigFlags> flags(new ConfigFlags);
-  command.add_option_function<std::string>("--config", [flags](const std::string& file) { flags->file_ = file; },
-                                           "YAML file of options env SPILLWAY_CONFIG")
+  command
+      .add_option_function<std::string>(
+          "--config", [flags](const std::string& file) { flags->file_ = file; },
+          "YAML file of options env SPILLWAY_CONFIG")
       ->type_name("FILE");
   for (size_t i = 0; i < config::kOptionCount; ++i) {
     const config::Option& option = config::kOptions[i];
@@ -37,11 +46,15 @@ std::shared_ptr<ConfigFlags> ConfigFlags::add(CLI::App& command, const std::vect
     if (std::find(sections.begin(), sections.end(), section) == sections.end()) continue;
     const std::string flag = option.flag, help = config::flag_help(option), group = "Options: " + std::string(section);
     if (option.type == config::Type::kBool) {
-      command.add_flag_function("--" + flag + ",!--no-" + flag,
-                                [flags, i](int64_t count) { flags->given_[i] = count > 0 ? "true" : "false"; }, help)
+      command
+          .add_flag_function(
+              "--" + flag + ",!--no-" + flag,
+              [flags, i](int64_t count) { flags->given_[i] = count > 0 ? "true" : "false"; }, help)
           ->group(group);
     } else {
-      command.add_option_function<std::string>("--" + flag, [flags, i](const std::string& text) { flags->given_[i] = text; }, help)
+      command
+          .add_option_function<std::string>(
+              "--" + flag, [flags, i](const std::string& text) { flags->given_[i] = text; }, help)
           ->type_name(type_name(option.type))
           ->group(group);
     }

@@ -1,5 +1,5 @@
-// ConfigFlags: the table of options as flags of one command, and the configuration they resolve to. Lives as long as the
-// command line is parsed and its command runs.
+// ConfigFlags: the table of options as flags of one command, and the configuration they resolve to. Lives as long as
+// the command line is parsed and its command runs.
 #pragma once
 
 #include <map>
@@ -31,7 +31,7 @@ class ConfigFlags {
  private:
   ConfigFlags() = default;
   std::string file_;
-  std::map<size_t, std::string> given_;      // by option
+  std::map<size_t, std::string> given_;  // by option
   std::map<size_t, std::string> preferred_;
 };
 

@@ -1,9 +1,10 @@
 #include "apps/progress.h"
 
-#include <algorithm>
-#include <cstdio>
 #include <fmt/format.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
 
 #include "apps/system.h"
 #include "base/log.h"
@@ -27,11 +28,15 @@ std::string render_bar(const std::string& label, int64_t done, int64_t total, Pr
   const int filled = int(share * kWidth);
   std::string bar(size_t(filled), '=');
   if (filled < kWidth) bar += '>';
-  return fmt::format("{}  [{:<{}}] {:3.0f}%  {} of {}", label, bar, kWidth, share * 100, amount(done, unit), amount(total, unit));
+  return fmt::format("{}  [{:<{}}] {:3.0f}%  {} of {}", label, bar, kWidth, share * 100, amount(done, unit),
+                     amount(total, unit));
 }
 
 Progress::Progress(std::string label, Unit unit)
-    : label_(std::move(label)), unit_(unit), terminal_(is_terminal(STDERR_FILENO)), next_(std::chrono::steady_clock::now()) {
+    : label_(std::move(label)),
+      unit_(unit),
+      terminal_(is_terminal(STDERR_FILENO)),
+      next_(std::chrono::steady_clock::now()) {
   if (!terminal_) next_ += kLogInterval;
 }
 

@@ -1,9 +1,10 @@
 // spillway serve: the server's life: listen, load, serve, drain.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <fmt/format.h>
 #include <fstream>
 #include <future>
 
@@ -60,7 +61,7 @@ server::ServerOptions server_options(const Config& config) {
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
   if (config.is_explicit(Key<Type::kInt>("network.grpc_port"))) {
-    SW_WARN("network.grpc_port: gRPC is not served by this build yet; HTTP is, on port {}", config.integer("network.port"));
+    SW_WARN("network.grpc_port: gRPC is not served by this build yet; HTTP is");
   }
   if (!config.integers("hardware.gpu_ids").empty()) {
     SW_WARN("hardware.gpu_ids: this build computes on the CPU; the list is not used");
@@ -71,13 +72,15 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config) {
   server::ServerOptions options = server_options(config);
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
-    SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)", options.metrics_port);
+    SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
+            options.metrics_port);
     options.metrics_port = -1;
   }
   if (const int error = options.http.port == 0 ? 0 : port_error(options.http.address, options.http.port); error != 0) {
-    return Error{ErrorCode::kUnavailable,
-                 fmt::format("cannot listen on {}:{}: {}{}", options.http.address, options.http.port, std::strerror(error),
-                             error == EADDRINUSE ? " (another server? choose another with --port, or --port 0 for any)" : "")};
+    return Error{
+        ErrorCode::kUnavailable,
+        fmt::format("cannot listen on {}:{}: {}{}", options.http.address, options.http.port, std::strerror(error),
+                    error == EADDRINUSE ? " (another server? choose another with --port, or --port 0 for any)" : "")};
   }
   return server::Server::start(std::move(options));
 }
@@ -90,21 +93,26 @@ Status write_port(const std::string& path, uint16_t port) {
     out << port << "\n";
     if (!out.flush()) return invalid("network.port_file: cannot write " + part);
   }
-  if (std::rename(part.c_str(), path.c_str()) != 0) return invalid("network.port_file: " + path + ": " + std::strerror(errno));
+  if (std::rename(part.c_str(), path.c_str()) != 0)
+    return invalid("network.port_file: " + path + ": " + std::strerror(errno));
   return {};
 }
 
 void announce(const Config& config, const LocalModel& model, uint16_t port) {
   const bool tls = !config.text("tls.cert").empty();
   const std::string& host = config.text("network.host");
-  const std::string shown = host == "0.0.0.0" || host == "::" ? "localhost" : host.find(':') != std::string::npos ? "[" + host + "]" : host;
+  const std::string shown = host == "0.0.0.0" || host == "::"     ? "localhost"
+                            : host.find(':') != std::string::npos ? "[" + host + "]"
+                                                                  : host;
   const std::string url = fmt::format("{}://{}:{}", tls ? "https" : "http", shown, port);
-  SW_INFO("ready: {} ({}, {:.1f} M parameters, {}) on {}, {:.2f} s after start", model.served->name(), model.info.architecture,
-          double(model.info.parameters) / 1e6, model.info.precision, url, seconds_since_process_start());
+  SW_INFO("ready: {} ({}, {:.1f} M parameters, {}) on {}, {:.2f} s after start", model.served->name(),
+          model.info.architecture, double(model.info.parameters) / 1e6, model.info.precision, url,
+          seconds_since_process_start());
   const bool keyed = !config.strings("server.api_keys").empty() || !config.text("server.api_keys_file").empty();
   std::fprintf(stderr,
                "\nTry it:\n\n  curl -N %s/v1/chat/completions -H 'Content-Type: application/json'%s \\\n"
-               "    -d '{\"model\": \"%s\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}]}'\n\n",
+               "    -d '{\"model\": \"%s\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"What "
+               "is 17 + 25?\"}]}'\n\n",
                url.c_str(), keyed ? " -H \"Authorization: Bearer $API_KEY\"" : "", model.served->name().c_str());
 }
 
@@ -118,8 +126,10 @@ void reload(const ConfigFlags& flags, Config& config) {
   for (size_t i = 0; i < config::kOptionCount; ++i) {
     const config::Option& option = config::kOptions[i];
     if (fresh->value(i) == config.value(i)) continue;
-    if (option.hot) SW_INFO("reload: {} is now {}", option.key, format_value(option, fresh->value(i)));
-    else SW_WARN("reload: {} has changed, which needs a restart", option.key);
+    if (option.hot)
+      SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh->value(i)));
+    else
+      SW_WARN("reload: {} has changed, which needs a restart", option.key);
   }
   config = std::move(fresh).value();
 }
@@ -136,10 +146,13 @@ void wait_for_stop(const ConfigFlags& flags, Config& config) {
 
 int drain(const Config& config, server::Server& server) {
   const double allowed = config.seconds("server.drain_timeout");
-  SW_INFO("stopping: {} requests get up to {:.0f} s to end; a second signal stops at once", server.requests_in_flight(), allowed);
+  SW_INFO("stopping: {} requests get up to {:.0f} s to end; a second signal stops at once", server.requests_in_flight(),
+          allowed);
   const bool clean = server.drain(std::chrono::steady_clock::now() + from_seconds(allowed));
-  if (clean) SW_INFO("stopped: every request was answered");
-  else SW_WARN("stopped: some requests were cut off after {:.0f} s (server.drain_timeout)", allowed);
+  if (clean)
+    SW_INFO("stopped: every request was answered");
+  else
+    SW_WARN("stopped: some requests were cut off after {:.0f} s (server.drain_timeout)", allowed);
   return clean ? 0 : kFailed;
 }
 
@@ -150,7 +163,8 @@ int serve(const ConfigFlags& flags, Config config) {
   catch_reload_signal();
   auto server = listen(config);
   if (!server.ok()) return fail(server.error());
-  if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok()) return fail(written.error());
+  if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
+    return fail(written.error());
   SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), (*server)->port(), config.text("model.path"));
   Progress progress("loading", Progress::Unit::kBytes);
   auto model = load_local_model(config, [&](int64_t done, int64_t total) {
@@ -168,7 +182,8 @@ int serve(const ConfigFlags& flags, Config config) {
 }  // namespace
 
 void add_serve(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
+  CLI::App* command =
+      program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
   const auto flags = ConfigFlags::add(*command, every_section());
   command->callback([flags, &status] {
     auto config = flags->resolve();

@@ -5,22 +5,26 @@
 namespace spillway::apps {
 namespace {
 
-constexpr std::string_view kQwen25Small = R"({"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","vocab_size":151936,
+constexpr std::string_view kQwen25Small =
+    R"({"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","vocab_size":151936,
 "hidden_size":896,"intermediate_size":4864,"num_hidden_layers":24,"num_attention_heads":14,"num_key_value_heads":2,
 "max_position_embeddings":32768,"rms_norm_eps":1e-6,"rope_theta":1000000.0,"tie_word_embeddings":true,"hidden_act":"silu",
 "torch_dtype":"bfloat16"})";
 
-constexpr std::string_view kQwen25Middle = R"({"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","vocab_size":151936,
+constexpr std::string_view kQwen25Middle =
+    R"({"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","vocab_size":151936,
 "hidden_size":1536,"intermediate_size":8960,"num_hidden_layers":28,"num_attention_heads":12,"num_key_value_heads":2,
 "max_position_embeddings":32768,"rms_norm_eps":1e-6,"rope_theta":1000000.0,"tie_word_embeddings":true,"hidden_act":"silu",
 "torch_dtype":"bfloat16"})";
 
-constexpr std::string_view kQwen25Seven = R"({"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","vocab_size":152064,
+constexpr std::string_view kQwen25Seven =
+    R"({"architectures":["Qwen2ForCausalLM"],"model_type":"qwen2","vocab_size":152064,
 "hidden_size":3584,"intermediate_size":18944,"num_hidden_layers":28,"num_attention_heads":28,"num_key_value_heads":4,
 "max_position_embeddings":32768,"rms_norm_eps":1e-6,"rope_theta":1000000.0,"tie_word_embeddings":false,"hidden_act":"silu",
 "torch_dtype":"bfloat16"})";
 
-constexpr std::string_view kQwen3Small = R"({"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":151936,
+constexpr std::string_view kQwen3Small =
+    R"({"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":151936,
 "hidden_size":2048,"intermediate_size":6144,"num_hidden_layers":28,"num_attention_heads":16,"num_key_value_heads":8,
 "head_dim":128,"max_position_embeddings":40960,"rms_norm_eps":1e-6,"rope_theta":1000000.0,"tie_word_embeddings":true,
 "attention_bias":false,"hidden_act":"silu","torch_dtype":"bfloat16"})";
@@ -63,15 +67,16 @@ constexpr std::string_view kDeepseekR1 = R"({"architectures":["DeepseekV3ForCaus
 
 const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = {
-      {"qwen2.5-0.5b", kQwen25Small}, {"qwen2.5-1.5b", kQwen25Middle},       {"qwen2.5-7b", kQwen25Seven},
-      {"qwen3-1.7b", kQwen3Small},    {"llama-1b", kLlama1b},                {"llama-8b", kLlama8b},
+      {"qwen2.5-0.5b", kQwen25Small},        {"qwen2.5-1.5b", kQwen25Middle}, {"qwen2.5-7b", kQwen25Seven},
+      {"qwen3-1.7b", kQwen3Small},           {"llama-1b", kLlama1b},          {"llama-8b", kLlama8b},
       {"deepseek-v3-small", kDeepseekSmall}, {"deepseek-r1", kDeepseekR1},
   };
   return all;
 }
 
 const Shape* find_shape(std::string_view name) {
-  const auto found = std::find_if(shapes().begin(), shapes().end(), [&](const Shape& shape) { return shape.name == name; });
+  const auto found =
+      std::find_if(shapes().begin(), shapes().end(), [&](const Shape& shape) { return shape.name == name; });
   return found == shapes().end() ? nullptr : &*found;
 }
 

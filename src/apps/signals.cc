@@ -1,11 +1,12 @@
 #include "apps/signals.h"
 
-#include <cerrno>
-#include <csignal>
-#include <cstdint>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
 
 namespace spillway::apps {
 namespace {

@@ -1,16 +1,17 @@
 #include "apps/system.h"
 
 #include <arpa/inet.h>
-#include <cerrno>
-#include <cstdlib>
-#include <ctime>
 #include <fmt/format.h>
-#include <fstream>
 #include <netinet/in.h>
-#include <sstream>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <sstream>
 
 namespace spillway::apps {
 namespace {

@@ -9,7 +9,7 @@ namespace spillway::apps {
 struct MemoryReading {
   int64_t total = 0;
   int64_t available = 0;
-  int64_t limit = 0;       // of the control group; 0: none
+  int64_t limit = 0;  // of the control group; 0: none
   int64_t limit_used = 0;
   // What a model may still take.
   int64_t usable() const { return limit > 0 && limit - limit_used < available ? limit - limit_used : available; }

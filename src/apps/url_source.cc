@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -5,7 +7,6 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/json.hpp>
 #include <cstdlib>
-#include <fmt/format.h>
 
 #include "apps/chat_source.h"
 #include "net/http_client.h"
@@ -42,8 +43,10 @@ Error refusal(const std::string& url, int status, const std::string& body) {
   if (!error && value.is_object()) {
     if (const auto* inner = object_at(value.get_object(), "error")) message = string_at(*inner, "message");
   }
-  const ErrorCode code = status == 401 ? ErrorCode::kUnauthenticated : status == 404 ? ErrorCode::kNotFound
-                         : status == 429 || status == 503 ? ErrorCode::kUnavailable : ErrorCode::kInvalidArgument;
+  const ErrorCode code = status == 401                    ? ErrorCode::kUnauthenticated
+                         : status == 404                  ? ErrorCode::kNotFound
+                         : status == 429 || status == 503 ? ErrorCode::kUnavailable
+                                                          : ErrorCode::kInvalidArgument;
   return {code, fmt::format("{} answered {}{}{}", url, status, message.empty() ? "" : ": ", message)};
 }
 
@@ -93,7 +96,8 @@ class Reader {
     if (const auto* failure = object_at(chunk, "error")) error_ = string_at(*failure, "message");
     if (const auto* usage = object_at(chunk, "usage")) take_usage(*usage);
     const json::value* choices = chunk.if_contains("choices");
-    if (!choices || !choices->is_array() || choices->get_array().empty() || !choices->get_array()[0].is_object()) return;
+    if (!choices || !choices->is_array() || choices->get_array().empty() || !choices->get_array()[0].is_object())
+      return;
     const json::object& choice = choices->get_array()[0].get_object();
     if (const std::string finish = string_at(choice, "finish_reason"); !finish.empty()) answer.finish_reason = finish;
     const auto* delta = object_at(choice, "delta");
@@ -155,7 +159,8 @@ class UrlSource : public ChatSource {
     Reader reader(on_text);
     std::optional<Status> outcome;
     asio::cancellation_signal stop;
-    asio::co_spawn(io, read(*client, std::move(request), reader, outcome), asio::bind_cancellation_slot(stop.slot(), asio::detached));
+    asio::co_spawn(io, read(*client, std::move(request), reader, outcome),
+                   asio::bind_cancellation_slot(stop.slot(), asio::detached));
     while (!outcome && reader.wanted()) {
       io.run_for(kPollInterval);
       reader.idle();
@@ -181,7 +186,8 @@ class UrlSource : public ChatSource {
     return request;
   }
 
-  asio::awaitable<void> read(net::HttpClient& client, net::ClientRequest request, Reader& reader, std::optional<Status>& outcome) {
+  asio::awaitable<void> read(net::HttpClient& client, net::ClientRequest request, Reader& reader,
+                             std::optional<Status>& outcome) {
     outcome = co_await stream(client, std::move(request), reader);
   }
 

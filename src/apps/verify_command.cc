@@ -1,7 +1,8 @@
 // spillway verify: a model's or tokenizer's outputs against expected ones, for whoever ports a model.
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fmt/format.h>
 #include <fstream>
 #include <iterator>
 
@@ -45,8 +46,9 @@ Result<bool> verify_model(const VerifyFiles& files, const config::Config& config
   SW_ASSIGN(const models::VerifyReport report, models::verify(options));
   Table table({"output", "shape", "largest error", "relative", "median relative", "allowed", ""});
   for (const auto& row : report.rows) {
-    table.add({row.name, row.shape, fmt::format("{:.3g}", row.max_abs), fmt::format("{:.3g}", row.max_rel), fmt::format("{:.3g}", row.median_rel),
-               fmt::format("{:.3g}", row.tolerance), row.passed ? "ok" : "WRONG"});
+    table.add({row.name, row.shape, fmt::format("{:.3g}", row.max_abs), fmt::format("{:.3g}", row.max_rel),
+               fmt::format("{:.3g}", row.median_rel), fmt::format("{:.3g}", row.tolerance),
+               row.passed ? "ok" : "WRONG"});
   }
   std::printf("%s, %s\n\n%s", report.architecture.c_str(), report.precision.c_str(), table.render().c_str());
   return report.passed();
@@ -70,7 +72,10 @@ Result<bool> verify_tokenizer(const VerifyFiles& files) {
 void add_verify(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("verify", "Compare a model's or tokenizer's outputs with expected ones");
   const auto files = std::make_shared<VerifyFiles>();
-  command->add_option("--expected", files->expected, "safetensors with input_ids and outputs by name; for a tokenizer JSON")->required();
+  command
+      ->add_option("--expected", files->expected,
+                   "safetensors with input_ids and outputs by name; for a tokenizer JSON")
+      ->required();
   command->add_option("--tokenizer", files->tokenizer, "Verify this tokenizer.json instead of a model");
   command->add_option("--tolerance", files->tolerance, "Relative error allowed; default: by precision");
   const auto flags = ConfigFlags::add(*command, {"model", "hardware", "log"});

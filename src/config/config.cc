@@ -2,9 +2,10 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
+
 #include <fstream>
 #include <iterator>
-#include <unistd.h>
 
 #include "config/yaml.h"
 
@@ -14,11 +15,16 @@ namespace {
 std::string shape_name(const YamlScalar& scalar) {
   if (scalar.quoted) return fmt::format("the string \"{:.60}\"", scalar.text);
   switch (shape_of(scalar.text)) {
-    case Shape::kNothing: return "nothing";
-    case Shape::kBool: return fmt::format("the boolean {}", scalar.text);
-    case Shape::kInt: return fmt::format("the integer {}", scalar.text);
-    case Shape::kFloat: return fmt::format("the number {}", scalar.text);
-    case Shape::kText: break;
+    case Shape::kNothing:
+      return "nothing";
+    case Shape::kBool:
+      return fmt::format("the boolean {}", scalar.text);
+    case Shape::kInt:
+      return fmt::format("the integer {}", scalar.text);
+    case Shape::kFloat:
+      return fmt::format("the number {}", scalar.text);
+    case Shape::kText:
+      break;
   }
   return fmt::format("the string \"{:.60}\"", scalar.text);
 }
@@ -28,13 +34,18 @@ bool fits(Type type, const YamlScalar& scalar) {
   const Shape shape = scalar.quoted ? Shape::kText : shape_of(scalar.text);
   switch (type) {
     case Type::kString:
-    case Type::kStrings: return shape == Shape::kText;
-    case Type::kBool: return shape == Shape::kBool;
+    case Type::kStrings:
+      return shape == Shape::kText;
+    case Type::kBool:
+      return shape == Shape::kBool;
     case Type::kInt:
-    case Type::kInts: return shape == Shape::kInt;
-    case Type::kFloat: return shape == Shape::kInt || shape == Shape::kFloat;
+    case Type::kInts:
+      return shape == Shape::kInt;
+    case Type::kFloat:
+      return shape == Shape::kInt || shape == Shape::kFloat;
     case Type::kDuration:
-    case Type::kBytes: return shape == Shape::kInt || shape == Shape::kFloat || shape == Shape::kText;
+    case Type::kBytes:
+      return shape == Shape::kInt || shape == Shape::kFloat || shape == Shape::kText;
   }
   return false;
 }
@@ -69,7 +80,8 @@ std::string unknown(const YamlEntry& entry) {
 Status all_of(const std::vector<std::string>& problems) {
   constexpr size_t kShown = 20;
   if (problems.empty()) return {};
-  std::string text = fmt::format("{}", fmt::join(problems.begin(), problems.begin() + std::min(problems.size(), kShown), "\n"));
+  std::string text =
+      fmt::format("{}", fmt::join(problems.begin(), problems.begin() + std::min(problems.size(), kShown), "\n"));
   if (problems.size() > kShown) text += fmt::format("\nand {} more", problems.size() - kShown);
   return invalid(text);
 }
@@ -105,7 +117,8 @@ Status Config::load_yaml(std::string_view text, const std::string& name) {
     };
     const size_t index = find_option(entry.key);
     if (index == kOptionCount) {
-      const bool empty = entry.kind == YamlEntry::Kind::kScalar && entry.items[0].text.empty() && !entry.items[0].quoted;
+      const bool empty =
+          entry.kind == YamlEntry::Kind::kScalar && entry.items[0].text.empty() && !entry.items[0].quoted;
       if (!is_section(entry.key)) {
         problem(unknown(entry));
       } else if (entry.kind != YamlEntry::Kind::kMap && !empty) {

@@ -48,7 +48,8 @@ TEST(Config, LaterSourcesWinAndEachValueKnowsItsOrigin) {
 }
 
 TEST(Config, UnknownKeysAreRefusedWithPlaceAndSuggestion) {
-  EXPECT_EQ(refusal("model:\n  percision: fp32\n"), "f.yaml:2:3: unknown key model.percision; did you mean model.precision?");
+  EXPECT_EQ(refusal("model:\n  percision: fp32\n"),
+            "f.yaml:2:3: unknown key model.percision; did you mean model.precision?");
   EXPECT_EQ(refusal("server:\n  port: 80\n"), "f.yaml:2:3: unknown key server.port; did you mean network.port?");
   EXPECT_EQ(refusal("netwrok:\n  port: 80\n"), "f.yaml:1:1: unknown section netwrok; did you mean network?");
   EXPECT_EQ(refusal("completely_different: 1\n"), "f.yaml:1:1: unknown key completely_different");
@@ -58,20 +59,24 @@ TEST(Config, WrongTypesSayWhatWasExpectedAndFound) {
   EXPECT_EQ(refusal("network: {port: \"80\"}"),
             "f.yaml:1:11: network.port: expected an integer from 0 to 65535, found the string \"80\"");
   EXPECT_THAT(refusal("network: {port: 70000}"), HasSubstr("expected an integer from 0 to 65535, found \"70000\""));
-  EXPECT_THAT(refusal("model: {path: 5}"), HasSubstr("expected a string, found the integer 5 (put it in quotes to mean text)"));
+  EXPECT_THAT(refusal("model: {path: 5}"),
+              HasSubstr("expected a string, found the integer 5 (put it in quotes to mean text)"));
   EXPECT_THAT(refusal("model: {path: }"), HasSubstr("expected a string, found nothing"));
   EXPECT_THAT(refusal("model: {precision: fp8}"), HasSubstr("expected one of fp32, bf16, int8, auto, found \"fp8\""));
   EXPECT_THAT(refusal("model: {precision: [fp32]}"), HasSubstr("found a list"));
   EXPECT_THAT(refusal("model: {precision: {a: b}}"), HasSubstr("found a map"));
-  EXPECT_THAT(refusal("hardware: {gpu_ids: 0}"), HasSubstr("expected a list, each an integer from 0 to 1023, found the integer 0"));
+  EXPECT_THAT(refusal("hardware: {gpu_ids: 0}"),
+              HasSubstr("expected a list, each an integer from 0 to 1023, found the integer 0"));
   EXPECT_THAT(refusal("hardware: {gpu_ids: [0, -1]}"), HasSubstr("found \"-1\""));
   EXPECT_THAT(refusal("engine: {prefix_cache: yes}"), HasSubstr("expected true or false, found the string \"yes\""));
-  EXPECT_THAT(refusal("hardware: 3"), HasSubstr("f.yaml:1:1: hardware: expected a map of options, found the integer 3"));
+  EXPECT_THAT(refusal("hardware: 3"),
+              HasSubstr("f.yaml:1:1: hardware: expected a map of options, found the integer 3"));
   EXPECT_THAT(refusal("server: {drain_timeout: 3 weeks}"), HasSubstr("a duration such as 500ms, 30s or 5m"));
 }
 
 TEST(Config, EveryProblemOfAFileIsReported) {
-  EXPECT_THAT(refusal("network:\n  prot: 80\n  port: x\n"), AllOf(HasSubstr("f.yaml:2:3: "), HasSubstr("\nf.yaml:3:3: ")));
+  EXPECT_THAT(refusal("network:\n  prot: 80\n  port: x\n"),
+              AllOf(HasSubstr("f.yaml:2:3: "), HasSubstr("\nf.yaml:3:3: ")));
 }
 
 TEST(Config, YamlThatCouldExplodeOrMisleadIsRefused) {
@@ -90,8 +95,11 @@ TEST(Config, YamlThatCouldExplodeOrMisleadIsRefused) {
 
 TEST(Config, UnitsAreRead) {
   Config config;
-  ASSERT_TRUE(config.load_yaml("server: {keep_alive_interval: 250ms, drain_timeout: 2m}\nengine: {kv_cache: 2GiB}\n"
-                               "limits: {body_bytes: 2048, header_timeout: 5}", "f.yaml").ok());
+  ASSERT_TRUE(config
+                  .load_yaml("server: {keep_alive_interval: 250ms, drain_timeout: 2m}\nengine: {kv_cache: 2GiB}\n"
+                             "limits: {body_bytes: 2048, header_timeout: 5}",
+                             "f.yaml")
+                  .ok());
   EXPECT_DOUBLE_EQ(config.seconds("server.keep_alive_interval"), 0.25);
   EXPECT_DOUBLE_EQ(config.seconds("server.drain_timeout"), 120);
   EXPECT_EQ(config.bytes("engine.kv_cache"), int64_t(2) << 30);
@@ -106,7 +114,8 @@ TEST(Config, EnvironmentNearMissesWarnAndBadValuesFail) {
   EXPECT_THAT(config.warnings()[0], HasSubstr("did you mean SPILLWAY_NETWORK_PORT?"));
   const auto status = config.load_environment({"SPILLWAY_NETWORK_PORT=high"});
   ASSERT_FALSE(status.ok());
-  EXPECT_EQ(status.error().message, "environment: SPILLWAY_NETWORK_PORT: expected an integer from 0 to 65535, found \"high\"");
+  EXPECT_EQ(status.error().message,
+            "environment: SPILLWAY_NETWORK_PORT: expected an integer from 0 to 65535, found \"high\"");
 }
 
 TEST(Config, FlagsAreChecked) {
@@ -122,9 +131,11 @@ TEST(Config, FlagsAreChecked) {
 
 TEST(Render, PrintedConfigurationLoadsBack) {
   Config config;
-  ASSERT_TRUE(config.load_yaml("model: {name: \"a \\\"b\\\" # c\", aliases: [\"x,y\", z]}\nhardware: {gpu_ids: [2, 3]}\n"
-                               "server: {keep_alive_interval: 1500ms, api_keys: [sesame]}\nlimits: {body_bytes: 5000001}",
-                               "f.yaml").ok());
+  ASSERT_TRUE(config
+                  .load_yaml("model: {name: \"a \\\"b\\\" # c\", aliases: [\"x,y\", z]}\nhardware: {gpu_ids: [2, 3]}\n"
+                             "server: {keep_alive_interval: 1500ms, api_keys: [sesame]}\nlimits: {body_bytes: 5000001}",
+                             "f.yaml")
+                  .ok());
   const std::string printed = print_yaml(config);
   EXPECT_THAT(printed, ::testing::Not(HasSubstr("sesame")));
   EXPECT_THAT(printed, HasSubstr("# f.yaml:2:12"));

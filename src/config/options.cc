@@ -1,7 +1,8 @@
 #include "config/options.h"
 
-#include <algorithm>
 #include <fmt/format.h>
+
+#include <algorithm>
 #include <vector>
 
 #include "config/value.h"
@@ -73,14 +74,22 @@ std::string describe_expected(const Option& option) {
                  : fmt::format("{} of at least {}", what, low);
   };
   switch (option.type) {
-    case Type::kBool: return "true or false";
-    case Type::kInt: return range("an integer");
-    case Type::kFloat: return range("a number");
-    case Type::kDuration: return range("a duration such as 500ms, 30s or 5m");
-    case Type::kBytes: return range("a size in bytes such as 512MiB or 2GB");
-    case Type::kStrings: return "a list of strings";
-    case Type::kInts: return range("a list, each an integer");
-    case Type::kString: break;
+    case Type::kBool:
+      return "true or false";
+    case Type::kInt:
+      return range("an integer");
+    case Type::kFloat:
+      return range("a number");
+    case Type::kDuration:
+      return range("a duration such as 500ms, 30s or 5m");
+    case Type::kBytes:
+      return range("a size in bytes such as 512MiB or 2GB");
+    case Type::kStrings:
+      return "a list of strings";
+    case Type::kInts:
+      return range("a list, each an integer");
+    case Type::kString:
+      break;
   }
   if (!*option.choices) return "a string";
   std::string list = option.choices;

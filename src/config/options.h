@@ -12,8 +12,8 @@ namespace spillway::config {
 enum class Type { kString, kInt, kFloat, kBool, kDuration, kBytes, kStrings, kInts };
 
 struct Option {
-  const char* key;      // "section.name"
-  const char* flag;     // without the dashes; a bool also has "no-" and the flag
+  const char* key;   // "section.name"
+  const char* flag;  // without the dashes; a bool also has "no-" and the flag
   Type type;
   const char* initial;  // the default, as it would be written in a flag
   const char* help;

@@ -64,7 +64,8 @@ std::string print_markdown() {
   for (const auto& option : kOptions) {
     if (section_of(option) != section) {
       section = section_of(option);
-      out += fmt::format("\n## {}\n\n| key | flag | environment | expected | default | |\n|---|---|---|---|---|---|\n", section);
+      out += fmt::format("\n## {}\n\n| key | flag | environment | expected | default | |\n|---|---|---|---|---|---|\n",
+                         section);
     }
     const std::string initial = *option.initial ? fmt::format("`{}`", option.initial) : "";
     out += fmt::format("| `{}` | `--{}` | `{}` | {} | {} | {}{} |\n", option.key, option.flag, environment_name(option),

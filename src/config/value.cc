@@ -1,11 +1,12 @@
 #include "config/value.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <boost/json/serialize.hpp>
 #include <boost/json/string.hpp>
 #include <charconv>
 #include <cmath>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <optional>
 #include <span>
 
@@ -19,9 +20,9 @@ struct Unit {
 
 // Larger first, so that printing takes the largest that divides evenly.
 constexpr Unit kDurationUnits[] = {{"h", 3600}, {"m", 60}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}};
-constexpr Unit kByteUnits[] = {{"TiB", 1099511627776.0}, {"TB", 1e12}, {"GiB", 1073741824.0}, {"GB", 1e9},
-                               {"MiB", 1048576.0},       {"MB", 1e6},  {"KiB", 1024.0},       {"kB", 1e3},
-                               {"KB", 1e3},              {"B", 1}};
+constexpr Unit kByteUnits[] = {
+    {"TiB", 1099511627776.0}, {"TB", 1e12}, {"GiB", 1073741824.0}, {"GB", 1e9}, {"MiB", 1048576.0}, {"MB", 1e6},
+    {"KiB", 1024.0},          {"kB", 1e3},  {"KB", 1e3},           {"B", 1}};
 
 template <class T>
 std::optional<T> parse_number(std::string_view text) {
@@ -107,7 +108,8 @@ Result<Value> parse_value(const Option& option, std::string_view text) {
       if (const auto value = parse_bool(text)) return Value(*value);
       return unexpected(option, text);
     case Type::kInt:
-      if (const auto value = parse_number<int64_t>(text); value && in_range(option, double(*value))) return Value(*value);
+      if (const auto value = parse_number<int64_t>(text); value && in_range(option, double(*value)))
+        return Value(*value);
       return unexpected(option, text);
     case Type::kFloat:
       if (const auto value = parse_number<double>(text); value && in_range(option, *value)) return Value(*value);
@@ -121,7 +123,8 @@ Result<Value> parse_value(const Option& option, std::string_view text) {
       }
       return unexpected(option, text);
     case Type::kStrings:
-    case Type::kInts: break;
+    case Type::kInts:
+      break;
   }
   std::vector<std::string> items;
   while (!text.empty()) {
@@ -162,14 +165,22 @@ std::string format_number(Type type, double value) {
 
 std::string format_value(const Option& option, const Value& value) {
   switch (option.type) {
-    case Type::kString: return std::get<std::string>(value);
-    case Type::kBool: return std::get<bool>(value) ? "true" : "false";
-    case Type::kInt: return std::to_string(std::get<int64_t>(value));
-    case Type::kBytes: return format_number(option.type, double(std::get<int64_t>(value)));
-    case Type::kFloat: return fmt::format("{}", std::get<double>(value));
-    case Type::kDuration: return format_number(option.type, std::get<double>(value));
-    case Type::kStrings: return fmt::format("{}", fmt::join(std::get<std::vector<std::string>>(value), ","));
-    case Type::kInts: return fmt::format("{}", fmt::join(std::get<std::vector<int64_t>>(value), ","));
+    case Type::kString:
+      return std::get<std::string>(value);
+    case Type::kBool:
+      return std::get<bool>(value) ? "true" : "false";
+    case Type::kInt:
+      return std::to_string(std::get<int64_t>(value));
+    case Type::kBytes:
+      return format_number(option.type, double(std::get<int64_t>(value)));
+    case Type::kFloat:
+      return fmt::format("{}", std::get<double>(value));
+    case Type::kDuration:
+      return format_number(option.type, std::get<double>(value));
+    case Type::kStrings:
+      return fmt::format("{}", fmt::join(std::get<std::vector<std::string>>(value), ","));
+    case Type::kInts:
+      return fmt::format("{}", fmt::join(std::get<std::vector<int64_t>>(value), ","));
   }
   return {};
 }
@@ -179,7 +190,8 @@ std::string format_yaml(const Option& option, const Value& value) {
   if (option.type == Type::kInts) return "[" + format_value(option, value) + "]";
   if (option.type != Type::kStrings) return format_value(option, value);
   std::string list;
-  for (const auto& item : std::get<std::vector<std::string>>(value)) list += (list.empty() ? "" : ", ") + yaml_string(item);
+  for (const auto& item : std::get<std::vector<std::string>>(value))
+    list += (list.empty() ? "" : ", ") + yaml_string(item);
   return "[" + list + "]";
 }
 

@@ -1,11 +1,12 @@
 #include "config/yaml.h"
 
 #include <fmt/format.h>
-#include <map>
-#include <sstream>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
+
+#include <map>
+#include <sstream>
 
 namespace spillway::config {
 namespace {
@@ -29,16 +30,21 @@ class Flattener : public YAML::EventHandler {
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { refuse(mark, "expected a value, found an alias (*name)"); }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    refuse(mark, "expected a value, found an alias (*name)");
+  }
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override { scalar(mark, anchor, "", false); }
 
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
-    if (!tag.empty() && tag != "?" && tag != "!") refuse(mark, "expected a plain value, found the tag " + tag.substr(0, 40));
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    if (!tag.empty() && tag != "?" && tag != "!")
+      refuse(mark, "expected a plain value, found the tag " + tag.substr(0, 40));
     scalar(mark, anchor, value, tag == "!");
   }
 
-  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     if (maps_.empty()) refuse(mark, "expected a map of sections, found a list");
     if (in_list_) refuse(mark, "expected a plain value in the list, found a list");
@@ -52,7 +58,8 @@ class Flattener : public YAML::EventHandler {
     key_pending_ = false;
   }
 
-  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     if (in_list_) refuse(mark, "expected a plain value in the list, found a map");
     if (!maps_.empty() && !key_pending_) refuse(mark, "expected a key, found a map");
@@ -96,7 +103,8 @@ class Flattener : public YAML::EventHandler {
     const std::string key = path(key_);
     const auto [first, is_new] = lines_.emplace(key, key_.line);
     if (!is_new) {
-      throw Refused{fmt::format("{}:{}: {} is given twice, first in line {}", key_.line, key_.column, key, first->second)};
+      throw Refused{
+          fmt::format("{}:{}: {} is given twice, first in line {}", key_.line, key_.column, key, first->second)};
     }
     entries_.push_back({kind, key, {}, key_.line, key_.column});
   }
@@ -112,7 +120,8 @@ class Flattener : public YAML::EventHandler {
 }  // namespace
 
 Result<std::vector<YamlEntry>> parse_yaml(std::string_view text) {
-  if (text.size() > kSizeMax) return invalid(fmt::format("1:1: expected at most {} bytes, found {}", kSizeMax, text.size()));
+  if (text.size() > kSizeMax)
+    return invalid(fmt::format("1:1: expected at most {} bytes, found {}", kSizeMax, text.size()));
   try {
     std::istringstream in{std::string(text)};
     YAML::Parser parser(in);

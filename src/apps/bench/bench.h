@@ -27,7 +27,7 @@ struct ThroughputBench {
 Status bench_throughput(const ThroughputBench& bench, const config::Config& config);
 
 struct LoadBench {
-  LoadOptions load;               // model: empty means the first that the server lists
+  LoadOptions load;  // model: empty means the first that the server lists
   std::string trace_file;
   std::string prompts_file;  // one prompt a line
   double duration_s = 30;

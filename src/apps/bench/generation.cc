@@ -1,8 +1,9 @@
 #include "apps/bench/generation.h"
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <condition_variable>
-#include <fmt/format.h>
 #include <mutex>
 #include <random>
 
@@ -31,7 +32,8 @@ class Timer : public engine::EventSink {
   Result<Generation> wait() {
     std::unique_lock lock(mutex_);
     ended_.wait(lock, [&] { return finish_ != engine::FinishReason::kNone; });
-    if (finish_ != engine::FinishReason::kLength) return Error{ErrorCode::kInternal, "a benchmark's request ended before its length"};
+    if (finish_ != engine::FinishReason::kLength)
+      return Error{ErrorCode::kInternal, "a benchmark's request ended before its length"};
     return generation_;
   }
 

@@ -15,7 +15,7 @@ struct GenerationShape {
 };
 
 struct Generation {
-  double first_token_s = 0;   // from submission
+  double first_token_s = 0;  // from submission
   double last_token_s = 0;
   int tokens = 0;
   engine::Usage usage;

@@ -1,7 +1,8 @@
 // bench latency: one sequence at a time; its floor is the time that reading the weights once takes.
+#include <fmt/format.h>
+
 #include <boost/json.hpp>
 #include <cstdio>
-#include <fmt/format.h>
 
 #include "apps/bench/bench.h"
 #include "apps/bench/generation.h"
@@ -46,30 +47,46 @@ Result<Figures> measure(const LatencyBench& bench, const config::Config& config,
 }
 
 void print(const LatencyBench& bench, const models::ModelInfo& info, const Figures& f) {
-  std::printf("%s, %.1f M parameters, %s: weights %s, read a step %s\n\n", info.architecture.c_str(), double(info.parameters) / 1e6,
-              info.precision.c_str(), format_bytes(info.weight_bytes).c_str(), format_bytes(info.decode_bytes).c_str());
+  std::printf("%s, %.1f M parameters, %s: weights %s, read a step %s\n\n", info.architecture.c_str(),
+              double(info.parameters) / 1e6, info.precision.c_str(), format_bytes(info.weight_bytes).c_str(),
+              format_bytes(info.decode_bytes).c_str());
   Table table({"", "measured", "floor", "ratio"});
   table.add({fmt::format("prefill of {}", bench.prompt_tokens),
-             fmt::format("{:.1f} tok/s, {:.0f} GFLOP/s", f.prefill_tok_s, f.prefill_tok_s * double(info.flops_per_token) / 1e9), "", ""});
+             fmt::format("{:.1f} tok/s, {:.0f} GFLOP/s", f.prefill_tok_s,
+                         f.prefill_tok_s * double(info.flops_per_token) / 1e9),
+             "", ""});
   table.add({"first token", fmt::format("{:.1f} ms", f.first_token_s * 1e3), "", ""});
-  table.add({fmt::format("decode of {}", bench.output_tokens), fmt::format("{:.2f} tok/s", f.decode_tok_s), fmt::format("{:.2f} tok/s", f.floor_tok_s),
-             fmt::format("{:.1f}%", f.decode_tok_s / f.floor_tok_s * 100)});
-  table.add({"a step", fmt::format("{:.2f} ms", 1e3 / f.decode_tok_s), fmt::format("{:.2f} ms", 1e3 / f.floor_tok_s), ""});
+  table.add({fmt::format("decode of {}", bench.output_tokens), fmt::format("{:.2f} tok/s", f.decode_tok_s),
+             fmt::format("{:.2f} tok/s", f.floor_tok_s), fmt::format("{:.1f}%", f.decode_tok_s / f.floor_tok_s * 100)});
+  table.add(
+      {"a step", fmt::format("{:.2f} ms", 1e3 / f.decode_tok_s), fmt::format("{:.2f} ms", 1e3 / f.floor_tok_s), ""});
   std::fputs(table.render().c_str(), stdout);
-  std::printf("\nThe floor is reading the weights of a step once at the memory bandwidth measured here, %.1f GB/s.\n", f.bandwidth / 1e9);
-  std::printf("load %.2f s, process start to first token %.2f s, peak resident memory %s\n", f.load_s, f.start_to_first_token_s,
-              format_bytes(f.resident).c_str());
-  if (f.usage.draft_tokens > 0) std::printf("drafts: %d of %d accepted\n", f.usage.accepted_tokens, f.usage.draft_tokens);
+  std::printf("\nThe floor is reading the weights of a step once at the memory bandwidth measured here, %.1f GB/s.\n",
+              f.bandwidth / 1e9);
+  std::printf("load %.2f s, process start to first token %.2f s, peak resident memory %s\n", f.load_s,
+              f.start_to_first_token_s, format_bytes(f.resident).c_str());
+  if (f.usage.draft_tokens > 0)
+    std::printf("drafts: %d of %d accepted\n", f.usage.accepted_tokens, f.usage.draft_tokens);
 }
 
 void print_json(const LatencyBench& bench, const models::ModelInfo& info, const Figures& f) {
-  const boost::json::object all{
-      {"architecture", info.architecture}, {"precision", info.precision}, {"parameters", info.parameters},
-      {"weight_bytes", info.weight_bytes}, {"decode_bytes", info.decode_bytes}, {"prompt_tokens", bench.prompt_tokens},
-      {"output_tokens", bench.output_tokens}, {"first_token_s", f.first_token_s}, {"prefill_tokens_per_s", f.prefill_tok_s},
-      {"decode_tokens_per_s", f.decode_tok_s}, {"bandwidth_bytes_per_s", f.bandwidth}, {"floor_tokens_per_s", f.floor_tok_s},
-      {"load_s", f.load_s}, {"start_to_first_token_s", f.start_to_first_token_s}, {"peak_resident_bytes", f.resident},
-      {"draft_tokens", f.usage.draft_tokens}, {"accepted_tokens", f.usage.accepted_tokens}};
+  const boost::json::object all{{"architecture", info.architecture},
+                                {"precision", info.precision},
+                                {"parameters", info.parameters},
+                                {"weight_bytes", info.weight_bytes},
+                                {"decode_bytes", info.decode_bytes},
+                                {"prompt_tokens", bench.prompt_tokens},
+                                {"output_tokens", bench.output_tokens},
+                                {"first_token_s", f.first_token_s},
+                                {"prefill_tokens_per_s", f.prefill_tok_s},
+                                {"decode_tokens_per_s", f.decode_tok_s},
+                                {"bandwidth_bytes_per_s", f.bandwidth},
+                                {"floor_tokens_per_s", f.floor_tok_s},
+                                {"load_s", f.load_s},
+                                {"start_to_first_token_s", f.start_to_first_token_s},
+                                {"peak_resident_bytes", f.resident},
+                                {"draft_tokens", f.usage.draft_tokens},
+                                {"accepted_tokens", f.usage.accepted_tokens}};
   std::printf("%s\n", boost::json::serialize(all).c_str());
 }
 
@@ -78,7 +95,8 @@ void print_json(const LatencyBench& bench, const models::ModelInfo& info, const 
 Status bench_latency(const LatencyBench& bench, const config::Config& config) {
   SW_TRY(check_model_options(config));
   Progress progress("loading", Progress::Unit::kBytes);
-  SW_ASSIGN(LocalEngine local, load_local_engine(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
+  SW_ASSIGN(LocalEngine local,
+            load_local_engine(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
   progress.finish();
   SW_ASSIGN(const Figures figures, measure(bench, config, local));
   bench.as_json ? print_json(bench, local.info, figures) : print(bench, local.info, figures);

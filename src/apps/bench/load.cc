@@ -1,8 +1,9 @@
 // bench load: the load generator's front: files, the live line, the report.
+#include <unistd.h>
+
 #include <cstdio>
 #include <fstream>
 #include <iterator>
-#include <unistd.h>
 
 #include "apps/bench/bench.h"
 #include "apps/signals.h"

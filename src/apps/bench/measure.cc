@@ -1,12 +1,13 @@
 #include "apps/bench/measure.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cmath>
 #include <memory>
-#include <sched.h>
 #include <thread>
 
 #include "apps/system.h"

@@ -1,7 +1,8 @@
 // What the processor can do, and which kernels were chosen for it.
 #include <fmt/format.h>
-#include <fstream>
 #include <sched.h>
+
+#include <fstream>
 #include <set>
 #include <sstream>
 
@@ -65,7 +66,8 @@ double quota_processors() {
 Findings check_cpu() {
   Findings findings;
   const CpuInfo info = read_cpu();
-  findings.push_back({Level::kGood, "CPU", fmt::format("{}: {} processors, {} cores", info.model, info.processors, info.cores.size()), ""});
+  findings.push_back({Level::kGood, "CPU",
+                      fmt::format("{}: {} processors, {} cores", info.model, info.processors, info.cores.size()), ""});
   const auto isa = kernels::active_isa();
   const std::string features = known_features(info);
   if (isa == kernels::IsaLevel::kScalar) {
@@ -75,19 +77,23 @@ Findings check_cpu() {
     findings.push_back({Level::kGood, "kernels", fmt::format("{} ({})", kernels::name_of(isa), features), ""});
   }
   if (isa != kernels::best_isa()) {
-    findings.push_back({Level::kWarning, "kernels", fmt::format("held below {}, which this CPU can run", kernels::name_of(kernels::best_isa())),
+    findings.push_back({Level::kWarning, "kernels",
+                        fmt::format("held below {}, which this CPU can run", kernels::name_of(kernels::best_isa())),
                         "unset SPILLWAY_CPU_ISA"});
   }
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   const int usable = sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? CPU_COUNT(&allowed) : info.processors;
   if (usable < info.processors) {
-    findings.push_back({Level::kWarning, "CPU", fmt::format("this process may use {} of {} processors", usable, info.processors),
+    findings.push_back({Level::kWarning, "CPU",
+                        fmt::format("this process may use {} of {} processors", usable, info.processors),
                         "widen the container's cpuset or the affinity, if that is not meant"});
   }
   if (const double quota = quota_processors(); quota > 0 && quota < usable) {
-    findings.push_back({Level::kWarning, "CPU", fmt::format("the container's quota is {:.1f} processors, but {} are visible", quota, usable),
-                        fmt::format("pass --threads {} so that threads are not stopped in mid-step, or raise the quota", std::max(1, int(quota)))});
+    findings.push_back({Level::kWarning, "CPU",
+                        fmt::format("the container's quota is {:.1f} processors, but {} are visible", quota, usable),
+                        fmt::format("pass --threads {} so that threads are not stopped in mid-step, or raise the quota",
+                                    std::max(1, int(quota)))});
   }
   return findings;
 }

@@ -1,5 +1,5 @@
-// A Finding: one thing the doctor looked at. The checks are plain functions of what they read from the system; they never
-// change anything.
+// A Finding: one thing the doctor looked at. The checks are plain functions of what they read from the system; they
+// never change anything.
 #pragma once
 
 #include <string>

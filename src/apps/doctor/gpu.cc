@@ -2,8 +2,9 @@
 // program itself links neither.
 #include <dlfcn.h>
 #include <fmt/format.h>
-#include <memory>
 #include <unistd.h>
+
+#include <memory>
 
 #include "apps/doctor/finding.h"
 #include "apps/system.h"
@@ -44,7 +45,8 @@ std::string describe_gpu(const Library& cuda, int device) {
   if (name_of) name_of(name, sizeof(name) - 1, device);
   if (memory_of) memory_of(&bytes, device);
   if (attribute_of) attribute_of(&major, kComputeMajor, device), attribute_of(&minor, kComputeMinor, device);
-  return fmt::format("GPU {}: {}, {}, compute capability {}.{}", device, name, format_bytes(int64_t(bytes)), major, minor);
+  return fmt::format("GPU {}: {}, {}, compute capability {}.{}", device, name, format_bytes(int64_t(bytes)), major,
+                     minor);
 }
 
 void check_driver(const Library& cuda, Findings& findings) {
@@ -52,21 +54,27 @@ void check_driver(const Library& cuda, Findings& findings) {
   const auto version_of = cuda.find<int(int*)>("cuDriverGetVersion");
   const auto count_of = cuda.find<int(int*)>("cuDeviceGetCount");
   if (!init || !version_of || !count_of) {
-    findings.push_back({Level::kWarning, "GPU", "libcuda.so.1 is there but lacks its entry points", "install the NVIDIA driver again"});
+    findings.push_back({Level::kWarning, "GPU", "libcuda.so.1 is there but lacks its entry points",
+                        "install the NVIDIA driver again"});
     return;
   }
   int version = 0, count = 0;
   version_of(&version);
   if (const int error = init(0); error != 0) {
     const bool device_file = access("/dev/nvidiactl", F_OK) == 0;
-    findings.push_back({Level::kWarning, "GPU", fmt::format("the driver (CUDA {}) answers with error {}", version_text(version), error),
-                        device_file ? "load the kernel module that matches the driver's library (often: reboot after an upgrade)"
-                                    : "there is no /dev/nvidiactl: start the container with --gpus all, or load the nvidia module"});
+    findings.push_back(
+        {Level::kWarning, "GPU",
+         fmt::format("the driver (CUDA {}) answers with error {}", version_text(version), error),
+         device_file ? "load the kernel module that matches the driver's library (often: reboot after an upgrade)"
+                     : "there is no /dev/nvidiactl: start the container with --gpus all, or load the nvidia module"});
     return;
   }
   count_of(&count);
-  findings.push_back({Level::kGood, "GPU", fmt::format("the driver is there, for CUDA up to {}; {} GPUs", version_text(version), count), ""});
-  for (int device = 0; device < count; ++device) findings.push_back({Level::kGood, "GPU", describe_gpu(cuda, device), ""});
+  findings.push_back({Level::kGood, "GPU",
+                      fmt::format("the driver is there, for CUDA up to {}; {} GPUs", version_text(version), count),
+                      ""});
+  for (int device = 0; device < count; ++device)
+    findings.push_back({Level::kGood, "GPU", describe_gpu(cuda, device), ""});
 }
 
 void check_build(const config::Config& config, bool has_gpu, Findings& findings) {
@@ -74,9 +82,11 @@ void check_build(const config::Config& config, bool has_gpu, Findings& findings)
   const auto available = tensor::check_available({tensor::DeviceKind::kCuda, 0});
   if (available.ok()) return;
   if (wanted.starts_with("cuda")) {
-    findings.push_back({Level::kBad, "GPU", "device " + wanted + " is asked for: " + available.error().message, "use --device cpu"});
+    findings.push_back(
+        {Level::kBad, "GPU", "device " + wanted + " is asked for: " + available.error().message, "use --device cpu"});
   } else if (has_gpu) {
-    findings.push_back({Level::kWarning, "GPU", "not used: " + available.error().message, "nothing, if the CPU is meant"});
+    findings.push_back(
+        {Level::kWarning, "GPU", "not used: " + available.error().message, "nothing, if the CPU is meant"});
   } else {
     findings.push_back({Level::kGood, "GPU", "none; this build computes on the CPU", ""});
   }
@@ -97,7 +107,8 @@ Findings check_gpu(const config::Config& config) {
   if (const auto version_of = nccl.find<int(int*)>("ncclGetVersion")) {
     int version = 0;
     version_of(&version);
-    findings.push_back({Level::kGood, "NCCL", fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100), ""});
+    findings.push_back(
+        {Level::kGood, "NCCL", fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100), ""});
   } else if (config.integers("hardware.gpu_ids").size() > 1 && cuda.handle) {
     findings.push_back({Level::kWarning, "NCCL", "not found, and several GPUs are configured", "install libnccl2"});
   } else {

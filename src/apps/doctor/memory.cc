@@ -1,6 +1,7 @@
 // Whether memory is enough for the model, and whether its pages can be large.
-#include <filesystem>
 #include <fmt/format.h>
+
+#include <filesystem>
 #include <fstream>
 
 #include "apps/builtin_model.h"
@@ -49,8 +50,9 @@ Findings check_memory(const config::Config& config) {
     if (stored <= usable) {
       findings.push_back({Level::kGood, "memory", model + ", which fits", ""});
     } else {
-      findings.push_back({Level::kBad, "memory", fmt::format("{}, but {} may be used", model, format_bytes(usable)),
-                          "take a smaller model, --precision int8 if it is stored wider, or a machine with more memory"});
+      findings.push_back(
+          {Level::kBad, "memory", fmt::format("{}, but {} may be used", model, format_bytes(usable)),
+           "take a smaller model, --precision int8 if it is stored wider, or a machine with more memory"});
     }
   }
   findings.push_back(huge_pages());
@@ -77,8 +79,9 @@ Findings check_model(const config::Config& config) {
                         "download the whole checkpoint again; every file of the repository belongs to it"});
   }
   if (checkpoint_bytes(path) == 0) {
-    findings.push_back({Level::kBad, "model", path + " has no .safetensors files",
-                        "download the checkpoint in the safetensors format; a git clone without git-lfs leaves them out"});
+    findings.push_back(
+        {Level::kBad, "model", path + " has no .safetensors files",
+         "download the checkpoint in the safetensors format; a git clone without git-lfs leaves them out"});
   }
   if (findings.empty()) findings.push_back({Level::kGood, "model", path + ": the files are all there", ""});
   return findings;

@@ -1,10 +1,11 @@
 // Whether a server could run here: ports, limits, keys and certificates.
-#include <cerrno>
-#include <cstring>
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 
 #include "apps/doctor/finding.h"
 #include "apps/system.h"
@@ -18,14 +19,18 @@ Finding check_port(const std::string& host, int port, const char* flag) {
   const int error = port_error(host, port);
   if (error == 0) return {Level::kGood, "port", fmt::format("{} {}:{} is free", flag, host, port), ""};
   const std::string what = fmt::format("{} {}:{}: {}", flag, host, port, std::strerror(error));
-  if (error == EADDRINUSE) return {Level::kBad, "port", what, fmt::format("stop what listens there (ss -ltnp 'sport = {}'), or pass --{} with another", port, flag)};
-  if (error == EACCES) return {Level::kBad, "port", what, "take a port above 1023, or give the program CAP_NET_BIND_SERVICE"};
+  if (error == EADDRINUSE)
+    return {Level::kBad, "port", what,
+            fmt::format("stop what listens there (ss -ltnp 'sport = {}'), or pass --{} with another", port, flag)};
+  if (error == EACCES)
+    return {Level::kBad, "port", what, "take a port above 1023, or give the program CAP_NET_BIND_SERVICE"};
   return {Level::kBad, "port", what, "pass an address of this machine with --host; 127.0.0.1 and 0.0.0.0 always are"};
 }
 
 Finding check_readable(const char* key, const std::string& path) {
   if (access(path.c_str(), R_OK) == 0) return {Level::kGood, "files", fmt::format("{} {} can be read", key, path), ""};
-  return {Level::kBad, "files", fmt::format("{} {}: {}", key, path, std::strerror(errno)), "correct the path or its permissions"};
+  return {Level::kBad, "files", fmt::format("{} {}: {}", key, path, std::strerror(errno)),
+          "correct the path or its permissions"};
 }
 
 }  // namespace
@@ -33,11 +38,13 @@ Finding check_readable(const char* key, const std::string& path) {
 Findings check_ports(const config::Config& config) {
   const std::string host = config.text("network.host") == "localhost" ? "127.0.0.1" : config.text("network.host");
   Findings findings;
-  if (const auto port = config.integer("network.port"); port > 0) findings.push_back(check_port(host, int(port), "port"));
+  if (const auto port = config.integer("network.port"); port > 0)
+    findings.push_back(check_port(host, int(port), "port"));
   if (const auto port = config.integer("network.metrics_port"); port > 0) {
     Finding finding = check_port(host, int(port), "metrics-port");
     // Without it /metrics is still served on the HTTP port, so a default that is taken does not stop anything.
-    if (finding.level == Level::kBad && !config.is_explicit(config::Key<config::Type::kInt>("network.metrics_port"))) finding.level = Level::kWarning;
+    if (finding.level == Level::kBad && !config.is_explicit(config::Key<config::Type::kInt>("network.metrics_port")))
+      finding.level = Level::kWarning;
     findings.push_back(std::move(finding));
   }
   return findings;
@@ -51,7 +58,8 @@ Findings check_limits(const config::Config& config) {
   if (limit.rlim_cur == RLIM_INFINITY || int64_t(limit.rlim_cur) >= needed) {
     return {{Level::kGood, "open files", fmt::format("{} allowed, {} needed at most", limit.rlim_cur, needed), ""}};
   }
-  return {{Level::kWarning, "open files", fmt::format("{} allowed, but limits.connections needs {}", limit.rlim_cur, needed),
+  return {{Level::kWarning, "open files",
+           fmt::format("{} allowed, but limits.connections needs {}", limit.rlim_cur, needed),
            fmt::format("ulimit -n {} (systemd: LimitNOFILE={}), or lower limits.connections", needed, needed)}};
 }
 
@@ -61,7 +69,8 @@ Findings check_security(const config::Config& config) {
   const std::string& keys_file = config.text("server.api_keys_file");
   const bool local = host.starts_with("127.") || host == "::1" || host == "localhost";
   if (!local && config.strings("server.api_keys").empty() && keys_file.empty()) {
-    findings.push_back({Level::kWarning, "access", fmt::format("{} is reachable from outside and no API key is asked for", host),
+    findings.push_back({Level::kWarning, "access",
+                        fmt::format("{} is reachable from outside and no API key is asked for", host),
                         "set server.api_keys_file, or listen on 127.0.0.1 behind a proxy that authenticates"});
   }
   if (config.text("tls.cert").empty() != config.text("tls.key").empty()) {
@@ -73,7 +82,8 @@ Findings check_security(const config::Config& config) {
   findings.push_back(check_readable("server.api_keys_file", keys_file));
   struct stat status {};
   if (stat(keys_file.c_str(), &status) == 0 && (status.st_mode & S_IROTH)) {
-    findings.push_back({Level::kWarning, "access", keys_file + " can be read by everyone on this machine", "chmod 600 " + keys_file});
+    findings.push_back(
+        {Level::kWarning, "access", keys_file + " can be read by everyone on this machine", "chmod 600 " + keys_file});
   }
   return findings;
 }

@@ -1,7 +1,8 @@
 #include "apps/eval/score.h"
 
-#include <boost/json.hpp>
 #include <fmt/format.h>
+
+#include <boost/json.hpp>
 
 #include "apps/table.h"
 
@@ -11,7 +12,8 @@ namespace {
 namespace json = boost::json;
 
 std::vector<std::string> row(const std::string& name, const Tally& tally) {
-  return {name, std::to_string(tally.right), std::to_string(tally.asked), fmt::format("{:.2f}%", tally.accuracy() * 100),
+  return {name, std::to_string(tally.right), std::to_string(tally.asked),
+          fmt::format("{:.2f}%", tally.accuracy() * 100),
           fmt::format("{:.1f}", tally.asked ? double(tally.tokens) / tally.asked : 0)};
 }
 
