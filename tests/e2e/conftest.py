@@ -20,13 +20,13 @@ START_S = 60
 class Program:
     """One run of `spillway serve`."""
 
-    def __init__(self, folder, *flags, tls=False, key=None, environment=None):
+    def __init__(self, folder, *flags, tls=False, key=None, environment=None, port=0):
         self.port_file = pathlib.Path(folder) / "port"
         self.port_file.unlink(missing_ok=True)
         self.log = open(pathlib.Path(folder) / "log.txt", "w+")
         self.scheme = "https" if tls else "http"
         self.key = key
-        command = [BINARY, "serve", "--port", "0", "--port-file", str(self.port_file), "--metrics-port", "0", *flags]
+        command = [BINARY, "serve", "--port", str(port), "--port-file", str(self.port_file), "--metrics-port", "0", *flags]
         self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log,
                                         env={**os.environ, **(environment or {})})
 

@@ -11,7 +11,8 @@ def claude(server):
 
 def say(claude, **options):
     options.setdefault("model", MODEL)
-    return dict(max_tokens=400, temperature=0, messages=[{"role": "user", "content": "What is 12 + 30?"}], **options)
+    # In the body rather than by name: newer versions of the package have dropped the parameter.
+    return dict(max_tokens=400, extra_body={"temperature": 0}, messages=[{"role": "user", "content": "What is 12 + 30?"}], **options)
 
 
 def test_message(claude):

@@ -35,16 +35,17 @@ def test_json_schema_conforms(client, schema, temperature):
     jsonschema.validate(json.loads(choice.message.content), schema)
 
 
-def test_json_object(client):
-    # A model of ten million parameters may fill a string until the context ends; the ones that end must parse.
-    ended = 0
+def test_json_object(client, server):
+    # A model of ten million parameters would chatter in a string until the context ends, so closing marks are favoured.
+    def token(text):
+        return server.http().post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"][-1]
+
+    bias = {str(token('"')): 20, str(token("}")): 20}
     for seed in range(6):
-        choice = ask(client, temperature=1, seed=seed, max_tokens=600, response_format={"type": "json_object"}).choices[0]
-        if choice.finish_reason != "stop":
-            continue
-        ended += 1
+        choice = ask(client, temperature=1, seed=seed, max_tokens=600, logit_bias=bias,
+                     response_format={"type": "json_object"}, extra_body={"thinking": {"type": "disabled"}}).choices[0]
+        assert choice.finish_reason == "stop", choice
         assert isinstance(json.loads(choice.message.content), dict)
-    assert ended > 0
 
 
 def test_schema_that_cannot_be_kept_is_refused(client):
