@@ -32,7 +32,7 @@ CASES = {
 FIGURES = {
     "decode, tok/s": ("decode_tok_s", "decode_tokens_per_s", 1, True, 1.1),
     "prefill, tok/s": ("prefill_tok_s", "prefill_tokens_per_s", 1, True, 1.5),
-    "resident, MiB": ("resident_mib", "peak_resident_bytes", 2**-20, False, 1.05),
+    "resident, MiB": ("resident_mib", "resident_bytes", 2**-20, False, 1.05),
     "start to first token, s": ("first_token_s", "start_to_first_token_s", 1, False, 0.7),
 }
 

@@ -6,7 +6,7 @@
 Starts `spillway serve` on a free port (the embedded model unless flags say otherwise), finds its capacity with waiting
 clients, then offers Poisson arrivals at multiples of it with `spillway bench load`, and prints goodput, first token of
 the admitted, refusals and memory. The server and the load share the machine's cores. Exit status 1 when an objective is
-missed: goodput under 95% of the peak, admitted p99 over the objective, a refusal over 10 ms or without Retry-After,
+missed: goodput under 95% of the peak (of the offered load, where that is less), admitted p99 over the objective, a refusal over 10 ms or without Retry-After,
 memory that grows by more than 5%.
 """
 import argparse
@@ -106,8 +106,9 @@ def print_row(row, peak):
 def misses(args, rows, peak, memory):
     for row in rows:
         name = f"{row['multiple']}x"
-        if row["goodput_per_s"] < 0.95 * peak:
-            yield f"{name}: goodput {100 * row['goodput_per_s'] / peak:.1f}% of the peak, expected 95%"
+        wanted = min(peak, row["offered_per_s"])
+        if row["goodput_per_s"] < 0.95 * wanted:
+            yield f"{name}: goodput {100 * row['goodput_per_s'] / wanted:.1f}% of what could be answered, expected 95%"
         if row["ttft"]["p99_s"] > args.ttft:
             yield f"{name}: first token p99 of the admitted {row['ttft']['p99_s']:.3f} s, expected {args.ttft} s"
         if row["refusal"]["max_s"] > 0.010:
@@ -129,6 +130,8 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("serve", nargs="*", help="flags for spillway serve, after --")
     args = parser.parse_args()
+    if not args.serve:  # a wait that leaves room for the prefill within the objective
+        args.serve = ["--queue-wait-max", f"{args.ttft * 300:.0f}ms"]
     rows, peak, memory = measure(args)
     missed = list(misses(args, rows, peak, memory))
     print()

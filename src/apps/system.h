@@ -16,7 +16,8 @@ struct MemoryReading {
 };
 MemoryReading read_memory();
 
-// Highest resident memory of this process so far.
+// Resident memory of this process: now, and the highest so far.
+int64_t resident_bytes();
 int64_t peak_resident_bytes();
 
 // Seconds since the kernel started this process.

@@ -24,8 +24,7 @@ std::string to_string(Device device) {
 Status check_available(Device device) {
   if (device.kind == DeviceKind::kCpu) return {};
   return unsupported("device " + to_string(device) +
-                     ": this program was built without CUDA; install the CUDA toolkit and build with "
-                     "`cmake --preset cuda && cmake --build --preset cuda`, or use device \"cpu\"");
+                     ": this version has no CUDA kernels, only the CPU's; use device \"cpu\" or \"auto\"");
 }
 
 }  // namespace spillway::tensor

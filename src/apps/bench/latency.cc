@@ -20,6 +20,7 @@ struct Figures {
   double first_token_s = 0, prefill_tok_s = 0, decode_tok_s = 0;
   double bandwidth = 0, floor_tok_s = 0;
   int64_t resident = 0;
+  int64_t peak_resident = 0;
   engine::Usage usage;
 };
 
@@ -40,10 +41,16 @@ Result<Figures> measure(const LatencyBench& bench, const config::Config& config,
   figures.first_token_s = median(first);
   figures.prefill_tok_s = bench.prompt_tokens / figures.first_token_s;
   figures.decode_tok_s = median(decode);
-  figures.resident = peak_resident_bytes();  // before the bandwidth's own buffers
+  figures.resident = resident_bytes();  // before the bandwidth's own buffers
+  figures.peak_resident = peak_resident_bytes();
   figures.bandwidth = memory_bandwidth(compute_threads(int(config.integer("hardware.threads"))));
   figures.floor_tok_s = figures.bandwidth / double(local.info.decode_bytes);
   return figures;
+}
+
+// A prompt needs the output head for its last token alone.
+double prefill_flops_per_token(const models::ModelInfo& info) {
+  return double(info.flops_per_token) - 2.0 * info.vocab_size * info.hidden_size;
 }
 
 void print(const LatencyBench& bench, const models::ModelInfo& info, const Figures& f) {
@@ -53,7 +60,7 @@ void print(const LatencyBench& bench, const models::ModelInfo& info, const Figur
   Table table({"", "measured", "floor", "ratio"});
   table.add({fmt::format("prefill of {}", bench.prompt_tokens),
              fmt::format("{:.1f} tok/s, {:.0f} GFLOP/s", f.prefill_tok_s,
-                         f.prefill_tok_s * double(info.flops_per_token) / 1e9),
+                         f.prefill_tok_s * prefill_flops_per_token(info) / 1e9),
              "", ""});
   table.add({"first token", fmt::format("{:.1f} ms", f.first_token_s * 1e3), "", ""});
   table.add({fmt::format("decode of {}", bench.output_tokens), fmt::format("{:.2f} tok/s", f.decode_tok_s),
@@ -63,8 +70,8 @@ void print(const LatencyBench& bench, const models::ModelInfo& info, const Figur
   std::fputs(table.render().c_str(), stdout);
   std::printf("\nThe floor is reading the weights of a step once at the memory bandwidth measured here, %.1f GB/s.\n",
               f.bandwidth / 1e9);
-  std::printf("load %.2f s, process start to first token %.2f s, peak resident memory %s\n", f.load_s,
-              f.start_to_first_token_s, format_bytes(f.resident).c_str());
+  std::printf("load %.2f s, process start to first token %.2f s, resident memory %s, at most %s\n", f.load_s,
+              f.start_to_first_token_s, format_bytes(f.resident).c_str(), format_bytes(f.peak_resident).c_str());
   if (f.usage.draft_tokens > 0)
     std::printf("drafts: %d of %d accepted\n", f.usage.accepted_tokens, f.usage.draft_tokens);
 }
@@ -84,7 +91,8 @@ void print_json(const LatencyBench& bench, const models::ModelInfo& info, const 
                                 {"floor_tokens_per_s", f.floor_tok_s},
                                 {"load_s", f.load_s},
                                 {"start_to_first_token_s", f.start_to_first_token_s},
-                                {"peak_resident_bytes", f.resident},
+                                {"resident_bytes", f.resident},
+                                {"peak_resident_bytes", f.peak_resident},
                                 {"draft_tokens", f.usage.draft_tokens},
                                 {"accepted_tokens", f.usage.accepted_tokens}};
   std::printf("%s\n", boost::json::serialize(all).c_str());
