@@ -15,13 +15,13 @@ def cells(text):
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def spans(line):
-    style, at = {}, 0
+def spans(line, style):
+    at = 0  # style goes on into the next line, as on a terminal
     for part in re.split(r"(\x1b\[[0-9;]*m)", line):
         if part.startswith("\x1b["):
             for code in (int(c or 0) for c in part[2:-1].split(";")):
                 if code == 0:
-                    style = {}
+                    style.clear()
                 elif code == 1:
                     style["font-weight"] = "bold"
                 elif code == 2:
@@ -43,8 +43,9 @@ def main():
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" role="img" aria-label="terminal session">',
            '<rect width="100%" height="100%" rx="8" fill="#1e1e2e"/>',
            '<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14" fill="#cdd6f4" xml:space="preserve">']
+    style = {}
     for i, line in enumerate(lines):
-        out.append(f'<text y="{PAD + (i + 0.75) * CELL_H:.1f}">{"".join(spans(line))}</text>')
+        out.append(f'<text y="{PAD + (i + 0.75) * CELL_H:.1f}">{"".join(spans(line, style))}</text>')
     out += ["</g>", "</svg>", ""]
     with open(sys.argv[2], "w", encoding="utf-8") as f:
         f.write("\n".join(out))
