@@ -178,14 +178,11 @@ void add_chat(CLI::App& program, int& status) {
   command->add_flag("--hide-reasoning", options->hide_reasoning, "Print the answers alone");
   const auto flags = ConfigFlags::add(*command, {"model", "hardware", "engine", "log"});
   command->callback([options, flags, &status] {
-    flags->prefer("log.level", "warn");
-    const auto config = flags->resolve();
-    if (!config.ok()) {
-      status = fail(config.error());
-      return;
-    }
-    const auto done = chat(*options, *config);
-    status = done.ok() ? *done : fail(done.error());
+    status = exit_status([&]() -> Result<int> {
+      flags->prefer("log.level", "warn");
+      SW_ASSIGN(const auto config, flags->resolve());
+      return chat(*options, config);
+    }());
   });
 }
 

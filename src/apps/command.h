@@ -26,4 +26,7 @@ inline constexpr int kUsage = 2;
 // Prints the error to stderr; returns kFailed.
 int fail(const Error& error);
 
+// The status that a command ended with, or fail() of its error.
+int exit_status(const Result<int>& ended);
+
 }  // namespace spillway::apps

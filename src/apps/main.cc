@@ -15,6 +15,8 @@ int fail(const Error& error) {
   return kFailed;
 }
 
+int exit_status(const Result<int>& ended) { return ended.ok() ? *ended : fail(ended.error()); }
+
 namespace {
 
 // For a flag that was not understood, the one that was perhaps meant.

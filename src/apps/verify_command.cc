@@ -80,13 +80,11 @@ void add_verify(CLI::App& program, int& status) {
   command->add_option("--tolerance", files->tolerance, "Relative error allowed; default: by precision");
   const auto flags = ConfigFlags::add(*command, {"model", "hardware", "log"});
   command->callback([files, flags, &status] {
-    const auto config = flags->resolve();
-    if (!config.ok()) {
-      status = fail(config.error());
-      return;
-    }
-    const auto passed = files->tokenizer.empty() ? verify_model(*files, *config) : verify_tokenizer(*files);
-    status = passed.ok() ? (*passed ? 0 : kFailed) : fail(passed.error());
+    status = exit_status([&]() -> Result<int> {
+      SW_ASSIGN(const auto config, flags->resolve());
+      SW_ASSIGN(const bool passed, files->tokenizer.empty() ? verify_model(*files, config) : verify_tokenizer(*files));
+      return passed ? 0 : kFailed;
+    }());
   });
 }
 

@@ -10,7 +10,7 @@
 namespace spillway::server {
 namespace {
 
-class ChatReply final : public Reply {
+class ChatReply final : public OpenAiReply {
  public:
   ChatReply(const api::ChatRequest& request, const ServedModel& model)
       : head_{random_id("chatcmpl-"), unix_seconds(), request.model, model.fingerprint()},
@@ -42,13 +42,6 @@ class ChatReply final : public Reply {
 
   void end(const Completion& completion, std::string& out) override {
     if (stream_.include_usage) net::append_sse_event(out, chunks_.usage(completion.usage()));
-    net::append_sse_event(out, "[DONE]");
-  }
-
-  void keep_alive(std::string& out) override { net::append_sse_comment(out, "keep-alive"); }
-
-  void fail(const api::ApiError& error, std::string& out) override {
-    net::append_sse_event(out, api::openai_error_body(error));
     net::append_sse_event(out, "[DONE]");
   }
 

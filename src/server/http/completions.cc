@@ -18,7 +18,7 @@ int code_points(std::string_view bytes) {
   return static_cast<int>(std::ranges::count_if(bytes, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
-class CompletionReply final : public Reply {
+class CompletionReply final : public OpenAiReply {
  public:
   CompletionReply(std::shared_ptr<const api::CompletionRequest> request, const ServedModel& model)
       : head_{random_id("cmpl-"), unix_seconds(), request->model, model.fingerprint()},
@@ -48,13 +48,6 @@ class CompletionReply final : public Reply {
 
   void end(const Completion& completion, std::string& out) override {
     if (request_->stream.include_usage) net::append_sse_event(out, api::completion_usage_chunk(head_, completion.usage()));
-    net::append_sse_event(out, "[DONE]");
-  }
-
-  void keep_alive(std::string& out) override { net::append_sse_comment(out, "keep-alive"); }
-
-  void fail(const api::ApiError& error, std::string& out) override {
-    net::append_sse_event(out, api::openai_error_body(error));
     net::append_sse_event(out, "[DONE]");
   }
 

@@ -162,6 +162,13 @@ asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<
 
 }  // namespace
 
+void OpenAiReply::keep_alive(std::string& out) { net::append_sse_comment(out, "keep-alive"); }
+
+void OpenAiReply::fail(const api::ApiError& error, std::string& out) {
+  net::append_sse_event(out, api::openai_error_body(error));
+  net::append_sse_event(out, "[DONE]");
+}
+
 asio::awaitable<void> refuse(Exchange& exchange, Refused refused) {
   refusals_total.with({refused.reason}).add();
   co_await exchange.send_refused(std::move(refused));

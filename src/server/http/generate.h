@@ -25,6 +25,13 @@ class Reply {
   virtual std::string whole(const Completion& completion, std::vector<CollectedChoice> choices) = 0;
 };
 
+// What chat and completions word alike.
+class OpenAiReply : public Reply {
+ public:
+  void keep_alive(std::string& out) override;
+  void fail(const api::ApiError& error, std::string& out) override;
+};
+
 // Why no generation may begin now, before the request is even parsed; nothing when one may.
 std::optional<Refused> refused_now(Server& server);
 
