@@ -6,15 +6,17 @@
 namespace spillway::tensor {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 256;  // what the copy engines and vector loads of a GPU like; a CPU line four times
 
 }  // namespace
 
-Arena::Arena(size_t capacity_bytes)
-    : data_(static_cast<std::byte*>(allocate_bytes(capacity_bytes))), capacity_(capacity_bytes) {}
+Arena::Arena(size_t capacity_bytes, Device device)
+    : data_(static_cast<std::byte*>(allocate_bytes(capacity_bytes, device))),
+      capacity_(capacity_bytes),
+      device_(device) {}
 
 Arena::~Arena() {
-  if (data_ != nullptr) free_bytes(data_, capacity_);
+  if (data_ != nullptr) free_bytes(data_, capacity_, device_);
 }
 
 Arena::Arena(Arena&& other) noexcept { *this = std::move(other); }
@@ -24,6 +26,7 @@ Arena& Arena::operator=(Arena&& other) noexcept {
   std::swap(capacity_, other.capacity_);
   std::swap(used_, other.used_);
   std::swap(peak_, other.peak_);
+  std::swap(device_, other.device_);
   return *this;
 }
 

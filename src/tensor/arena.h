@@ -1,4 +1,4 @@
-// Arena: a bump allocator for one step's activations. reset() at the start of a step frees everything at once; the
+// Arena: a bump allocator for one step's activations, in the memory of one device. reset() at the start of a step frees everything at once; the
 // capacity is fixed at load so that a step never asks the system for memory. One owner, one thread.
 #pragma once
 
@@ -8,7 +8,7 @@ namespace spillway::tensor {
 
 class Arena {
  public:
-  explicit Arena(size_t capacity_bytes);
+  explicit Arena(size_t capacity_bytes, Device device = {});
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&& other) noexcept;
@@ -36,6 +36,7 @@ class Arena {
   size_t capacity_ = 0;
   size_t used_ = 0;
   size_t peak_ = 0;
+  Device device_;
 };
 
 }  // namespace spillway::tensor

@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "tensor/cuda/cuda.h"
+
 namespace spillway::tensor {
 
 Result<Device> parse_device(std::string_view text) {
@@ -22,9 +24,7 @@ std::string to_string(Device device) {
 }
 
 Status check_available(Device device) {
-  if (device.kind == DeviceKind::kCpu) return {};
-  return unsupported("device " + to_string(device) +
-                     ": this version has no CUDA kernels, only the CPU's; use device \"cpu\" or \"auto\"");
+  return device.kind == DeviceKind::kCpu ? Status() : cuda::check_device(device.index);
 }
 
 }  // namespace spillway::tensor

@@ -3,9 +3,12 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstring>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 
+#include "tensor/cuda/cuda.h"
 #include "tensor/thread_pool.h"
 
 namespace spillway::tensor {
@@ -31,6 +34,7 @@ Stream::Stream(Stream&& other) noexcept
     : device_(other.device_),
       threads_(other.threads_),
       pool_(std::move(other.pool_)),
+      cuda_(std::move(other.cuda_)),
       scratch_(std::exchange(other.scratch_, nullptr)),
       scratch_bytes_(std::exchange(other.scratch_bytes_, 0)) {}
 
@@ -38,6 +42,7 @@ Stream& Stream::operator=(Stream&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(threads_, other.threads_);
   std::swap(pool_, other.pool_);
+  std::swap(cuda_, other.cuda_);
   std::swap(scratch_, other.scratch_);
   std::swap(scratch_bytes_, other.scratch_bytes_);
   return *this;
@@ -45,10 +50,47 @@ Stream& Stream::operator=(Stream&& other) noexcept {
 
 Result<Stream> Stream::open(Device device, int threads) {
   SW_TRY(check_available(device));
-  return Stream(threads);
+  Stream stream(threads);
+  stream.device_ = device;
+  if (device.kind == DeviceKind::kCuda) {
+    try {
+      stream.cuda_ = cuda::DeviceStream::open(device.index);
+    } catch (const std::runtime_error& error) {
+      return Error{ErrorCode::kUnavailable, error.what()};
+    }
+  }
+  return stream;
+}
+
+void Stream::synchronize() {
+  if (cuda_) cuda_->synchronize();
+}
+
+void Stream::upload(void* device, const void* host, size_t bytes) {
+  if (cuda_) {
+    cuda_->upload(device, host, bytes, *pool_, threads_);
+  } else {
+    std::memcpy(device, host, bytes);
+  }
+}
+
+void Stream::download(void* host, const void* device, size_t bytes) {
+  if (cuda_) {
+    cuda_->download(host, device, bytes);
+  } else {
+    std::memcpy(host, device, bytes);
+  }
+}
+
+Tensor Stream::place(Tensor host) {
+  if (!cuda_ || host.empty()) return host;
+  Tensor tensor(host.dtype(), host.shape(), device_);
+  upload(tensor.view().data, host.view().data, host.bytes());
+  return tensor;
 }
 
 void* Stream::scratch(size_t bytes) {
+  if (cuda_) return cuda_->scratch(bytes);
   if (bytes > scratch_bytes_) {
     if (scratch_ != nullptr) free_bytes(scratch_, scratch_bytes_);
     scratch_bytes_ = std::max(bytes, scratch_bytes_ + scratch_bytes_ / 2);

@@ -1,5 +1,6 @@
 // Stream: the order in which kernels run on a device, and the threads that run them. A CPU stream is a pool of threads
-// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for.
+// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. A CUDA
+// stream is a queue on the device and the same pool beside it, for the host's own work (loading, sampling).
 // Called from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
 #pragma once
 
@@ -13,6 +14,9 @@
 namespace spillway::tensor {
 
 class ThreadPool;
+namespace cuda {
+class DeviceStream;
+}
 
 class Stream {
  public:
@@ -27,7 +31,7 @@ class Stream {
 
   Device device() const { return device_; }
   int threads() const { return threads_; }
-  void synchronize() {}
+  void synchronize();
 
   // body(begin, end, thread) over equal contiguous ranges of [0, count), one a thread. Fewer threads take part when the
   // ranges would be smaller than grain. Not to be nested.
@@ -52,8 +56,18 @@ class Stream {
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 
-  // Memory for one kernel's own use, valid until the next kernel on this stream; it grows and is kept.
+  // Memory of the device for one kernel's own use, valid until the next kernel on this stream; it grows and is kept.
   void* scratch(size_t bytes);
+
+  // Copies between host memory and the device's, in the order of the stream; the host side may be reused or read when they
+  // return. Plain copies on the CPU.
+  void upload(void* device, const void* host, size_t bytes);
+  void download(void* host, const void* device, size_t bytes);
+  // The tensor on this stream's device: itself on the CPU.
+  Tensor place(Tensor host);
+
+  // The device's own side; only of a CUDA stream.
+  cuda::DeviceStream& cuda() { return *cuda_; }
 
  private:
   using Function = void (*)(void* context, int64_t begin, int64_t end, int thread);
@@ -63,6 +77,7 @@ class Stream {
   Device device_;
   int threads_ = 1;
   std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<cuda::DeviceStream> cuda_;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
 };

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "tensor/cuda/cuda.h"
+
 namespace spillway::tensor {
 namespace {
 
@@ -55,7 +57,8 @@ TensorView TensorView::reshaped(Shape dims) const {
   return TensorView(data, dtype, dims);
 }
 
-void* allocate_bytes(size_t bytes) {
+void* allocate_bytes(size_t bytes, Device device) {
+  if (device.kind == DeviceKind::kCuda) return cuda::allocate(device.index, bytes);
   const bool huge = bytes >= 2 * kHugePage;
   const size_t alignment = huge ? kHugePage : kAlignment;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
@@ -65,21 +68,30 @@ void* allocate_bytes(size_t bytes) {
   return data;
 }
 
-void free_bytes(void* data, size_t) { std::free(data); }
-
-Tensor::Tensor(DType dtype, Shape shape)
-    : view_(allocate_bytes(static_cast<size_t>(shape.elements()) * size_of(dtype)), dtype, shape) {}
-
-Tensor::~Tensor() {
-  if (!empty()) free_bytes(view_.data, view_.bytes());
+void free_bytes(void* data, size_t, Device device) {
+  if (device.kind == DeviceKind::kCuda) {
+    cuda::release(device.index, data);
+  } else {
+    std::free(data);
+  }
 }
 
-Tensor::Tensor(Tensor&& other) noexcept : view_(std::exchange(other.view_, TensorView())) {}
+Tensor::Tensor(DType dtype, Shape shape, Device device)
+    : view_(allocate_bytes(static_cast<size_t>(shape.elements()) * size_of(dtype), device), dtype, shape),
+      device_(device) {}
+
+Tensor::~Tensor() {
+  if (!empty()) free_bytes(view_.data, view_.bytes(), device_);
+}
+
+Tensor::Tensor(Tensor&& other) noexcept
+    : view_(std::exchange(other.view_, TensorView())), device_(other.device_) {}
 
 Tensor& Tensor::operator=(Tensor&& other) noexcept {
   if (this != &other) {
-    if (!empty()) free_bytes(view_.data, view_.bytes());
+    if (!empty()) free_bytes(view_.data, view_.bytes(), device_);
     view_ = std::exchange(other.view_, TensorView());
+    device_ = other.device_;
   }
   return *this;
 }

@@ -1,5 +1,6 @@
-// Tensor and TensorView: contiguous row-major arrays. A Tensor owns its bytes and only moves; a TensorView is a plain
-// value that borrows them. Neither knows any operation (kernels/). Any thread; no locking.
+// Tensor and TensorView: contiguous row-major arrays, in the memory of one device. A Tensor owns its bytes and only
+// moves; a TensorView is a plain value that borrows them: whoever computes with it knows where they are. Neither knows
+// any operation (kernels/). Any thread; no locking.
 #pragma once
 
 #include <array>
@@ -102,7 +103,7 @@ class Tensor {
  public:
   Tensor() = default;
   // Uninitialised, aligned to 64 bytes; large ones ask for huge pages.
-  Tensor(DType dtype, Shape shape);
+  Tensor(DType dtype, Shape shape, Device device = {});
   ~Tensor();
   Tensor(Tensor&& other) noexcept;
   Tensor& operator=(Tensor&& other) noexcept;
@@ -116,6 +117,7 @@ class Tensor {
   operator TensorView() const { return view_; }
   DType dtype() const { return view_.dtype; }
   const Shape& shape() const { return view_.shape; }
+  Device device() const { return device_; }
   size_t bytes() const { return empty() ? 0 : view_.bytes(); }
   template <class T>
   T* as() const {
@@ -128,10 +130,12 @@ class Tensor {
 
  private:
   TensorView view_;
+  Device device_;
 };
 
-// Bytes aligned to 64 (to 2 MiB with huge pages advised when large); aborts when the system has no memory left.
-void* allocate_bytes(size_t bytes);
-void free_bytes(void* data, size_t bytes);
+// Bytes aligned to 64 (to 2 MiB with huge pages advised when large); aborts when the system has no memory left. On a
+// CUDA device aligned to 256; throws when the driver has none left.
+void* allocate_bytes(size_t bytes, Device device = {});
+void free_bytes(void* data, size_t bytes, Device device = {});
 
 }  // namespace spillway::tensor

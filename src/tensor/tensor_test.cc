@@ -79,10 +79,10 @@ TEST(Arena, BumpsRewindsAndRemembersItsPeak) {
   const TensorView a = arena.f32({3});
   const size_t mark = arena.mark();
   const TensorView b = arena.f32({5, 5});
-  EXPECT_EQ(b.data - a.data, 64);
+  EXPECT_EQ(b.data - a.data, 256);
   arena.rewind(mark);
   EXPECT_EQ(arena.f32({1}).data, b.data);
-  EXPECT_EQ(arena.peak_bytes(), 64 + Arena::footprint(DType::kF32, {5, 5}));
+  EXPECT_EQ(arena.peak_bytes(), 256 + Arena::footprint(DType::kF32, {5, 5}));
   arena.reset();
   EXPECT_EQ(arena.used_bytes(), 0u);
   EXPECT_DEATH(arena.f32({5000}), "full");

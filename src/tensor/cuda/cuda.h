@@ -1,0 +1,81 @@
+// CUDA devices as the rest of tensor/ uses them: plain functions without CUDA's headers. Defined in this folder, or in
+// tensor/no_cuda.cc where the build has no CUDA; then check_device() is an error and nothing else is ever called.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+
+namespace spillway::tensor {
+class ThreadPool;
+}
+
+namespace spillway::tensor::cuda {
+
+// What a device can do; values.
+struct DeviceInfo {
+  std::string name;
+  int major = 0, minor = 0;  // compute capability
+  int multiprocessors = 0;
+  int64_t memory_bytes = 0;
+  int64_t l2_bytes = 0;
+  int shared_bytes_max = 0;  // of one block, with the larger limit asked for
+  int driver = 0, runtime = 0;  // 13000 is 13.0
+  int capability() const { return 10 * major + minor; }
+};
+
+struct MemoryInfo {
+  int64_t free_bytes = 0;
+  int64_t total_bytes = 0;
+};
+
+// This program was built with CUDA, and for which chips: "sm_75 sm_80 sm_90a"; empty without.
+std::string built_for();
+// Devices that the driver shows; 0 without a driver.
+int device_count();
+// An error that says what is missing when this program cannot use that device.
+Status check_device(int index);
+// Of a device that check_device() accepts.
+const DeviceInfo& device_info(int index);
+MemoryInfo memory_info(int index);
+
+// Device memory, aligned to 256 bytes. A refusal by the driver is a std::runtime_error with the figures.
+void* allocate(int index, size_t bytes);
+void release(int index, void* data);
+// Host memory that the device copies from and to without the driver's own staging.
+void* allocate_pinned(size_t bytes);
+void release_pinned(void* data);
+
+// The device's side of tensor::Stream. Errors of the driver are std::runtime_error.
+class DeviceStream {
+ public:
+  static std::unique_ptr<DeviceStream> open(int index);
+  virtual ~DeviceStream() = default;
+
+  virtual void* native() const = 0;  // a cudaStream_t
+  virtual void synchronize() = 0;
+  // From any host memory, through pinned staging that the pool's threads fill. The source may be reused on return.
+  virtual void upload(void* device, const void* host, size_t bytes, ThreadPool& pool, int threads) = 0;
+  // From pinned memory that stays as it is until the copy is done; in the stream's order.
+  virtual void upload_pinned(void* device, const void* pinned, size_t bytes) = 0;
+  // Done when it returns.
+  virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual void fill(void* device, int byte, size_t bytes) = 0;
+
+  // Device memory for one kernel's own use. Blocks that were outgrown stay allocated: captured graphs point at them.
+  virtual void* scratch(size_t bytes) = 0;
+
+  // Between the two, launches are recorded instead of run. end_capture() gives the graph; run() replays it.
+  class Graph {
+   public:
+    virtual ~Graph() = default;
+  };
+  virtual void begin_capture() = 0;
+  virtual std::unique_ptr<Graph> end_capture() = 0;
+  virtual void run(const Graph& graph) = 0;
+};
+
+}  // namespace spillway::tensor::cuda

@@ -1,0 +1,148 @@
+// Uploads go through two pinned buffers: while one is on its way to the device, the pool's threads fill the other, so
+// that a checkpoint that is mapped from a file reaches the device at the slower of the page cache and the bus.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "tensor/cuda/cuda.h"
+#include "tensor/cuda/error.h"
+#include "tensor/thread_pool.h"
+
+namespace spillway::tensor::cuda {
+namespace {
+
+constexpr size_t kStagingBytes = size_t{32} << 20;
+constexpr size_t kPartBytes = size_t{1} << 20;  // what one thread copies at a time
+constexpr size_t kAlignment = 256;
+
+class CapturedGraph final : public DeviceStream::Graph {
+ public:
+  CapturedGraph(cudaGraph_t graph, cudaGraphExec_t exec) : graph_(graph), exec_(exec) {}
+  ~CapturedGraph() override {
+    cudaGraphExecDestroy(exec_);
+    cudaGraphDestroy(graph_);
+  }
+  cudaGraphExec_t exec() const { return exec_; }
+
+ private:
+  cudaGraph_t graph_;
+  cudaGraphExec_t exec_;
+};
+
+struct Staging {
+  void* data = nullptr;
+  cudaEvent_t sent = nullptr;  // the copy out of it is done
+};
+
+void copy_in_parallel(void* to, const void* from, size_t bytes, ThreadPool& pool, int threads) {
+  if (threads <= 1 || bytes <= kPartBytes) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  struct Copy {
+    std::byte* to;
+    const std::byte* from;
+    size_t bytes;
+  } copy{static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes};
+  pool.run(
+      int64_t((bytes + kPartBytes - 1) / kPartBytes),
+      [](void* context, int64_t part, int) {
+        const Copy& c = *static_cast<const Copy*>(context);
+        const size_t begin = size_t(part) * kPartBytes;
+        std::memcpy(c.to + begin, c.from + begin, std::min(kPartBytes, c.bytes - begin));
+      },
+      &copy);
+}
+
+class NativeStream final : public DeviceStream {
+ public:
+  explicit NativeStream(int index) : index_(index) {
+    SW_CUDA(cudaSetDevice(index));
+    SW_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  }
+
+  ~NativeStream() override {
+    if (cudaSetDevice(index_) != cudaSuccess) return;
+    cudaStreamSynchronize(stream_);
+    for (Staging& staging : staging_) {
+      if (staging.data == nullptr) continue;
+      release_pinned(staging.data);
+      cudaEventDestroy(staging.sent);
+    }
+    for (void* block : scratch_) release(index_, block);
+    cudaStreamDestroy(stream_);
+  }
+
+  void* native() const override { return stream_; }
+
+  void synchronize() override { SW_CUDA(cudaStreamSynchronize(stream_)); }
+
+  void upload(void* device, const void* host, size_t bytes, ThreadPool& pool, int threads) override {
+    SW_CUDA(cudaSetDevice(index_));
+    for (size_t at = 0; at < bytes; at += kStagingBytes) {
+      const size_t part = std::min(kStagingBytes, bytes - at);
+      Staging& staging = staging_[turn_ ^= 1];
+      if (staging.data == nullptr) {
+        staging.data = allocate_pinned(kStagingBytes);
+        SW_CUDA(cudaEventCreateWithFlags(&staging.sent, cudaEventDisableTiming));
+      } else {
+        SW_CUDA(cudaEventSynchronize(staging.sent));
+      }
+      copy_in_parallel(staging.data, static_cast<const std::byte*>(host) + at, part, pool, threads);
+      upload_pinned(static_cast<std::byte*>(device) + at, staging.data, part);
+      SW_CUDA(cudaEventRecord(staging.sent, stream_));
+    }
+  }
+
+  void upload_pinned(void* device, const void* pinned, size_t bytes) override {
+    SW_CUDA(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream_));
+  }
+
+  void download(void* host, const void* device, size_t bytes) override {
+    SW_CUDA(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_));
+    synchronize();
+  }
+
+  void fill(void* device, int byte, size_t bytes) override {
+    SW_CUDA(cudaMemsetAsync(device, byte, bytes, stream_));
+  }
+
+  void* scratch(size_t bytes) override {
+    if (bytes > scratch_bytes_) {
+      const size_t rounded = (std::max(bytes, scratch_bytes_ * 3 / 2) + kAlignment - 1) / kAlignment * kAlignment;
+      scratch_.push_back(allocate(index_, rounded));
+      scratch_bytes_ = rounded;
+    }
+    return scratch_.empty() ? nullptr : scratch_.back();
+  }
+
+  void begin_capture() override { SW_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal)); }
+
+  std::unique_ptr<Graph> end_capture() override {
+    cudaGraph_t graph = nullptr;
+    SW_CUDA(cudaStreamEndCapture(stream_, &graph));
+    cudaGraphExec_t exec = nullptr;
+    const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
+    if (error != cudaSuccess) cudaGraphDestroy(graph);
+    check(error, "cudaGraphInstantiate");
+    return std::make_unique<CapturedGraph>(graph, exec);
+  }
+
+  void run(const Graph& graph) override {
+    SW_CUDA(cudaGraphLaunch(static_cast<const CapturedGraph&>(graph).exec(), stream_));
+  }
+
+ private:
+  int index_;
+  cudaStream_t stream_ = nullptr;
+  Staging staging_[2];
+  int turn_ = 0;
+  std::vector<void*> scratch_;
+  size_t scratch_bytes_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceStream> DeviceStream::open(int index) { return std::make_unique<NativeStream>(index); }
+
+}  // namespace spillway::tensor::cuda
