@@ -20,6 +20,7 @@ MAY_INCLUDE = {
     "text": set(),
     "api": {"text"},
     "net": set(),
+    "gateway": {"api", "net"},
     "server": {"api", "text", "net", "engine", "models", "nn", "tensor"},
 }
 # The engine sees a model through its interface, the server sees the engine through its own; never a family or a kernel.

@@ -1,0 +1,23 @@
+// The table of policies: one row each. A new policy is a file and a row.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "gateway/policies/options.h"
+#include "gateway/policy.h"
+
+namespace spillway::gateway {
+
+struct PolicyRow {
+  const char* name;
+  const char* help;
+  std::unique_ptr<Policy> (*make)(PolicyOptions& options);  // options.done() is the caller's business
+};
+
+std::span<const PolicyRow> policy_rows();
+
+std::unique_ptr<Policy> make_rule(PolicyOptions& options);
+std::unique_ptr<Policy> make_weighted(PolicyOptions& options);
+
+}  // namespace spillway::gateway
