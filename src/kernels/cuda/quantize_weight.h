@@ -1,0 +1,35 @@
+// Weights to int8 and int4 by groups of 128 along K, at load; and any stored weight back to bf16 (for products of many
+// rows, where widening once is cheaper than doing it in the product).
+//
+// Symmetric: scale = largest magnitude of the group / 127 (int8) or / 7 (int4), kept as f16; value = round(w / scale).
+// int4: byte b of a group of 128 (64 bytes) holds two values. With b = 16 t + 4 j + r (t, j, r in 0..3) they are
+// k = 32 j + 8 t + r (low nibble) and k + 4 (high nibble): one thread of a tensor-core fragment reads 16 bytes.
+#pragma once
+
+#include "kernels/cuda/gemm_types.h"
+
+namespace spillway::kernels::cuda {
+
+enum class WeightSourceType : uint8_t { kF32, kBf16, kF16, kF8Block };
+
+struct QuantizeWeight {
+  WeightSourceType source_type = WeightSourceType::kBf16;
+  const void* source = nullptr;         // row-major [n, k]
+  const float* source_scales = nullptr;  // kF8Block: [ceil(n / scale_rows), ceil(k / 128)]
+  int source_scale_rows = 128;
+  int n = 0;
+  int k = 0;
+  WeightFormat format = WeightFormat::kInt8;  // kInt8 or kInt4
+  void* data = nullptr;                       // weight_data_bytes
+  void* scales = nullptr;                     // weight_scale_bytes; column stride scales_stride
+  // To stack several weights along n into one: n of the whole; data then points at this part's first row and scales at
+  // its first column. 0: n.
+  int64_t scales_stride = 0;
+};
+
+cudaError_t launch_quantize_weight(const QuantizeWeight& args, cudaStream_t stream);
+
+// out: bf16 [n, k] (row stride k).
+cudaError_t launch_dequantize_weight(const Weight& weight, void* out, cudaStream_t stream);
+
+}  // namespace spillway::kernels::cuda
