@@ -80,20 +80,30 @@ Tensor::Tensor(DType dtype, Shape shape, Device device)
     : view_(allocate_bytes(static_cast<size_t>(shape.elements()) * size_of(dtype), device), dtype, shape),
       device_(device) {}
 
-Tensor::~Tensor() {
-  if (!empty()) free_bytes(view_.data, view_.bytes(), device_);
-}
+Tensor::~Tensor() { release(); }
 
 Tensor::Tensor(Tensor&& other) noexcept
-    : view_(std::exchange(other.view_, TensorView())), device_(other.device_) {}
+    : view_(std::exchange(other.view_, TensorView())), device_(other.device_), borrowed_(other.borrowed_) {}
 
 Tensor& Tensor::operator=(Tensor&& other) noexcept {
   if (this != &other) {
-    if (!empty()) free_bytes(view_.data, view_.bytes(), device_);
+    release();
     view_ = std::exchange(other.view_, TensorView());
     device_ = other.device_;
+    borrowed_ = other.borrowed_;
   }
   return *this;
+}
+
+void Tensor::release() {
+  if (!empty() && !borrowed_) free_bytes(view_.data, view_.bytes(), device_);
+}
+
+Tensor Tensor::borrow(TensorView view) {
+  Tensor tensor;
+  tensor.view_ = view;
+  tensor.borrowed_ = true;
+  return tensor;
 }
 
 Tensor Tensor::zeros(DType dtype, Shape shape) {

@@ -111,6 +111,8 @@ class Tensor {
   Tensor& operator=(const Tensor&) = delete;
 
   static Tensor zeros(DType dtype, Shape shape);
+  // Over host bytes that somebody else owns and keeps: a mapped file's, say.
+  static Tensor borrow(TensorView view);
 
   bool empty() const { return view_.empty(); }
   const TensorView& view() const { return view_; }
@@ -129,8 +131,11 @@ class Tensor {
   }
 
  private:
+  void release();
+
   TensorView view_;
   Device device_;
+  bool borrowed_ = false;
 };
 
 // Bytes aligned to 64 (to 2 MiB with huge pages advised when large); aborts when the system has no memory left. On a

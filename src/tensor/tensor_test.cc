@@ -114,5 +114,15 @@ TEST(Stream, WorkersWakeAfterSleeping) {
   EXPECT_EQ(parts.load(), 200);
 }
 
+TEST(Tensor, BorrowsBytesThatItDoesNotFree) {
+  float values[6] = {0, 1, 2, 3, 4, 5};
+  Tensor borrowed = Tensor::borrow(TensorView(values, DType::kF32, {2, 3}));
+  const Tensor moved = std::move(borrowed);
+  EXPECT_TRUE(borrowed.empty());
+  EXPECT_EQ(moved.as<float>(), values);
+  borrowed = Tensor::zeros(DType::kF32, {4});
+  EXPECT_EQ(borrowed.as<float>()[3], 0);
+}
+
 }  // namespace
 }  // namespace spillway::tensor
