@@ -75,6 +75,7 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     source = weights::random_weights(random_options(*config, options.random_seed));
   } else {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
+    source->prefetch();
   }
   source->set_progress(options.progress);
   return family(*config, {.source = std::move(source),

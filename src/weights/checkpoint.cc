@@ -1,4 +1,7 @@
 // A checkpoint folder or file as a WeightSource: maps the shards, checks their headers, knows where each name lies.
+#include <algorithm>
+#include <array>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -12,6 +15,7 @@
 #include <boost/json/value.hpp>
 #include <fmt/format.h>
 
+#include "weights/checksum.h"
 #include "weights/mapped_file.h"
 #include "weights/safetensors_header.h"
 #include "weights/weight_source.h"
@@ -28,7 +32,26 @@ struct Shard {
   std::string file;
   MappedFile mapping;
   std::vector<HeaderEntry> entries;
+
+  size_t data_begin() const {  // 8 bytes of length and the header, which is that long
+    uint64_t header = 0;
+    std::memcpy(&header, mapping.bytes().data(), sizeof(header));
+    return sizeof(header) + header;
+  }
 };
+
+// Of 256 places spread over the data. Two trainings of a model differ nearly everywhere, so this tells them apart even
+// where an image or archive gave their files the same time.
+uint64_t sample(std::span<const std::byte> data) {
+  constexpr size_t kPlaces = 256, kBytes = 64;
+  if (data.size() <= kPlaces * kBytes) return checksum(data);
+  std::array<std::byte, kPlaces * kBytes> taken;
+  for (size_t i = 0; i < kPlaces; ++i) {
+    const size_t at = size_t(double(data.size() - kBytes) / (kPlaces - 1) * double(i));
+    std::memcpy(taken.data() + i * kBytes, data.data() + std::min(at, data.size() - kBytes), kBytes);
+  }
+  return checksum(taken);
+}
 
 Result<Shard> open_shard(const std::string& path) {
   SW_ASSIGN(MappedFile mapping, MappedFile::open(path));
@@ -49,7 +72,6 @@ class Checkpoint final : public WeightSource {
         if (!added) return corrupt(fmt::format("tensor '{}' is in two shards", entry.name));
         checkpoint->bytes_total_ += int64_t(entry.end - entry.begin);
       }
-      shard.mapping.prefetch(shard.mapping.bytes());
     }
     checkpoint->shards_ = std::move(shards);
     return std::unique_ptr<WeightSource>(std::move(checkpoint));
@@ -65,6 +87,21 @@ class Checkpoint final : public WeightSource {
   }
 
   int64_t bytes_total() const override { return bytes_total_; }
+
+  std::string identity() const override {
+    std::string text;
+    for (const Shard& shard : shards_) {
+      const auto bytes = shard.mapping.bytes();
+      const auto header = bytes.first(shard.data_begin());
+      text += fmt::format("{} {} bytes, changed {} ns, header {:016x}, samples {:016x}\n", shard.file, bytes.size(),
+                          shard.mapping.modified_ns(), checksum(header), sample(bytes.subspan(header.size())));
+    }
+    return text;
+  }
+
+  void prefetch() const override {
+    for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
+  }
 
   std::vector<std::string> names() const override {
     std::vector<std::string> names;

@@ -35,13 +35,16 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
   const int error = errno;
   ::close(fd);
   if (data == MAP_FAILED) return invalid(fmt::format("{}: cannot map: {}", path, std::strerror(error)));
-  return MappedFile(std::span(static_cast<const std::byte*>(data), size));
+  return MappedFile(std::span(static_cast<const std::byte*>(data), size),
+                    int64_t(info.st_mtim.tv_sec) * 1'000'000'000 + info.st_mtim.tv_nsec);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : bytes_(std::exchange(other.bytes_, {})), modified_ns_(other.modified_ns_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(bytes_, other.bytes_);
+  std::swap(modified_ns_, other.modified_ns_);
   return *this;
 }
 

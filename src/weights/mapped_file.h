@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 
@@ -18,14 +19,16 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return bytes_; }
+  int64_t modified_ns() const { return modified_ns_; }  // since 1970, when it was opened
 
   // Asks the system to read the range ahead; and to drop the pages that lie wholly inside it from this process.
   void prefetch(std::span<const std::byte> range) const;
   static void drop(std::span<const std::byte> range);
 
  private:
-  explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  MappedFile(std::span<const std::byte> bytes, int64_t modified_ns) : bytes_(bytes), modified_ns_(modified_ns) {}
   std::span<const std::byte> bytes_;
+  int64_t modified_ns_ = 0;
 };
 
 }  // namespace spillway::weights

@@ -66,6 +66,13 @@ class WeightSource {
   // Names in the checkpoint, sorted; empty for a generator.
   virtual std::vector<std::string> names() const = 0;
 
+  // A text that differs when the checkpoint's files do: of each file its name, size, time of change, and checksums of
+  // its header and of samples of its data. Empty for a generator.
+  virtual std::string identity() const { return ""; }
+
+  // Asks the system to read everything ahead, before all of it is opened.
+  virtual void prefetch() const {}
+
   void set_progress(Progress progress) { progress_ = std::move(progress); }
 
  private:

@@ -147,6 +147,23 @@ TEST(Checkpoint, ReportsProgressAsTensorsAreDropped) {
   EXPECT_EQ(total, (*source)->bytes_total());
 }
 
+TEST(Checkpoint, IdentityTellsContentsApart) {
+  const Folder folder;
+  const std::string header = R"({"a":{"dtype":"U8","shape":[100000],"data_offsets":[0,100000]}})";
+  std::string bytes = file_of(header, 100000);
+  const auto identity = [&] {
+    const std::string path = folder.write("model.safetensors", bytes);
+    std::filesystem::last_write_time(path, std::filesystem::file_time_type{});  // as an archive would set it
+    const auto source = open_checkpoint(folder.path());
+    return source.ok() ? (*source)->identity() : source.error().message;
+  };
+  const std::string before = identity();
+  EXPECT_THAT(before, HasSubstr("model.safetensors"));
+  EXPECT_EQ(identity(), before);
+  std::fill(bytes.end() - 1000, bytes.end(), 'x');
+  EXPECT_NE(identity(), before);
+}
+
 TEST(RandomWeights, AreTheSameForTheSameSeedAndHaveTheAskedForm) {
   const auto a = random_weights({.dtype = tensor::DType::kBF16, .fp8_blocks = true, .seed = 7});
   const auto b = random_weights({.dtype = tensor::DType::kBF16, .fp8_blocks = true, .seed = 7});
