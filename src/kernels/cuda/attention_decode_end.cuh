@@ -1,0 +1,197 @@
+// The end of a piece in attention_decode.cuh: warps, then pieces, are combined; and the kernel's main loop.
+#pragma once
+
+#include "kernels/cuda/attention_decode.cuh"
+
+namespace spillway::kernels::cuda {
+
+#define SW_DECODE template <typename T, int kDim, int kMt, int kWarps, int kStages>
+#define SW_DECODE_BLOCK DecodeBlock<T, kDim, kMt, kWarps, kStages>
+
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::reduce_warps() {
+#pragma unroll
+  for (int t = 0; t < kMt; ++t) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = l[t][half];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (lane % 4 == 0) {
+        float* to = sums + (warp * kRows + row_of(t, half)) * 2;
+        to[0] = m[t][half];
+        to[1] = sum;
+      }
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int t = 0; t < kMt; ++t) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float* from = sums + row_of(t, half) * 2;
+      float most = -INFINITY, sum = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) most = fmaxf(most, from[w * kRows * 2]);
+      const float at = most == -INFINITY ? 0.0f : most * p.scale_log2e;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        sum += from[w * kRows * 2 + 1] * exp2_fast(from[w * kRows * 2] * p.scale_log2e - at);
+      }
+      const float factor = exp2_fast(m[t][half] * p.scale_log2e - at);
+#pragma unroll
+      for (int n = 0; n < kDim / 8; ++n) {
+        o[t][n][half * 2] *= factor;
+        o[t][n][half * 2 + 1] *= factor;
+      }
+      m[t][half] = most;
+      l[t][half] = sum;
+    }
+  }
+#pragma unroll
+  for (int width = kWarps / 2; width > 0; width /= 2) {
+#pragma unroll
+    for (int take = 0; take < 2; ++take) {
+      const bool mine = take == 0 ? warp >= width && warp < 2 * width : warp < width;
+      const int slot = take == 0 ? warp - width : warp;
+#pragma unroll
+      for (int t = 0; t < kMt; ++t) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = row_of(t, half);
+          if (!mine || row >= p.rows_used) continue;
+          float2* at = reinterpret_cast<float2*>(reduce + (slot * p.rows_used + row) * kDim) + lane % 4;
+#pragma unroll
+          for (int n = 0; n < kDim / 8; ++n) {
+            if (take == 0) {
+              at[n * 4] = make_float2(o[t][n][half * 2], o[t][n][half * 2 + 1]);
+            } else {
+              o[t][n][half * 2] += at[n * 4].x;
+              o[t][n][half * 2 + 1] += at[n * 4].y;
+            }
+          }
+        }
+      }
+      __syncthreads();
+    }
+  }
+}
+
+// Warp 0: to the output, or to the piece's slot.
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::write_piece(const Piece& piece) {
+  const int first = p.batch.row_begin[piece.sequence];
+  const int rows = (p.batch.row_begin[piece.sequence + 1] - first) * p.group;
+  const int kv_head = piece.unit / p.row_blocks, row_block = piece.unit % p.row_blocks;
+#pragma unroll
+  for (int t = 0; t < kMt; ++t) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = row_of(t, half), packed = row_block * kRows + row;
+      if (packed >= rows) continue;
+      if (piece.pieces == 1) {
+        const float inverse = 1.0f / l[t][half];
+        char* to = p.out + ((first + packed / p.group) * p.out_stride +
+                            int64_t{kv_head * p.group + packed % p.group} * kDim) * 2 + (lane % 4) * 4;
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n) {
+          *reinterpret_cast<uint32_t*>(to + n * 16) =
+              pack2<T>(o[t][n][half * 2] * inverse, o[t][n][half * 2 + 1] * inverse);
+        }
+      } else {
+        const int64_t at = static_cast<int64_t>(piece.slot) * p.rows_used + row;
+        float2* to = reinterpret_cast<float2*>(p.partials + at * kDim) + lane % 4;
+#pragma unroll
+        for (int n = 0; n < kDim / 8; ++n) to[n * 4] = make_float2(o[t][n][half * 2], o[t][n][half * 2 + 1]);
+        if (lane % 4 == 0) {
+          reinterpret_cast<float2*>(p.partial_sums)[at] = make_float2(m[t][half], l[t][half]);
+        }
+      }
+    }
+  }
+}
+
+// All warps, a row each: the pieces of a unit in rising order.
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::combine(const Piece& piece) {
+  constexpr int kPairs = (kDim + 63) / 64;  // of neighbouring elements a lane
+  const int first = p.batch.row_begin[piece.sequence];
+  const int rows = (p.batch.row_begin[piece.sequence + 1] - first) * p.group;
+  const int kv_head = piece.unit / p.row_blocks, row_block = piece.unit % p.row_blocks;
+  const float2* sums_of = reinterpret_cast<const float2*>(p.partial_sums);
+  for (int row = warp; row < p.rows_used; row += kWarps) {
+    const int packed = row_block * kRows + row;
+    if (packed >= rows) break;
+    float most = -INFINITY;
+    for (int i = lane; i < piece.pieces; i += 32) {
+      most = fmaxf(most, __ldcg(&sums_of[int64_t{cursor.slot_of(piece, i)} * p.rows_used + row]).x);
+    }
+    for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
+    float sum = 0.0f;
+    float2 acc[kPairs] = {};
+#pragma unroll 4
+    for (int i = 0; i < piece.pieces; ++i) {
+      const int64_t at = int64_t{cursor.slot_of(piece, i)} * p.rows_used + row;
+      const float2 part = __ldcg(&sums_of[at]);
+      const float weight = exp2_fast((part.x - most) * p.scale_log2e);
+      sum += weight * part.y;
+#pragma unroll
+      for (int j = 0; j < kPairs; ++j) {
+        if (kDim % 64 != 0 && j * 32 + lane >= kDim / 2) continue;
+        const float2 v = __ldcg(reinterpret_cast<const float2*>(p.partials + at * kDim) + j * 32 + lane);
+        acc[j].x += weight * v.x;
+        acc[j].y += weight * v.y;
+      }
+    }
+    const float inverse = 1.0f / sum;
+    char* to = p.out + ((first + packed / p.group) * p.out_stride +
+                        int64_t{kv_head * p.group + packed % p.group} * kDim) * 2;
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      if (kDim % 64 != 0 && j * 32 + lane >= kDim / 2) continue;
+      reinterpret_cast<uint32_t*>(to)[j * 32 + lane] = pack2<T>(acc[j].x * inverse, acc[j].y * inverse);
+    }
+  }
+}
+
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
+  int* const prefix = scratch + 40;
+  wait_for_previous_kernel();
+  plan_work(p.batch, p.shape, prefix, scratch);
+  cursor.start(prefix, p.shape, p.batch.sequences);
+  WorkCursor done = cursor;  // the piece being computed; `cursor` runs ahead
+  load_chunk = load_chunks = 0;
+  seek();
+#pragma unroll
+  for (int i = 0; i < kStages - 1; ++i) load_next();
+  int stage = 0;
+  Piece piece;
+  while (done.take(piece)) {
+    begin_unit(piece);
+    const int chunks = chunks_of(piece);
+    for (int c = warp; c < chunks; c += kWarps) {
+      copy_async_wait<kStages - 2>();
+      __syncwarp();
+      load_next();
+      chunk(ring + stage * kStageBytes, piece.tile_begin * kTileTokens + c * 16);
+      stage = stage + 1 == kStages ? 0 : stage + 1;
+    }
+    reduce_warps();
+    if (warp == 0) write_piece(piece);
+    if (piece.pieces > 1) {
+      const int unit = piece.sequence * p.shape.units + piece.unit;
+      if (finish_piece(p.counters + unit, piece.pieces, scratch + 36)) combine(piece);
+      __syncthreads();
+    }
+  }
+  copy_async_wait<0>();
+}
+
+#undef SW_DECODE
+#undef SW_DECODE_BLOCK
+
+template <typename T, int kDim, int kMt, int kWarps, int kStages>
+__global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeParams p) {
+  extern __shared__ __align__(128) char decode_shared[];
+  DecodeBlock<T, kDim, kMt, kWarps, kStages> block(p, decode_shared);
+  block.run();
+}
+
+}  // namespace spillway::kernels::cuda

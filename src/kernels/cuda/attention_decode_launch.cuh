@@ -1,0 +1,72 @@
+// Launching one variant of the decode kernel; used by attention_decode.cu and by the bench, which compares variants.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/cuda/attention_decode.cuh"
+
+namespace spillway::kernels::cuda {
+
+// Largest number of blocks that a balanced launch uses, for the workspace.
+inline int decode_blocks_max() {
+  int device = 0, processors = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  return processors * 4;
+}
+
+inline size_t round_up_256(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// Partial results that a launch may leave.
+inline int64_t decode_slots(int64_t units, int sequences, int context_max, int split_tokens) {
+  if (split_tokens == 0) return int64_t{2} * decode_blocks_max();
+  return units * sequences * ceil_div(context_max, split_tokens);
+}
+
+template <typename Kernel>
+cudaError_t launch_resident(Kernel kernel, int threads, size_t shared, int64_t blocks_wanted, cudaStream_t stream,
+                            const auto& params) {
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (error != cudaSuccess) return error;
+  int device = 0, processors = 0, resident = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared);
+  if (error != cudaSuccess) return error;
+  if (resident < 1) return cudaErrorInvalidConfiguration;
+  const int64_t blocks = std::min<int64_t>(blocks_wanted, int64_t{processors} * std::min(resident, 4));
+  kernel<<<static_cast<unsigned>(blocks), threads, shared, stream>>>(params);
+  return cudaGetLastError();
+}
+
+template <typename T, int kDim, int kMt, int kWarps, int kStages>
+cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
+  using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages>;
+  DecodeParams p;
+  p.queries = static_cast<const char*>(a.queries);
+  p.out = static_cast<char*>(a.out);
+  p.query_stride = a.query_stride;
+  p.out_stride = a.out_stride;
+  p.group = a.heads / a.pages.kv_heads;
+  const int rows = a.batch.rows_max * p.group;
+  p.row_blocks = ceil_div(rows, Block::kRows);
+  p.rows_used = std::min(rows, Block::kRows);
+  p.scale_log2e = a.scale * kLog2e;
+  p.pages = a.pages;
+  p.values_bytes = a.pages.values_offset() * 2;
+  p.batch = a.batch;
+  p.shape = {a.pages.kv_heads * p.row_blocks, std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0};
+  const int64_t slots = decode_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
+  char* at = static_cast<char*>(a.workspace);
+  p.counters = reinterpret_cast<int*>(at);
+  at += round_up_256(size_t(a.batch.sequences) * p.shape.units * 4);
+  p.partial_sums = reinterpret_cast<float*>(at);
+  at += round_up_256(size_t(slots) * p.rows_used * 8);
+  p.partials = reinterpret_cast<float*>(at);
+  const int64_t grains = int64_t{a.batch.sequences} * p.shape.units *
+                         ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
+  return launch_resident(attention_decode_kernel<T, kDim, kMt, kWarps, kStages>, Block::kThreads,
+                         Block::shared_bytes(p.rows_used, a.batch.sequences), grains, stream, p);
+}
+
+}  // namespace spillway::kernels::cuda

@@ -1,0 +1,149 @@
+// How decode attention divides a step's contexts among thread blocks; shared by the grouped-query and latent kernels.
+//
+// Contexts are counted in grains: 64 tokens when balanced, split_tokens when split at fixed places. The grains of all
+// (sequence, unit) pairs form one line, a unit being a kv head or a group of heads; block b of G gets the stretch
+// [total * b / G, total * (b + 1) / G), known to each block from the context lengths alone. Balanced, a block's
+// neighbouring grains of a unit make one piece; split at fixed places, every grain is a piece. A unit of one piece
+// writes its output; otherwise every piece leaves a partial result in its slot of the workspace, and the block that
+// arrives last (a counter a unit) combines them in order.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/paging.h"
+
+namespace spillway::kernels::cuda {
+
+constexpr int kTileTokens = 64;
+
+__host__ __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+struct WorkShape {
+  int units = 1;        // of a sequence
+  int grain_tiles = 1;  // of kTileTokens tokens
+  bool merge = true;    // balanced
+};
+
+// What a block does next: tiles [tile_begin, tile_end) of a unit's context, piece `index` of `pieces`.
+struct Piece {
+  int sequence, unit, tile_begin, tile_end, pieces, index, slot;
+};
+
+
+// A block's stretch of the line; held in registers, the same in all threads.
+struct WorkCursor {
+  const int* prefix;  // [sequences + 1] grains before each sequence, in shared memory
+  WorkShape shape;
+  int sequences, total, blocks;
+  int next, end, sequence;
+
+  __device__ __forceinline__ int block_of(int grain) const {
+    return static_cast<int>((static_cast<int64_t>(grain + 1) * blocks - 1) / total);
+  }
+
+  // Positions the cursor at the stretch of this block.
+  __device__ __forceinline__ void start(const int* prefix_, WorkShape shape_, int sequences_) {
+    prefix = prefix_;
+    shape = shape_;
+    sequences = sequences_;
+    total = prefix[sequences];
+    blocks = min(static_cast<int>(gridDim.x), total);
+    next = end = sequence = 0;
+    const int block = static_cast<int>(blockIdx.x);
+    if (block >= blocks) return;
+    next = static_cast<int>(static_cast<int64_t>(total) * block / blocks);
+    end = static_cast<int>(static_cast<int64_t>(total) * (block + 1) / blocks);
+    int low = 0, high = sequences;  // the last sequence that begins at or before `next` and is not empty
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      if (prefix[middle] <= next) low = middle;
+      else high = middle;
+    }
+    sequence = low;
+  }
+
+  __device__ __forceinline__ bool take(Piece& piece) {
+    if (next >= end) return false;
+    while (prefix[sequence + 1] <= next) ++sequence;
+    const int grains = (prefix[sequence + 1] - prefix[sequence]) / shape.units;
+    const int local = next - prefix[sequence];
+    const int unit = local / grains, grain = local - unit * grains;
+    const int unit_begin = next - grain;
+    const int taken = shape.merge ? min(end - next, grains - grain) : 1;
+    piece.sequence = sequence;
+    piece.unit = unit;
+    piece.tile_begin = grain * shape.grain_tiles;
+    piece.tile_end = (grain + taken) * shape.grain_tiles;
+    if (shape.merge) {
+      const int first = block_of(unit_begin);
+      piece.pieces = block_of(unit_begin + grains - 1) - first + 1;
+      piece.index = static_cast<int>(blockIdx.x) - first;
+      piece.slot = merged_slot(first, piece.index);
+    } else {
+      piece.pieces = grains;
+      piece.index = grain;
+      piece.slot = next;
+    }
+    next += taken;
+    return true;
+  }
+
+  // A block leaves at most two partial results when balanced: of the unit it ends within, of the unit it begins within.
+  static __device__ __forceinline__ int merged_slot(int first_block, int index) {
+    return index == 0 ? 2 * first_block + 1 : 2 * (first_block + index);
+  }
+  // The slot of another piece of the same unit.
+  __device__ __forceinline__ int slot_of(const Piece& piece, int index) const {
+    if (!shape.merge) return piece.slot - piece.index + index;
+    return merged_slot(static_cast<int>(blockIdx.x) - piece.index, index);
+  }
+};
+
+// Fills prefix [sequences + 1] (shared memory); all threads of the block call it. scratch: 33 ints of shared memory.
+__device__ inline void plan_work(const Batch& batch, WorkShape shape, int* prefix, int* scratch) {
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int lane = thread & 31, warp = thread >> 5, warps = threads >> 5;
+  int before = 0;
+  for (int base = 0; base < batch.sequences; base += threads) {
+    const int s = base + thread;
+    int grains = 0;
+    if (s < batch.sequences && batch.row_begin[s + 1] > batch.row_begin[s]) {
+      grains = ceil_div(batch.contexts[s], kTileTokens * shape.grain_tiles) * shape.units;
+    }
+    int sum = grains;
+    for (int step = 1; step < 32; step *= 2) {
+      const int other = __shfl_up_sync(0xffffffffu, sum, step);
+      if (lane >= step) sum += other;
+    }
+    if (lane == 31) scratch[warp] = sum;
+    __syncthreads();
+    int offset = before, all = before;
+    for (int w = 0; w < warps; ++w) {
+      if (w < warp) offset += scratch[w];
+      all += scratch[w];
+    }
+    if (s < batch.sequences) prefix[s] = offset + sum - grains;
+    before = all;
+    __syncthreads();
+  }
+  if (thread == 0) prefix[batch.sequences] = before;
+  __syncthreads();
+}
+
+// Counts a finished piece; true in all threads of the block that finishes the unit. Its partial results must have been
+// written by this block's threads before.
+__device__ inline bool finish_piece(int* counter, int pieces, int* flag) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const int arrived = atomicAdd(counter, 1);
+    *flag = arrived == pieces - 1;
+    if (arrived == pieces - 1) *counter = 0;
+  }
+  __syncthreads();
+  const bool last = *flag != 0;
+  if (last) __threadfence();
+  return last;
+}
+
+}  // namespace spillway::kernels::cuda
