@@ -72,13 +72,13 @@ struct UpstreamState {
   double share = 1;                  // below 1 while it warms up after an ejection (slow start)
   int in_flight = 0;                 // our own requests there now
   int64_t in_flight_prompt_tokens = 0;  // of them, prompt tokens that have not given a first token yet
-  int in_flight_at_report = 0;       // in_flight when the report below arrived: the difference is not in the report
-  int64_t prompt_tokens_at_report = 0;
+  int in_flight_at_report = 0;       // in_flight when the report below arrived: what came since is not in the report
+  int64_t prompt_tokens_at_report = 0;  // in_flight_prompt_tokens at that time
   ServiceRate rate;
   std::optional<LoadReport> report;
 };
 
-// What policies may ask about a request. Made once a request (gateway/features.h).
+// What policies may ask about a request. Made once a request (gateway/policies/prompt_scan.h).
 struct RequestFeatures {
   std::string model;
   std::string tenant;
@@ -114,6 +114,7 @@ struct Candidate {
   double predicted_first_s = 0;  // to the first
   double cached_tokens = 0;   // of the prompt, believed to be in its cache
   double cost = 0;            // dollars
+  uint64_t tie = 0;           // decides between equals; from the seed and the upstream's name
   std::vector<std::string> reasons;  // filled when explaining
 };
 

@@ -75,14 +75,13 @@ Decision PolicyChain::decide(const RequestFeatures& request, std::span<const Ups
     Candidate candidate;
     candidate.upstream = i;
     candidate.cost = cost_of(request, upstreams[i].info->price, 0);
+    candidate.tie = hash_text(upstreams[i].info->name, mix_bits(request.seed + kTieStream));
     decision.order.push_back(std::move(candidate));
   }
   Deliberation deliberation{request, upstreams, now, prefixes, explain, decision};
   const auto before = [&](const Candidate& a, const Candidate& b) {
     const auto rank = [&](const Candidate& c) {
-      const UpstreamState& upstream = upstreams[c.upstream];
-      const uint64_t tie = mix_bits(request.seed + kTieStream + hash_text(upstream.info->name));
-      return std::tuple(c.band, upstream.health != Health::kHealthy, c.score, tie);
+      return std::tuple(c.band, upstreams[c.upstream].health != Health::kHealthy, c.score, c.tie);
     };
     return rank(a) < rank(b);
   };
