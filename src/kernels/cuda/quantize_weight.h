@@ -2,8 +2,8 @@
 // rows, where widening once is cheaper than doing it in the product).
 //
 // Symmetric: scale = largest magnitude of the group / 127 (int8) or / 7 (int4), kept as f16; value = round(w / scale).
-// int4: byte b of a group of 128 (64 bytes) holds two values. With b = 16 t + 4 j + r (t, j, r in 0..3) they are
-// k = 32 j + 8 t + r (low nibble) and k + 4 (high nibble): one thread of a tensor-core fragment reads 16 bytes.
+// int4: a group of 128 is 64 bytes: 32-bit word 4 t + j (t, j in 0..3) holds k = 32 j + 8 t + i, i in 0..7, in nibbles
+// (from the lowest) i = 0, 2, 4, 6, 1, 3, 5, 7. One thread of a tensor-core fragment thus reads 16 bytes.
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"

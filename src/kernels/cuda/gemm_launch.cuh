@@ -1,0 +1,84 @@
+// What the matrix products share on both sides of a launch: loads and stores by type, and the launch itself.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/gemm_types.h"
+
+namespace spillway::kernels::cuda {
+
+__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ __forceinline__ float silu(float v) { return v / (1.0f + __expf(-v)); }
+
+// 8 values from element i (a multiple of 8); values aligned to 16 bytes. kF32 or kBf16.
+__device__ __forceinline__ void load_8(const void* values, int64_t i, Scalar type, float (&v)[8]) {
+  if (type == Scalar::kF32) {
+    const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(values) + i);
+    const float4 a = from[0], b = from[1];
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+  } else {
+    const uint4 q = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(values) + i);
+    const uint32_t words[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      v[2 * j] = __uint_as_float(words[j] << 16);
+      v[2 * j + 1] = __uint_as_float(words[j] & 0xFFFF0000u);
+    }
+  }
+}
+
+__device__ __forceinline__ void store_one(void* y, Scalar type, int64_t i, float value, bool add) {
+  if (type == Scalar::kF32) {
+    float* to = static_cast<float*>(y) + i;
+    *to = add ? *to + value : value;
+  } else {
+    auto* to = static_cast<__nv_bfloat16*>(y) + i;
+    *to = __float2bfloat16(add ? __bfloat162float(*to) + value : value);
+  }
+}
+
+// Multiprocessors of the current device; asked once for each device.
+inline int processor_count() {
+  static int counts[64] = {};
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return 1;
+  if (counts[device] == 0) cudaDeviceGetAttribute(&counts[device], cudaDevAttrMultiProcessorCount, device);
+  return counts[device] > 0 ? counts[device] : 1;
+}
+
+template <typename Kernel>
+cudaError_t allow_shared(Kernel kernel, int bytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+// overlap: with programmatic dependent launch. cluster: blocks that share a cluster along x.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, cudaStream_t stream,
+                          bool overlap, int cluster, const Arguments&... arguments) {
+  cudaLaunchAttribute attributes[2];
+  int count = 0;
+  if (overlap) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = static_cast<unsigned>(cluster);
+    attributes[count].val.clusterDim.y = 1;
+    attributes[count++].val.clusterDim.z = 1;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = static_cast<unsigned>(count);
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+}  // namespace spillway::kernels::cuda
