@@ -59,6 +59,8 @@ Result<std::unique_ptr<models::LanguageModel>> load_weights(const config::Config
   SW_ASSIGN(options.device, chosen_device(config));
   options.threads = int(config.integer("hardware.threads"));
   options.progress = progress;
+  // The embedded model's folder lives in memory, and packing it takes a few milliseconds.
+  if (!source.folder) options.cache = cache_options(config);
   return models::load_model(options);
 }
 
@@ -117,6 +119,14 @@ std::string model_name(const config::Config& config) {
   if (path == kBuiltin) return "tiny-r1";
   const fs::path plain = fs::path(path).lexically_normal();
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
+}
+
+weights::PackedCacheOptions cache_options(const config::Config& config) {
+  using Mode = weights::PackedCacheOptions::Mode;
+  const std::string& mode = config.text("model.cache");
+  return {.mode = mode == "on" ? Mode::kOn : mode == "auto" ? Mode::kAuto : Mode::kOff,
+          .folder = config.text("model.cache_dir"),
+          .bytes_max = config.bytes("model.cache_bytes_max")};
 }
 
 Status check_model_options(const config::Config& config) {

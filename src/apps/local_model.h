@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "models/language_model.h"
 #include "server/served_model.h"
+#include "weights/packed_cache.h"
 
 namespace spillway::apps {
 
@@ -38,6 +39,7 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress);
 
 engine::EngineOptions engine_options(const config::Config& config);
+weights::PackedCacheOptions cache_options(const config::Config& config);
 
 // "tiny-r1" of the builtin model, else model.name or the folder's name.
 std::string model_name(const config::Config& config);

@@ -3,10 +3,13 @@
 #include <filesystem>
 
 #include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
 #include <fmt/format.h>
 
 #include "kernels/isa.h"
 #include "models/model_folder.h"
+#include "models/packed_weights.h"
+#include "weights/checksum.h"
 
 namespace spillway::models {
 
@@ -48,17 +51,55 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
 
 namespace {
 
-weights::RandomWeights random_options(const boost::json::object& config, uint64_t seed) {
-  weights::RandomWeights random{.seed = seed};
+std::string stored_dtype(const boost::json::object& config) {
   for (const char* key : {"dtype", "torch_dtype"}) {
     const auto* value = config.if_contains(key);
-    if (value == nullptr || !value->is_string()) continue;
-    if (value->as_string() == "float32") random.dtype = tensor::DType::kF32;
-    if (value->as_string() == "float16") random.dtype = tensor::DType::kF16;
+    if (value != nullptr && value->is_string()) return std::string(value->as_string());
   }
+  return "";
+}
+
+bool has_fp8_blocks(const boost::json::object& config) {
   const auto* quantization = config.if_contains("quantization_config");
-  random.fp8_blocks = quantization != nullptr && quantization->is_object();
+  return quantization != nullptr && quantization->is_object();
+}
+
+weights::RandomWeights random_options(const boost::json::object& config, uint64_t seed) {
+  weights::RandomWeights random{.seed = seed};
+  const std::string dtype = stored_dtype(config);
+  if (dtype == "float32") random.dtype = tensor::DType::kF32;
+  if (dtype == "float16") random.dtype = tensor::DType::kF16;
+  random.fp8_blocks = has_fp8_blocks(config);
   return random;
+}
+
+// Where the checkpoint's packed weights of this precision are kept. Their bytes are the same on every CPU.
+weights::PackedCache packed_cache(const LoadOptions& options, const boost::json::object& config,
+                                  const weights::WeightSource& source) {
+  DecoderConfig stored;
+  stored.dtype = stored_dtype(config);
+  stored.fp8_blocks = has_fp8_blocks(config);
+  const std::string variant(name_of(resolve_precision(options.precision, stored)));
+  const std::string text = boost::json::serialize(config);
+  return {options.cache, options.path, variant,
+          fmt::format("spillway packing {} {}\nconfig.json {:016x}\n{}", kernels::kPackingVersion, variant,
+                      weights::checksum(std::as_bytes(std::span(text))), source.identity())};
+}
+
+bool uses_cache(const LoadOptions& options) {
+  return options.cache.mode != weights::PackedCacheOptions::Mode::kOff && !options.random_weights &&
+         options.device.kind == tensor::DeviceKind::kCpu;
+}
+
+// Opens the cache and puts it in the source's keeping. Null when there is to be none.
+PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::json::object& config,
+                                     weights::WeightSource& source, tensor::Stream& stream) {
+  if (!uses_cache(options)) return nullptr;
+  weights::PackedCache cache = packed_cache(options, config, source);
+  if (cache.options().mode == weights::PackedCacheOptions::Mode::kOff) return nullptr;
+  auto packed = std::make_shared<PackedWeights>(std::move(cache), stream, options.progress);
+  source.attach(packed, packed->mapped_bytes());
+  return packed.get();
 }
 
 }  // namespace
@@ -75,13 +116,19 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     source = weights::random_weights(random_options(*config, options.random_seed));
   } else {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
-    source->prefetch();
   }
-  source->set_progress(options.progress);
-  return family(*config, {.source = std::move(source),
-                          .precision = options.precision,
-                          .batch_tokens_max = options.batch_tokens_max,
-                          .stream = stream});
+  PackedWeights* packed = attach_packed_weights(options, *config, *source, stream);
+  const kernels::PackScope scope(packed);
+  if (packed == nullptr || packed->mapped_bytes() == 0) {
+    source->prefetch();
+    source->set_progress(options.progress);  // of the file it was the progress, otherwise
+  }
+  auto model = family(*config, {.source = std::move(source),
+                                .precision = options.precision,
+                                .batch_tokens_max = options.batch_tokens_max,
+                                .stream = stream});
+  if (model.ok() && packed != nullptr) packed->finish();
+  return model;
 }
 
 }  // namespace spillway::models

@@ -11,6 +11,7 @@
 #include "kernels/linear.h"
 #include "models/config.h"
 #include "models/language_model.h"
+#include "weights/packed_cache.h"
 #include "weights/weight_source.h"
 
 namespace spillway::models {
@@ -27,6 +28,7 @@ struct LoadOptions {
   tensor::Device device;
   int threads = 0;  // for loading; 0: as many as this process may run on
   weights::Progress progress;
+  weights::PackedCacheOptions cache = {};  // of a checkpoint's packed weights; random ones have none
 };
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options);

@@ -35,7 +35,7 @@ CacheUse cache_use(const std::string& folder);
 
 class PackedCache {
  public:
-  // model: the checkpoint's folder; variant: what else tells its packed files apart ("bf16-avx512_bf16"). identity: all
+  // model: the checkpoint's folder; variant: what else tells its packed files apart ("bf16"). identity: all
   // that the packed bytes depend on.
   PackedCache(PackedCacheOptions options, const std::string& model, const std::string& variant, std::string identity);
 

@@ -75,12 +75,21 @@ class WeightSource {
 
   void set_progress(Progress progress) { progress_ = std::move(progress); }
 
+  // What weights made from this source point into, to live as long as it; mapped_bytes of it are a file's.
+  void attach(std::shared_ptr<void> kept, int64_t mapped_bytes) {
+    attached_ = std::move(kept);
+    mapped_bytes_ = mapped_bytes;
+  }
+  int64_t mapped_bytes() const { return mapped_bytes_; }
+
  private:
   friend class StoredTensor;
   virtual void release(const tensor::TensorView& view) const = 0;
   void consumed(const tensor::TensorView& view) const;
 
   Progress progress_;
+  std::shared_ptr<void> attached_;
+  int64_t mapped_bytes_ = 0;
   mutable int64_t bytes_done_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/operations.h"
 #include "kernels/cpu/weight_rows.h"
+#include "kernels/pack_store.h"
 
 namespace spillway::kernels::cpu {
 
@@ -190,6 +191,56 @@ bool as_stored(const WeightSource& source, PackedFormat format) {
          (format == PackedFormat::kBf16 && stored == DType::kBF16) || format == PackedFormat::kF8;
 }
 
+// FNV-1a of the stored type, shape and first bytes of each source.
+uint64_t sample_of(const StackedRows& rows) {
+  uint64_t hash = 14695981039346656037ull;
+  const auto add = [&](const std::byte* bytes, size_t count) {
+    for (size_t i = 0; i < count; ++i) hash = (hash ^ uint64_t(bytes[i])) * 1099511628211ull;
+  };
+  for (const WeightSource& source : rows.sources) {
+    const int64_t shape[] = {source.weight.shape[0], source.weight.shape[1], int64_t(source.weight.dtype),
+                             source.transposed};
+    add(reinterpret_cast<const std::byte*>(shape), sizeof(shape));
+    add(source.weight.data, std::min<size_t>(64, source.weight.bytes()));
+    if (!source.scales.empty()) add(source.scales.data, std::min<size_t>(64, source.scales.bytes()));
+  }
+  return hash;
+}
+
+void pack_panels(const StackedRows& rows, PackedLinear& packed, tensor::Stream& stream) {
+  const WeightSource& first = rows.sources.front();
+  const int64_t bytes = panel_bytes(packed.format, padded_k(packed.k));
+  const bool int8 = packed.format == PackedFormat::kInt8, scaled = packed.scale_block > 0;
+  const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
+  const bool stored = as_stored(first, packed.format);
+  stream.parallel_tasks(panels_of(packed.n), [&](int64_t p, int) {
+    const PanelRows panel = rows.panel(p * kPanel);
+    std::byte* out = packed.data.raw<std::byte>() + p * bytes;
+    float* scales = scaled ? packed.scales.as<float>() + p * blocks * kPanel : nullptr;
+    if (int8) return pack_int8(panel, packed.k, out, scales);
+    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
+    if (scaled) pack_scales(panel, blocks, scales);
+    stored ? pack_stored(panel, packed.format, packed.k, out) : pack_converted(panel, packed.format, packed.k, out);
+  });
+}
+
+// What the store has of these sizes, in place. False when it has nothing that fits.
+bool take_stored(PackStore& store, const PackRequest& request, const tensor::Shape& data, const tensor::Shape& scales,
+                 PackedLinear& packed) {
+  const auto found = store.find(request);
+  if (!found || int64_t(found->data.size()) != data.elements() ||
+      found->scales.size() != size_t(scales.elements()) * sizeof(float)) {
+    return false;
+  }
+  // Nothing writes to packed weights; the mapping would not allow it.
+  const auto borrow = [](std::span<const std::byte> bytes, tensor::DType dtype, const tensor::Shape& shape) {
+    return tensor::Tensor::borrow({const_cast<std::byte*>(bytes.data()), dtype, shape});
+  };
+  packed.data = borrow(found->data, tensor::DType::kU8, data);
+  if (packed.scale_block > 0) packed.scales = borrow(found->scales, tensor::DType::kF32, scales);
+  return true;
+}
+
 }  // namespace
 
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream) {
@@ -204,23 +255,21 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
     return unsupported("expected a transposed weight of f32, bf16 or f16, found f8e4m3");
   }
   const int64_t panels = panels_of(packed.n);
-  const int64_t bytes = panel_bytes(packed.format, padded_k(packed.k));
-  packed.data = tensor::Tensor(tensor::DType::kU8, {panels * bytes});
-  const bool int8 = packed.format == PackedFormat::kInt8;
-  const bool scaled = int8 || !first.scales.empty();
+  const bool int8 = packed.format == PackedFormat::kInt8, scaled = int8 || !first.scales.empty();
   if (scaled) packed.scale_block = int8 ? kInt8Group : first.block_k;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
-  if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, {panels, blocks, kPanel});
-  const bool stored = as_stored(first, packed.format);
-  stream.parallel_tasks(panels, [&](int64_t p, int) {
-    const PanelRows panel = rows.panel(p * kPanel);
-    std::byte* out = packed.data.raw<std::byte>() + p * bytes;
-    float* scales = scaled ? packed.scales.as<float>() + p * blocks * kPanel : nullptr;
-    if (int8) return pack_int8(panel, packed.k, out, scales);
-    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
-    if (scaled) pack_scales(panel, blocks, scales);
-    stored ? pack_stored(panel, packed.format, packed.k, out) : pack_converted(panel, packed.format, packed.k, out);
-  });
+  const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))}, scales{panels, blocks, kPanel};
+  PackStore* store = PackScope::current();
+  const PackRequest request{.n = packed.n,
+                            .k = packed.k,
+                            .precision = precision,
+                            .format = packed.format,
+                            .sample = store == nullptr ? 0 : sample_of(rows)};
+  if (store != nullptr && take_stored(*store, request, data, scales, packed)) return packed;
+  packed.data = tensor::Tensor(tensor::DType::kU8, data);
+  if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);
+  pack_panels(rows, packed, stream);
+  if (store != nullptr) store->keep(request, packed);
   return packed;
 }
 

@@ -1,0 +1,52 @@
+// PackedWeights: a model's packed weights as a file: taken from the cache in place when they are there, remembered and
+// written when they are not. Made by load_model(), kept by the model's WeightSource until the layers are gone; used by
+// the loading thread, then by a writing thread of its own.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "kernels/pack_store.h"
+#include "weights/packed_cache.h"
+
+namespace spillway::models {
+
+class PackedWeights final : public kernels::PackStore {
+ public:
+  // Looks into the cache. What cannot be used is said in one line of the log and written anew.
+  PackedWeights(weights::PackedCache cache, tensor::Stream& stream, const weights::Progress& progress);
+  ~PackedWeights() override;  // gives up writing
+
+  std::optional<kernels::PackedBytes> find(const kernels::PackRequest& request) override;
+  void keep(const kernels::PackRequest& request, kernels::PackedLinear& packed) override;
+
+  // Bytes used in place.
+  int64_t mapped_bytes() const { return file_ ? int64_t(file_->bytes()) : 0; }
+
+  // After the last weight: writes the file, as the cache's mode says at once or in the background, unless all came from
+  // it.
+  void finish();
+
+ private:
+  void remember(const std::string& name, std::span<const std::byte> bytes);
+  void write();
+  void write_later();
+
+  weights::PackedCache cache_;
+  std::optional<weights::PackedFile> file_;
+  int requests_ = 0;
+  bool complete_ = true;  // everything so far came from the file
+  std::vector<tensor::Tensor> owned_;
+  std::vector<weights::PackedSource> blobs_;
+
+  std::mutex mutex_;
+  std::condition_variable stopped_;
+  bool stop_ = false;
+  std::thread writer_;
+};
+
+}  // namespace spillway::models
