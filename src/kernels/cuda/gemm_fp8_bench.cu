@@ -1,0 +1,357 @@
+// Test and benchmark of the FP8 block-scaled products (dense, grouped) and of the cuBLASLt wrapper. Prints every check,
+// then times beside cuBLASLt; ends with 1 when a check failed.
+//   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -Isrc src/kernels/cuda/gemm_{fp8_bench,fp8,maps,cublaslt}.cu
+//     src/kernels/cuda/quantize_activations.cu -lcublasLt -o gemm_fp8_bench
+#include "kernels/cuda/gemm_cublaslt.h"
+#include "kernels/cuda/gemm_fp8.h"
+#include "kernels/cuda/gemm_testing.cuh"
+
+namespace spillway::kernels::cuda {
+namespace {
+
+using namespace testing;  // NOLINT
+
+__global__ void widen_kernel(const __nv_fp8_e4m3* q, const float* scales, int64_t stride, int k, const int* rows,
+                             int count, float* out) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
+  if (i >= static_cast<int64_t>(count) * k) return;
+  const int row = rows[i / k], column = static_cast<int>(i % k);
+  out[i] = static_cast<float>(q[static_cast<int64_t>(row) * k + column]) * scales[column / 128 * stride + row];
+}
+
+// x in FP8 with its scales, from the quantise kernel.
+struct Inputs {
+  int m, k;
+  Buffer q, scales;
+  QuantizedActivations x;
+  Inputs(int rows, int columns, uint32_t seed)
+      : m(rows), k(columns), q(static_cast<size_t>(rows) * columns), scales(columns / 128 * stride(rows) * 4) {
+    Buffer source(static_cast<size_t>(m) * k * 2);
+    fill(source.data, static_cast<int64_t>(m) * k, Fill::kBf16, seed);
+    x = {q.data, scales.as<float>(), stride(m)};
+    QuantizeActivations args;
+    args.m = m, args.k = k, args.x = source.data, args.x_stride = k, args.out = x;
+    check(launch_quantize_activations(args, nullptr), "quantize");
+    check(cudaDeviceSynchronize(), "quantize");
+  }
+  static int64_t stride(int rows) { return (rows + 3) / 4 * 4; }
+  std::vector<double> expected(const std::vector<int>& rows, const Weight& weight) const {
+    Buffer ids(rows.size() * 4), wide(rows.size() * k * 4);
+    check(cudaMemcpy(ids.data, rows.data(), rows.size() * 4, cudaMemcpyHostToDevice), "copy");
+    const int64_t count = static_cast<int64_t>(rows.size()) * k;
+    widen_kernel<<<static_cast<unsigned>((count + 255) / 256), 256>>>(q.as<__nv_fp8_e4m3>(), scales.as<float>(),
+                                                                      x.scales_stride, k, ids.as<int>(),
+                                                                      static_cast<int>(rows.size()), wide.as<float>());
+    return reference(wide.as<float>(), weight, static_cast<int>(rows.size()));
+  }
+};
+
+struct Fp8Weight {
+  Buffer data, scales;
+  Weight weight;
+  Fp8Weight(int experts, int n, int k, uint32_t seed)
+      : data(static_cast<size_t>(experts) * n * k), scales(static_cast<size_t>(experts) * ((n + 127) / 128) * (k / 128) * 4) {
+    weight = {WeightFormat::kF8Block, n, k, data.data, scales.data, 128};
+    fill(data.data, static_cast<int64_t>(data.bytes), Fill::kF8, seed);
+    fill(scales.data, static_cast<int64_t>(scales.bytes / 4), Fill::kScaleF32, seed + 1, 1e-3f);
+  }
+  Weight expert(int e) const {
+    Weight w = weight;
+    w.data = data.as<char>() + static_cast<int64_t>(e) * w.n * w.k;
+    w.scales = scales.as<float>() + static_cast<int64_t>(e) * ((w.n + 127) / 128) * (w.k / 128);
+    return w;
+  }
+};
+
+std::vector<int> spread_rows(int m, int count) {
+  std::vector<int> rows;
+  for (int i = 0; i < std::min(m, count); ++i) rows.push_back(static_cast<int>((static_cast<int64_t>(i) * m) / std::min(m, count)));
+  if (m > 0) rows.back() = m - 1;
+  return rows;
+}
+
+std::vector<float> take_rows(const std::vector<float>& all, const std::vector<int>& rows, int n) {
+  std::vector<float> out;
+  for (int row : rows) out.insert(out.end(), all.begin() + static_cast<int64_t>(row) * n, all.begin() + static_cast<int64_t>(row + 1) * n);
+  return out;
+}
+
+void check_dense(int m, int n, int k, int tile_rows, Scalar y_type, Epilogue epilogue, uint32_t seed) {
+  const Inputs x(m, k, seed);
+  const Fp8Weight w(1, n, k, seed + 2);
+  const size_t outputs = static_cast<size_t>(m) * n;
+  Buffer y(outputs * 4);
+  if (epilogue == Epilogue::kAdd) fill(y.data, static_cast<int64_t>(outputs), y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 4);
+  const std::vector<int> rows = spread_rows(m, 48);
+  const auto before = take_rows(to_host(y.data, y_type, outputs), rows, n);
+  Fp8Product p;
+  p.m = m, p.x = x.x, p.weight = w.weight, p.epilogue = epilogue, p.y = y.data, p.y_type = y_type, p.y_stride = n;
+  p.tile_rows = tile_rows;
+  check(launch_fp8_product(p, nullptr), "fp8 product");
+  check(cudaDeviceSynchronize(), "fp8 product");
+  auto expected = x.expected(rows, w.weight);
+  if (epilogue == Epilogue::kAdd)
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += before[i];
+  char what[128];
+  std::snprintf(what, sizeof(what), "fp8 m=%d n=%d k=%d tile %d y%s epilogue %d", m, n, k, tile_rows,
+                y_type == Scalar::kF32 ? "32" : "16", static_cast<int>(epilogue));
+  compare(what, take_rows(to_host(y.data, y_type, outputs), rows, n), expected, y_type == Scalar::kF32 ? 1e-3 : 4e-3);
+}
+
+void check_contiguous(int experts, int n, int k, uint32_t seed) {
+  const std::vector<int> owners = {0, 0, experts - 1, -1, 2, 1, 1, 3};
+  const int m = static_cast<int>(owners.size()) * kGroupedBlockRows;
+  const Inputs x(m, k, seed);
+  const Fp8Weight w(experts, n, k, seed + 2);
+  Buffer y(static_cast<size_t>(m) * n * 2), blocks(owners.size() * 4);
+  check(cudaMemcpy(blocks.data, owners.data(), owners.size() * 4, cudaMemcpyHostToDevice), "copy");
+  Fp8GroupedProduct p;
+  p.experts = experts, p.m = m, p.block_experts = blocks.as<int32_t>(), p.x = x.x, p.weight = w.weight;
+  p.y = y.data, p.y_stride = n;
+  check(launch_fp8_grouped_product(p, nullptr), "grouped");
+  check(cudaDeviceSynchronize(), "grouped");
+  const auto out = to_host(y.data, Scalar::kBf16, static_cast<size_t>(m) * n);
+  for (size_t b = 0; b < owners.size(); ++b) {
+    if (owners[b] < 0) {
+      if (std::isnan(out[b * 128 * n]) && std::isnan(out[(b + 1) * 128 * n - 1])) continue;
+      ++failures;
+      std::printf("WRONG    a skipped block was written\n");
+      continue;
+    }
+    std::vector<int> rows;
+    for (int i = 0; i < 128; i += 5) rows.push_back(static_cast<int>(b) * 128 + i);
+    char what[96];
+    std::snprintf(what, sizeof(what), "contiguous experts n=%d k=%d block %zu expert %d", n, k, b, owners[b]);
+    compare(what, take_rows(out, rows, n), x.expected(rows, w.expert(owners[b])), 4e-3, b < 3);
+  }
+}
+
+void check_masked(int experts, int rows_max, int n, int k, uint32_t seed) {
+  const Inputs x(experts * rows_max, k, seed);
+  const Fp8Weight w(experts, n, k, seed + 2);
+  std::vector<int> counts(experts);
+  for (int e = 0; e < experts; ++e) counts[e] = (e * 37 + static_cast<int>(seed)) % (rows_max + 1);
+  counts[0] = 0, counts[1] = rows_max;
+  Buffer y(static_cast<size_t>(experts) * rows_max * n * 2), device_counts(experts * 4);
+  check(cudaMemcpy(device_counts.data, counts.data(), counts.size() * 4, cudaMemcpyHostToDevice), "copy");
+  Fp8GroupedProduct p;
+  p.experts = experts, p.m = experts * rows_max, p.rows_max = rows_max, p.counts = device_counts.as<int32_t>();
+  p.x = x.x, p.weight = w.weight, p.y = y.data, p.y_stride = n;
+  check(launch_fp8_grouped_product(p, nullptr), "masked");
+  check(cudaDeviceSynchronize(), "masked");
+  const auto out = to_host(y.data, Scalar::kBf16, static_cast<size_t>(experts) * rows_max * n);
+  for (int e = 0; e < experts; ++e) {
+    std::vector<int> rows;
+    for (int i = 0; i < counts[e]; i += 3) rows.push_back(e * rows_max + i);
+    for (int i = counts[e]; i < rows_max; ++i) {
+      if (std::isnan(out[(static_cast<int64_t>(e) * rows_max + i) * n])) continue;
+      ++failures;
+      std::printf("WRONG    a masked row was written\n");
+    }
+    if (rows.empty()) continue;
+    char what[96];
+    std::snprintf(what, sizeof(what), "masked experts n=%d k=%d expert %d rows %d", n, k, e, counts[e]);
+    compare(what, take_rows(out, rows, n), x.expected(rows, w.expert(e)), 4e-3, e < 3);
+  }
+}
+
+void check_quantize(QuantizeSource source, Scalar type) {
+  const int m = 37, k = 7168, wide = source == QuantizeSource::kSwiGlu ? 2 * k : k;
+  Buffer x(static_cast<size_t>(m) * wide * 4), norm(k * 4), q(static_cast<size_t>(m) * k), scales(k / 128 * 40 * 4);
+  fill(x.data, static_cast<int64_t>(m) * wide, type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, 31, 3.0f);
+  fill(norm.data, k, Fill::kF32, 32);
+  QuantizeActivations args;
+  args.source = source, args.m = m, args.k = k, args.x = x.data, args.x_type = type, args.x_stride = wide;
+  args.norm_weight = norm.data, args.norm_type = Scalar::kF32, args.out = {q.data, scales.as<float>(), 40};
+  check(launch_quantize_activations(args, nullptr), "quantize");
+  check(cudaDeviceSynchronize(), "quantize");
+  const auto from = to_host(x.data, type, static_cast<size_t>(m) * wide), weight = to_host(norm.data, Scalar::kF32, k);
+  std::vector<uint8_t> bytes(static_cast<size_t>(m) * k);
+  check(cudaMemcpy(bytes.data(), q.data, bytes.size(), cudaMemcpyDeviceToHost), "copy");
+  const auto out_scales = to_host(scales.data, Scalar::kF32, k / 128 * 40);
+  std::vector<float> out(bytes.size());
+  std::vector<double> expected(bytes.size());
+  int64_t different = 0;
+  for (int i = 0; i < m; ++i) {
+    double squares = 0;
+    for (int j = 0; j < k; ++j) squares += static_cast<double>(from[i * wide + j]) * from[i * wide + j];
+    const double factor = 1 / std::sqrt(squares / k + 1e-6);
+    for (int g = 0; g < k / 128; ++g) {
+      float amax = 1e-4f;
+      for (int j = g * 128; j < g * 128 + 128; ++j) {
+        const double v = from[i * wide + j];
+        const double value = source == QuantizeSource::kPlain     ? v
+                             : source == QuantizeSource::kRmsNorm ? v * factor * weight[j]
+                                                                  : v / (1 + std::exp(-v)) * from[i * wide + k + j];
+        expected[static_cast<size_t>(i) * k + j] = value;
+        amax = std::max(amax, std::fabs(static_cast<float>(value)));
+      }
+      const float scale = amax / 448.0f;
+      for (int j = g * 128; j < g * 128 + 128; ++j) {
+        const size_t at = static_cast<size_t>(i) * k + j;
+        __nv_fp8_e4m3 value;
+        value.__x = bytes[at];
+        out[at] = static_cast<float>(value) * out_scales[g * 40 + i];
+        if (source == QuantizeSource::kPlain) {
+          different += __nv_fp8_e4m3(static_cast<float>(expected[at]) / scale).__x != bytes[at];
+        }
+      }
+    }
+  }
+  char what[64];
+  std::snprintf(what, sizeof(what), "quantize activations, source %d x%s", static_cast<int>(source), type == Scalar::kF32 ? "32" : "16");
+  compare(what, out, expected, 0.035);
+  if (different > 0) ++failures, std::printf("WRONG    %lld bytes differ from the CPU's\n", static_cast<long long>(different));
+}
+
+void check_cublaslt(LtProducts& lt, const Buffer& workspace) {
+  const int m = 100, n = 768, k = 512;
+  Buffer x(m * k * 4), y(m * n * 4), w(n * k * 4), bias(n * 4);
+  fill(x.data, m * k, Fill::kF32, 1);
+  fill(w.data, n * k, Fill::kF32, 2);
+  fill(bias.data, n, Fill::kF32, 3);
+  DenseProduct p;
+  p.compute = DenseCompute::kF32, p.m = m, p.n = n, p.k = k, p.x = x.data, p.x_stride = k, p.w = w.data;
+  p.bias = bias.data, p.y = y.data, p.y_type = Scalar::kF32, p.y_stride = n;
+  check(lt.run(p, workspace.data, workspace.bytes, nullptr), "cublaslt");
+  check(cudaDeviceSynchronize(), "cublaslt");
+  const auto xs = to_host(x.data, Scalar::kF32, m * k), ws = to_host(w.data, Scalar::kF32, n * k), bs = to_host(bias.data, Scalar::kF32, n);
+  std::vector<double> expected(m * n);
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < n; ++j) {
+      double sum = bs[j];
+      for (int l = 0; l < k; ++l) sum += static_cast<double>(xs[i * k + l]) * ws[j * k + l];
+      expected[i * n + j] = sum;
+    }
+  compare("cublaslt float32 with bias", to_host(y.data, Scalar::kF32, m * n), expected, 1e-5);
+  p.bias = nullptr, p.accumulate = true;
+  check(lt.run(p, workspace.data, workspace.bytes, nullptr), "cublaslt");
+  check(cudaDeviceSynchronize(), "cublaslt");
+  for (int i = 0; i < m * n; ++i) expected[i] = 2 * expected[i] - bs[i % n];
+  compare("cublaslt float32 added", to_host(y.data, Scalar::kF32, m * n), expected, 1e-5);
+}
+
+void time_dense(int m, int n, int k) {
+  constexpr int kSets = 3;
+  std::vector<std::unique_ptr<Inputs>> xs;
+  std::vector<std::unique_ptr<Fp8Weight>> ws;
+  for (int i = 0; i < kSets; ++i) {
+    xs.push_back(std::make_unique<Inputs>(m, k, i + 1));
+    ws.push_back(std::make_unique<Fp8Weight>(1, n, k, i + 10));
+  }
+  Buffer y(static_cast<size_t>(m) * n * 2);
+  std::printf("fp8 m=%-5d n=%-6d k=%-6d", m, n, k);
+  for (const int rows : {64, 128, 256}) {
+    if (rows == 64 && m > 512) continue;
+    if (rows == 256 && m <= 128) continue;
+    const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
+      Fp8Product p;
+      p.m = m, p.x = xs[i % kSets]->x, p.weight = ws[i % kSets]->weight, p.y = y.data, p.y_stride = n, p.tile_rows = rows;
+      check(launch_fp8_product(p, stream), "fp8");
+    });
+    std::printf("  tile %3d %7.1f us %5.0f TFLOP/s %.2f TB/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12,
+                (static_cast<double>(n) * k + static_cast<double>(m) * k + 2.0 * m * n) / seconds * 1e-12);
+  }
+  std::printf("\n");
+}
+
+void time_bf16(LtProducts& lt, const Buffer& workspace, int m, int n, int k) {
+  constexpr int kSets = 3;
+  std::vector<std::unique_ptr<Buffer>> xs, ws;
+  for (int i = 0; i < kSets; ++i) {
+    xs.push_back(std::make_unique<Buffer>(static_cast<size_t>(m) * k * 2));
+    ws.push_back(std::make_unique<Buffer>(static_cast<size_t>(n) * k * 2));
+    fill(xs.back()->data, static_cast<int64_t>(m) * k, Fill::kBf16, i);
+    fill(ws.back()->data, static_cast<int64_t>(n) * k, Fill::kBf16, i + 7, 0.02f);
+  }
+  Buffer y(static_cast<size_t>(m) * n * 2);
+  const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
+    DenseProduct p;
+    p.m = m, p.n = n, p.k = k, p.x = xs[i % kSets]->data, p.x_stride = k, p.w = ws[i % kSets]->data, p.y = y.data, p.y_stride = n;
+    check(lt.run(p, workspace.data, workspace.bytes, stream), "cublaslt");
+  });
+  std::printf("bf16 cublaslt m=%-5d n=%-6d k=%-6d %7.1f us %5.0f TFLOP/s %.2f TB/s of weight\n", m, n, k, seconds * 1e6,
+              2.0 * m * n * k / seconds * 1e-12, 2.0 * n * k / seconds * 1e-12);
+}
+
+void time_masked(int experts, int rows_max, int rows, int n, int k) {
+  const Inputs x(experts * rows_max, k, 1);
+  const Fp8Weight w(experts, n, k, 2);  // gigabytes: no second set is needed
+  Buffer y(static_cast<size_t>(experts) * rows_max * n * 2), counts(experts * 4);
+  std::vector<int> host(experts);
+  for (int e = 0; e < experts; ++e) host[e] = std::max(0, rows + (e * 7) % 9 - 4);
+  check(cudaMemcpy(counts.data, host.data(), experts * 4, cudaMemcpyHostToDevice), "copy");
+  const double seconds = time_graph(2, 7, [&](int, cudaStream_t stream) {
+    Fp8GroupedProduct p;
+    p.experts = experts, p.m = experts * rows_max, p.rows_max = rows_max, p.counts = counts.as<int32_t>();
+    p.x = x.x, p.weight = w.weight, p.y = y.data, p.y_stride = n;
+    check(launch_fp8_grouped_product(p, stream), "masked");
+  });
+  std::printf("masked experts=%d rows about %-3d n=%-5d k=%-5d %7.1f us %.2f TB/s of weight %5.0f TFLOP/s\n", experts, rows, n, k,
+              seconds * 1e6, static_cast<double>(experts) * n * k / seconds * 1e-12,
+              2.0 * experts * rows * n * k / seconds * 1e-12);
+}
+
+void time_contiguous(int experts, int blocks_each, int n, int k) {
+  const int blocks = experts * blocks_each, m = blocks * kGroupedBlockRows;
+  const Inputs x(m, k, 1);
+  const Fp8Weight w(experts, n, k, 2);
+  Buffer y(static_cast<size_t>(m) * n * 2), owners(blocks * 4);
+  std::vector<int> host(blocks);
+  for (int b = 0; b < blocks; ++b) host[b] = b / blocks_each;
+  check(cudaMemcpy(owners.data, host.data(), blocks * 4, cudaMemcpyHostToDevice), "copy");
+  const double seconds = time_graph(2, 5, [&](int, cudaStream_t stream) {
+    Fp8GroupedProduct p;
+    p.experts = experts, p.m = m, p.block_experts = owners.as<int32_t>(), p.x = x.x, p.weight = w.weight;
+    p.y = y.data, p.y_stride = n;
+    check(launch_fp8_grouped_product(p, stream), "contiguous");
+  });
+  std::printf("contiguous experts=%d rows %d n=%-5d k=%-5d %8.1f us %5.0f TFLOP/s\n", experts, m, n, k, seconds * 1e6,
+              2.0 * m * n * k / seconds * 1e-12);
+}
+
+int run() {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
+  for (const auto source : {QuantizeSource::kPlain, QuantizeSource::kRmsNorm, QuantizeSource::kSwiGlu}) {
+    check_quantize(source, Scalar::kBf16);
+    check_quantize(source, Scalar::kF32);
+  }
+  LtProducts lt;
+  Buffer workspace(LtProducts::kWorkspaceBytes);
+  check_cublaslt(lt, workspace);
+  uint32_t seed = 100;
+  for (const int tile : {64, 128, 256}) {
+    check_dense(1, 576, 7168, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(200, 2112, 1536, tile, Scalar::kF32, Epilogue::kAdd, seed += 10);
+    check_dense(333, 1000, 128, tile, Scalar::kBf16, Epilogue::kAdd, seed += 10);
+    check_dense(4096, 7168, 2048, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(2500, 4096, 7168, tile, Scalar::kF32, Epilogue::kStore, seed += 10);
+  }
+  check_contiguous(5, 4096, 7168, seed += 10);
+  check_contiguous(4, 7168, 2048, seed += 10);
+  check_masked(9, 64, 4096, 7168, seed += 10);
+  check_masked(5, 192, 7168, 2048, seed += 10);
+  std::printf("failures: %d\n", failures);
+  const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168}, {32768, 512},
+                           {4608, 3584}, {37888, 3584}, {3584, 18944}};
+  for (const auto& shape : shapes) time_dense(4096, shape[0], shape[1]);
+  for (const int m : {64, 128, 256})
+    for (const auto& shape : shapes) time_dense(m, shape[0], shape[1]);
+  for (const int m : {4096, 32, 64, 128, 256})
+    for (const auto& shape : {std::pair{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}})
+      if (m < 4096 || shape.first < 100000) time_bf16(lt, workspace, m, shape.first, shape.second);
+  for (const int rows : {8, 16, 32, 64}) {
+    time_masked(256, 128, rows, 4096, 7168);
+    time_masked(256, 128, rows, 7168, 2048);
+  }
+  time_contiguous(256, 1, 4096, 7168);
+  time_contiguous(256, 1, 7168, 2048);
+  time_contiguous(32, 8, 4096, 7168);
+  time_contiguous(32, 8, 7168, 2048);
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace spillway::kernels::cuda
+
+int main() { return spillway::kernels::cuda::run(); }
