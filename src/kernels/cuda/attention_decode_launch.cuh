@@ -25,7 +25,7 @@ inline int64_t decode_slots(int64_t units, int sequences, int context_max, int s
 
 template <typename Kernel>
 cudaError_t launch_resident(Kernel kernel, int threads, size_t shared, int64_t blocks_wanted, cudaStream_t stream,
-                            const auto& params) {
+                            auto& params) {
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error != cudaSuccess) return error;
   int device = 0, processors = 0, resident = 0;
@@ -35,6 +35,7 @@ cudaError_t launch_resident(Kernel kernel, int threads, size_t shared, int64_t b
   if (error != cudaSuccess) return error;
   if (resident < 1) return cudaErrorInvalidConfiguration;
   const int64_t blocks = std::min<int64_t>(blocks_wanted, int64_t{processors} * std::min(resident, 4));
+  params.shape.blocks = static_cast<int>(blocks);
   kernel<<<static_cast<unsigned>(blocks), threads, shared, stream>>>(params);
   return cudaGetLastError();
 }
@@ -55,7 +56,7 @@ cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
   p.pages = a.pages;
   p.values_bytes = a.pages.values_offset() * 2;
   p.batch = a.batch;
-  p.shape = {a.pages.kv_heads * p.row_blocks, std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0};
+  p.shape = {a.pages.kv_heads * p.row_blocks, std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 1};
   const int64_t slots = decode_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
   char* at = static_cast<char*>(a.workspace);
   p.counters = reinterpret_cast<int*>(at);

@@ -22,6 +22,8 @@ struct WorkShape {
   int units = 1;        // of a sequence
   int grain_tiles = 1;  // of kTileTokens tokens
   bool merge = true;    // balanced
+  int blocks = 1;       // G: blocks, or groups of blocks that share a stretch
+  int grains_min = 1;   // balanced: a block gets no less, so that few blocks work on little
 };
 
 // What a block does next: tiles [tile_begin, tile_end) of a unit's context, piece `index` of `pieces`.
@@ -29,27 +31,26 @@ struct Piece {
   int sequence, unit, tile_begin, tile_end, pieces, index, slot;
 };
 
-
 // A block's stretch of the line; held in registers, the same in all threads.
 struct WorkCursor {
   const int* prefix;  // [sequences + 1] grains before each sequence, in shared memory
   WorkShape shape;
   int sequences, total, blocks;
-  int next, end, sequence;
+  int block, next, end, sequence;
 
   __device__ __forceinline__ int block_of(int grain) const {
     return static_cast<int>((static_cast<int64_t>(grain + 1) * blocks - 1) / total);
   }
 
-  // Positions the cursor at the stretch of this block.
-  __device__ __forceinline__ void start(const int* prefix_, WorkShape shape_, int sequences_) {
+  // Positions the cursor at the stretch of a block.
+  __device__ __forceinline__ void start(const int* prefix_, WorkShape shape_, int sequences_, int block_) {
     prefix = prefix_;
     shape = shape_;
     sequences = sequences_;
     total = prefix[sequences];
-    blocks = min(static_cast<int>(gridDim.x), total);
+    blocks = shape.merge ? max(1, min(shape.blocks, total / shape.grains_min)) : min(shape.blocks, total);
+    block = block_;
     next = end = sequence = 0;
-    const int block = static_cast<int>(blockIdx.x);
     if (block >= blocks) return;
     next = static_cast<int>(static_cast<int64_t>(total) * block / blocks);
     end = static_cast<int>(static_cast<int64_t>(total) * (block + 1) / blocks);
@@ -77,7 +78,7 @@ struct WorkCursor {
     if (shape.merge) {
       const int first = block_of(unit_begin);
       piece.pieces = block_of(unit_begin + grains - 1) - first + 1;
-      piece.index = static_cast<int>(blockIdx.x) - first;
+      piece.index = block - first;
       piece.slot = merged_slot(first, piece.index);
     } else {
       piece.pieces = grains;
@@ -92,10 +93,19 @@ struct WorkCursor {
   static __device__ __forceinline__ int merged_slot(int first_block, int index) {
     return index == 0 ? 2 * first_block + 1 : 2 * (first_block + index);
   }
+  // Piece 0 of a unit, wherever it is computed; its tiles are not filled in. For the combination of pieces.
+  __device__ __forceinline__ Piece first_piece(int of_sequence, int unit) {
+    const int grains = (prefix[of_sequence + 1] - prefix[of_sequence]) / shape.units;
+    const int begin = prefix[of_sequence] + unit * grains;
+    if (grains == 0) return {of_sequence, unit, 0, 0, 1, 0, 0};
+    if (!shape.merge) return {of_sequence, unit, 0, 0, grains, 0, begin};
+    block = block_of(begin);
+    return {of_sequence, unit, 0, 0, block_of(begin + grains - 1) - block + 1, 0, merged_slot(block, 0)};
+  }
   // The slot of another piece of the same unit.
   __device__ __forceinline__ int slot_of(const Piece& piece, int index) const {
     if (!shape.merge) return piece.slot - piece.index + index;
-    return merged_slot(static_cast<int>(blockIdx.x) - piece.index, index);
+    return merged_slot(block - piece.index, index);
   }
 };
 

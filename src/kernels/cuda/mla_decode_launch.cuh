@@ -1,0 +1,78 @@
+// Launching the kernels of mla_decode.cuh.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "kernels/cuda/attention_maps.h"
+#include "kernels/cuda/mla_decode_scores.cuh"
+
+namespace spillway::kernels::cuda {
+
+constexpr int kMlaSequencesMax = 1024;  // their prefix sums fit beside the tiles
+
+inline int processors() {
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+// Partial results that a launch may leave, each of `ranks` row blocks.
+inline int64_t mla_slots(int units, int sequences, int context_max, int split_tokens) {
+  if (split_tokens == 0) return int64_t{2} * processors();
+  return int64_t{units} * sequences * ceil_div(context_max, split_tokens);
+}
+
+inline bool make_mla_maps(const LatentAttention& a, CUtensorMap* queries, CUtensorMap* pages) {
+  constexpr int kColumns = kLatent + 64;
+  RowsMap q{a.queries, a.pages.dtype};
+  q.columns = q.row_stride = kColumns;
+  q.row_stride *= 2;
+  q.rows = a.heads;
+  q.outer = a.batch.rows;
+  q.outer_stride = a.query_stride * 2;
+  q.box_rows = std::min(a.heads, 64);
+  q.box_outer = 64 / q.box_rows;
+  RowsMap p{a.pages.base, a.pages.dtype};
+  p.columns = kColumns;
+  p.row_stride = kColumns * 2;
+  p.rows = a.pages.page_tokens;
+  p.outer = int64_t{1} << 30;  // page ids are trusted
+  p.outer_stride = a.pages.page_stride_bytes;
+  return make_rows_map(queries, q) && make_rows_map(pages, p);
+}
+
+template <typename T>
+cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
+  MlaParams p;
+  p.out = static_cast<char*>(a.out);
+  p.out_stride = a.out_stride;
+  p.heads = a.heads;
+  const int row_blocks = ceil_div(a.heads * a.batch.rows_max, 64);
+  p.ranks = std::min(row_blocks, 2);
+  p.scale_log2e = a.scale * kLog2e;
+  p.page_tokens = a.pages.page_tokens;
+  p.batch = a.batch;
+  p.shape = {ceil_div(row_blocks, p.ranks), std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 2};
+  const int64_t most = int64_t{a.batch.sequences} * p.shape.units *
+                       ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
+  p.shape.blocks = static_cast<int>(std::min<int64_t>(processors() / p.ranks, most));
+  const int64_t slots = mla_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
+  p.partials = static_cast<float*>(a.workspace);
+  p.sums = reinterpret_cast<float2*>(p.partials + slots * p.ranks * 64 * kLatent);
+  CUtensorMap queries, pages;
+  if (!make_mla_maps(a, &queries, &pages)) return cudaErrorInvalidValue;
+  const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
+  const auto kernel = mla_decode_kernel<T>;
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (error != cudaSuccess) return error;
+  kernel<<<static_cast<unsigned>(p.shape.blocks * p.ranks), 512, shared, stream>>>(p, queries, pages);
+  error = cudaGetLastError();
+  if (error != cudaSuccess) return error;
+  const dim3 grid(8, static_cast<unsigned>(row_blocks), static_cast<unsigned>(a.batch.sequences));
+  mla_combine_kernel<T><<<grid, 256, 160 + prefix, stream>>>(p);
+  return cudaGetLastError();
+}
+
+}  // namespace spillway::kernels::cuda
