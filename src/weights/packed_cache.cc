@@ -15,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include "weights/check_stamp.h"
 #include "weights/checksum.h"
 
 namespace spillway::weights {
@@ -38,7 +39,10 @@ std::vector<CachedFile> cached_files(const fs::path& folder) {
     std::error_code ignored;
     if (at->path().extension() != kExtension || !at->is_regular_file(ignored)) continue;
     CachedFile file{at->path(), int64_t(at->file_size(ignored)), at->last_write_time(ignored)};
-    if (!ignored) files.push_back(std::move(file));
+    if (ignored) continue;
+    const auto used = fs::last_write_time(CheckStamp::path_of(at->path().string()), ignored);
+    if (!ignored) file.used = std::max(file.used, used);
+    files.push_back(std::move(file));
   }
   return files;
 }
@@ -108,7 +112,10 @@ void remove_unfinished(const std::string& folder) {
   std::error_code error;
   std::vector<fs::path> left;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
-    if (entry.path().filename().string().find(kUnfinished) != std::string::npos) left.push_back(entry.path());
+    const std::string name = entry.path().filename().string();
+    if (name.find(kUnfinished) != std::string::npos || name.find(".checked-") != std::string::npos) {
+      left.push_back(entry.path());
+    }
   }
   for (const fs::path& path : left) fs::remove(path, error);
 }
@@ -167,10 +174,13 @@ Result<PackedFile> PackedCache::read(tensor::Stream& stream, const Progress& pro
   if (file->identity() != identity_) {
     return not_found(fmt::format("{}: was made from another state of the checkpoint or by another version", path_));
   }
-  const Status verified = file->verify(stream, progress);
-  if (!verified.ok()) return Error(verified.error()).in(path_);
-  // The time of last use, by which files are evicted. A folder that may only be read keeps its times.
-  ::utimensat(AT_FDCWD, path_.c_str(), nullptr, 0);
+  file->prefetch();
+  const CheckStamp stamp(path_);
+  if (!stamp.valid()) {
+    const Status verified = file->verify(stream, progress);
+    if (!verified.ok()) return Error(verified.error()).in(path_);
+  }
+  stamp.renew();
   return file;
 }
 
@@ -189,7 +199,10 @@ Status PackedCache::make_room(uint64_t bytes) const {
   for (; used - evicted > options_.bytes_max; ++evictions) evicted += files[evictions].bytes;
   SW_TRY(check_disk(options_.folder, double(needed - evicted)));
   std::error_code error;
-  for (size_t i = 0; i < evictions; ++i) fs::remove(files[i].path, error);
+  for (size_t i = 0; i < evictions; ++i) {
+    fs::remove(files[i].path, error);
+    fs::remove(CheckStamp::path_of(files[i].path.string()), error);
+  }
   return {};
 }
 

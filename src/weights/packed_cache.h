@@ -42,7 +42,7 @@ class PackedCache {
   const PackedCacheOptions& options() const { return options_; }
   const std::string& path() const { return path_; }
 
-  // The checked file. kNotFound when there is none or it was made from something else; other errors say why it cannot
+  // The file, its bytes checked at its first use since the machine started or the file changed. kNotFound when there is none or it was made from something else; other errors say why it cannot
   // be used.
   Result<PackedFile> read(tensor::Stream& stream, const Progress& progress) const;
 

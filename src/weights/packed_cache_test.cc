@@ -76,6 +76,28 @@ TEST_F(PackedCacheTest, RefusesWhatOthersCanChange) {
   EXPECT_THAT(read(mine), HasSubstr("expected a regular file"));
 }
 
+TEST_F(PackedCacheTest, ChecksTheBytesOnceUnlessTheFileChanges) {
+  const PackedCache mine = cache("a");
+  ASSERT_TRUE(write(mine).ok());
+  const auto checked_bytes = [&] {
+    int64_t last = 0;
+    const auto file = mine.read(stream_, [&](int64_t done, int64_t) { last = std::max(last, done); });
+    return file.ok() ? last : -1;
+  };
+  EXPECT_EQ(checked_bytes(), 3'000'000);
+  EXPECT_EQ(checked_bytes(), 0);
+  const auto before = fs::last_write_time(mine.path());
+  {
+    std::fstream file(mine.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(3'000'000);
+    file << "damage";
+  }
+  fs::last_write_time(mine.path(), before);  // which does not hide it
+  EXPECT_EQ(checked_bytes(), -1);
+  ASSERT_TRUE(write(mine).ok());
+  EXPECT_EQ(checked_bytes(), 3'000'000);
+}
+
 TEST_F(PackedCacheTest, EvictsTheLeastRecentlyUsed) {
   bytes_max_ = 12'000'000;  // two files of 5 MB
   const PackedCache a = cache("a"), b = cache("b"), c = cache("c");

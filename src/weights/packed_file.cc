@@ -22,7 +22,6 @@ Result<PackedFile> PackedFile::open(const std::string& path) {
 
 Status PackedFile::verify(tensor::Stream& stream, const Progress& progress) const {
   const auto data = mapping_.bytes().subspan(head_.data_begin);
-  mapping_.prefetch(data);
   std::mutex mutex;
   int64_t done = 0;
   std::atomic<int64_t> wrong{-1};
