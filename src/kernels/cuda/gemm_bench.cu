@@ -1,8 +1,9 @@
 // Test and benchmark of the products of few rows, and of quantising weights and activations. Prints every check, then
 // times; ends with 1 when a check failed.
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -Isrc src/kernels/cuda/gemm_bench.cu
-//     src/kernels/cuda/gemv_small_batch.cu src/kernels/cuda/quantize_*.cu -o gemm_bench
+//     src/kernels/cuda/gemv_*.cu src/kernels/cuda/quantize_*.cu -o gemm_bench
 #include "kernels/cuda/gemm_testing.cuh"
+#include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/quantize_activations.h"
 #include "kernels/cuda/quantize_weight.h"
@@ -111,6 +112,12 @@ void check_small_batch(const Case& c, uint32_t seed) {
                 c.bias ? " bias" : "", static_cast<int>(c.epilogue));
   const double tolerance = c.epilogue == Epilogue::kSwiGlu || c.y_type != Scalar::kF32 ? 6e-3 : 4e-3;
   compare(what, to_host(y.data, c.y_type, outputs), expected, tolerance);
+  if (c.epilogue != Epilogue::kAdd) {
+    Buffer plain(outputs * 4);
+    p.y = plain.data;
+    check(launch_small_batch_portable(p, nullptr), "portable");
+    compare("  portable", to_host(plain.data, c.y_type, outputs), expected, tolerance, false);
+  }
   if (c.m > 1 && c.epilogue == Epilogue::kStore) {  // a row alone has the same bits
     Buffer alone(outputs * 4);
     p.m = 1, p.y = alone.data;

@@ -30,7 +30,8 @@ struct Tile {
   static constexpr int kBBytes = kTileN * kStageK;
   static constexpr int kScaleBytes = kRows * 4;
   static constexpr int kStageBytes = kABytes + kBBytes + kScaleBytes;
-  static constexpr int kStages = std::min(8, (kSharedMax - 2048) / kStageBytes);
+  // Of few rows, so few that two blocks of consecutive products fit in a multiprocessor.
+  static constexpr int kStages = kRows == 64 ? 4 : std::min(8, (kSharedMax - 2048) / kStageBytes);
   static constexpr int kSharedBytes = kStages * kStageBytes + 1024 + 256;
 };
 
@@ -64,15 +65,31 @@ __device__ __forceinline__ Stages<T> carve(char* shared) {
 }
 
 template <typename T, TileMode kMode>
-__device__ void produce(const Arguments& args, const Stages<T>& s) {
+__device__ void produce(const Arguments& args, const Stages<T>& s, const int* starts) {
   const uint32_t rank = T::kCluster > 1 ? ptx::cluster_rank() : 0;
-  TileWalk<T::kRows, kTileN, T::kCluster, kMode> walk(args.tiles);
-  int stage = 0;
+  TileWalk<T::kRows, kTileN, T::kCluster, kMode> walk(args.tiles, starts);
+  const auto load_weight = [&](const TilePlace& place, int kb, int to) {
+    ptx::barrier_expect(&s.full[to], T::kStageBytes);
+    ptx::tensor_load(s.b + to * T::kBBytes, &args.b, kb * kStageK, place.w_row, &s.full[to]);
+  };
+  int stage = 0, loaded = 0;
   uint32_t phase = 0;
+  if constexpr (kMode == TileMode::kDense) {  // the weight does not depend on the previous kernel
+    auto first = walk;
+    TilePlace place;
+    if (first.next(&place)) {
+      for (; loaded < T::kStages && loaded < args.k_blocks; ++loaded) load_weight(place, loaded, loaded);
+    }
+    ptx::wait_for_previous();
+  }
   for (TilePlace place; walk.next(&place);) {
     for (int kb = 0; kb < args.k_blocks; ++kb) {
-      ptx::barrier_wait_cluster(&s.empty[stage], phase ^ 1);
-      ptx::barrier_expect(&s.full[stage], T::kStageBytes);
+      if (loaded > 0) {
+        --loaded;
+      } else {
+        ptx::barrier_wait_cluster(&s.empty[stage], phase ^ 1);
+        load_weight(place, kb, stage);
+      }
       constexpr int kPart = T::kRows / T::kCluster;
       char* a = s.a + stage * T::kABytes + rank * kPart * kStageK;
       const int row = place.x_row + static_cast<int>(rank) * kPart;
@@ -81,7 +98,6 @@ __device__ void produce(const Arguments& args, const Stages<T>& s) {
       } else {
         ptx::tensor_load(a, &args.a, kb * kStageK, row, &s.full[stage]);
       }
-      ptx::tensor_load(s.b + stage * T::kBBytes, &args.b, kb * kStageK, place.w_row, &s.full[stage]);
       ptx::tensor_load(s.scales + stage * T::kScaleBytes, &args.scales, place.x_row, kb, &s.full[stage]);
       if (++stage == T::kStages) stage = 0, phase ^= 1;
     }
@@ -89,9 +105,9 @@ __device__ void produce(const Arguments& args, const Stages<T>& s) {
 }
 
 template <typename T, TileMode kMode>
-__device__ void consume(const Arguments& args, const Stages<T>& s) {
+__device__ void consume(const Arguments& args, const Stages<T>& s, const int* starts) {
   const int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-  TileWalk<T::kRows, kTileN, T::kCluster, kMode> walk(args.tiles);
+  TileWalk<T::kRows, kTileN, T::kCluster, kMode> walk(args.tiles, starts);
   int stage = 0;
   uint32_t phase = 0;
   for (TilePlace place; walk.next(&place);) {
@@ -164,13 +180,18 @@ __global__ void __launch_bounds__(T::kThreads, 1) fp8_kernel(const __grid_consta
     __syncthreads();
   }
   ptx::launch_dependents();
-  ptx::wait_for_previous();
+  if (kMode != TileMode::kDense || threadIdx.x >= 128) ptx::wait_for_previous();
+  __shared__ int starts[kMode == TileMode::kMasked ? kExpertsMax + 1 : 1];
+  if constexpr (kMode == TileMode::kMasked) {
+    if (threadIdx.x < 32) count_row_tiles<T::kRows>(args.tiles, starts);
+    __syncthreads();
+  }
   if (threadIdx.x < 128) {
     if constexpr (T::kGroups == 2) ptx::fewer_registers<24>();
-    if (threadIdx.x == 0) produce<T, kMode>(args, s);
+    if (threadIdx.x == 0) produce<T, kMode>(args, s, starts);
   } else {
     if constexpr (T::kGroups == 2) ptx::more_registers<240>();
-    consume<T, kMode>(args, s);
+    consume<T, kMode>(args, s, starts);
   }
   if constexpr (T::kCluster > 1) {
     __syncwarp();
@@ -197,7 +218,8 @@ struct Problem {
 bool valid(const Problem& p) {
   if (p.m < 1 || p.n < 8 || p.n % 8 != 0 || p.k < 128 || p.k % 128 != 0 || p.y_type == Scalar::kF16) return false;
   if (p.x.scales_stride < p.m || p.x.scales_stride % 4 != 0) return false;
-  if (p.mode == TileMode::kContiguous) return p.m % kGroupedBlockRows == 0 && p.block_experts != nullptr;
+  if (p.experts < 1 || p.experts > kExpertsMax) return false;
+  if (p.mode == TileMode::kContiguous) return p.block_experts != nullptr;
   if (p.mode == TileMode::kMasked) return p.rows_max % 64 == 0 && p.counts != nullptr && p.m == p.experts * p.rows_max;
   return true;
 }
@@ -246,9 +268,12 @@ cudaError_t launch_fp8_grouped_product(const Fp8GroupedProduct& p, cudaStream_t 
   const Problem problem{masked ? TileMode::kMasked : TileMode::kContiguous, p.m, p.weight.n, p.weight.k, p.experts,
                         p.rows_max, p.block_experts, p.counts, p.x, p.weight.data,
                         static_cast<const float*>(p.weight.scales), p.y, p.y_type, p.y_stride, false};
-  if (!valid(problem) || p.experts < 1 || p.weight.scale_rows != 128) return cudaErrorInvalidValue;
+  if (!valid(problem) || p.weight.scale_rows != 128) return cudaErrorInvalidValue;
   if (masked) return launch<Tile<1, 1, 1>, TileMode::kMasked>(problem, stream);
-  return launch<Tile<2, 1, 2>, TileMode::kContiguous>(problem, stream);
+  if (p.m % p.block_rows != 0) return cudaErrorInvalidValue;
+  if (p.block_rows == 64) return launch<Tile<1, 1, 1>, TileMode::kContiguous>(problem, stream);
+  if (p.block_rows == 128) return launch<Tile<2, 1, 2>, TileMode::kContiguous>(problem, stream);
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace spillway::kernels::cuda

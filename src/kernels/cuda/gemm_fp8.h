@@ -27,18 +27,19 @@ cudaError_t launch_fp8_product(const Fp8Product& product, cudaStream_t stream);
 
 // Experts' products, one launch. W: [experts, n, k] with scales [experts, ceil(n / 128), k / 128].
 //
-// Contiguous (prefill): x is [m, k], rows sorted by expert, each expert's rows padded to whole blocks of
-// kGroupedBlockRows; block_experts[i] on the device names the expert of block i, or is negative for a block to skip. m is
-// the padded capacity. Rows of padding are computed and written (whatever x holds there must be finite).
+// Contiguous: x is [m, k], rows sorted by expert, each expert's rows padded to whole blocks of block_rows (64: few rows
+// an expert, decode; 128: prefill); block_experts[i] on the device names the expert of block i, or is negative for a
+// block to skip. m is the padded capacity. Rows of padding are computed and written.
 // Masked (decode): x is [experts, rows_max, k]; counts[e] on the device rows of each expert are valid, the others are
-// neither read nor written. rows_max a multiple of 64; scales_stride = experts * rows_max.
+// neither used nor written. rows_max a multiple of 64; scales_stride = experts * rows_max. At most 1,024 experts.
 constexpr int kGroupedBlockRows = 128;
 
 struct Fp8GroupedProduct {
   int experts = 0;
   int m = 0;                               // contiguous: rows in all; masked: experts * rows_max
   int rows_max = 0;                        // masked
-  const int32_t* block_experts = nullptr;  // contiguous: [m / kGroupedBlockRows]
+  int block_rows = kGroupedBlockRows;      // contiguous: 64 or 128
+  const int32_t* block_experts = nullptr;  // contiguous: [m / block_rows]
   const int32_t* counts = nullptr;         // masked: [experts]
   QuantizedActivations x;
   Weight weight;  // n and k of one expert

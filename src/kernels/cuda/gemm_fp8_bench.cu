@@ -98,28 +98,28 @@ void check_dense(int m, int n, int k, int tile_rows, Scalar y_type, Epilogue epi
   compare(what, take_rows(to_host(y.data, y_type, outputs), rows, n), expected, y_type == Scalar::kF32 ? 1e-3 : 4e-3);
 }
 
-void check_contiguous(int experts, int n, int k, uint32_t seed) {
+void check_contiguous(int experts, int n, int k, int block_rows, uint32_t seed) {
   const std::vector<int> owners = {0, 0, experts - 1, -1, 2, 1, 1, 3};
-  const int m = static_cast<int>(owners.size()) * kGroupedBlockRows;
+  const int m = static_cast<int>(owners.size()) * block_rows;
   const Inputs x(m, k, seed);
   const Fp8Weight w(experts, n, k, seed + 2);
   Buffer y(static_cast<size_t>(m) * n * 2), blocks(owners.size() * 4);
   check(cudaMemcpy(blocks.data, owners.data(), owners.size() * 4, cudaMemcpyHostToDevice), "copy");
   Fp8GroupedProduct p;
   p.experts = experts, p.m = m, p.block_experts = blocks.as<int32_t>(), p.x = x.x, p.weight = w.weight;
-  p.y = y.data, p.y_stride = n;
+  p.y = y.data, p.y_stride = n, p.block_rows = block_rows;
   check(launch_fp8_grouped_product(p, nullptr), "grouped");
   check(cudaDeviceSynchronize(), "grouped");
   const auto out = to_host(y.data, Scalar::kBf16, static_cast<size_t>(m) * n);
   for (size_t b = 0; b < owners.size(); ++b) {
     if (owners[b] < 0) {
-      if (std::isnan(out[b * 128 * n]) && std::isnan(out[(b + 1) * 128 * n - 1])) continue;
+      if (std::isnan(out[b * block_rows * n]) && std::isnan(out[(b + 1) * block_rows * n - 1])) continue;
       ++failures;
       std::printf("WRONG    a skipped block was written\n");
       continue;
     }
     std::vector<int> rows;
-    for (int i = 0; i < 128; i += 5) rows.push_back(static_cast<int>(b) * 128 + i);
+    for (int i = 0; i < block_rows; i += 5) rows.push_back(static_cast<int>(b) * block_rows + i);
     char what[96];
     std::snprintf(what, sizeof(what), "contiguous experts n=%d k=%d block %zu expert %d", n, k, b, owners[b]);
     compare(what, take_rows(out, rows, n), x.expected(rows, w.expert(owners[b])), 4e-3, b < 3);
@@ -327,8 +327,8 @@ int run() {
     check_dense(4096, 7168, 2048, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
     check_dense(2500, 4096, 7168, tile, Scalar::kF32, Epilogue::kStore, seed += 10);
   }
-  check_contiguous(5, 4096, 7168, seed += 10);
-  check_contiguous(4, 7168, 2048, seed += 10);
+  check_contiguous(5, 4096, 7168, 128, seed += 10);
+  check_contiguous(4, 7168, 2048, 64, seed += 10);
   check_masked(9, 64, 4096, 7168, seed += 10);
   check_masked(5, 192, 7168, 2048, seed += 10);
   std::printf("failures: %d\n", failures);

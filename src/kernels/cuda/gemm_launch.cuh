@@ -50,6 +50,19 @@ inline int processor_count() {
   return counts[device] > 0 ? counts[device] : 1;
 }
 
+// As 90 for sm_90.
+inline int compute_capability() {
+  static int found[64] = {};
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return 0;
+  if (found[device] == 0) {
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    found[device] = 10 * major + minor;
+  }
+  return found[device];
+}
+
 template <typename Kernel>
 cudaError_t allow_shared(Kernel kernel, int bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);

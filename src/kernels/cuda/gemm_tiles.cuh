@@ -6,7 +6,7 @@
 
 namespace spillway::kernels::cuda {
 
-// kDense: one weight. kContiguous: rows sorted by expert in blocks of 128. kMasked: rows_max rows an expert, counts of
+// kDense: one weight. kContiguous: rows sorted by expert in blocks of kRows. kMasked: rows_max rows an expert, counts of
 // them valid.
 enum class TileMode : uint8_t { kDense, kContiguous, kMasked };
 
@@ -15,6 +15,28 @@ struct TilePlan {
   const int32_t* block_experts;
   const int32_t* counts;
 };
+
+constexpr int kExpertsMax = 1024;
+
+// starts[e]: row tiles of the experts before e; starts[experts]: of all. One warp runs it.
+template <int kRows>
+__device__ void count_row_tiles(const TilePlan& plan, int* starts) {
+  const int lane = threadIdx.x % 32;
+  int before = 0;
+  for (int first = 0; first < plan.experts; first += 32) {
+    const int e = first + lane;
+    int tiles = e < plan.experts ? (plan.counts[e] + kRows - 1) / kRows : 0;
+    int sum = tiles;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int lower = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += lower;
+    }
+    if (e < plan.experts) starts[e] = before + sum - tiles;
+    before += __shfl_sync(~0u, sum, 31);
+  }
+  if (lane == 0) starts[plan.experts] = before;
+}
 
 struct TilePlace {
   int x_row;      // first row of x and y
@@ -27,8 +49,10 @@ struct TilePlace {
 template <int kRows, int kColumns, int kCluster, TileMode kMode>
 class TileWalk {
  public:
-  __device__ explicit TileWalk(const TilePlan& plan)
+  // starts: kMasked's, from count_row_tiles.
+  __device__ TileWalk(const TilePlan& plan, const int* starts)
       : plan_(plan),
+        starts_(starts),
         column_tiles_((plan.n + kColumns * kCluster - 1) / (kColumns * kCluster)),
         at_(static_cast<int>(blockIdx.x) / kCluster) {}
 
@@ -43,7 +67,7 @@ class TileWalk {
       at_ += static_cast<int>(gridDim.x) / kCluster;
       int expert = 0;
       if constexpr (kMode == TileMode::kContiguous) {
-        expert = __ldg(plan_.block_experts + row_tile * kRows / 128);
+        expert = __ldg(plan_.block_experts + row_tile);
         if (expert < 0) continue;
       }
       set(place, row_tile * kRows, plan_.m, column_tile, expert);
@@ -56,20 +80,16 @@ class TileWalk {
   static constexpr int kBand = 8;
 
   __device__ bool next_masked(TilePlace* place) {
-    while (expert_ < plan_.experts) {
-      const int count = __ldg(plan_.counts + expert_);
-      const int row_tiles = (count + kRows - 1) / kRows, tiles = row_tiles * column_tiles_;
-      if (at_ - before_ < tiles) {
-        const int in_expert = at_ - before_;
-        const int first = expert_ * plan_.rows_max;
-        set(place, first + in_expert % row_tiles * kRows, first + count, in_expert / row_tiles, expert_);
-        at_ += static_cast<int>(gridDim.x) / kCluster;
-        return true;
-      }
-      before_ += tiles;
-      ++expert_;
+    if (at_ >= starts_[plan_.experts] * column_tiles_) return false;
+    int expert = 0;  // the last one that starts at or before this tile
+    for (int step = kExpertsMax / 2; step > 0; step /= 2) {
+      if (expert + step <= plan_.experts && starts_[expert + step] * column_tiles_ <= at_) expert += step;
     }
-    return false;
+    const int row_tiles = starts_[expert + 1] - starts_[expert], in_expert = at_ - starts_[expert] * column_tiles_;
+    const int first = expert * plan_.rows_max;
+    set(place, first + in_expert % row_tiles * kRows, first + plan_.counts[expert], in_expert / row_tiles, expert);
+    at_ += static_cast<int>(gridDim.x) / kCluster;
+    return true;
   }
 
   __device__ void set(TilePlace* place, int x_row, int rows_end, int column_tile, int expert) {
@@ -83,10 +103,9 @@ class TileWalk {
   }
 
   const TilePlan& plan_;
+  const int* starts_;
   int column_tiles_;
   int at_;
-  int expert_ = 0;
-  int before_ = 0;
 };
 
 }  // namespace spillway::kernels::cuda

@@ -11,6 +11,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define SPILLWAY_HOST_DEVICE __host__ __device__
+#else
+#define SPILLWAY_HOST_DEVICE
+#endif
+
 namespace spillway::kernels::cuda {
 
 enum class Scalar : uint8_t { kF32, kBf16, kF16 };
@@ -37,19 +43,17 @@ struct Weight {
 
 constexpr int64_t groups_of_128(int64_t k) { return (k + 127) / 128; }
 
+SPILLWAY_HOST_DEVICE constexpr int64_t weight_row_bytes(WeightFormat format, int64_t k) {
+  const int64_t padded = (k + 127) / 128 * 128;
+  return format == WeightFormat::kBf16 ? 2 * k
+         : format == WeightFormat::kF8Block ? k
+         : format == WeightFormat::kInt8    ? padded
+                                            : padded / 2;
+}
+
 // Bytes of Weight::data and Weight::scales.
 constexpr int64_t weight_data_bytes(WeightFormat format, int64_t n, int64_t k) {
-  switch (format) {
-    case WeightFormat::kBf16:
-      return n * k * 2;
-    case WeightFormat::kF8Block:
-      return n * k;
-    case WeightFormat::kInt8:
-      return n * groups_of_128(k) * 128;
-    case WeightFormat::kInt4:
-      return n * groups_of_128(k) * 64;
-  }
-  return 0;
+  return n * weight_row_bytes(format, k);
 }
 constexpr int64_t weight_scale_bytes(WeightFormat format, int64_t n, int64_t k, int scale_rows = 128) {
   if (format == WeightFormat::kBf16) return 0;

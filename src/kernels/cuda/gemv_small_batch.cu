@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_widen.cuh"
 #include "kernels/cuda/gemm_launch.cuh"
 
@@ -345,14 +346,6 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1) small_batch_k
 #endif
 }
 
-bool valid(const SmallBatchProduct& p) {
-  const Weight& w = p.weight;
-  if (p.m < 1 || p.m > kSmallBatchRowsMax || w.n < 1 || w.k < 8 || w.k % 8 != 0) return false;
-  if (w.format == WeightFormat::kF8Block && w.k % 16 != 0) return false;
-  if (p.epilogue == Epilogue::kSwiGlu && w.n % 2 != 0) return false;
-  return p.x_type != Scalar::kF16 && p.y_type != Scalar::kF16;
-}
-
 constexpr int sums_bytes(int m) { return kSlices * kRowsMax * m * 4; }
 
 void size_stages(Plan* plan, int rows_wanted, int share, int rows_of_unit, int shared_bytes) {
@@ -408,7 +401,8 @@ cudaError_t launch_columns(const SmallBatchProduct& p, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_small_batch(const SmallBatchProduct& p, cudaStream_t stream) {
-  if (!valid(p)) return cudaErrorInvalidValue;
+  if (!small_batch_valid(p)) return cudaErrorInvalidValue;
+  if (compute_capability() < 90) return launch_small_batch_portable(p, stream);
   switch (p.weight.format) {
     case WeightFormat::kBf16:
       return launch_columns<WeightFormat::kBf16>(p, stream);
