@@ -1,6 +1,7 @@
 // Times attention_decode and attention_prefill at the shapes of Qwen2.5-7B beside their floors. Standalone, as
 // attention_decode_check.cu.
 #include "kernels/cuda/attention_decode_launch.cuh"
+#include "kernels/cuda/attention_prefill_wide.h"
 #include "kernels/cuda/attention_testing.cuh"
 
 namespace spillway::kernels::cuda::testing {
@@ -107,12 +108,15 @@ void all() {
   decode("default", attention_decode, 128, 1024, 2, 0);
   decode("default", attention_decode, 32, 1024, 4, 0);
   decode("default", attention_decode, 32, 1024, 8, 0);
-  prefill("default", attention_prefill, 1, 1024, 1024);
-  prefill("default", attention_prefill, 1, 4096, 4096);
-  prefill("default", attention_prefill, 4, 4096, 4096);
-  prefill("default", attention_prefill, 1, 16384, 16384);
-  prefill("default", attention_prefill, 1, 512, 16384);
-  prefill("default", attention_prefill, 16, 64, 4096);
+  const Variant prefills[] = {{"portable", attention_prefill_portable}, {"default", attention_prefill}};
+  for (const auto& [name, launch] : prefills) {
+    prefill(name, launch, 1, 1024, 1024);
+    prefill(name, launch, 1, 4096, 4096);
+    prefill(name, launch, 4, 4096, 4096);
+    prefill(name, launch, 1, 16384, 16384);
+    prefill(name, launch, 1, 512, 16384);
+    prefill(name, launch, 16, 64, 4096);
+  }
 }
 
 }  // namespace spillway::kernels::cuda::testing

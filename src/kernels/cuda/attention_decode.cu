@@ -33,13 +33,6 @@ cudaError_t by_dim(const PagedAttention& args, cudaStream_t stream) {
   }
 }
 
-int capability() {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major;
-}
-
 }  // namespace
 
 size_t attention_workspace_bytes(int heads, int kv_heads, int dim, int sequences, int rows_max, int context_max,
@@ -58,7 +51,7 @@ size_t attention_workspace_bytes(int heads, int kv_heads, int dim, int sequences
 cudaError_t attention_decode(const PagedAttention& args, cudaStream_t stream) {
   if (args.pages.page_tokens % 16 != 0 || args.split_tokens % kTileTokens != 0) return cudaErrorInvalidValue;
   if (args.batch.sequences == 0) return cudaSuccess;
-  if (capability() < 8) return attention_simple(args, stream);
+  if (capability_major() < 8) return attention_simple(args, stream);
   if (args.pages.dtype == DType::kBF16) return by_dim<__nv_bfloat16>(args, stream);
   if (args.pages.dtype == DType::kF16) return by_dim<__half>(args, stream);
   return attention_simple(args, stream);

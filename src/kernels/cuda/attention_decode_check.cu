@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/cuda/attention_paged.h"
+#include "kernels/cuda/attention_prefill_wide.h"
 #include "kernels/cuda/attention_testing.cuh"
 
 namespace spillway::kernels::cuda::testing {
@@ -108,6 +109,7 @@ void check_small(int heads, int kv_heads, int dim, std::vector<int> rows, std::v
   compare("decode", attention_decode, 64);
   compare("decode", attention_decode, 256);
   compare("prefill", attention_prefill, 0);
+  compare("prefill portable", attention_prefill_portable, 0);
 }
 
 // Rows alone and in a batch have equal bits when split at fixed places.
@@ -170,6 +172,8 @@ void all_checks(bool small) {
   check_large<__nv_bfloat16>("decode", attention_decode, 28, 4, 128, ones, contexts, 512);
   check_large<__half>("decode", attention_decode, 64, 8, 128, std::vector<int>(3, 4), {9000, 20, 777}, 0);
   check_large<__nv_bfloat16>("prefill", attention_prefill, 28, 4, 128, {1000, 7, 2000, 1}, {1000, 3007, 2600, 500}, 0);
+  check_large<__half>("prefill", attention_prefill, 32, 8, 128, {300, 700, 64}, {300, 1700, 64}, 0);
+  check_large<__nv_bfloat16>("portable", attention_prefill_portable, 28, 4, 128, {1000, 7}, {1000, 3007}, 0);
   check_large<__half>("prefill", attention_prefill, 32, 8, 64, {300, 700}, {300, 1700}, 0);
 }
 

@@ -189,9 +189,11 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
 
 template <typename T, int kDim, int kMt, int kWarps, int kStages>
 __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeParams p) {
+#if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) char decode_shared[];
   DecodeBlock<T, kDim, kMt, kWarps, kStages> block(p, decode_shared);
   block.run();
+#endif
 }
 
 }  // namespace spillway::kernels::cuda

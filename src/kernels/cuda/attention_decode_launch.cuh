@@ -4,15 +4,13 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_decode.cuh"
+#include "kernels/cuda/attention_device.h"
 
 namespace spillway::kernels::cuda {
 
 // Largest number of blocks that a balanced launch uses, for the workspace.
 inline int decode_blocks_max() {
-  int device = 0, processors = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  return processors * 4;
+  return processor_count() * 4;
 }
 
 inline size_t round_up_256(size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -28,13 +26,11 @@ cudaError_t launch_resident(Kernel kernel, int threads, size_t shared, int64_t b
                             auto& params) {
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error != cudaSuccess) return error;
-  int device = 0, processors = 0, resident = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  int resident = 0;
   error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared);
   if (error != cudaSuccess) return error;
   if (resident < 1) return cudaErrorInvalidConfiguration;
-  const int64_t blocks = std::min<int64_t>(blocks_wanted, int64_t{processors} * std::min(resident, 4));
+  const int64_t blocks = std::min<int64_t>(blocks_wanted, int64_t{processor_count()} * std::min(resident, 4));
   params.shape.blocks = static_cast<int>(blocks);
   kernel<<<static_cast<unsigned>(blocks), threads, shared, stream>>>(params);
   return cudaGetLastError();

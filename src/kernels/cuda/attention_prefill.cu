@@ -1,5 +1,7 @@
 // attention_prefill of attention_paged.h: which kernel.
+#include "kernels/cuda/attention_device.h"
 #include "kernels/cuda/attention_prefill_mma.cuh"
+#include "kernels/cuda/attention_prefill_wide.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -44,21 +46,19 @@ cudaError_t by_dim(const PagedAttention& args, cudaStream_t stream) {
   }
 }
 
-int capability() {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major;
-}
-
 }  // namespace
 
-cudaError_t attention_prefill(const PagedAttention& args, cudaStream_t stream) {
+cudaError_t attention_prefill_portable(const PagedAttention& args, cudaStream_t stream) {
   if (args.batch.rows == 0) return cudaSuccess;
-  if (capability() < 8) return attention_simple(args, stream);
+  if (capability_major() < 8) return attention_simple(args, stream);
   if (args.pages.dtype == DType::kBF16) return by_dim<__nv_bfloat16>(args, stream);
   if (args.pages.dtype == DType::kF16) return by_dim<__half>(args, stream);
   return attention_simple(args, stream);
+}
+
+cudaError_t attention_prefill(const PagedAttention& args, cudaStream_t stream) {
+  if (args.batch.rows > 0 && wide_prefill_takes(args)) return wide_prefill(args, stream);
+  return attention_prefill_portable(args, stream);
 }
 
 }  // namespace spillway::kernels::cuda

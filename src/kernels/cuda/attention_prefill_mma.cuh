@@ -230,6 +230,7 @@ struct PrefillBlock {
 
 template <typename T, int kDim, int kMt>
 __global__ void __launch_bounds__(128) attention_prefill_mma_kernel(const __grid_constant__ PrefillParams p) {
+#if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) char prefill_shared[];
   using Block = PrefillBlock<T, kDim, kMt>;
   wait_for_previous_kernel();
@@ -239,6 +240,7 @@ __global__ void __launch_bounds__(128) attention_prefill_mma_kernel(const __grid
   if (tile.sequence < 0) return;
   Block block(p, prefill_shared, tile, blockIdx.x);
   block.run();
+#endif
 }
 
 }  // namespace spillway::kernels::cuda

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "kernels/cuda/attention_device.h"
 #include "kernels/cuda/attention_maps.h"
 #include "kernels/cuda/mla_decode_scores.cuh"
 
@@ -11,16 +12,9 @@ namespace spillway::kernels::cuda {
 
 constexpr int kMlaSequencesMax = 1024;  // their prefix sums fit beside the tiles
 
-inline int processors() {
-  int device = 0, count = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return count;
-}
-
 // Partial results that a launch may leave, each of `ranks` row blocks.
 inline int64_t mla_slots(int units, int sequences, int context_max, int split_tokens) {
-  if (split_tokens == 0) return int64_t{2} * processors();
+  if (split_tokens == 0) return int64_t{2} * processor_count();
   return int64_t{units} * sequences * ceil_div(context_max, split_tokens);
 }
 
@@ -57,7 +51,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   p.shape = {ceil_div(row_blocks, p.ranks), std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 2};
   const int64_t most = int64_t{a.batch.sequences} * p.shape.units *
                        ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
-  p.shape.blocks = static_cast<int>(std::min<int64_t>(processors() / p.ranks, most));
+  p.shape.blocks = static_cast<int>(std::min<int64_t>(processor_count() / p.ranks, most));
   const int64_t slots = mla_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
   p.partials = static_cast<float*>(a.workspace);
   p.sums = reinterpret_cast<float2*>(p.partials + slots * p.ranks * 64 * kLatent);

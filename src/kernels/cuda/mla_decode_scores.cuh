@@ -121,6 +121,7 @@ template <typename T>
 __global__ void __launch_bounds__(512, 1)
     mla_decode_kernel(const __grid_constant__ MlaParams p, const __grid_constant__ CUtensorMap queries,
                       const __grid_constant__ CUtensorMap pages) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char mla_raw[];
   MlaShared& shared = *reinterpret_cast<MlaShared*>(mla_raw + ((1024 - (ptx::shared_address(mla_raw) & 1023)) & 1023));
   const int group = static_cast<int>(threadIdx.x >> 7);
@@ -149,6 +150,7 @@ __global__ void __launch_bounds__(512, 1)
     ptx::more_registers<192>();
     block.output(group - 2);
   }
+#endif
 }
 
 // The pieces of units that have several, in order: a warp a row. Grid: (8 eighths of a row block, row block, sequence).

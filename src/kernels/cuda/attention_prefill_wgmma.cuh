@@ -1,0 +1,327 @@
+// The prefill kernel of attention_paged.h and mla_prefill.h for sm_90a: two warpgroups of 64 packed rows each and one
+// that loads, over tiles of 128 tokens.
+//
+// The copy engine brings keys and values (two stages, swizzled chunks of 64 columns). A computing warpgroup starts the
+// scores of the next tile and the product of the last probabilities with their values together, and does its softmax
+// while the other's products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
+#pragma once
+
+#include "kernels/cuda/attention_ptx.cuh"
+#include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/attention_wgmma.cuh"
+
+namespace spillway::kernels::cuda {
+
+struct WidePrefillParams {
+  const char* queries;
+  char* out;
+  int64_t query_stride, out_stride;  // elements
+  int group;                         // query heads of a kv head
+  int kv_heads;
+  int tiles;  // of rows, upper bound
+  float scale_log2e;
+  Batch batch;
+  int page_tokens;               // 0: keys and values are not paged
+  const int32_t* context_begin;  // their rows, when not paged
+};
+
+template <int kKeyDim, int kValueDim>
+struct WideShared {
+  static constexpr int kKeyChunks = kKeyDim / 64, kValueChunks = kValueDim / 64, kChunk = 128 * 128;
+  alignas(1024) char queries[2][kKeyChunks * 64 * 128];  // of each warpgroup
+  alignas(1024) char keys[2][kKeyChunks * kChunk];
+  alignas(1024) char values[2][kValueChunks * kChunk];
+  uint64_t keys_full[2], keys_empty[2], values_full[2], values_empty[2], tail;
+};
+
+__device__ __forceinline__ void load_rows(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
+          ptx::shared_address(to)),
+      "l"(map), "r"(ptx::shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+
+template <typename T, int kKeyDim, int kValueDim>
+struct WidePrefill {
+  using Shared = WideShared<kKeyDim, kValueDim>;
+  static constexpr int kTokens = 128;
+
+  const WidePrefillParams& p;
+  Shared& shared;
+  const int lane, warp;  // warp of the warpgroup
+  RowTile tile;
+  int kv_head, context, tokens;  // the sequence's tokens; those that the tile's rows attend to
+  int count = 0;                 // tiles of tokens so far
+
+  __device__ __forceinline__ WidePrefill(const WidePrefillParams& p_, Shared& shared_)
+      : p(p_), shared(shared_), lane(threadIdx.x & 31), warp((threadIdx.x >> 5) & 3) {}
+
+  // The same tiles in every warp; false when there is none with this number.
+  __device__ __forceinline__ bool take(int item) {
+    kv_head = item % p.kv_heads;
+    tile = find_row_tile(p.batch, p.group, 128, p.tiles - 1 - item / p.kv_heads);
+    if (tile.sequence < 0) return false;
+    context = p.page_tokens > 0 ? p.batch.contexts[tile.sequence]
+                                : p.context_begin[tile.sequence + 1] - p.context_begin[tile.sequence];
+    tokens = p.batch.positions[tile.row_begin + (min(tile.first + 128, tile.rows) - 1) / p.group] + 1;
+    return true;
+  }
+  __device__ __forceinline__ int items() const { return p.tiles * p.kv_heads; }
+  __device__ __forceinline__ int stage() const { return count & 1; }
+  __device__ __forceinline__ uint32_t parity() const { return (count >> 1) & 1; }
+
+  // 128 rows of 64-column chunks from token on, in halves of 64, which a page holds whole.
+  __device__ __forceinline__ void load_tile(char* to, const CUtensorMap* map, int chunks, bool values, int token,
+                                            uint64_t* barrier) {
+    for (int half = 0; half < 2; ++half) {
+      const int at = token + half * 64;
+      int y, z;
+      if (p.page_tokens > 0) {
+        const int index = min(at, context - 1) / p.page_tokens;
+        z = p.batch.page_table[static_cast<int64_t>(tile.sequence) * p.batch.pages_max + index];
+        y = ((values ? p.kv_heads : 0) + kv_head) * p.page_tokens + at % p.page_tokens;
+      } else {
+        y = p.context_begin[tile.sequence] + at;
+        z = kv_head;
+      }
+      for (int c = 0; c < chunks; ++c) load_rows(to + c * Shared::kChunk + half * 8192, map, c * 64, y, z, barrier);
+    }
+  }
+
+  // One warp. A tile of values that reaches past the context is cleared there before anybody sees it: probabilities of
+  // zero do not remove NaN.
+  __device__ __forceinline__ void load(const CUtensorMap* keys, const CUtensorMap* values) {
+    uint32_t tails = 0;
+    for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
+      if (!take(item)) continue;
+      for (int token = 0; token < tokens; token += kTokens, ++count) {
+        const int s = stage();
+        const bool partial = token + kTokens > context;
+        if (lane == 0) {
+          ptx::barrier_wait(&shared.keys_empty[s], parity() ^ 1);
+          ptx::barrier_expect(&shared.keys_full[s], sizeof(shared.keys[0]));
+          load_tile(shared.keys[s], keys, Shared::kKeyChunks, false, token, &shared.keys_full[s]);
+          ptx::barrier_wait(&shared.values_empty[s], parity() ^ 1);
+          uint64_t* full = partial ? &shared.tail : &shared.values_full[s];
+          ptx::barrier_expect(full, sizeof(shared.values[0]));
+          load_tile(shared.values[s], values, Shared::kValueChunks, true, token, full);
+        }
+        if (!partial) continue;
+        __syncwarp();
+        ptx::barrier_wait(&shared.tail, tails++ & 1);
+        const int valid = context - token, segments = (kTokens - valid) * 8;
+        for (int at = lane; at < segments * Shared::kValueChunks; at += 32) {
+          char* chunk = shared.values[s] + at / segments * Shared::kChunk;
+          *reinterpret_cast<uint4*>(chunk + valid * 128 + at % segments * 16) = make_uint4(0, 0, 0, 0);
+        }
+        publish_shared();
+        __syncwarp();
+        if (lane == 0) ptx::barrier_arrive(&shared.values_full[s]);
+      }
+    }
+  }
+
+  float s[64], o[64];
+  uint32_t a[8][4];  // probabilities
+  float m[2], l[2];
+  int limit[2];
+  int side;  // which of the two computing warpgroups
+
+  __device__ __forceinline__ int packed_row(int half) const {
+    return tile.first + side * 64 + warp * 16 + half * 8 + lane / 4;
+  }
+
+  __device__ __forceinline__ void load_queries() {
+    const int thread = warp * 32 + lane;
+    ptx::named_barrier(4 + side, 128);  // the warpgroup's products with the last queries are done
+    char* to = shared.queries[side];
+    constexpr int kSegments = kKeyDim / 8;
+#pragma unroll 4
+    for (int at = thread; at < 64 * kSegments; at += 128) {
+      const int row = at / kSegments, segment = at % kSegments, packed = tile.first + side * 64 + row;
+      uint4 value = make_uint4(0, 0, 0, 0);
+      if (packed < tile.rows) {
+        const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
+        value = *reinterpret_cast<const uint4*>(p.queries + (token * p.query_stride + head * kKeyDim) * 2 + segment * 16);
+      }
+      *reinterpret_cast<uint4*>(to + segment / 8 * 8192 + row * 128 + ((segment % 8 ^ (row & 7)) << 4)) = value;
+    }
+    publish_shared();
+    ptx::named_barrier(4 + side, 128);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int packed = packed_row(half);
+      limit[half] = packed < tile.rows ? p.batch.positions[tile.row_begin + packed / p.group] : -1;
+      m[half] = -INFINITY;
+      l[half] = 0.0f;
+    }
+  }
+
+  __device__ __forceinline__ void start_scores(int stage) {
+    const uint64_t q = inner_descriptor(ptx::shared_address(shared.queries[side]));
+    const uint64_t k = inner_descriptor(ptx::shared_address(shared.keys[stage]));
+    hold(s);
+    products_begin();
+#pragma unroll
+    for (int i = 0; i < kKeyDim / 16; ++i) {
+      product_n128<T>(s, q + i / 4 * (8192 / 16) + i % 4 * 2, k + i / 4 * (Shared::kChunk / 16) + i % 4 * 2, i > 0);
+    }
+    products_commit();
+  }
+  __device__ __forceinline__ void start_outputs(int stage, bool add) {
+    const uint64_t v = outer_descriptor(ptx::shared_address(shared.values[stage]), Shared::kChunk);
+    hold(o);
+    products_begin();
+#pragma unroll
+    for (int k = 0; k < 8; ++k) product_n128_values<T>(o, a[k], v + k * 128, add || k > 0);
+    products_commit();
+  }
+
+  // Scores to probabilities in place; returns what earlier outputs are to be multiplied with.
+  __device__ __forceinline__ void softmax(int token, float (&factor)[2]) {
+    if (token + kTokens - 1 > p.batch.positions[tile.row_begin + tile.first / p.group]) {
+#pragma unroll
+      for (int i = 0; i < 64; ++i) {
+        if (token + i / 4 * 8 + (lane % 4) * 2 + i % 2 > limit[i / 2 % 2]) s[i] = -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = m[half];
+#pragma unroll
+      for (int i = 0; i < 32; ++i) most = fmaxf(most, s[i / 2 * 4 + half * 2 + i % 2]);
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+      const float at = most == -INFINITY ? 0.0f : most * p.scale_log2e;
+      factor[half] = exp2_fast(m[half] * p.scale_log2e - at);
+      m[half] = most;
+      float sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        float& x = s[i / 2 * 4 + half * 2 + i % 2];
+        x = exp2_fast(x * p.scale_log2e - at);
+        sum += x;
+      }
+      l[half] = l[half] * factor[half] + sum;
+    }
+  }
+  __device__ __forceinline__ void pack() {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[k][i] = pack2<T>(s[k * 8 + i * 2], s[k * 8 + i * 2 + 1]);
+    }
+  }
+
+  __device__ __forceinline__ void release(uint64_t* barrier) {
+    if (lane == 0) ptx::barrier_arrive(barrier);
+  }
+  __device__ __forceinline__ void my_turn() { ptx::named_barrier(2 + side, 256); }
+  __device__ __forceinline__ void your_turn() {
+    asm volatile("bar.arrive %0, 256;" ::"r"(3 - side) : "memory");
+  }
+
+  __device__ __forceinline__ void write() {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = l[half];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      const int packed = packed_row(half);
+      if (packed >= tile.rows) continue;
+      const float inverse = 1.0f / sum;
+      const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
+      char* to = p.out + (token * p.out_stride + head * kValueDim) * 2 + (lane % 4) * 4;
+#pragma unroll
+      for (int n = 0; n < kValueDim / 8; ++n) {
+        *reinterpret_cast<uint32_t*>(to + n * 16) =
+            pack2<T>(o[n * 4 + half * 2] * inverse, o[n * 4 + half * 2 + 1] * inverse);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void compute_tile() {
+    float factor[2];
+    load_queries();
+    ptx::barrier_wait(&shared.keys_full[stage()], parity());
+    my_turn();
+    start_scores(stage());
+    your_turn();
+    products_wait<0>();
+    hold(s);
+    release(&shared.keys_empty[stage()]);
+    softmax(0, factor);
+    pack();
+    for (int token = kTokens; token < tokens; token += kTokens) {
+      const int last = stage();
+      const uint32_t last_parity = parity();
+      ++count;
+      ptx::barrier_wait(&shared.keys_full[stage()], parity());
+      my_turn();
+      start_scores(stage());
+      ptx::barrier_wait(&shared.values_full[last], last_parity);
+      start_outputs(last, token > kTokens);
+      your_turn();
+      products_wait<1>();
+      hold(s);
+      release(&shared.keys_empty[stage()]);
+      softmax(token, factor);
+      products_wait<0>();
+      hold(o);
+      release(&shared.values_empty[last]);
+#pragma unroll
+      for (int i = 0; i < 64; ++i) o[i] *= factor[i / 2 % 2];
+      pack();
+    }
+    ptx::barrier_wait(&shared.values_full[stage()], parity());
+    start_outputs(stage(), tokens > kTokens);
+    products_wait<0>();
+    hold(o);
+    release(&shared.values_empty[stage()]);
+    ++count;
+    write();
+  }
+
+  __device__ __forceinline__ void compute(int side_) {
+    side = side_;
+    if (side == 1) your_turn();
+    for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
+      if (take(item)) compute_tile();
+    }
+  }
+};
+
+template <typename T, int kKeyDim, int kValueDim>
+__global__ void __launch_bounds__(384, 1)
+    wide_prefill_kernel(const __grid_constant__ WidePrefillParams p, const __grid_constant__ CUtensorMap keys,
+                        const __grid_constant__ CUtensorMap values) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ char wide_raw[];
+  using Shared = WideShared<kKeyDim, kValueDim>;
+  Shared& shared = *reinterpret_cast<Shared*>(wide_raw + ((1024 - (ptx::shared_address(wide_raw) & 1023)) & 1023));
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < 2; ++s) {
+      ptx::barrier_init(&shared.keys_full[s], 1);
+      ptx::barrier_init(&shared.values_full[s], 1);
+      ptx::barrier_init(&shared.keys_empty[s], 8);
+      ptx::barrier_init(&shared.values_empty[s], 8);
+    }
+    ptx::barrier_init(&shared.tail, 1);
+    ptx::barrier_init_fence();
+    publish_shared();
+  }
+  __syncthreads();
+  wait_for_previous_kernel();
+  WidePrefill<T, kKeyDim, kValueDim> block(p, shared);
+  if (threadIdx.x < 128) {
+    ptx::fewer_registers<40>();
+    if (threadIdx.x < 32) block.load(&keys, &values);
+  } else {
+    ptx::more_registers<232>();
+    block.compute(static_cast<int>(threadIdx.x >> 7) - 1);
+  }
+#endif
+}
+
+}  // namespace spillway::kernels::cuda

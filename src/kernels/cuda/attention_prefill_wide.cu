@@ -1,0 +1,87 @@
+// The wgmma path of attention_prefill, and mla_prefill, which is the same kernel over keys and values that are not paged.
+#include <algorithm>
+
+#include "kernels/cuda/attention_device.h"
+#include "kernels/cuda/attention_maps.h"
+#include "kernels/cuda/attention_prefill_wgmma.cuh"
+#include "kernels/cuda/attention_prefill_wide.h"
+#include "kernels/cuda/mla_prefill.h"
+
+namespace spillway::kernels::cuda {
+namespace {
+
+using tensor::DType;
+
+template <typename T, int kKeyDim>
+cudaError_t launch(WidePrefillParams& p, const RowsMap& key_rows, const RowsMap& value_rows, cudaStream_t stream) {
+  CUtensorMap keys, values;
+  if (!make_rows_map(&keys, key_rows) || !make_rows_map(&values, value_rows)) return cudaErrorInvalidValue;
+  p.tiles = static_cast<int>(row_tiles_max(p.batch, p.group, 128));
+  const auto kernel = wide_prefill_kernel<T, kKeyDim, 128>;
+  const int shared = static_cast<int>(sizeof(WideShared<kKeyDim, 128>)) + 1024;
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+  if (error != cudaSuccess) return error;
+  const int blocks = static_cast<int>(std::min<int64_t>(processor_count(), int64_t{p.tiles} * p.kv_heads));
+  kernel<<<static_cast<unsigned>(blocks), 384, static_cast<size_t>(shared), stream>>>(p, keys, values);
+  return cudaGetLastError();
+}
+
+}  // namespace
+
+bool wide_prefill_takes(const PagedAttention& a) {
+  return (a.pages.dtype == DType::kBF16 || a.pages.dtype == DType::kF16) && a.pages.dim == 128 &&
+         a.pages.page_tokens % 64 == 0 && a.pages.page_stride_bytes % 16 == 0 && a.query_stride % 8 == 0 &&
+         capability_major() == 9;
+}
+
+cudaError_t wide_prefill(const PagedAttention& a, cudaStream_t stream) {
+  WidePrefillParams p;
+  p.queries = static_cast<const char*>(a.queries);
+  p.out = static_cast<char*>(a.out);
+  p.query_stride = a.query_stride;
+  p.out_stride = a.out_stride;
+  p.group = a.heads / a.pages.kv_heads;
+  p.kv_heads = a.pages.kv_heads;
+  p.scale_log2e = a.scale * kLog2e;
+  p.batch = a.batch;
+  p.page_tokens = a.pages.page_tokens;
+  p.context_begin = nullptr;
+  RowsMap rows{a.pages.base, a.pages.dtype};
+  rows.columns = a.pages.dim;
+  rows.row_stride = a.pages.dim * 2;
+  rows.rows = int64_t{2} * a.pages.kv_heads * a.pages.page_tokens;
+  rows.outer = int64_t{1} << 30;  // page ids are trusted
+  rows.outer_stride = a.pages.page_stride_bytes;
+  if (a.pages.dtype == DType::kF16) return launch<__half, 128>(p, rows, rows, stream);
+  return launch<__nv_bfloat16, 128>(p, rows, rows, stream);
+}
+
+cudaError_t mla_prefill(const RaggedAttention& a, cudaStream_t stream) {
+  if (a.batch.rows == 0) return cudaSuccess;
+  if (a.k_dim != 192 || a.v_dim != 128 || a.context_rows <= 0) return cudaErrorInvalidValue;
+  if (capability_major() != 9) return cudaErrorNotSupported;
+  WidePrefillParams p;
+  p.queries = static_cast<const char*>(a.queries);
+  p.out = static_cast<char*>(a.out);
+  p.query_stride = a.query_stride;
+  p.out_stride = a.out_stride;
+  p.group = 1;
+  p.kv_heads = a.heads;
+  p.scale_log2e = a.scale * kLog2e;
+  p.batch = a.batch;
+  p.page_tokens = 0;
+  p.context_begin = a.context_begin;
+  RowsMap keys{a.keys, a.dtype}, values{a.values, a.dtype};
+  keys.columns = a.k_dim;
+  keys.row_stride = a.key_stride * 2;
+  keys.outer_stride = a.key_head_stride * 2;
+  values.columns = a.v_dim;
+  values.row_stride = a.value_stride * 2;
+  values.outer_stride = a.value_head_stride * 2;
+  keys.rows = values.rows = a.context_rows;
+  keys.outer = values.outer = a.heads;
+  if (a.dtype == DType::kF16) return launch<__half, 192>(p, keys, values, stream);
+  return launch<__nv_bfloat16, 192>(p, keys, values, stream);
+}
+
+}  // namespace spillway::kernels::cuda
