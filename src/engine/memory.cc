@@ -18,20 +18,27 @@ int64_t number_in(const char* path) {
   return file >> value ? value : kUnknown;   // "max" is no number: unlimited
 }
 
-int64_t system_available() {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  int64_t kib = 0;
-  while (file >> key >> kib >> unit) {
-    if (key == "MemAvailable:") return kib * 1024;
+// The number behind `wanted` in a file of names and numbers.
+int64_t number_named(const char* path, const char* wanted) {
+  std::ifstream file(path);
+  std::string name, line;
+  for (int64_t value = 0; file >> name >> value; std::getline(file, line)) {
+    if (name == wanted) return value;
   }
   return kUnknown;
+}
+
+int64_t system_available() {
+  const int64_t kib = number_named("/proc/meminfo", "MemAvailable:");
+  return kib == kUnknown ? kUnknown : kib * 1024;
 }
 
 int64_t group_available() {
   const int64_t limit = number_in("/sys/fs/cgroup/memory.max");
   const int64_t used = number_in("/sys/fs/cgroup/memory.current");
-  return limit == kUnknown || used == kUnknown ? kUnknown : std::max<int64_t>(0, limit - used);
+  if (limit == kUnknown || used == kUnknown) return kUnknown;
+  const int64_t cached = number_named("/sys/fs/cgroup/memory.stat", "file");
+  return std::max<int64_t>(0, limit - used + (cached == kUnknown ? 0 : cached));
 }
 
 }  // namespace
@@ -42,7 +49,8 @@ int64_t choose_pages(const models::ModelInfo& info, const EngineOptions& options
   const int64_t page_bytes = info.kv.bytes_per_page(options.page_tokens);
   if (options.kv_cache_bytes > 0) return options.kv_cache_bytes / page_bytes;
   const int64_t context = kv::pages_for(info.context_tokens_max, options.page_tokens);
-  return std::max(context, std::min(context * options.sequences_max, available_bytes / 4 / page_bytes));
+  const int64_t free = std::max<int64_t>(0, available_bytes - info.mapped_bytes);
+  return std::max(context, std::min(context * options.sequences_max, free / 4 / page_bytes));
 }
 
 }  // namespace spillway::engine

@@ -9,10 +9,11 @@
 namespace spillway::engine {
 
 // Bytes that this process may still take: the system's available memory, or the control group's rest if that is less.
+// The page cache counts as available in both.
 int64_t memory_available_bytes();
 
 // Pages of the cache: options.kv_cache_bytes if given; else what sequences_max full contexts need, at most a quarter of the
-// available memory, at least one full context.
+// memory available beside the mapped weights, at least one full context. available_bytes: after loading.
 int64_t choose_pages(const models::ModelInfo& info, const EngineOptions& options, int64_t available_bytes);
 
 }  // namespace spillway::engine

@@ -20,6 +20,7 @@ struct ModelInfo {
   int draft_tokens_max = 0;    // tokens that one draft() pass proposes: 1 with an MTP layer, else 0
   nn::KvLayout kv;             // the MTP layer's cache included, as the last layer
   int64_t weight_bytes = 0;    // bytes resident after loading
+  int64_t mapped_bytes = 0;    // of these, in mapped files: in use, though the system counts them as available
   int64_t parameters = 0;
   int64_t decode_bytes = 0;     // weight bytes that one decode step at batch 1 must read (the bandwidth floor)
   int64_t flops_per_token = 0;  // matrix FLOPs for one token without attention
