@@ -1,7 +1,8 @@
-// Test and benchmark of the products of few rows, and of quantising weights and activations. Prints every check, then
-// times; ends with 1 when a check failed.
+// Test and benchmark of the products of few rows ("few"), of the bf16 products of more ("wide"), and of quantising
+// weights and activations. Prints every check, then times; ends with 1 when a check failed.
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -Isrc src/kernels/cuda/gemm_bench.cu
-//     src/kernels/cuda/gemv_*.cu src/kernels/cuda/quantize_*.cu -o gemm_bench
+//     src/kernels/cuda/gemv_*.cu src/kernels/cuda/quantize_*.cu src/kernels/cuda/gemm_{bf16,maps}.cu -o gemm_bench
+#include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_testing.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -177,6 +178,48 @@ void check_quantized_weight(WeightFormat format) {
   compare("  its layout", out, transposed, 2e-3);
 }
 
+void check_bf16_product(const Case& c, int share, uint32_t seed) {
+  const RandomWeight w(WeightFormat::kBf16, c.n, c.k, seed);
+  const size_t inputs = static_cast<size_t>(c.m) * c.k;
+  const int columns = c.epilogue == Epilogue::kSwiGlu ? c.n / 2 : c.n;
+  const size_t outputs = static_cast<size_t>(c.m) * columns;
+  Buffer x(inputs * 2), x32(inputs * 4), bias(c.n * 4), y(outputs * 4);
+  fill(x.data, inputs, Fill::kBf16, seed + 2);
+  fill(bias.data, c.n, Fill::kF32, seed + 4);
+  if (c.epilogue == Epilogue::kAdd) fill(y.data, outputs, c.y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 5);
+  const std::vector<float> before = to_host(y.data, c.y_type, outputs);
+  to_f32<<<static_cast<unsigned>((inputs + 255) / 256), 256>>>(x.as<__nv_bfloat16>(), x32.as<float>(), inputs);
+  const auto expected = expected_outputs(c, reference(x32.as<float>(), w.weight, c.m), {},
+                                         to_host(bias.data, Scalar::kF32, c.n), before, 0);
+  Bf16Product p;
+  p.m = c.m, p.x = x.data, p.x_stride = c.k, p.weight = w.weight, p.bias = c.bias ? bias.as<float>() : nullptr;
+  p.epilogue = c.epilogue, p.y = y.data, p.y_type = c.y_type, p.y_stride = columns, p.share = share;
+  check(launch_bf16_product(p, nullptr), "bf16");
+  check(cudaDeviceSynchronize(), "bf16");
+  char what[128];
+  std::snprintf(what, sizeof(what), "bf16 product m=%d n=%d k=%d y%s%s epilogue %d share %d", c.m, c.n, c.k,
+                c.y_type == Scalar::kF32 ? "32" : "16", c.bias ? " bias" : "", static_cast<int>(c.epilogue), share);
+  compare(what, to_host(y.data, c.y_type, outputs), expected, c.y_type == Scalar::kF32 ? 2e-4 : 4e-3);
+}
+
+void check_bf16_products() {
+  using enum Scalar;
+  const auto format = WeightFormat::kBf16;
+  const Case cases[] = {
+      {format, 32, 4608, 3584, kBf16, kBf16, false, true, Epilogue::kStore},
+      {format, 128, 3584, 3584, kBf16, kBf16, false, false, Epilogue::kAdd},
+      {format, 100, 3584, 18944, kBf16, kF32, false, false, Epilogue::kAdd},
+      {format, 64, 37888, 3584, kBf16, kBf16, false, false, Epilogue::kSwiGlu},
+      {format, 200, 37888, 3584, kBf16, kF32, false, true, Epilogue::kSwiGlu},
+      {format, 128, 20000, 1536, kBf16, kF32, false, false, Epilogue::kStore},
+      {format, 17, 200, 64, kBf16, kF32, false, true, Epilogue::kStore},
+      {format, 130, 304, 192, kBf16, kBf16, false, true, Epilogue::kSwiGlu},
+  };
+  uint32_t seed = 5000;
+  for (const Case& c : cases)
+    for (const int share : {1, 2}) check_bf16_product(c, share, seed += 10);
+}
+
 struct Pool {
   Buffer data{size_t{17} << 30};
   Buffer scales{size_t{1} << 30};
@@ -234,8 +277,30 @@ void time_small_batches(const Pool& pool, WeightFormat format) {
   }
 }
 
+void time_bf16_products(const Pool& pool) {
+  const int shapes[][2] = {{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}};
+  Buffer x(256 * 18944 * 2), y(static_cast<size_t>(256) * 152064 * 2);
+  fill(x.data, 256 * 18944, Fill::kBf16, 9);
+  for (const auto& shape : shapes) {
+    for (const int share : {1, 2}) {
+      std::printf("bf16 product share %d n=%-7d k=%-6d", share, shape[0], shape[1]);
+      for (const int m : {16, 32, 64, 128, 256}) {
+        Cursor cursor{pool};
+        const double seconds = time_graph(shape[0] > 30000 ? 6 : 24, 5, [&](int, cudaStream_t stream) {
+          Bf16Product p;
+          p.m = m, p.x = x.data, p.x_stride = shape[1], p.weight = cursor.next(WeightFormat::kBf16, shape[0], shape[1]);
+          p.y = y.data, p.y_stride = shape[0], p.share = share;
+          check(launch_bf16_product(p, stream), "bf16 product");
+        });
+        std::printf("  m%-3d %6.1f us %.2f TB/s", m, seconds * 1e6, 2.0 * shape[0] * shape[1] / seconds * 1e-12);
+      }
+      std::printf("\n");
+    }
+  }
+}
+
 // Qwen2.5-7B's products of one decode step, chained as in the model (without attention), in one graph.
-void time_model(const Pool& pool, WeightFormat format, int m, bool overlap) {
+void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool wide = false) {
   Buffer x(static_cast<size_t>(m) * 3584 * 2), qkv(static_cast<size_t>(m) * 4608 * 2), h(static_cast<size_t>(m) * 18944 * 2),
       logits(static_cast<size_t>(m) * 152064 * 4), norm(3584 * 2);
   fill(x.data, m * 3584, Fill::kBf16, 3);
@@ -247,11 +312,18 @@ void time_model(const Pool& pool, WeightFormat format, int m, bool overlap) {
     bytes = 0;
     const auto product = [&](const Buffer& from, int64_t stride, int n, int k, const Buffer& to, int columns,
                              Epilogue epilogue, bool normed, Scalar y_type) {
+      bytes += weight_bytes(format, n, k);
+      if (wide) {
+        Bf16Product p;
+        p.m = m, p.x = from.data, p.x_stride = stride, p.weight = cursor.next(format, n, k);
+        p.y = to.data, p.y_stride = columns, p.y_type = y_type, p.epilogue = epilogue;
+        check(launch_bf16_product(p, stream), "model");
+        return;
+      }
       SmallBatchProduct p;
       p.m = m, p.x = from.data, p.x_stride = stride, p.weight = cursor.next(format, n, k);
       if (normed) p.norm_weight = norm.data;
       p.y = to.data, p.y_stride = columns, p.y_type = y_type, p.epilogue = epilogue, p.overlap = overlap;
-      bytes += weight_bytes(format, n, k);
       check(launch_small_batch(p, stream), "model");
     };
     for (int layer = 0; layer < 28; ++layer) {
@@ -262,8 +334,8 @@ void time_model(const Pool& pool, WeightFormat format, int m, bool overlap) {
     }
     product(x, 3584, 152064, 3584, logits, 152064, Epilogue::kStore, true, Scalar::kF32);
   });
-  std::printf("Qwen2.5-7B %-5s m=%-2d overlap %d: %.3f ms, %.2f TB/s, %.0f tok/s without attention\n", name(format), m,
-              overlap, seconds * 1e3, bytes / seconds * 1e-12, m / seconds);
+  std::printf("Qwen2.5-7B %-5s %s m=%-3d overlap %d: %.3f ms, %.2f TB/s, %.0f tok/s without attention\n", name(format),
+              wide ? "wide" : "few ", m, overlap, seconds * 1e3, bytes / seconds * 1e-12, m / seconds);
 }
 
 __global__ void read_kernel(const uint4* data, int64_t count, uint32_t* out) {
@@ -289,24 +361,38 @@ void time_ceiling(const Pool& pool) {
   std::printf("ceiling: plain reads of 8 GiB %.2f TB/s\n", static_cast<double>(int64_t{8} << 30) / seconds * 1e-12);
 }
 
-int run() {
-  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
+void run_few() {
   check_quantized_weight(WeightFormat::kInt8);
   check_quantized_weight(WeightFormat::kInt4);
   check_all_small_batches();
   std::printf("failures: %d\n", failures);
   Pool pool;
   time_ceiling(pool);
-  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kBf16, WeightFormat::kF8Block}) {
+  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kF8Block, WeightFormat::kBf16}) {
     pool.prepare(format);
-    time_small_batches(pool, format);
     for (const int m : {1, 8, 32}) time_model(pool, format, m, true);
     time_model(pool, format, 1, false);
+    time_small_batches(pool, format);
   }
+}
+
+void run_wide() {
+  check_bf16_products();
+  std::printf("failures: %d\n", failures);
+  Pool pool;
+  pool.prepare(WeightFormat::kBf16);
+  for (const int m : {16, 32, 64, 128, 256}) time_model(pool, WeightFormat::kBf16, m, true, true);
+  time_bf16_products(pool);
+}
+
+int run(const char* part) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
+  if (std::strcmp(part, "wide") != 0) run_few();
+  if (std::strcmp(part, "few") != 0) run_wide();
   return failures == 0 ? 0 : 1;
 }
 
 }  // namespace
 }  // namespace spillway::kernels::cuda
 
-int main() { return spillway::kernels::cuda::run(); }
+int main(int argc, char** argv) { return spillway::kernels::cuda::run(argc > 1 ? argv[1] : "all"); }
