@@ -58,8 +58,11 @@ cudaError_t wide_prefill(const PagedAttention& a, cudaStream_t stream) {
 
 cudaError_t mla_prefill(const RaggedAttention& a, cudaStream_t stream) {
   if (a.batch.rows == 0) return cudaSuccess;
-  if (a.k_dim != 192 || a.v_dim != 128 || a.context_rows <= 0) return cudaErrorInvalidValue;
-  if (capability_major() != 9) return cudaErrorNotSupported;
+  const bool narrow = a.dtype == DType::kBF16 || a.dtype == DType::kF16;
+  const bool aligned = (a.query_stride | a.key_stride | a.key_head_stride | a.value_stride | a.value_head_stride) % 8 == 0;
+  if (capability_major() != 9 || !narrow || !aligned || a.k_dim != 192 || a.v_dim != 128) {
+    return mla_prefill_simple(a, stream);
+  }
   WidePrefillParams p;
   p.queries = static_cast<const char*>(a.queries);
   p.out = static_cast<char*>(a.out);

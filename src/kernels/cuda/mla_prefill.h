@@ -30,13 +30,17 @@ struct RaggedAttention {
   int k_dim = 192;
   int v_dim = 128;
   float scale = 1.0f;
-  tensor::DType dtype = tensor::DType::kBF16;  // of all four: bf16 or f16
+  tensor::DType dtype = tensor::DType::kBF16;  // of all four
   int64_t context_rows = 0;                    // C: rows of keys and values that may be read
   const int32_t* context_begin = nullptr;      // [S + 1], on the device
   Batch batch;                                 // page_table and pages_max are not used
 };
 
+// wgmma for bf16 and f16 with 192 and 128 on capability 9.0, elsewhere mla_prefill_simple.
 cudaError_t mla_prefill(const RaggedAttention& args, cudaStream_t stream);
+
+// Plain float32 arithmetic for every type, v_dim up to 512, and architecture: the specification on the device.
+cudaError_t mla_prefill_simple(const RaggedAttention& args, cudaStream_t stream);
 
 // Writes row t's latent (lora_dim, already normalised) and rope key (rope_dim, rotated here) to its position's page.
 // Rotation: pairs (2i, 2i + 1) of the rope part by angles whose cosines and sines are given.

@@ -1,6 +1,6 @@
 // Checks mla_prefill, mla_write, mla_rope and mla_read against float64 on the CPU, and times mla_prefill at R1's shape.
 // Standalone: nvcc -std=c++20 -O3 -I src -gencode=arch=compute_90a,code=sm_90a this file, attention_prefill_wide.cu,
-// attention_maps.cu, mla_cache.cu. Arguments: "small" (for compute-sanitizer), "bench".
+// attention_maps.cu, mla_cache.cu, mla_simple.cu. Arguments: "small" (for compute-sanitizer), "bench".
 #include <string>
 
 #include "kernels/cuda/attention_testing.cuh"
@@ -49,9 +49,9 @@ struct Problem {
     args.batch = batch.view;
   }
   // Some rows and heads in float64.
-  double error(int samples) {
+  double error(int samples, cudaError_t (*launch)(const RaggedAttention&, cudaStream_t)) {
     CHECK_CUDA(cudaMemset(out.data, 0xff, out.bytes));
-    for (int i = 0; i < 2; ++i) CHECK_CUDA(mla_prefill(args, nullptr));
+    for (int i = 0; i < 2; ++i) CHECK_CUDA(launch(args, nullptr));
     const auto got = floats(out.read<T>()), k = floats(keys.read<T>()), v = floats(values.read<T>()), q = floats(queries.read<T>());
     size_t unwritten = 0;
     for (const float x : got) unwritten += std::isnan(x);
@@ -86,9 +86,12 @@ struct Problem {
 void check(int heads, const std::vector<int>& rows, const std::vector<int>& contexts, int samples) {
   Problem problem(rows, contexts, heads);
   char what[120];
-  std::snprintf(what, sizeof what, "mla_prefill heads %d rows %d seqs %zu context %d", heads, problem.batch.view.rows,
-                rows.size(), problem.batch.view.context_max);
-  expect_below(what, problem.error(samples), 4e-3);
+  const std::pair<const char*, decltype(&mla_prefill)> paths[] = {{"", mla_prefill}, {" simple", mla_prefill_simple}};
+  for (const auto& [name, launch] : paths) {
+    std::snprintf(what, sizeof what, "mla_prefill%s heads %d rows %d seqs %zu context %d", name, heads,
+                  problem.batch.view.rows, rows.size(), problem.batch.view.context_max);
+    expect_below(what, problem.error(samples, launch), 4e-3);
+  }
 }
 
 // Rows written to pages, read back, compared with a rotation in float64; nothing else in the pages may change.
