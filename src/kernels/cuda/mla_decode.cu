@@ -30,8 +30,11 @@ cudaError_t mla_decode(const LatentAttention& args, cudaStream_t stream) {
   if (args.split_tokens % kTileTokens != 0) return cudaErrorInvalidValue;
   if (args.batch.sequences == 0) return cudaSuccess;
   if (!fast_shape(args)) return mla_simple(args, stream);
-  if (args.pages.dtype == DType::kBF16) return launch_mla<__nv_bfloat16>(args, stream);
-  return launch_mla<__half>(args, stream);
+  const bool pair = row_blocks(args.heads, args.batch.rows_max) > 1;
+  if (args.pages.dtype == DType::kBF16) {
+    return pair ? launch_mla<__nv_bfloat16, true>(args, stream) : launch_mla<__nv_bfloat16, false>(args, stream);
+  }
+  return pair ? launch_mla<__half, true>(args, stream) : launch_mla<__half, false>(args, stream);
 }
 
 }  // namespace spillway::kernels::cuda

@@ -7,8 +7,8 @@
 //   outputs 0  O[:, 0:256] += P V (m64n128k16, V being the tile's own first columns, read transposed)
 //   outputs 1  O[:, 256:512] += P V, held back until the next tile's scores are done, so that the tensor cores have
 //              this to do while the next softmax runs
-// Two blocks with the two halves of 128 heads walk the same stretch side by side, so that one reads memory and the other
-// mostly the cache.
+// Two blocks with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile into
+// both (kPair), so that the cache is read once.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -43,7 +43,7 @@ struct MlaShared {
   int prefix[1];  // [sequences + 1]
 };
 
-template <typename T>
+template <typename T, bool kPair>
 struct MlaBlock {
   const MlaParams& p;
   MlaShared& shared;
@@ -62,13 +62,13 @@ struct MlaBlock {
     cursor.start(shared.prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x) / p.ranks);
   }
 
-  // The next piece in which this block has rows; the same sequence of pieces in every warpgroup.
+  // The next piece in which the pair has rows; the same sequence of pieces in every warpgroup of both blocks.
   __device__ __forceinline__ bool next_piece() {
     while (cursor.take(piece)) {
       row_block = piece.unit * p.ranks + rank;
       row_begin = p.batch.row_begin[piece.sequence];
       rows = (p.batch.row_begin[piece.sequence + 1] - row_begin) * p.heads;
-      if (row_block * 64 >= rows) continue;
+      if (piece.unit * p.ranks * 64 >= rows) continue;
       context = p.batch.contexts[piece.sequence];
       tiles = min(piece.tile_end, ceil_div(context, kTileTokens)) - piece.tile_begin;
       return true;
@@ -97,9 +97,18 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, int x
       : "memory");
 }
 
+// Into the same place of both blocks of the pair, completing the barrier of each.
+__device__ __forceinline__ void load_box_pair(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(ptx::shared_address(to)),
+      "l"(map), "r"(ptx::shared_address(barrier)), "r"(x), "r"(y), "r"(z), "h"(static_cast<uint16_t>(3))
+      : "memory");
+}
+
 // One thread.
-template <typename T>
-__device__ __forceinline__ void MlaBlock<T>::load(const CUtensorMap* queries, const CUtensorMap* pages) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::load(const CUtensorMap* queries, const CUtensorMap* pages) {
   int units = 0;
   while (next_piece()) {
     ptx::barrier_wait(&shared.queries_empty, (units & 1) ^ 1);
@@ -117,18 +126,23 @@ __device__ __forceinline__ void MlaBlock<T>::load(const CUtensorMap* queries, co
       char* to = shared.tiles[stage()];
       uint64_t* full = shared.full[stage()];
       for (int side = 0; side < 2; ++side) {
-        ptx::barrier_wait(&shared.empty[stage()][side], parity() ^ 1);
+        ptx::barrier_wait_cluster(&shared.empty[stage()][side], parity() ^ 1);
         for (int c = side * 4; c < (side == 0 ? 4 : kChunks); ++c) {
           ptx::barrier_expect(full + c, kChunkBytes);
-          load_box(to + c * kChunkBytes, pages, c * 64, in_page, page, full + c);
+          char* chunk = to + c * kChunkBytes;
+          if constexpr (kPair) {
+            load_box_pair(chunk + rank * (kChunkBytes / 2), pages, c * 64, in_page + rank * 32, page, full + c);
+          } else {
+            load_box(chunk, pages, c * 64, in_page, page, full + c);
+          }
         }
       }
     }
   }
 }
 
-template <typename T>
-__device__ __forceinline__ void MlaBlock<T>::output(int side) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::output(int side) {
   float o[2][64];
   while (next_piece()) {
     float2 total[2] = {};
@@ -161,14 +175,18 @@ __device__ __forceinline__ void MlaBlock<T>::output(int side) {
       hold(o[0]);
       hold(o[1]);
       __syncwarp();
-      if (lane == 0) ptx::barrier_arrive(&shared.empty[stage()][side]);
+      if constexpr (kPair) {
+        if (lane < 2) ptx::barrier_arrive_remote(&shared.empty[stage()][side], static_cast<uint32_t>(lane));
+      } else {
+        if (lane == 0) ptx::barrier_arrive(&shared.empty[stage()][side]);
+      }
     }
     write(o, side, total);
   }
 }
 
-template <typename T>
-__device__ __forceinline__ void MlaBlock<T>::write(const float (&o)[2][64], int side, const float2 (&total)[2]) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::write(const float (&o)[2][64], int side, const float2 (&total)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = row_of(half), packed = row_block * 64 + row;

@@ -18,7 +18,7 @@ inline int64_t mla_slots(int units, int sequences, int context_max, int split_to
   return int64_t{units} * sequences * ceil_div(context_max, split_tokens);
 }
 
-inline bool make_mla_maps(const LatentAttention& a, CUtensorMap* queries, CUtensorMap* pages) {
+inline bool make_mla_maps(const LatentAttention& a, int box_rows, CUtensorMap* queries, CUtensorMap* pages) {
   constexpr int kColumns = kLatent + 64;
   RowsMap q{a.queries, a.pages.dtype};
   q.columns = q.row_stride = kColumns;
@@ -32,19 +32,21 @@ inline bool make_mla_maps(const LatentAttention& a, CUtensorMap* queries, CUtens
   p.columns = kColumns;
   p.row_stride = kColumns * 2;
   p.rows = a.pages.page_tokens;
+  p.box_rows = box_rows;
   p.outer = int64_t{1} << 30;  // page ids are trusted
   p.outer_stride = a.pages.page_stride_bytes;
   return make_rows_map(queries, q) && make_rows_map(pages, p);
 }
 
-template <typename T>
+// kPair: of two blocks or more of 64 rows.
+template <typename T, bool kPair>
 cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   MlaParams p;
   p.out = static_cast<char*>(a.out);
   p.out_stride = a.out_stride;
   p.heads = a.heads;
   const int row_blocks = ceil_div(a.heads * a.batch.rows_max, 64);
-  p.ranks = std::min(row_blocks, 2);
+  p.ranks = kPair ? 2 : 1;
   p.scale_log2e = a.scale * kLog2e;
   p.page_tokens = a.pages.page_tokens;
   p.batch = a.batch;
@@ -56,17 +58,30 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   p.partials = static_cast<float*>(a.workspace);
   p.sums = reinterpret_cast<float2*>(p.partials + slots * p.ranks * 64 * kLatent);
   CUtensorMap queries, pages;
-  if (!make_mla_maps(a, &queries, &pages)) return cudaErrorInvalidValue;
+  if (!make_mla_maps(a, kPair ? 32 : 64, &queries, &pages)) return cudaErrorInvalidValue;
   const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
-  const auto kernel = mla_decode_kernel<T>;
+  const auto kernel = mla_decode_kernel<T, kPair>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error != cudaSuccess) return error;
-  kernel<<<static_cast<unsigned>(p.shape.blocks * p.ranks), 512, shared, stream>>>(p, queries, pages);
-  error = cudaGetLastError();
+  cudaLaunchAttribute cluster, early;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {static_cast<unsigned>(kPair ? 2 : 1), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(p.shape.blocks * p.ranks));
+  config.blockDim = dim3(512);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  error = cudaLaunchKernelEx(&config, kernel, p, queries, pages);
   if (error != cudaSuccess) return error;
-  const dim3 grid(8, static_cast<unsigned>(row_blocks), static_cast<unsigned>(a.batch.sequences));
-  mla_combine_kernel<T><<<grid, 256, 160 + prefix, stream>>>(p);
-  return cudaGetLastError();
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.gridDim = dim3(8, static_cast<unsigned>(row_blocks), static_cast<unsigned>(a.batch.sequences));
+  config.blockDim = dim3(256);
+  config.dynamicSmemBytes = 160 + prefix;
+  config.attrs = &early;
+  return cudaLaunchKernelEx(&config, mla_combine_kernel<T>, p);
 }
 
 }  // namespace spillway::kernels::cuda

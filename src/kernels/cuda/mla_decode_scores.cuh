@@ -6,8 +6,8 @@
 namespace spillway::kernels::cuda {
 
 // Latents past the context may be NaN, which a probability of zero does not remove: zeros instead.
-template <typename T>
-__device__ __forceinline__ void MlaBlock<T>::clear_tail(int valid) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::clear_tail(int valid) {
   for (int c = 0; c < kChunks; ++c) ptx::barrier_wait(&shared.full[stage()][c], parity());
   const int thread = warp * 32 + lane, segments = (kTileTokens - valid) * 8;
   for (int at = thread; at < segments * kChunks; at += 128) {
@@ -18,8 +18,8 @@ __device__ __forceinline__ void MlaBlock<T>::clear_tail(int valid) {
   ptx::named_barrier(1, 128);
 }
 
-template <typename T>
-__device__ __forceinline__ void MlaBlock<T>::softmax(float (&s)[32], float (&m)[2], float (&l)[2], const int (&limit)[2],
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], float (&m)[2], float (&l)[2], const int (&limit)[2],
                                                      int token, bool last) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
@@ -80,8 +80,8 @@ __device__ __forceinline__ void score_products(float (&s)[32], MlaShared& shared
   hold(s);
 }
 
-template <typename T>
-__device__ __forceinline__ void MlaBlock<T>::score() {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::score() {
   int units = 0;
   float s[32];
   while (next_piece()) {
@@ -117,7 +117,7 @@ __device__ __forceinline__ void MlaBlock<T>::score() {
   }
 }
 
-template <typename T>
+template <typename T, bool kPair>
 __global__ void __launch_bounds__(512, 1)
     mla_decode_kernel(const __grid_constant__ MlaParams p, const __grid_constant__ CUtensorMap queries,
                       const __grid_constant__ CUtensorMap pages) {
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(512, 1)
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < 2; ++stage) {
       for (int c = 0; c < kChunks; ++c) ptx::barrier_init(&shared.full[stage][c], 1);
-      for (int side = 0; side < 2; ++side) ptx::barrier_init(&shared.empty[stage][side], 4);
+      for (int side = 0; side < 2; ++side) ptx::barrier_init(&shared.empty[stage][side], kPair ? 8 : 4);
       ptx::barrier_init(&shared.ready[stage], 128);
       ptx::barrier_init(&shared.go[stage], 4);
     }
@@ -138,8 +138,10 @@ __global__ void __launch_bounds__(512, 1)
     publish_shared();
   }
   wait_for_previous_kernel();
+  let_next_kernel_start();
   plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
-  MlaBlock<T> block(p, shared);
+  if constexpr (kPair) ptx::cluster_sync();
+  MlaBlock<T, kPair> block(p, shared);
   if (group == 0) {
     ptx::fewer_registers<32>();
     if (threadIdx.x == 0) block.load(&queries, &pages);
@@ -149,6 +151,11 @@ __global__ void __launch_bounds__(512, 1)
   } else {
     ptx::more_registers<192>();
     block.output(group - 2);
+  }
+  if constexpr (kPair) {
+    // The other block may still write to this one's memory.
+    __syncwarp();
+    ptx::cluster_sync();
   }
 #endif
 }
