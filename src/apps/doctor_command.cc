@@ -19,6 +19,7 @@ int examine(const config::Config& config) {
   add(check_cpu());
   add(check_model(config));
   add(check_memory(config));
+  add(check_cache(config));
   add(check_gpu(config));
   add(check_ports(config));
   add(check_limits(config));

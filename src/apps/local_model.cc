@@ -86,7 +86,6 @@ Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& con
   server::ServedModelOptions options;
   options.name = model_name(config);
   options.aliases = config.strings("model.aliases");
-  options.fingerprint = "fp_spillway_" + config.text("model.precision");
   options.default_max_tokens = int(config.integer("model.default_max_tokens"));
   return server::ServedModel::make(options, text, nullptr);
 }
@@ -185,7 +184,8 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
   options.vocab_limit = std::min(local.served->tokenizer().vocab_size(), local.info.vocab_size);
   SW_TRY(limit_cache(config, local.info, usable, options));
   SW_ASSIGN(auto engine, engine::Engine::start(std::move(model).value(), options));
-  local.served->attach(std::move(engine), context_tokens(config, local.info), local.info.vocab_size);
+  local.served->attach(std::move(engine), context_tokens(config, local.info), local.info.vocab_size,
+                       "fp_spillway_" + local.info.precision);
   local.load_s = seconds_since(start);
   return local;
 }

@@ -31,7 +31,7 @@ struct EngineOptions {
   int threads = 0;                  // 0: one a physical core
   int vocab_limit = 0;              // tokens the tokenizer knows; the rest of the head is never drawn. 0: all
   double step_target_s = 0.25;      // prefill shares a step with decoding rows for about this long
-  double stall_s = 10;              // a step without end for this long: refuse (kStalled), not ready
+  double stall_s = 8;               // a step without end for this long: refuse (kStalled), not ready
 };
 
 // Why a request was refused, and when to come back.

@@ -14,7 +14,7 @@ struct AdmissionBounds {
   int queue_requests_max = 1024;
   int64_t queue_tokens_max = 1 << 20;
   double queue_wait_max_s = 60;
-  double stall_s = 10;
+  double stall_s = 8;  // as server.stall_timeout
 };
 
 Refused refused(const engine::Refusal& refusal);

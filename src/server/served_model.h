@@ -63,9 +63,11 @@ class ServedModel {
                                                    std::unique_ptr<engine::Engine> engine);
 
   // For programs that read the text while the weights load: after make() without an engine, and before any other use.
-  void attach(std::unique_ptr<engine::Engine> engine, int context_tokens_max, int vocab_size) {
+  // What only the loaded weights tell comes with it.
+  void attach(std::unique_ptr<engine::Engine> engine, int context_tokens_max, int vocab_size, std::string fingerprint) {
     options_.context_tokens_max = context_tokens_max;
     options_.vocab_size = vocab_size;
+    options_.fingerprint = std::move(fingerprint);
     engine_ = std::move(engine);
   }
 

@@ -21,6 +21,7 @@ using Findings = std::vector<Finding>;
 Findings check_cpu();
 Findings check_memory(const config::Config& config);
 Findings check_model(const config::Config& config);
+Findings check_cache(const config::Config& config);
 Findings check_gpu(const config::Config& config);
 Findings check_ports(const config::Config& config);
 Findings check_limits(const config::Config& config);
