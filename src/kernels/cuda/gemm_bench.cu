@@ -4,6 +4,7 @@
 //     src/kernels/cuda/gemv_*.cu src/kernels/cuda/quantize_*.cu src/kernels/cuda/gemm_{bf16,maps}.cu -o gemm_bench
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_testing.cuh"
+#include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/quantize_activations.h"
@@ -220,6 +221,47 @@ void check_bf16_products() {
     for (const int share : {1, 2}) check_bf16_product(c, share, seed += 10);
 }
 
+// Both expert products of a few tokens over E stacked experts.
+void check_experts(WeightFormat format, int tokens, uint32_t seed) {
+  constexpr int kExperts = 6, kSlots = 4, kHidden = 1024, kInter = 384;
+  const int all = tokens * kSlots;
+  const RandomWeight up(format, kExperts * 2 * kInter, kHidden, seed), down(format, kExperts * kHidden, kInter, seed + 2);
+  Buffer x(tokens * kHidden * 4), h(all * kInter * 4), y(tokens * kHidden * 4), ids(all * 4), weights(all * 4);
+  fill(x.data, tokens * kHidden, Fill::kF32, seed + 4);
+  fill(weights.data, all, Fill::kF32, seed + 5);
+  fill(y.data, tokens * kHidden, Fill::kF32, seed + 6);
+  std::vector<int32_t> chosen(all);
+  for (int i = 0; i < all; ++i) chosen[i] = (i * 5 + i / kSlots + static_cast<int>(seed)) % kExperts;
+  check(cudaMemcpy(ids.data, chosen.data(), all * 4, cudaMemcpyHostToDevice), "copy");
+  ExpertProduct p;
+  p.tokens = tokens, p.slots = kSlots, p.ids = ids.as<int32_t>(), p.weights = weights.as<float>();
+  p.x = x.data, p.x_type = Scalar::kF32, p.x_stride = kHidden, p.weight = up.weight, p.weight.n = 2 * kInter;
+  p.y = h.data, p.y_type = Scalar::kF32, p.y_stride = kInter;
+  check(launch_experts_gate_up(p, nullptr), "gate up");
+  const auto wide = reference(x.as<float>(), up.weight, tokens);
+  std::vector<double> expected(static_cast<size_t>(all) * kInter);
+  for (int s = 0; s < all; ++s) {
+    for (int j = 0; j < kInter; ++j) {
+      const size_t at = (static_cast<size_t>(s / kSlots) * kExperts + chosen[s]) * 2 * kInter + j;
+      expected[static_cast<size_t>(s) * kInter + j] = wide[at] / (1 + std::exp(-wide[at])) * wide[at + kInter];
+    }
+  }
+  compare("experts of few tokens, gate and up", to_host(h.data, Scalar::kF32, expected.size()), expected, 6e-3);
+  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden), factors = to_host(weights.data, Scalar::kF32, all);
+  const auto outs = reference(h.as<float>(), down.weight, all);
+  p.x = h.data, p.x_stride = kInter, p.weight = down.weight, p.weight.n = kHidden;
+  p.y = y.data, p.y_stride = kHidden, p.add = true;
+  check(launch_experts_down(p, nullptr), "down");
+  expected.assign(before.begin(), before.end());
+  for (int s = 0; s < all; ++s) {
+    for (int j = 0; j < kHidden; ++j) {
+      expected[static_cast<size_t>(s / kSlots) * kHidden + j] +=
+          factors[s] * outs[(static_cast<size_t>(s) * kExperts + chosen[s]) * kHidden + j];
+    }
+  }
+  compare("experts of few tokens, down", to_host(y.data, Scalar::kF32, expected.size()), expected, 4e-3);
+}
+
 struct Pool {
   Buffer data{size_t{17} << 30};
   Buffer scales{size_t{1} << 30};
@@ -274,6 +316,32 @@ void time_small_batches(const Pool& pool, WeightFormat format) {
                   weight_bytes(format, shape[0], shape[1]) / seconds * 1e-12);
     }
     std::printf("\n");
+  }
+}
+
+// R1's routed experts of one step: 8 of 256 a token.
+void time_experts(const Pool& pool) {
+  constexpr int kSets = 8, kSlots = 8;
+  Buffer x(16 * 7168 * 2), h(128 * 2048 * 2), y(16 * 7168 * 2), weights(128 * 4), ids(kSets * 128 * 4);
+  fill(x.data, 16 * 7168, Fill::kBf16, 1);
+  fill(h.data, 128 * 2048, Fill::kBf16, 2);
+  fill(weights.data, 128, Fill::kF32, 3);
+  std::vector<int32_t> chosen(kSets * 128);
+  for (size_t i = 0; i < chosen.size(); ++i) chosen[i] = static_cast<int32_t>(i * 89 % 256);
+  check(cudaMemcpy(ids.data, chosen.data(), chosen.size() * 4, cudaMemcpyHostToDevice), "copy");
+  for (const int tokens : {1, 2, 4}) {
+    const double seconds = time_graph(16, 5, [&](int i, cudaStream_t stream) {
+      ExpertProduct p;
+      p.tokens = tokens, p.slots = kSlots, p.ids = ids.as<int32_t>() + i % kSets * 128, p.weights = weights.as<float>();
+      p.x = x.data, p.x_stride = 7168, p.y = h.data, p.y_stride = 2048;
+      p.weight = {WeightFormat::kF8Block, 4096, 7168, pool.data.data, pool.scales.data, 128};
+      check(launch_experts_gate_up(p, stream), "gate up");
+      p.x = h.data, p.x_stride = 2048, p.y = y.data, p.y_stride = 7168;
+      p.weight = {WeightFormat::kF8Block, 7168, 2048, pool.data.as<char>() + (size_t{8} << 30), pool.scales.data, 128};
+      check(launch_experts_down(p, stream), "down");
+    });
+    const double bytes = static_cast<double>(tokens) * kSlots * 3 * 2048 * 7168;
+    std::printf("R1 experts of %d tokens: %.1f us, %.2f TB/s\n", tokens, seconds * 1e6, bytes / seconds * 1e-12);
   }
 }
 
@@ -365,6 +433,8 @@ void run_few() {
   check_quantized_weight(WeightFormat::kInt8);
   check_quantized_weight(WeightFormat::kInt4);
   check_all_small_batches();
+  for (const auto format : {WeightFormat::kBf16, WeightFormat::kF8Block})
+    for (const int tokens : {1, 3}) check_experts(format, tokens, 900 + tokens);
   std::printf("failures: %d\n", failures);
   Pool pool;
   time_ceiling(pool);
@@ -372,6 +442,7 @@ void run_few() {
     pool.prepare(format);
     for (const int m : {1, 8, 32}) time_model(pool, format, m, true);
     time_model(pool, format, 1, false);
+    if (format == WeightFormat::kF8Block) time_experts(pool);
     time_small_batches(pool, format);
   }
 }
