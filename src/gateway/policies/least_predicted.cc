@@ -1,10 +1,12 @@
 // The upstream predicted to give the last token soonest:
 //   round trip + wait + (prompt - cached) / prefill rate + output / decode rate,   all over its share while warming up.
+// An upstream that nothing was measured of yet is taken to be as fast as the fastest of its tier, so that it gets tried.
 // Against herding on reports that several gateways read at once: jitter, and `choices`: with choices=2 the better of two
 // drawn at random (weighing nothing else) goes first, which loses little and never sends everyone to the same place.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "gateway/policies/load.h"
 #include "gateway/policies/random.h"
@@ -26,11 +28,31 @@ class LeastPredicted final : public Policy {
 
   void apply(Deliberation& deliberation) const override {
     const double unknown_wait = worst_known_wait(deliberation);
-    for (Candidate& candidate : deliberation.decision.order) predict(deliberation, candidate, unknown_wait);
+    const FastestByTier fastest = fastest_by_tier(deliberation);
+    for (Candidate& candidate : deliberation.decision.order) {
+      const UpstreamState& upstream = deliberation.state(candidate);
+      const ServiceRate& best = fastest[static_cast<size_t>(upstream.info->tier)];
+      ServiceRate rate = upstream.rate;
+      if (rate.prefill_tokens_per_s <= 0) rate.prefill_tokens_per_s = best.prefill_tokens_per_s;
+      if (rate.decode_tokens_per_s <= 0) rate.decode_tokens_per_s = best.decode_tokens_per_s;
+      predict(deliberation, candidate, rate_or_assumed(rate), unknown_wait);
+    }
     if (choices_ > 0) draw(deliberation);
   }
 
  private:
+  using FastestByTier = std::array<ServiceRate, 3>;
+  static FastestByTier fastest_by_tier(const Deliberation& deliberation) {
+    FastestByTier fastest{};
+    for (const Candidate& candidate : deliberation.decision.order) {
+      const UpstreamState& upstream = deliberation.state(candidate);
+      ServiceRate& best = fastest[static_cast<size_t>(upstream.info->tier)];
+      best.prefill_tokens_per_s = std::max(best.prefill_tokens_per_s, upstream.rate.prefill_tokens_per_s);
+      best.decode_tokens_per_s = std::max(best.decode_tokens_per_s, upstream.rate.decode_tokens_per_s);
+    }
+    return fastest;
+  }
+
   // What somebody who does not report is taken to be: as busy as the busiest who does.
   double worst_known_wait(const Deliberation& deliberation) const {
     double worst = 0;
@@ -42,10 +64,9 @@ class LeastPredicted final : public Policy {
     return worst;
   }
 
-  void predict(Deliberation& deliberation, Candidate& candidate, double unknown_wait) const {
+  void predict(Deliberation& deliberation, Candidate& candidate, const ServiceRate& rate, double unknown_wait) const {
     const RequestFeatures& request = deliberation.request;
     const UpstreamState& upstream = deliberation.state(candidate);
-    const ServiceRate rate = rate_of(upstream);
     const bool unknown = knowledge(upstream, deliberation.now, report_age_max_s_) == Knowledge::kUnknown;
     double wait = wait_s(upstream, request, deliberation.now, report_age_max_s_);
     if (unknown) wait = std::max(wait, unknown_wait);

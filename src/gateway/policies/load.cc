@@ -41,8 +41,7 @@ double pressure(const UpstreamState& upstream, TimePoint now, double report_age_
   return known == Knowledge::kUnknown ? std::max(1.0, warm) : warm;
 }
 
-ServiceRate rate_of(const UpstreamState& upstream) {
-  ServiceRate rate = upstream.rate;
+ServiceRate rate_or_assumed(ServiceRate rate) {
   if (rate.prefill_tokens_per_s <= 0) rate.prefill_tokens_per_s = kRateAssumed.prefill_tokens_per_s;
   if (rate.decode_tokens_per_s <= 0) rate.decode_tokens_per_s = kRateAssumed.decode_tokens_per_s;
   return rate;
@@ -51,7 +50,7 @@ ServiceRate rate_of(const UpstreamState& upstream) {
 double wait_s(const UpstreamState& upstream, const RequestFeatures& request, TimePoint now, double report_age_max_s) {
   const Knowledge known = knowledge(upstream, now, report_age_max_s);
   const Work work = work_of(upstream, known);
-  const ServiceRate rate = rate_of(upstream);
+  const ServiceRate rate = rate_or_assumed(upstream.rate);
   const int slots = std::max(1, upstream.info->concurrency_max);
   // Past its slots each further request waits for one to end; they end one after another, a whole service time over all
   // slots. A report's own prediction counts those that wait already.

@@ -25,6 +25,6 @@ double wait_s(const UpstreamState& upstream, const RequestFeatures& request, Tim
 
 // The speeds to predict with where nothing was measured yet; rough on purpose.
 inline constexpr ServiceRate kRateAssumed{2000, 25};
-ServiceRate rate_of(const UpstreamState& upstream);
+ServiceRate rate_or_assumed(ServiceRate rate);
 
 }  // namespace spillway::gateway

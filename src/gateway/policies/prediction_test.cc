@@ -106,6 +106,15 @@ TEST(LeastPredicted, LateUpstreamsComeAfterThoseInTime) {
   EXPECT_EQ(first(fleet, chain({"edge_first", "least_predicted"}), request), "edge");
 }
 
+TEST(LeastPredicted, WhoWasNeverMeasuredGetsTried) {
+  Fleet fleet;
+  for (const char* name : {"known", "new"}) fleet.add(name, Tier::kEdge);
+  fleet.state("known").rate = {9000, 100};
+  fleet.state("new").rate = {};
+  fleet.state("known").in_flight_prompt_tokens = 100;
+  EXPECT_EQ(first(fleet, chain({"least_predicted jitter=0"})), "new");
+}
+
 TEST(LeastPredicted, TwoChoicesSpreadWhereTheBestWouldHerd) {
   Fleet fleet;
   for (int i = 0; i < 10; ++i) {

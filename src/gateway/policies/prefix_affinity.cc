@@ -59,7 +59,7 @@ class PrefixAffinity final : public Policy {
       return;
     }
     candidate.cached_tokens = believed * deliberation.prefixes->trust(candidate.upstream);
-    const double saved = candidate.cached_tokens / rate_of(upstream).prefill_tokens_per_s;
+    const double saved = candidate.cached_tokens / rate_or_assumed(upstream.rate).prefill_tokens_per_s;
     candidate.score -= saved;
     candidate.cost = cost_of(deliberation.request, upstream.info->price, candidate.cached_tokens);
     if (deliberation.explain)
