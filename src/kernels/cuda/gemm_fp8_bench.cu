@@ -2,6 +2,8 @@
 // then times beside cuBLASLt; ends with 1 when a check failed.
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -Isrc src/kernels/cuda/gemm_{fp8_bench,fp8,maps,cublaslt}.cu
 //     src/kernels/cuda/quantize_activations.cu -lcublasLt -o gemm_fp8_bench
+#include <cublasLt.h>
+
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemm_testing.cuh"
@@ -231,6 +233,56 @@ void check_cublaslt(LtProducts& lt, const Buffer& workspace) {
   compare("cublaslt float32 added", to_host(y.data, Scalar::kF32, m * n), expected, 1e-5);
 }
 
+// cuBLASLt's own block-scaled product, as the peer.
+class Peer {
+ public:
+  Peer(int m, int n, int k) {
+    const auto good = [&](cublasStatus_t status) { usable_ = usable_ && status == CUBLAS_STATUS_SUCCESS; };
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const int32_t blocks = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, rows = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+    const void* some = workspace_.data;
+    good(cublasLtCreate(&handle_));
+    good(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    const auto set = [&](cublasLtMatmulDescAttributes_t what, const void* value, size_t bytes) {
+      good(cublasLtMatmulDescSetAttribute(operation_, what, value, bytes));
+    };
+    set(CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed));
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &blocks, sizeof(blocks));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &rows, sizeof(rows));
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &some, sizeof(some));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &some, sizeof(some));
+    good(cublasLtMatrixLayoutCreate(&w_, CUDA_R_8F_E4M3, k, n, k));
+    good(cublasLtMatrixLayoutCreate(&x_, CUDA_R_8F_E4M3, k, m, k));
+    good(cublasLtMatrixLayoutCreate(&y_, CUDA_R_16BF, n, m, n));
+    cublasLtMatmulPreference_t preference;
+    good(cublasLtMatmulPreferenceCreate(&preference));
+    good(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_.bytes, 8));
+    int count = 0;
+    cublasLtMatmulHeuristicResult_t result = {};
+    good(cublasLtMatmulAlgoGetHeuristic(handle_, operation_, w_, x_, y_, y_, preference, 1, &result, &count));
+    algorithm_ = result.algo;
+    usable_ = usable_ && count > 0;
+  }
+  bool usable() const { return usable_; }
+  void run(const Inputs& x, const Fp8Weight& w, const Buffer& y, cudaStream_t stream) {
+    const float one = 1, zero = 0;
+    cublasLtMatmulDescSetAttribute(operation_, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &w.weight.scales, 8);
+    cublasLtMatmulDescSetAttribute(operation_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &x.x.scales, 8);
+    if (cublasLtMatmul(handle_, operation_, &one, w.weight.data, w_, x.x.q, x_, &zero, y.data, y_, y.data, y_,
+                       &algorithm_, workspace_.data, workspace_.bytes, stream) != CUBLAS_STATUS_SUCCESS) {
+      usable_ = false;
+    }
+  }
+
+ private:
+  Buffer workspace_{size_t{64} << 20};
+  bool usable_ = true;
+  cublasLtHandle_t handle_ = nullptr;
+  cublasLtMatmulDesc_t operation_ = nullptr;
+  cublasLtMatrixLayout_t w_ = nullptr, x_ = nullptr, y_ = nullptr;
+  cublasLtMatmulAlgo_t algorithm_ = {};
+};
+
 void time_dense(int m, int n, int k) {
   constexpr int kSets = 3;
   std::vector<std::unique_ptr<Inputs>> xs;
@@ -251,6 +303,12 @@ void time_dense(int m, int n, int k) {
     });
     std::printf("  tile %3d %7.1f us %5.0f TFLOP/s %.2f TB/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12,
                 (static_cast<double>(n) * k + static_cast<double>(m) * k + 2.0 * m * n) / seconds * 1e-12);
+  }
+  Peer peer(m, n, k);
+  if (m > 512 && peer.usable()) {
+    const double seconds =
+        time_graph(12, 7, [&](int i, cudaStream_t stream) { peer.run(*xs[i % kSets], *ws[i % kSets], y, stream); });
+    if (peer.usable()) std::printf("  cublaslt %7.1f us %5.0f TFLOP/s", seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12);
   }
   std::printf("\n");
 }
