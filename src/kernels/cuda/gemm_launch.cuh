@@ -74,7 +74,7 @@ cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads,
                           bool overlap, int cluster, const Arguments&... arguments) {
   cudaLaunchAttribute attributes[2];
   int count = 0;
-  if (overlap) {
+  if (overlap && compute_capability() >= 90) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }
