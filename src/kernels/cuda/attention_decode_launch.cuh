@@ -21,19 +21,17 @@ inline int64_t decode_slots(int64_t units, int sequences, int context_max, int s
   return units * sequences * ceil_div(context_max, split_tokens);
 }
 
-template <typename Kernel>
-cudaError_t launch_resident(Kernel kernel, int threads, size_t shared, int64_t blocks_wanted, cudaStream_t stream,
-                            auto& params) {
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
-  if (error != cudaSuccess) return error;
+// As many blocks as are resident at once, at most blocks_wanted.
+inline cudaError_t resident_blocks(const void* kernel, int threads, size_t shared, int64_t blocks_wanted, int* blocks) {
   int resident = 0;
-  error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared);
+  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  if (error == cudaSuccess) {
+    error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads, shared);
+  }
   if (error != cudaSuccess) return error;
   if (resident < 1) return cudaErrorInvalidConfiguration;
-  const int64_t blocks = std::min<int64_t>(blocks_wanted, int64_t{processor_count()} * std::min(resident, 4));
-  params.shape.blocks = static_cast<int>(blocks);
-  kernel<<<static_cast<unsigned>(blocks), threads, shared, stream>>>(params);
-  return cudaGetLastError();
+  *blocks = static_cast<int>(std::min<int64_t>(blocks_wanted, int64_t{processor_count()} * std::min(resident, 4)));
+  return cudaSuccess;
 }
 
 template <typename T, int kDim, int kMt, int kWarps, int kStages>
@@ -62,8 +60,13 @@ cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
   p.partials = reinterpret_cast<float*>(at);
   const int64_t grains = int64_t{a.batch.sequences} * p.shape.units *
                          ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
-  return launch_resident(attention_decode_kernel<T, kDim, kMt, kWarps, kStages>, Block::kThreads,
-                         Block::shared_bytes(p.rows_used, a.batch.sequences), grains, stream, p);
+  const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages>;
+  const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
+  const cudaError_t error =
+      resident_blocks(reinterpret_cast<const void*>(kernel), Block::kThreads, shared, grains, &p.shape.blocks);
+  if (error != cudaSuccess) return error;
+  return launch_kernel(kernel, dim3(static_cast<unsigned>(p.shape.blocks)), dim3(Block::kThreads), shared, stream, a.overlap,
+                       p);
 }
 
 }  // namespace spillway::kernels::cuda

@@ -1,17 +1,32 @@
-// What the attention launches ask of the current device. Cheap calls; any thread.
+// What the attention launches share: capability, and launches that may overlap the kernel before them.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/gemm_launch.cuh"
+
 namespace spillway::kernels::cuda {
 
-inline int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, attribute, device);
-  return value;
+inline int capability_major() { return compute_capability() / 10; }
+
+// overlap: programmatic dependent launch. The kernel waits for the previous one before it touches memory.
+template <typename... Params>
+cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, bool overlap,
+                          const Params&... params) {
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute early;
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = overlap && capability_major() >= 9 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, params...);
 }
-inline int capability_major() { return device_attribute(cudaDevAttrComputeCapabilityMajor); }
-inline int processor_count() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 
 }  // namespace spillway::kernels::cuda

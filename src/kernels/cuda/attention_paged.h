@@ -33,6 +33,9 @@ struct PagedAttention {
   // attention_workspace_bytes() bytes, zeroed once when allocated and then left alone between launches (a launch
   // leaves its counters at zero). One workspace serves the launches of one stream.
   void* workspace = nullptr;
+  // Programmatic dependent launch on sm_90: the kernel may start while the stream's previous kernel still runs, and
+  // waits for its end before it reads or writes anything.
+  bool overlap = false;
 };
 
 // Workspace for launches of up to `sequences` sequences of up to rows_max rows each with contexts to context_max.

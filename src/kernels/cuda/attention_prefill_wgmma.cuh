@@ -313,6 +313,7 @@ __global__ void __launch_bounds__(384, 1)
   }
   __syncthreads();
   wait_for_previous_kernel();
+  let_next_kernel_start();
   WidePrefill<T, kKeyDim, kValueDim> block(p, shared);
   if (threadIdx.x < 128) {
     ptx::fewer_registers<40>();

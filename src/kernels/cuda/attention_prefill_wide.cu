@@ -13,17 +13,15 @@ namespace {
 using tensor::DType;
 
 template <typename T, int kKeyDim>
-cudaError_t launch(WidePrefillParams& p, const RowsMap& key_rows, const RowsMap& value_rows, cudaStream_t stream) {
+cudaError_t launch(WidePrefillParams& p, const RowsMap& key_rows, const RowsMap& value_rows, bool overlap,
+                   cudaStream_t stream) {
   CUtensorMap keys, values;
   if (!make_rows_map(&keys, key_rows) || !make_rows_map(&values, value_rows)) return cudaErrorInvalidValue;
   p.tiles = static_cast<int>(row_tiles_max(p.batch, p.group, 128));
   const auto kernel = wide_prefill_kernel<T, kKeyDim, 128>;
-  const int shared = static_cast<int>(sizeof(WideShared<kKeyDim, 128>)) + 1024;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-  if (error != cudaSuccess) return error;
-  const int blocks = static_cast<int>(std::min<int64_t>(processor_count(), int64_t{p.tiles} * p.kv_heads));
-  kernel<<<static_cast<unsigned>(blocks), 384, static_cast<size_t>(shared), stream>>>(p, keys, values);
-  return cudaGetLastError();
+  const size_t shared = sizeof(WideShared<kKeyDim, 128>) + 1024;
+  const int64_t blocks = std::min<int64_t>(processor_count(), int64_t{p.tiles} * p.kv_heads);
+  return launch_kernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(384), shared, stream, overlap, p, keys, values);
 }
 
 }  // namespace
@@ -52,8 +50,8 @@ cudaError_t wide_prefill(const PagedAttention& a, cudaStream_t stream) {
   rows.rows = int64_t{2} * a.pages.kv_heads * a.pages.page_tokens;
   rows.outer = int64_t{1} << 30;  // page ids are trusted
   rows.outer_stride = a.pages.page_stride_bytes;
-  if (a.pages.dtype == DType::kF16) return launch<__half, 128>(p, rows, rows, stream);
-  return launch<__nv_bfloat16, 128>(p, rows, rows, stream);
+  if (a.pages.dtype == DType::kF16) return launch<__half, 128>(p, rows, rows, a.overlap, stream);
+  return launch<__nv_bfloat16, 128>(p, rows, rows, a.overlap, stream);
 }
 
 cudaError_t mla_prefill(const RaggedAttention& a, cudaStream_t stream) {
@@ -83,8 +81,8 @@ cudaError_t mla_prefill(const RaggedAttention& a, cudaStream_t stream) {
   values.outer_stride = a.value_head_stride * 2;
   keys.rows = values.rows = a.context_rows;
   keys.outer = values.outer = a.heads;
-  if (a.dtype == DType::kF16) return launch<__half, 192>(p, keys, values, stream);
-  return launch<__nv_bfloat16, 192>(p, keys, values, stream);
+  if (a.dtype == DType::kF16) return launch<__half, 192>(p, keys, values, a.overlap, stream);
+  return launch<__nv_bfloat16, 192>(p, keys, values, a.overlap, stream);
 }
 
 }  // namespace spillway::kernels::cuda

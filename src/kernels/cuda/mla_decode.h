@@ -28,6 +28,7 @@ struct LatentAttention {
   Batch batch;
   int split_tokens = 0;       // as in attention_paged.h
   void* workspace = nullptr;  // mla_workspace_bytes(), zeroed once; one a stream
+  bool overlap = false;       // as in attention_paged.h
 };
 
 size_t mla_workspace_bytes(int heads, int sequences, int rows_max, int context_max, int split_tokens);

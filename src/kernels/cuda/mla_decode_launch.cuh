@@ -63,25 +63,22 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   const auto kernel = mla_decode_kernel<T, kPair>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
   if (error != cudaSuccess) return error;
-  cudaLaunchAttribute cluster, early;
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {static_cast<unsigned>(kPair ? 2 : 1), 1, 1};
+  cudaLaunchAttribute attributes[2];
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim = {static_cast<unsigned>(kPair ? 2 : 1), 1, 1};
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(p.shape.blocks * p.ranks));
   config.blockDim = dim3(512);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = a.overlap ? 2 : 1;
   error = cudaLaunchKernelEx(&config, kernel, p, queries, pages);
   if (error != cudaSuccess) return error;
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.gridDim = dim3(8, static_cast<unsigned>(row_blocks), static_cast<unsigned>(a.batch.sequences));
-  config.blockDim = dim3(256);
-  config.dynamicSmemBytes = 160 + prefix;
-  config.attrs = &early;
-  return cudaLaunchKernelEx(&config, mla_combine_kernel<T>, p);
+  const dim3 grid(8, static_cast<unsigned>(row_blocks), static_cast<unsigned>(a.batch.sequences));
+  return launch_kernel(mla_combine_kernel<T>, grid, dim3(256), 160 + prefix, stream, true, p);
 }
 
 }  // namespace spillway::kernels::cuda

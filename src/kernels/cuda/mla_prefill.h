@@ -34,6 +34,7 @@ struct RaggedAttention {
   int64_t context_rows = 0;                    // C: rows of keys and values that may be read
   const int32_t* context_begin = nullptr;      // [S + 1], on the device
   Batch batch;                                 // page_table and pages_max are not used
+  bool overlap = false;                        // as in attention_paged.h
 };
 
 // wgmma for bf16 and f16 with 192 and 128 on capability 9.0, elsewhere mla_prefill_simple.
