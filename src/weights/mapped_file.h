@@ -21,6 +21,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   int64_t modified_ns() const { return modified_ns_; }  // since 1970, when it was opened
 
+  // Asks for large pages in the page cache, where the file system has them: before anything is read.
+  void prefer_large_pages() const;
   // Asks the system to read the range ahead; and to drop the pages that lie wholly inside it from this process.
   void prefetch(std::span<const std::byte> range) const;
   static void drop(std::span<const std::byte> range);

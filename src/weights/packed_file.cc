@@ -20,6 +20,11 @@ Result<PackedFile> PackedFile::open(const std::string& path) {
   return PackedFile(std::move(mapping), std::move(head));
 }
 
+void PackedFile::prefetch() const {
+  mapping_.prefer_large_pages();
+  mapping_.prefetch(mapping_.bytes().subspan(head_.data_begin));
+}
+
 Status PackedFile::verify(tensor::Stream& stream, const Progress& progress) const {
   const auto data = mapping_.bytes().subspan(head_.data_begin);
   std::mutex mutex;
