@@ -163,6 +163,7 @@ __global__ void __launch_bounds__(512, 1)
 // The pieces of units that have several, in order: a warp a row. Grid: (8 eighths of a row block, row block, sequence).
 template <typename T>
 __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant__ MlaParams p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ int combine_shared[];
   wait_for_previous_kernel();
   plan_work(p.batch, p.shape, combine_shared + 40, combine_shared);
@@ -202,6 +203,7 @@ __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant_
   for (int j = 0; j < 4; ++j) {
     to[j * 32] = make_uint2(pack2<T>(acc[j].x * inverse, acc[j].y * inverse), pack2<T>(acc[j].z * inverse, acc[j].w * inverse));
   }
+#endif
 }
 
 }  // namespace spillway::kernels::cuda
