@@ -1,9 +1,10 @@
 // The prefill kernel of attention_paged.h and mla_prefill.h for sm_90a: two warpgroups of 64 packed rows each and one
 // that loads, over tiles of 128 tokens.
 //
-// The copy engine brings keys and values (two stages, swizzled chunks of 64 columns). A computing warpgroup starts the
-// scores of the next tile and the product of the last probabilities with their values together, and does its softmax
-// while the other's products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
+// One warp has the copy engine bring keys and values (two stages, swizzled chunks of 64 columns); two others gather the
+// next queries as soon as the last scores of the present ones are done. A computing warpgroup starts the scores of the
+// next tile and the product of the last probabilities with their values together, and does its softmax while the other's
+// products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -31,7 +32,9 @@ struct WideShared {
   alignas(1024) char queries[2][kKeyChunks * 64 * 128];  // of each warpgroup
   alignas(1024) char keys[2][kKeyChunks * kChunk];
   alignas(1024) char values[2][kValueChunks * kChunk];
-  uint64_t keys_full[2], keys_empty[2], values_full[2], values_empty[2], tail;
+  RowTile tile;  // whose queries these are; no sequence: the end
+  int kv_head, tokens, limits[128];
+  uint64_t keys_full[2], keys_empty[2], values_full[2], values_empty[2], tail, queries_full, queries_empty;
 };
 
 __device__ __forceinline__ void load_rows(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
@@ -122,40 +125,64 @@ struct WidePrefill {
     }
   }
 
+  // Two warps: the queries of one row tile after another, then the end.
+  __device__ __forceinline__ void load_queries() {
+    const int thread = static_cast<int>(threadIdx.x) & 63;
+    uint32_t done = 0;
+    for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
+      if (!take(item)) continue;
+      ptx::barrier_wait(&shared.queries_empty, (done++ & 1) ^ 1);
+      constexpr int kSegments = kKeyDim / 8;
+#pragma unroll 4
+      for (int at = thread; at < 128 * kSegments; at += 64) {
+        const int row = at / kSegments, segment = at % kSegments, packed = tile.first + row;
+        uint4 value = make_uint4(0, 0, 0, 0);
+        if (packed < tile.rows) {
+          const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
+          value = *reinterpret_cast<const uint4*>(p.queries + (token * p.query_stride + head * kKeyDim) * 2 + segment * 16);
+        }
+        char* to = shared.queries[row / 64] + segment / 8 * 8192 + row % 64 * 128;
+        *reinterpret_cast<uint4*>(to + ((segment % 8 ^ (row & 7)) << 4)) = value;
+      }
+      for (int row = thread; row < 128; row += 64) {
+        const int packed = tile.first + row;
+        shared.limits[row] = packed < tile.rows ? p.batch.positions[tile.row_begin + packed / p.group] : -1;
+      }
+      if (thread == 0) {
+        shared.tile = tile;
+        shared.kv_head = kv_head;
+        shared.tokens = tokens;
+      }
+      publish_shared();
+      ptx::barrier_arrive(&shared.queries_full);
+    }
+    ptx::barrier_wait(&shared.queries_empty, (done & 1) ^ 1);
+    if (thread == 0) shared.tile.sequence = -1;
+    ptx::barrier_arrive(&shared.queries_full);
+  }
+
   float s[64], o[64];
   uint32_t a[8][4];  // probabilities
   float m[2], l[2];
-  int limit[2];
+  int limit[2], first_limit;
   int side;  // which of the two computing warpgroups
 
-  __device__ __forceinline__ int packed_row(int half) const {
-    return tile.first + side * 64 + warp * 16 + half * 8 + lane / 4;
-  }
+  __device__ __forceinline__ int row_of(int half) const { return side * 64 + warp * 16 + half * 8 + lane / 4; }
 
-  __device__ __forceinline__ void load_queries() {
-    const int thread = warp * 32 + lane;
-    ptx::named_barrier(4 + side, 128);  // the warpgroup's products with the last queries are done
-    char* to = shared.queries[side];
-    constexpr int kSegments = kKeyDim / 8;
-#pragma unroll 4
-    for (int at = thread; at < 64 * kSegments; at += 128) {
-      const int row = at / kSegments, segment = at % kSegments, packed = tile.first + side * 64 + row;
-      uint4 value = make_uint4(0, 0, 0, 0);
-      if (packed < tile.rows) {
-        const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
-        value = *reinterpret_cast<const uint4*>(p.queries + (token * p.query_stride + head * kKeyDim) * 2 + segment * 16);
-      }
-      *reinterpret_cast<uint4*>(to + segment / 8 * 8192 + row * 128 + ((segment % 8 ^ (row & 7)) << 4)) = value;
-    }
-    publish_shared();
-    ptx::named_barrier(4 + side, 128);
+  // Waits for the next queries and what belongs to them; false at the end.
+  __device__ __forceinline__ bool next_tile(uint32_t queries_parity) {
+    ptx::barrier_wait(&shared.queries_full, queries_parity);
+    tile = shared.tile;
+    kv_head = shared.kv_head;
+    tokens = shared.tokens;
+    first_limit = shared.limits[0];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int packed = packed_row(half);
-      limit[half] = packed < tile.rows ? p.batch.positions[tile.row_begin + packed / p.group] : -1;
+      limit[half] = shared.limits[row_of(half)];
       m[half] = -INFINITY;
       l[half] = 0.0f;
     }
+    return tile.sequence >= 0;
   }
 
   __device__ __forceinline__ void start_scores(int stage) {
@@ -180,7 +207,7 @@ struct WidePrefill {
 
   // Scores to probabilities in place; returns what earlier outputs are to be multiplied with.
   __device__ __forceinline__ void softmax(int token, float (&factor)[2]) {
-    if (token + kTokens - 1 > p.batch.positions[tile.row_begin + tile.first / p.group]) {
+    if (token + kTokens - 1 > first_limit) {
 #pragma unroll
       for (int i = 0; i < 64; ++i) {
         if (token + i / 4 * 8 + (lane % 4) * 2 + i % 2 > limit[i / 2 % 2]) s[i] = -INFINITY;
@@ -228,7 +255,7 @@ struct WidePrefill {
       float sum = l[half];
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      const int packed = packed_row(half);
+      const int packed = tile.first + row_of(half);
       if (packed >= tile.rows) continue;
       const float inverse = 1.0f / sum;
       const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
@@ -243,7 +270,6 @@ struct WidePrefill {
 
   __device__ __forceinline__ void compute_tile() {
     float factor[2];
-    load_queries();
     ptx::barrier_wait(&shared.keys_full[stage()], parity());
     my_turn();
     start_scores(stage());
@@ -251,6 +277,7 @@ struct WidePrefill {
     products_wait<0>();
     hold(s);
     release(&shared.keys_empty[stage()]);
+    if (tokens <= kTokens) release(&shared.queries_empty);
     softmax(0, factor);
     pack();
     for (int token = kTokens; token < tokens; token += kTokens) {
@@ -266,6 +293,7 @@ struct WidePrefill {
       products_wait<1>();
       hold(s);
       release(&shared.keys_empty[stage()]);
+      if (token + kTokens >= tokens) release(&shared.queries_empty);
       softmax(token, factor);
       products_wait<0>();
       hold(o);
@@ -286,9 +314,7 @@ struct WidePrefill {
   __device__ __forceinline__ void compute(int side_) {
     side = side_;
     if (side == 1) your_turn();
-    for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
-      if (take(item)) compute_tile();
-    }
+    for (uint32_t tiles = 0; next_tile(tiles & 1); ++tiles) compute_tile();
   }
 };
 
@@ -308,6 +334,8 @@ __global__ void __launch_bounds__(384, 1)
       ptx::barrier_init(&shared.values_empty[s], 8);
     }
     ptx::barrier_init(&shared.tail, 1);
+    ptx::barrier_init(&shared.queries_full, 64);
+    ptx::barrier_init(&shared.queries_empty, 8);
     ptx::barrier_init_fence();
     publish_shared();
   }
@@ -318,6 +346,7 @@ __global__ void __launch_bounds__(384, 1)
   if (threadIdx.x < 128) {
     ptx::fewer_registers<40>();
     if (threadIdx.x < 32) block.load(&keys, &values);
+    if (threadIdx.x >= 64) block.load_queries();
   } else {
     ptx::more_registers<232>();
     block.compute(static_cast<int>(threadIdx.x >> 7) - 1);
