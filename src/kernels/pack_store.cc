@@ -16,7 +16,7 @@ PackScope::~PackScope() { current_store = before_; }
 PackStore* PackScope::current() { return current_store; }
 
 std::string PackRequest::name() const {
-  return fmt::format("{}x{} precision {} format {} sample {:016x}", n, k, int(precision), int(format), sample);
+  return fmt::format("{}x{} precision {} format {} of {:016x}", n, k, int(precision), int(format), of);
 }
 
 }  // namespace spillway::kernels

@@ -17,14 +17,14 @@ namespace spillway::kernels {
 // the bytes, which are the same for every instruction set.
 constexpr int kPackingVersion = 1;
 
-// One call of pack_linear: what it is about, and a few of the weights' own bytes so that another weight of the same
-// shape is told apart.
+// One call of pack_linear: what it is about, and of which weights, so that another weight of the same shape is told
+// apart: where they lie in the checkpoint, or of those made on the way a few of their bytes.
 struct PackRequest {
   int64_t n = 0;
   int64_t k = 0;
   Precision precision = Precision::kFp32;
   PackedFormat format = PackedFormat::kF32;
-  uint64_t sample = 0;
+  uint64_t of = 0;
 
   std::string name() const;
 };
@@ -37,6 +37,8 @@ struct PackedBytes {
 class PackStore {
  public:
   virtual ~PackStore() = default;
+  // Where in the checkpoint the bytes lie; a weight that is found need not be read then.
+  virtual std::optional<uint64_t> locate(const std::byte* bytes) = 0;
   virtual std::optional<PackedBytes> find(const PackRequest& request) = 0;
   // What find() did not know and was packed now. The store may keep the tensors; it leaves borrowed ones.
   virtual void keep(const PackRequest& request, PackedLinear& packed) = 0;

@@ -76,11 +76,16 @@ TEST(Packing, BytesAreThoseOfThisVersion) {
 
 class Recorder : public PackStore {
  public:
+  std::optional<uint64_t> locate(const std::byte* bytes) override {
+    return bytes == mapped ? std::optional<uint64_t>(place) : std::nullopt;
+  }
   std::optional<PackedBytes> find(const PackRequest& request) override {
     names.push_back(request.name());
     return give;
   }
   void keep(const PackRequest&, PackedLinear&) override { ++kept; }
+  const std::byte* mapped = nullptr;
+  uint64_t place = 0;
   std::optional<PackedBytes> give;
   std::vector<std::string> names;
   int kept = 0;
@@ -103,6 +108,20 @@ TEST(PackStore, IsAskedWithinItsScopeAndTellsWeightsApart) {
   ASSERT_EQ(recorder.names.size(), 2u);
   EXPECT_NE(recorder.names[0], recorder.names[1]);
   EXPECT_EQ(recorder.kept, 2);
+}
+
+TEST(PackStore, TellsMappedWeightsApartByTheirPlace) {
+  tensor::Stream stream(1);
+  const Tensor weight = matrix(DType::kBF16, 70, 150);
+  Recorder recorder;
+  const PackScope scope(&recorder);
+  recorder.mapped = weight.view().data;
+  for (const uint64_t place : {1000, 2000, 1000}) {
+    recorder.place = place;
+    ASSERT_TRUE(pack_linear(WeightSource{.weight = weight, .scales = {}}, Precision::kBf16, stream).ok());
+  }
+  EXPECT_NE(recorder.names[0], recorder.names[1]);
+  EXPECT_EQ(recorder.names[0], recorder.names[2]);
 }
 
 TEST(PackStore, BytesOfAnotherSizeAreNotUsed) {

@@ -97,7 +97,7 @@ PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::js
   if (!uses_cache(options)) return nullptr;
   weights::PackedCache cache = packed_cache(options, config, source);
   if (cache.options().mode == weights::PackedCacheOptions::Mode::kOff) return nullptr;
-  auto packed = std::make_shared<PackedWeights>(std::move(cache), stream, options.progress);
+  auto packed = std::make_shared<PackedWeights>(source, std::move(cache), stream, options.progress);
   source.attach(packed, packed->mapped_bytes());
   return packed.get();
 }
@@ -120,8 +120,10 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   PackedWeights* packed = attach_packed_weights(options, *config, *source, stream);
   const kernels::PackScope scope(packed);
   if (packed == nullptr || packed->mapped_bytes() == 0) {
-    source->prefetch();
+    source->expect_all();
     source->set_progress(options.progress);  // of the file it was the progress, otherwise
+  } else {
+    source->expect_few();
   }
   auto model = family(*config, {.source = std::move(source),
                                 .precision = options.precision,

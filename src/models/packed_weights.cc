@@ -30,8 +30,9 @@ std::span<const std::byte> bytes_of(const tensor::Tensor& tensor) { return {tens
 
 }  // namespace
 
-PackedWeights::PackedWeights(weights::PackedCache cache, tensor::Stream& stream, const weights::Progress& progress)
-    : cache_(std::move(cache)) {
+PackedWeights::PackedWeights(const weights::WeightSource& source, weights::PackedCache cache, tensor::Stream& stream,
+                             const weights::Progress& progress)
+    : source_(source), cache_(std::move(cache)) {
   auto file = cache_.read(stream, progress);
   if (file.ok()) {
     file_.emplace(std::move(*file));

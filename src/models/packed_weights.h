@@ -18,9 +18,12 @@ namespace spillway::models {
 class PackedWeights final : public kernels::PackStore {
  public:
   // Looks into the cache. What cannot be used is said in one line of the log and written anew.
-  PackedWeights(weights::PackedCache cache, tensor::Stream& stream, const weights::Progress& progress);
+  // source: keeps this and so outlives it.
+  PackedWeights(const weights::WeightSource& source, weights::PackedCache cache, tensor::Stream& stream,
+                const weights::Progress& progress);
   ~PackedWeights() override;  // gives up writing
 
+  std::optional<uint64_t> locate(const std::byte* bytes) override { return source_.locate(bytes); }
   std::optional<kernels::PackedBytes> find(const kernels::PackRequest& request) override;
   void keep(const kernels::PackRequest& request, kernels::PackedLinear& packed) override;
 
@@ -36,6 +39,7 @@ class PackedWeights final : public kernels::PackStore {
   void write();
   void write_later();
 
+  const weights::WeightSource& source_;
   weights::PackedCache cache_;
   std::optional<weights::PackedFile> file_;
   int requests_ = 0;

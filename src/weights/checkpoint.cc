@@ -99,8 +99,22 @@ class Checkpoint final : public WeightSource {
     return text;
   }
 
-  void prefetch() const override {
+  std::optional<uint64_t> locate(const std::byte* byte) const override {
+    constexpr int kOffsetBits = 48;
+    for (size_t i = 0; i < shards_.size(); ++i) {
+      const auto bytes = shards_[i].mapping.bytes();
+      if (byte >= bytes.data() && byte < bytes.data() + bytes.size()) {
+        return uint64_t(i) << kOffsetBits | uint64_t(byte - bytes.data());
+      }
+    }
+    return {};
+  }
+
+  void expect_all() const override {
     for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
+  }
+  void expect_few() const override {
+    for (const Shard& shard : shards_) shard.mapping.expect_random();
   }
 
   std::vector<std::string> names() const override {

@@ -56,6 +56,10 @@ void MappedFile::prefer_large_pages() const {
   ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_HUGEPAGE);  // advice only
 }
 
+void MappedFile::expect_random() const {
+  ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_RANDOM);  // advice only
+}
+
 void MappedFile::prefetch(std::span<const std::byte> range) const {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(range.data()) & ~(kPage - 1);
   const uintptr_t end = reinterpret_cast<uintptr_t>(range.data() + range.size());

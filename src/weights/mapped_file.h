@@ -23,6 +23,8 @@ class MappedFile {
 
   // Asks for large pages in the page cache, where the file system has them: before anything is read.
   void prefer_large_pages() const;
+  // Tells the system not to read ahead: single pages will be used.
+  void expect_random() const;
   // Asks the system to read the range ahead; and to drop the pages that lie wholly inside it from this process.
   void prefetch(std::span<const std::byte> range) const;
   static void drop(std::span<const std::byte> range);

@@ -27,6 +27,10 @@ Result<StoredTensor> WeightScope::tensor(const std::string& name, const tensor::
 
 Result<tensor::Tensor> WeightScope::f32(const std::string& name, const tensor::Shape& shape) const {
   SW_ASSIGN(const StoredTensor stored, tensor(name, shape));
+  const bool aligned = reinterpret_cast<uintptr_t>(stored.view().data) % alignof(float) == 0;
+  if (stored.view().dtype == tensor::DType::kF32 && stored.in_place() && aligned) {
+    return tensor::Tensor::borrow(stored.view());
+  }
   tensor::Tensor out(tensor::DType::kF32, shape);
   widen(stored.view(), out.as<float>());
   return out;

@@ -24,7 +24,8 @@ class WeightScope {
   Result<StoredTensor> tensor(const std::string& name, const tensor::Shape& shape,
                               std::span<const tensor::DType> dtypes = kFloatTypes) const;
 
-  // The same as float32 in memory of its own, for the small weights that stay in full precision.
+  // The same as float32, for the small weights that stay in full precision. Read-only, and for as long as the source
+  // lives: those stored as float32 are not copied.
   Result<tensor::Tensor> f32(const std::string& name, const tensor::Shape& shape) const;
 
  private:

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,6 +37,9 @@ class StoredTensor {
 
   const tensor::TensorView& view() const { return view_; }
   const tensor::Shape& shape() const { return view_.shape; }
+
+  // Whether the bytes are the source's own, and stay readable as long as it.
+  bool in_place() const { return owned_.empty(); }
 
   // From now on the bytes stay resident until this object and the source are gone.
   void keep();
@@ -70,8 +74,12 @@ class WeightSource {
   // its header and of samples of its data. Empty for a generator.
   virtual std::string identity() const { return ""; }
 
-  // Asks the system to read everything ahead, before all of it is opened.
-  virtual void prefetch() const {}
+  // Where in the checkpoint's files the byte lies: a number that is the same at every start. Nothing when it is not theirs.
+  virtual std::optional<uint64_t> locate(const std::byte*) const { return {}; }
+
+  // How the tensors will be read: all of them, so that the system reads ahead; or few, so that it does not.
+  virtual void expect_all() const {}
+  virtual void expect_few() const {}
 
   void set_progress(Progress progress) { progress_ = std::move(progress); }
 

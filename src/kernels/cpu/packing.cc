@@ -191,8 +191,8 @@ bool as_stored(const WeightSource& source, PackedFormat format) {
          (format == PackedFormat::kBf16 && stored == DType::kBF16) || format == PackedFormat::kF8;
 }
 
-// FNV-1a of the stored type, shape and first bytes of each source.
-uint64_t sample_of(const StackedRows& rows) {
+// FNV-1a of each source's stored type, shape and place, or first bytes.
+uint64_t hash_of(const StackedRows& rows, PackStore& store) {
   uint64_t hash = 14695981039346656037ull;
   const auto add = [&](const std::byte* bytes, size_t count) {
     for (size_t i = 0; i < count; ++i) hash = (hash ^ uint64_t(bytes[i])) * 1099511628211ull;
@@ -201,8 +201,12 @@ uint64_t sample_of(const StackedRows& rows) {
     const int64_t shape[] = {source.weight.shape[0], source.weight.shape[1], int64_t(source.weight.dtype),
                              source.transposed};
     add(reinterpret_cast<const std::byte*>(shape), sizeof(shape));
-    add(source.weight.data, std::min<size_t>(64, source.weight.bytes()));
-    if (!source.scales.empty()) add(source.scales.data, std::min<size_t>(64, source.scales.bytes()));
+    const auto place = store.locate(source.weight.data);
+    if (place) {
+      add(reinterpret_cast<const std::byte*>(&*place), sizeof(*place));
+    } else {
+      add(source.weight.data, std::min<size_t>(64, source.weight.bytes()));
+    }
   }
   return hash;
 }
@@ -264,7 +268,7 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
                             .k = packed.k,
                             .precision = precision,
                             .format = packed.format,
-                            .sample = store == nullptr ? 0 : sample_of(rows)};
+                            .of = store == nullptr ? 0 : hash_of(rows, *store)};
   if (store != nullptr && take_stored(*store, request, data, scales, packed)) return packed;
   packed.data = tensor::Tensor(tensor::DType::kU8, data);
   if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);

@@ -145,7 +145,10 @@ Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& st
       convert_elements(source.weight.dtype, source.weight.data + n * row * size, 1, row, target);
       if (source.scales.empty()) continue;
       const float* scales = source.scales.as<float>() + n / source.block_n * source.scales.shape[1];
-      for (int64_t i = 0; i < row; ++i) target[i] *= scales[i / source.block_k];
+      for (int64_t begin_k = 0; begin_k < row; begin_k += source.block_k) {
+        const float scale = scales[begin_k / source.block_k];
+        for (int64_t i = begin_k; i < std::min(row, begin_k + source.block_k); ++i) target[i] *= scale;
+      }
     }
   });
   return out;
