@@ -1,12 +1,13 @@
 // Test and benchmark of the FP8 block-scaled products (dense, grouped) and of the cuBLASLt wrapper. Prints every check,
 // then times beside cuBLASLt; ends with 1 when a check failed.
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -Isrc src/kernels/cuda/gemm_{fp8_bench,fp8,maps,cublaslt}.cu
-//     src/kernels/cuda/quantize_activations.cu -lcublasLt -o gemm_fp8_bench
+//     src/kernels/cuda/{quantize_activations,grouped_experts,gemv_experts}.cu -lcublasLt -o gemm_fp8_bench
 #include <cublasLt.h>
 
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemm_testing.cuh"
+#include "kernels/cuda/grouped_experts.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -155,6 +156,82 @@ void check_masked(int experts, int rows_max, int n, int k, uint32_t seed) {
     std::snprintf(what, sizeof(what), "masked experts n=%d k=%d expert %d rows %d", n, k, e, counts[e]);
     compare(what, take_rows(out, rows, n), x.expected(rows, w.expert(e)), 4e-3, e < 3);
   }
+}
+
+// A layer's routed experts against float64 on the weights as stored.
+void check_experts(int tokens, ExpertsWay way, uint32_t seed) {
+  constexpr int kExperts = 8, kSlots = 4, kHidden = 512, kInter = 256;
+  const int items = tokens * kSlots;
+  const Fp8Weight up(kExperts, 2 * kInter, kHidden, seed), down(kExperts, kHidden, kInter, seed + 2);
+  Buffer x(tokens * kHidden * 2), x32(tokens * kHidden * 4), ids(items * 4), weights(items * 4), y(tokens * kHidden * 4),
+      h32(static_cast<size_t>(items) * kInter * 4);
+  fill(x.data, tokens * kHidden, Fill::kBf16, seed + 4);
+  fill(weights.data, items, Fill::kF32, seed + 5);
+  fill(y.data, tokens * kHidden, Fill::kF32, seed + 6);
+  std::vector<int32_t> chosen(items);
+  for (int i = 0; i < items; ++i) chosen[i] = static_cast<int32_t>((i / kSlots * 7 + i % kSlots * (1 + i / 64 % 2)) % (kExperts - 1));
+  check(cudaMemcpy(ids.data, chosen.data(), items * 4, cudaMemcpyHostToDevice), "copy");
+  const auto xs = to_host(x.data, Scalar::kBf16, tokens * kHidden);
+  check(cudaMemcpy(x32.data, xs.data(), xs.size() * 4, cudaMemcpyHostToDevice), "copy");
+  Weight all = up.weight;
+  all.n = kExperts * 2 * kInter;
+  const auto wide = reference(x32.as<float>(), all, tokens);
+  std::vector<float> h(static_cast<size_t>(items) * kInter);
+  for (int s = 0; s < items; ++s) {
+    for (int j = 0; j < kInter; ++j) {
+      const size_t at = (static_cast<size_t>(s / kSlots) * kExperts + chosen[s]) * 2 * kInter + j;
+      h[static_cast<size_t>(s) * kInter + j] = static_cast<float>(wide[at] / (1 + std::exp(-wide[at])) * wide[at + kInter]);
+    }
+  }
+  check(cudaMemcpy(h32.data, h.data(), h.size() * 4, cudaMemcpyHostToDevice), "copy");
+  all = down.weight;
+  all.n = kExperts * kHidden;
+  const auto outs = reference(h32.as<float>(), all, items);
+  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden), factors = to_host(weights.data, Scalar::kF32, items);
+  std::vector<double> expected(before.begin(), before.end());
+  for (int s = 0; s < items; ++s)
+    for (int j = 0; j < kHidden; ++j)
+      expected[static_cast<size_t>(s / kSlots) * kHidden + j] +=
+          factors[s] * outs[(static_cast<size_t>(s) * kExperts + chosen[s]) * kHidden + j];
+  ExpertsMlp m;
+  m.tokens = tokens, m.slots = kSlots, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
+  m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
+  m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden, m.way = way;
+  Buffer space(experts_workspace_bytes(m, tokens));
+  check(launch_experts(m, space.data, space.bytes, nullptr), "experts");
+  check(cudaDeviceSynchronize(), "experts");
+  char what[96];
+  std::snprintf(what, sizeof(what), "experts of %d tokens, way %d", tokens, static_cast<int>(way));
+  compare(what, to_host(y.data, Scalar::kF32, tokens * kHidden), expected, way == ExpertsWay::kGrouped ? 5e-2 : 1e-2);
+}
+
+// R1's routed experts of one layer, every stage.
+void time_experts(int tokens) {
+  constexpr int kExperts = 256, kSlots = 8, kHidden = 7168, kInter = 2048;
+  static const Fp8Weight up(kExperts, 2 * kInter, kHidden, 1), down(kExperts, kHidden, kInter, 2);
+  Buffer x(static_cast<size_t>(tokens) * kHidden * 2), ids(tokens * kSlots * 4), weights(tokens * kSlots * 4),
+      y(static_cast<size_t>(tokens) * kHidden * 4);
+  fill(x.data, static_cast<int64_t>(tokens) * kHidden, Fill::kBf16, 3);
+  fill(weights.data, tokens * kSlots, Fill::kF32, 4);
+  fill(y.data, static_cast<int64_t>(tokens) * kHidden, Fill::kF32, 5);
+  std::vector<int32_t> chosen(tokens * kSlots);
+  std::vector<bool> used(kExperts);
+  for (int i = 0; i < tokens * kSlots; ++i) {
+    chosen[i] = (i / kSlots * 53 + i % kSlots * 37 + i / kSlots * i % 11 * 32) % kExperts;
+    used[chosen[i]] = true;
+  }
+  check(cudaMemcpy(ids.data, chosen.data(), chosen.size() * 4, cudaMemcpyHostToDevice), "copy");
+  ExpertsMlp m;
+  m.tokens = tokens, m.slots = kSlots, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
+  m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
+  m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden;
+  Buffer space(experts_workspace_bytes(m, tokens));
+  const double seconds = time_graph(2, 5, [&](int, cudaStream_t stream) {
+    check(launch_experts(m, space.data, space.bytes, stream), "experts");
+  });
+  const double bytes = static_cast<double>(std::count(used.begin(), used.end(), true)) * 3 * kHidden * kInter;
+  std::printf("R1 routed experts, %4d tokens, all stages: %8.1f us, %.2f TB/s of the weights used, %5.0f TFLOP/s\n", tokens,
+              seconds * 1e6, bytes / seconds * 1e-12, 2.0 * tokens * kSlots * 3 * kHidden * kInter / seconds * 1e-12);
 }
 
 void check_quantize(QuantizeSource source, Scalar type) {
@@ -389,6 +466,8 @@ int run() {
   check_contiguous(4, 7168, 2048, 64, seed += 10);
   check_masked(9, 64, 4096, 7168, seed += 10);
   check_masked(5, 192, 7168, 2048, seed += 10);
+  for (const int tokens : {1, 37, 300}) check_experts(tokens, ExpertsWay::kGrouped, seed += 10);
+  for (const int tokens : {1, 37}) check_experts(tokens, ExpertsWay::kStreamed, seed += 10);
   std::printf("failures: %d\n", failures);
   const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168}, {32768, 512},
                            {4608, 3584}, {37888, 3584}, {3584, 18944}};
@@ -402,6 +481,7 @@ int run() {
     time_masked(256, 128, rows, 4096, 7168);
     time_masked(256, 128, rows, 7168, 2048);
   }
+  for (const int tokens : {1, 2, 4, 8, 32, 64, 128, 256, 512, 4096}) time_experts(tokens);
   time_contiguous(256, 1, 4096, 7168);
   time_contiguous(256, 1, 7168, 2048);
   time_contiguous(32, 8, 4096, 7168);

@@ -67,7 +67,7 @@ class TileWalk {
       at_ += static_cast<int>(gridDim.x) / kCluster;
       int expert = 0;
       if constexpr (kMode == TileMode::kContiguous) {
-        expert = __ldg(plan_.block_experts + row_tile);
+        expert = __ldcg(plan_.block_experts + row_tile);  // written by the previous kernel: not through L1
         if (expert < 0) continue;
       }
       set(place, row_tile * kRows, plan_.m, column_tile, expert);

@@ -56,7 +56,7 @@ template <bool kDown>
 __device__ __forceinline__ int slot_of(const Plan& plan, const Pass& pass, int step) {
   return kDown ? pass.lane * plan.e.slots + step / plan.stream.k_steps : pass.lane;
 }
-__device__ __forceinline__ int expert_of(const Plan& plan, int slot) { return max(0, __ldg(plan.e.ids + slot)); }
+__device__ __forceinline__ int expert_of(const Plan& plan, int slot) { return max(0, __ldcg(plan.e.ids + slot)); }
 
 template <bool kDown, int kElements>
 __device__ void produce(const Plan& plan, const Ring& ring) {

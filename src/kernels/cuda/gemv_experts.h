@@ -13,7 +13,7 @@
 
 namespace spillway::kernels::cuda {
 
-constexpr int kExpertTokensMax = 16;
+constexpr int kExpertTokensMax = 4096;
 
 struct ExpertProduct {
   int tokens = 0;  // 1 .. kExpertTokensMax

@@ -54,9 +54,11 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActiva
   const int64_t all = static_cast<int64_t>(a.m) * groups;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32; i < all;
        i += static_cast<int64_t>(gridDim.x) * kWarps) {
-    const int row = static_cast<int>(i / groups), group = static_cast<int>(i % groups);
-    if (!row_counts(a, row)) continue;
-    const int64_t at = row * a.x_stride + group * 128 + lane * 4;
+    const int item = static_cast<int>(i / groups), group = static_cast<int>(i % groups);
+    if (!row_counts(a, item)) continue;
+    const int row = a.rows != nullptr ? a.rows[item] : item;
+    const int64_t from = a.rows != nullptr && a.repeat > 0 ? item / a.repeat : row;
+    const int64_t at = from * a.x_stride + group * 128 + lane * 4;
     float v[4];
     load_4(a.x, at, a.x_type, v);
     if (a.source == QuantizeSource::kSwiGlu) {
@@ -110,9 +112,9 @@ __global__ void __launch_bounds__(kThreads) norm_quantize_kernel(const QuantizeA
 
 cudaError_t launch_quantize_activations(const QuantizeActivations& a, cudaStream_t stream) {
   if (a.m < 1 || a.k < 128 || a.k % 128 != 0 || a.x_type == Scalar::kF16) return cudaErrorInvalidValue;
-  if (a.out.scales_stride < a.m || (a.counts != nullptr && a.rows_max < 1)) return cudaErrorInvalidValue;
+  if ((a.rows == nullptr && a.out.scales_stride < a.m) || (a.counts != nullptr && a.rows_max < 1)) return cudaErrorInvalidValue;
   if (a.source == QuantizeSource::kRmsNorm) {
-    if (a.norm_weight == nullptr || a.k > kWarps * kGroupsOfWarp * 128) return cudaErrorInvalidValue;
+    if (a.norm_weight == nullptr || a.rows != nullptr || a.k > kWarps * kGroupsOfWarp * 128) return cudaErrorInvalidValue;
     return launch_kernel(norm_quantize_kernel, dim3(static_cast<unsigned>(a.m)), kThreads, 0, stream, true, 1, a);
   }
   const int64_t groups = static_cast<int64_t>(a.m) * (a.k / 128);

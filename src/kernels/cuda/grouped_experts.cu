@@ -1,0 +1,207 @@
+#include "kernels/cuda/grouped_experts.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/gemm_fp8.h"
+#include "kernels/cuda/gemm_launch.cuh"
+#include "kernels/cuda/gemm_ptx.cuh"
+#include "kernels/cuda/gemv_experts.h"
+#include "kernels/cuda/quantize_activations.h"
+
+namespace spillway::kernels::cuda {
+namespace {
+
+constexpr int kLayoutThreads = 1024;
+constexpr int kStreamedTokens = 4;  // at most, where both ways are open
+
+// Where every slot's row lies among the rows sorted by expert.
+struct Layout {
+  int items;  // tokens * slots
+  int experts;
+  int block_rows;
+  int blocks;  // capacity
+  const int32_t* ids;
+  int32_t* rows;           // [items]
+  int32_t* block_experts;  // [blocks], -1 behind the last one used
+};
+
+// One block. Rows of an expert come in any order: no result depends on it.
+__global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) {
+  extern __shared__ int32_t next_row[];  // [experts]: first counts, then the next free row
+  ptx::launch_dependents();
+  ptx::wait_for_previous();
+  for (int e = threadIdx.x; e < a.experts; e += kLayoutThreads) next_row[e] = 0;
+  __syncthreads();
+  for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) atomicAdd(&next_row[a.ids[i]], 1);
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    int before = 0;  // blocks
+    for (int first = 0; first < a.experts; first += 32) {
+      const int e = first + static_cast<int>(threadIdx.x);
+      const int blocks = e < a.experts ? (next_row[e] + a.block_rows - 1) / a.block_rows : 0;
+      int sum = blocks;
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int lower = __shfl_up_sync(~0u, sum, step);
+        if (static_cast<int>(threadIdx.x) >= step) sum += lower;
+      }
+      const int start = before + sum - blocks;
+      for (int b = start; b < start + blocks; ++b) a.block_experts[b] = e;
+      if (e < a.experts) next_row[e] = start * a.block_rows;
+      before += __shfl_sync(~0u, sum, 31);
+    }
+    for (int b = before + static_cast<int>(threadIdx.x); b < a.blocks; b += 32) a.block_experts[b] = -1;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) a.rows[i] = atomicAdd(&next_row[a.ids[i]], 1);
+}
+
+struct Combine {
+  int tokens, slots, hidden;
+  const __nv_bfloat16* from;  // [rows, hidden]
+  const int32_t* rows;
+  const float* weights;
+  void* y;
+  Scalar y_type;
+  int64_t y_stride;
+  bool add;
+};
+
+__global__ void __launch_bounds__(128) combine_kernel(const Combine a) {
+  ptx::launch_dependents();
+  ptx::wait_for_previous();
+  const int token = blockIdx.y, column = (static_cast<int>(blockIdx.x) * 128 + static_cast<int>(threadIdx.x)) * 8;
+  if (column >= a.hidden) return;
+  float sum[8] = {};
+  for (int s = 0; s < a.slots; ++s) {
+    const int64_t row = a.rows[token * a.slots + s];
+    const float weight = a.weights[token * a.slots + s];
+    float v[8];
+    load_8(a.from, row * a.hidden + column, Scalar::kBf16, v);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum[i] += weight * v[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) store_one(a.y, a.y_type, token * a.y_stride + column + i, sum[i], a.add);
+}
+
+bool groupable(const ExpertsMlp& m) {
+  const auto fits = [](const Weight& w) { return w.format == WeightFormat::kF8Block && w.scale_rows == 128; };
+  return fits(m.gate_up) && fits(m.down) && m.hidden % 128 == 0 && m.inter % 128 == 0;
+}
+
+bool use_groups(const ExpertsMlp& m, int tokens) {
+  if (m.way != ExpertsWay::kChoose) return m.way == ExpertsWay::kGrouped;
+  return groupable(m) && tokens > kStreamedTokens;
+}
+
+// Blocks of 64 rows while an expert gets few.
+int block_rows(const ExpertsMlp& m, int tokens) { return int64_t{tokens} * m.slots > int64_t{m.experts} * 96 ? 128 : 64; }
+
+int block_count(const ExpertsMlp& m, int tokens, int rows) {
+  const int64_t items = int64_t{tokens} * m.slots;
+  const int64_t used = std::min<int64_t>(items, m.experts);  // experts that can have a last, partial block
+  return static_cast<int>((items + used * (rows - 1)) / rows);
+}
+
+// The workspace's parts, each on a multiple of 256 bytes.
+struct Parts {
+  size_t at = 0;
+  size_t take(size_t bytes) {
+    const size_t start = at;
+    at += (bytes + 255) / 256 * 256;
+    return start;
+  }
+};
+
+struct GroupedSpace {
+  size_t rows, blocks, q, scales, wide, h, h_scales, out, bytes;
+};
+
+GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
+  const int blocks = block_count(m, tokens, rows_of_block);
+  const size_t rows = static_cast<size_t>(blocks) * rows_of_block;
+  Parts parts;
+  GroupedSpace s;
+  s.rows = parts.take(static_cast<size_t>(tokens) * m.slots * 4);
+  s.blocks = parts.take(static_cast<size_t>(blocks) * 4);
+  s.q = parts.take(rows * m.hidden);
+  s.scales = parts.take(rows * (m.hidden / 128) * 4);
+  s.wide = parts.take(rows * m.inter * 4);  // bf16 [rows, 2 * inter]
+  s.h = parts.take(rows * m.inter);
+  s.h_scales = parts.take(rows * (m.inter / 128) * 4);
+  s.out = parts.take(rows * m.hidden * 2);
+  s.bytes = parts.at;
+  return s;
+}
+
+cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStream_t stream) {
+  const int per_block = block_rows(m, m.tokens), blocks = block_count(m, m.tokens, per_block);
+  const GroupedSpace s = grouped_space(m, m.tokens, per_block);
+  if (!groupable(m) || bytes < s.bytes) return cudaErrorInvalidValue;
+  const int rows = blocks * per_block, items = m.tokens * m.slots;
+  auto* item_rows = reinterpret_cast<int32_t*>(space + s.rows);
+  auto* owners = reinterpret_cast<int32_t*>(space + s.blocks);
+  const Layout layout{items, m.experts, per_block, blocks, m.ids, item_rows, owners};
+  cudaError_t error = launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(m.experts) * 4, stream, true, 1, layout);
+  if (error != cudaSuccess) return error;
+
+  QuantizeActivations quantize;
+  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type, quantize.x_stride = m.x_stride;
+  quantize.rows = item_rows, quantize.repeat = m.slots;
+  quantize.out = {space + s.q, reinterpret_cast<float*>(space + s.scales), rows};
+  if ((error = launch_quantize_activations(quantize, stream)) != cudaSuccess) return error;
+
+  Fp8GroupedProduct product;
+  product.experts = m.experts, product.m = rows, product.block_rows = per_block, product.block_experts = owners;
+  product.x = quantize.out, product.weight = m.gate_up, product.y = space + s.wide, product.y_stride = 2 * m.inter;
+  if ((error = launch_fp8_grouped_product(product, stream)) != cudaSuccess) return error;
+
+  QuantizeActivations gate;
+  gate.source = QuantizeSource::kSwiGlu, gate.m = items, gate.k = m.inter, gate.x = space + s.wide;
+  gate.x_stride = 2 * m.inter, gate.rows = item_rows, gate.repeat = 0;
+  gate.out = {space + s.h, reinterpret_cast<float*>(space + s.h_scales), rows};
+  if ((error = launch_quantize_activations(gate, stream)) != cudaSuccess) return error;
+
+  product.x = gate.out, product.weight = m.down, product.y = space + s.out, product.y_stride = m.hidden;
+  if ((error = launch_fp8_grouped_product(product, stream)) != cudaSuccess) return error;
+
+  const Combine combine{m.tokens, m.slots, m.hidden, reinterpret_cast<const __nv_bfloat16*>(space + s.out), item_rows,
+                        m.weights, m.y, m.y_type, m.y_stride, m.add};
+  const dim3 grid(static_cast<unsigned>((m.hidden + 1023) / 1024), static_cast<unsigned>(m.tokens));
+  return launch_kernel(combine_kernel, grid, 128, 0, stream, true, 1, combine);
+}
+
+cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStream_t stream) {
+  if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 4) return cudaErrorInvalidValue;
+  ExpertProduct p;
+  p.tokens = m.tokens, p.slots = m.slots, p.ids = m.ids, p.weights = m.weights;
+  p.x = m.x, p.x_type = m.x_type, p.x_stride = m.x_stride, p.weight = m.gate_up;
+  p.y = space, p.y_type = Scalar::kF32, p.y_stride = m.inter;
+  const cudaError_t error = launch_experts_gate_up(p, stream);
+  if (error != cudaSuccess) return error;
+  p.x = space, p.x_type = Scalar::kF32, p.x_stride = m.inter, p.weight = m.down;
+  p.y = m.y, p.y_type = m.y_type, p.y_stride = m.y_stride, p.add = m.add;
+  return launch_experts_down(p, stream);
+}
+
+}  // namespace
+
+size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
+  size_t bytes = static_cast<size_t>(tokens) * m.slots * m.inter * 4;
+  if (!groupable(m)) return bytes;
+  // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest over both.
+  const int64_t narrow = std::min<int64_t>(tokens, int64_t{m.experts} * 96 / m.slots);
+  bytes = std::max(bytes, grouped_space(m, static_cast<int>(narrow), 64).bytes);
+  return std::max(bytes, grouped_space(m, tokens, block_rows(m, tokens)).bytes);
+}
+
+cudaError_t launch_experts(const ExpertsMlp& m, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+  const bool right = m.tokens >= 1 && m.slots >= 1 && m.experts >= 1 && m.hidden % 8 == 0 && m.x_type != Scalar::kF16 &&
+                     m.y_type != Scalar::kF16;
+  if (!right) return cudaErrorInvalidValue;
+  if (use_groups(m, m.tokens)) return run_grouped(m, static_cast<char*>(workspace), workspace_bytes, stream);
+  return run_streamed(m, workspace, workspace_bytes, stream);
+}
+
+}  // namespace spillway::kernels::cuda

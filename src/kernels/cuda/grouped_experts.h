@@ -1,0 +1,43 @@
+// The routed experts of a layer, from the routing's ids to their weighted sum, without a word to the host:
+//   y[t] (+)= sum over slots s in order of weights[t, s] * down_e(silu(gate_e x[t]) * up_e x[t]), e = ids[t, s]
+//
+// Two ways. Streamed (few tokens, or weights the other way does not take): each slot's expert is read for its token
+// (gemv_experts.h). Grouped (kF8Block with scale_rows 128, hidden and inter multiples of 128): tokens are sorted by
+// expert into blocks of 64 or 128 rows and quantised, each expert is read once (gemm_fp8.h). In either way a token's bits
+// depend on its own row, ids and weights only. ids in [0, experts).
+// Tolerance: streamed, as gemv_small_batch.h; grouped, relative norm 5e-2 (activations in FP8).
+#pragma once
+
+#include "kernels/cuda/gemm_types.h"
+
+namespace spillway::kernels::cuda {
+
+enum class ExpertsWay : uint8_t { kChoose, kStreamed, kGrouped };
+
+struct ExpertsMlp {
+  int tokens = 0;
+  int slots = 0;
+  int experts = 0;
+  int hidden = 0;
+  int inter = 0;
+  const void* x = nullptr;        // [tokens, hidden]
+  Scalar x_type = Scalar::kBf16;  // kBf16 or kF32
+  int64_t x_stride = 0;
+  const int32_t* ids = nullptr;    // [tokens, slots]
+  const float* weights = nullptr;  // [tokens, slots]
+  Weight gate_up;                  // one expert's [2 * inter, hidden]; all experts one after another
+  Weight down;                     // one expert's [hidden, inter]
+  void* y = nullptr;               // [tokens, hidden]
+  Scalar y_type = Scalar::kF32;    // kBf16 or kF32
+  int64_t y_stride = 0;
+  bool add = true;
+  ExpertsWay way = ExpertsWay::kChoose;
+};
+
+// Bytes for any call of up to `tokens` tokens with the other sizes of mlp.
+size_t experts_workspace_bytes(const ExpertsMlp& mlp, int tokens);
+
+// workspace: aligned to 256 bytes; its contents need not survive.
+cudaError_t launch_experts(const ExpertsMlp& mlp, void* workspace, size_t workspace_bytes, cudaStream_t stream);
+
+}  // namespace spillway::kernels::cuda
