@@ -77,7 +77,7 @@ class Reservation {
   int64_t tokens_ = 0;
   int64_t cost_nanodollars_ = 0;
   int64_t slot_ = 0;            // when it was made, in the limiter's own time
-  uint64_t epoch_ = 0;          // which budget period it counts in
+  bool shared_ = false;         // counted in the shared store, not in this process alone
 };
 
 struct Admission {

@@ -20,7 +20,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
   tokens_ = other.tokens_;
   cost_nanodollars_ = other.cost_nanodollars_;
   slot_ = other.slot_;
-  epoch_ = other.epoch_;
+  shared_ = other.shared_;
   return *this;
 }
 
