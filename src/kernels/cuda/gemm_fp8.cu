@@ -19,19 +19,22 @@ constexpr int kTileN = 128;
 constexpr int kStageK = 128;
 constexpr int kSharedMax = 227 * 1024;
 
-template <int kGroups_, int kWaves_, int kCluster_>
+template <int kGroups_, int kWaves_, int kCluster_, int kResident_ = 1>
 struct Tile {
   static constexpr int kGroups = kGroups_;    // warpgroups that multiply
   static constexpr int kWaves = kWaves_;      // products of 64 rows, one after the other, of a warpgroup
   static constexpr int kCluster = kCluster_;  // blocks that share x
+  static constexpr int kResident = kResident_;  // blocks at once in a multiprocessor
   static constexpr int kRows = 64 * kGroups * kWaves;
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kABytes = kRows * kStageK;
   static constexpr int kBBytes = kTileN * kStageK;
   static constexpr int kScaleBytes = kRows * 4;
   static constexpr int kStageBytes = kABytes + kBBytes + kScaleBytes;
-  // Of few rows, so few that two blocks of consecutive products fit in a multiprocessor.
-  static constexpr int kStages = kRows == 64 ? 4 : std::min(8, (kSharedMax - 2048) / kStageBytes);
+  static constexpr int kStages = std::min(8, (kSharedMax / kResident - 2048) / kStageBytes);
+  // Registers of a thread that loads and of one that multiplies, once they have parted; 0: as they start.
+  static constexpr int kFew = kGroups == 2 || kResident == 2 ? 24 : 0;
+  static constexpr int kMany = kFew == 0 ? 0 : kGroups == 2 ? 240 : 232;
   static constexpr int kSharedBytes = kStages * kStageBytes + 1024 + 256;
 };
 
@@ -160,7 +163,7 @@ __device__ void consume(const Arguments& args, const Stages<T>& s, const int* st
 }
 
 template <typename T, TileMode kMode>
-__global__ void __launch_bounds__(T::kThreads, 1) fp8_kernel(const __grid_constant__ Arguments args) {
+__global__ void __launch_bounds__(T::kThreads, T::kResident) fp8_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
   const Stages<T> s = carve<T>(shared);
@@ -187,10 +190,10 @@ __global__ void __launch_bounds__(T::kThreads, 1) fp8_kernel(const __grid_consta
     __syncthreads();
   }
   if (threadIdx.x < 128) {
-    if constexpr (T::kGroups == 2) ptx::fewer_registers<24>();
+    if constexpr (T::kFew > 0) ptx::fewer_registers<T::kFew>();
     if (threadIdx.x == 0) produce<T, kMode>(args, s, starts);
   } else {
-    if constexpr (T::kGroups == 2) ptx::more_registers<240>();
+    if constexpr (T::kFew > 0) ptx::more_registers<T::kMany>();
     consume<T, kMode>(args, s, starts);
   }
   if constexpr (T::kCluster > 1) {
@@ -241,7 +244,7 @@ cudaError_t launch(const Problem& p, cudaStream_t stream) {
   const cudaError_t error = allow_shared(kernel, T::kSharedBytes);
   if (error != cudaSuccess) return error;
   const int tiles = (p.m + T::kRows - 1) / T::kRows * ((p.n + kTileN * T::kCluster - 1) / (kTileN * T::kCluster));
-  const int clusters = std::min(processor_count() / T::kCluster, tiles);
+  const int clusters = std::min(processor_count() * T::kResident / T::kCluster, tiles);
   return launch_kernel(kernel, static_cast<unsigned>(clusters * T::kCluster), T::kThreads, T::kSharedBytes, stream, true,
                        T::kCluster, args);
 }
@@ -257,8 +260,9 @@ cudaError_t launch_fp8_product(const Fp8Product& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   const int rows = p.tile_rows != 0 ? p.tile_rows : p.m <= 64 ? 64 : p.m <= 512 ? 128 : 256;
-  if (rows == 64) return launch<Tile<1, 1, 1>, TileMode::kDense>(problem, stream);
+  if (rows == 64) return launch<Tile<1, 1, 1, 2>, TileMode::kDense>(problem, stream);
   if (rows == 128) return launch<Tile<2, 1, 2>, TileMode::kDense>(problem, stream);
+  if (rows == 192) return launch<Tile<1, 2, 2, 2>, TileMode::kDense>(problem, stream);
   if (rows == 256) return launch<Tile<2, 2, 2>, TileMode::kDense>(problem, stream);
   return cudaErrorInvalidValue;
 }
@@ -269,9 +273,9 @@ cudaError_t launch_fp8_grouped_product(const Fp8GroupedProduct& p, cudaStream_t 
                         p.rows_max, p.block_experts, p.counts, p.x, p.weight.data,
                         static_cast<const float*>(p.weight.scales), p.y, p.y_type, p.y_stride, false};
   if (!valid(problem) || p.weight.scale_rows != 128) return cudaErrorInvalidValue;
-  if (masked) return launch<Tile<1, 1, 1>, TileMode::kMasked>(problem, stream);
+  if (masked) return launch<Tile<1, 1, 1, 2>, TileMode::kMasked>(problem, stream);
   if (p.m % p.block_rows != 0) return cudaErrorInvalidValue;
-  if (p.block_rows == 64) return launch<Tile<1, 1, 1>, TileMode::kContiguous>(problem, stream);
+  if (p.block_rows == 64) return launch<Tile<1, 1, 1, 2>, TileMode::kContiguous>(problem, stream);
   if (p.block_rows == 128) return launch<Tile<2, 1, 2>, TileMode::kContiguous>(problem, stream);
   return cudaErrorInvalidValue;
 }
