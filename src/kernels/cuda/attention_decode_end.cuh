@@ -155,6 +155,7 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   int* const prefix = scratch + 40;
   wait_for_previous_kernel();
   let_next_kernel_start();
+  prefetch_page_table(p.batch);
   plan_work(p.batch, p.shape, prefix, scratch);
   cursor.start(prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x));
   WorkCursor done = cursor;  // the piece being computed; `cursor` runs ahead

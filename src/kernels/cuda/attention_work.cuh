@@ -109,6 +109,15 @@ struct WorkCursor {
   }
 };
 
+// Starts the reading of page_table while lengths are still on their way, when it is small: a step of few sequences is a
+// chain of dependent loads.
+__device__ inline void prefetch_page_table(const Batch& batch) {
+  const int lines = (batch.pages_max + 31) / 32, line = static_cast<int>(threadIdx.x);
+  if (static_cast<int64_t>(lines) * batch.sequences > blockDim.x || line >= lines * batch.sequences) return;
+  const int32_t* at = batch.page_table + static_cast<int64_t>(line / lines) * batch.pages_max + line % lines * 32;
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
+}
+
 // Fills prefix [sequences + 1] (shared memory); all threads of the block call it. scratch: 33 ints of shared memory.
 __device__ inline void plan_work(const Batch& batch, WorkShape shape, int* prefix, int* scratch) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);

@@ -139,6 +139,7 @@ __global__ void __launch_bounds__(512, 1)
   }
   wait_for_previous_kernel();
   let_next_kernel_start();
+  prefetch_page_table(p.batch);
   plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
   MlaBlock<T, kPair> block(p, shared);
