@@ -125,11 +125,14 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   } else {
     source->expect_few();
   }
+  const weights::WeightSource& kept = *source;  // by the model
   auto model = family(*config, {.source = std::move(source),
                                 .precision = options.precision,
                                 .batch_tokens_max = options.batch_tokens_max,
                                 .stream = stream});
-  if (model.ok() && packed != nullptr) packed->finish();
+  if (!model.ok()) return model;
+  kept.expect_few();
+  if (packed != nullptr) packed->finish();
   return model;
 }
 

@@ -114,7 +114,10 @@ class Checkpoint final : public WeightSource {
     for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
   }
   void expect_few() const override {
-    for (const Shard& shard : shards_) shard.mapping.expect_random();
+    for (const Shard& shard : shards_) {
+      shard.mapping.expect_random();
+      MappedFile::drop(shard.mapping.bytes());
+    }
   }
 
   std::vector<std::string> names() const override {

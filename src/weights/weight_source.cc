@@ -11,7 +11,8 @@ StoredTensor::StoredTensor(StoredTensor&& other) noexcept
     : source_(std::exchange(other.source_, nullptr)),
       view_(other.view_),
       owned_(std::move(other.owned_)),
-      kept_(other.kept_) {}
+      kept_(other.kept_),
+      places_(other.places_) {}
 
 StoredTensor& StoredTensor::operator=(StoredTensor&& other) noexcept {
   if (this == &other) return *this;
@@ -20,11 +21,19 @@ StoredTensor& StoredTensor::operator=(StoredTensor&& other) noexcept {
   view_ = other.view_;
   owned_ = std::move(other.owned_);
   kept_ = other.kept_;
+  places_ = other.places_;
   return *this;
 }
 
 void StoredTensor::keep() {
   if (source_ != nullptr && !std::exchange(kept_, true)) source_->consumed(view_);
+}
+
+void StoredTensor::read_places(int64_t places) const {
+  places_ += places;
+  if (source_ == nullptr || !owned_.empty() || places_ < kPlacesMax) return;
+  source_->release(view_);
+  places_ = 0;
 }
 
 void StoredTensor::release() {

@@ -41,8 +41,13 @@ class StoredTensor {
   // Whether the bytes are the source's own, and stay readable as long as it.
   bool in_place() const { return owned_.empty(); }
 
-  // From now on the bytes stay resident until this object and the source are gone.
+  // From now on the bytes are used in place, until this object or the source is gone.
   void keep();
+
+  // Says that so many places of kept bytes were read here and there. The system maps up to a large page around each;
+  // every kPlacesMax they are given back, so that a table of which rows are used does not become resident as a whole.
+  void read_places(int64_t places) const;
+  static constexpr int64_t kPlacesMax = 16;
 
  private:
   void release();
@@ -51,6 +56,7 @@ class StoredTensor {
   tensor::TensorView view_;
   tensor::Tensor owned_;
   bool kept_ = false;
+  mutable int64_t places_ = 0;
 };
 
 class WeightSource {
@@ -77,7 +83,8 @@ class WeightSource {
   // Where in the checkpoint's files the byte lies: a number that is the same at every start. Nothing when it is not theirs.
   virtual std::optional<uint64_t> locate(const std::byte*) const { return {}; }
 
-  // How the tensors will be read: all of them, so that the system reads ahead; or few, so that it does not.
+  // How the tensors will be read from now on: all of them, so that the system reads ahead; or few, so that it does not,
+  // and what is resident is given back.
   virtual void expect_all() const {}
   virtual void expect_few() const {}
 
