@@ -46,6 +46,7 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   info_.kv.layer_widths = std::move(kv_widths);
   info_.kv.dtype = context.precision == kernels::Precision::kFp32 ? tensor::DType::kF32 : tensor::DType::kBF16;
   info_.weight_bytes = context.totals.bytes;
+  info_.mapped_bytes = parts_.source->mapped_bytes();
   info_.parameters = context.totals.parameters;
   info_.decode_bytes = int64_t(context.totals.decode_bytes);
   info_.flops_per_token = int64_t(context.totals.flops_per_token);

@@ -17,6 +17,7 @@ Result<Embedding> Embedding::load(const weights::WeightScope& scope, int64_t voc
 
 void Embedding::apply(tensor::TensorView ids, tensor::TensorView y, tensor::Stream& stream) const {
   kernels::embedding(stored_.view(), ids, y, stream);
+  stored_.read_places(ids.shape[0]);
 }
 
 }  // namespace spillway::nn
