@@ -36,6 +36,7 @@ PackedWeights::PackedWeights(const weights::WeightSource& source, weights::Packe
   auto file = cache_.read(stream, progress);
   if (file.ok()) {
     file_.emplace(std::move(*file));
+    SW_INFO("packed weights: {} MB mapped from {}", file_->bytes() / 1'000'000, cache_.path());
     return;
   }
   if (file.error().code == ErrorCode::kNotFound) {

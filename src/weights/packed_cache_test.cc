@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -123,6 +124,20 @@ TEST_F(PackedCacheTest, WritesNothingBeyondItsBound) {
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
   EXPECT_EQ(read(cache("a")), "accepted");  // nothing is evicted for what cannot be kept
+}
+
+TEST_F(PackedCacheTest, LeavesAShareOfTheDiskFree) {
+  bytes_max_ = int64_t{1} << 46;
+  const size_t size = size_t{1} << 44;  // more than any disk here; never read
+  void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(data, MAP_FAILED);
+  const PackedSource blob{.name = "w", .tag = 0, .bytes = {static_cast<const std::byte*>(data), size}};
+  const Status status = cache("a").write(std::span(&blob, 1), {});
+  ::munmap(data, size);
+  ASSERT_FALSE(status.ok());
+  EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
+  EXPECT_THAT(status.error().message, HasSubstr("less than 10%"));
+  EXPECT_EQ(cache_use((folder_ / "cache").string()).files, 0);
 }
 
 TEST_F(PackedCacheTest, OneWriterAtATimeAndTheDeadLeaveNothing) {

@@ -164,6 +164,55 @@ TEST(Checkpoint, IdentityTellsContentsApart) {
   EXPECT_NE(identity(), before);
 }
 
+// Resident bytes of this process's mappings of the file.
+int64_t resident_of(const std::string& path) {
+  std::ifstream maps("/proc/self/smaps");
+  std::string line;
+  int64_t kib = 0;
+  bool inside = false;
+  while (std::getline(maps, line)) {
+    const bool range = line.find("kB") == std::string::npos && line.find("VmFlags") == std::string::npos;
+    if (range) inside = line.ends_with(path);
+    if (inside && line.starts_with("Rss:")) kib += std::stoll(line.substr(4));
+  }
+  return kib * 1024;
+}
+
+TEST(Checkpoint, GivesBackThePagesOfATableThatIsReadByRows) {
+  const Folder folder;
+  const std::string header = R"({"a":{"dtype":"F32","shape":[4096,1024],"data_offsets":[0,16777216]}})";
+  const std::string path = folder.write("model.safetensors", file_of(header, 16 << 20));
+  const auto source = open_checkpoint(folder.path());
+  ASSERT_TRUE(source.ok());
+  auto stored = WeightScope(**source).tensor("a", {4096, 1024});
+  ASSERT_TRUE(stored.ok());
+  stored->keep();
+  const auto read_row = [&](int64_t row) { return *const_cast<volatile std::byte*>(stored->view().data + row * 4096); };
+  for (int64_t row = 0; row < 4096; row += 300) read_row(row);
+  stored->read_places(StoredTensor::kPlacesMax - 1);
+  EXPECT_GE(resident_of(path), 14 * 4096);
+  stored->read_places(1);
+  EXPECT_LE(resident_of(path), 2 * 4096);  // the pages at its ends
+  for (int64_t row = 0; row < 4096; row += 300) read_row(row);
+  (*source)->expect_few();
+  EXPECT_EQ(resident_of(path), 0);
+  EXPECT_EQ(read_row(5), std::byte{0});
+}
+
+TEST(Checkpoint, SmallFloatsAreUsedInPlaceAndLocated) {
+  const Folder folder;
+  const std::string header = R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},)"
+                             R"("b":{"dtype":"BF16","shape":[4],"data_offsets":[16,24]}}      )";
+  folder.write("model.safetensors", file_of(header + std::string((8 - header.size() % 8) % 8, ' '), 24));
+  const auto source = open_checkpoint(folder.path());
+  ASSERT_TRUE(source.ok()) << source.error().message;
+  const auto a = WeightScope(**source).f32("a", {4}), b = WeightScope(**source).f32("b", {4});
+  ASSERT_TRUE(a.ok() && b.ok());
+  EXPECT_TRUE((*source)->locate(a->view().data).has_value());
+  EXPECT_NE((*source)->locate(a->view().data), (*source)->locate(a->view().data + 4));
+  EXPECT_FALSE((*source)->locate(b->view().data).has_value());
+}
+
 TEST(RandomWeights, AreTheSameForTheSameSeedAndHaveTheAskedForm) {
   const auto a = random_weights({.dtype = tensor::DType::kBF16, .fp8_blocks = true, .seed = 7});
   const auto b = random_weights({.dtype = tensor::DType::kBF16, .fp8_blocks = true, .seed = 7});
