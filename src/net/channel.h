@@ -3,11 +3,8 @@
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -15,6 +12,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "net/wait_point.h"
 
 namespace spillway::net {
 
@@ -24,25 +22,21 @@ namespace asio = boost::asio;
 // its executor and the io_context are gone.
 class Signal : public std::enable_shared_from_this<Signal> {
  public:
-  explicit Signal(asio::any_io_executor executor) : executor_(std::move(executor)) {}
+  explicit Signal(asio::any_io_executor executor) : executor_(executor), point_(std::move(executor)) {}
 
   void notify() {
     std::lock_guard lock(mutex_);
     if (std::exchange(set_, true) || !waiting_) return;
     // A consumer waits, so its io_context lives: it cannot leave while the lock is held.
-    asio::post(executor_, [self = shared_from_this()] {
-      std::lock_guard lock(self->mutex_);
-      if (self->waiting_) self->waiting_->cancel();
-    });
+    asio::post(executor_, [self = shared_from_this()] { self->point_.wake(); });
   }
 
   // Consumer only. True when notified, false at the deadline.
   asio::awaitable<bool> wait_until(TimePoint deadline) {
-    Waiter waiter(*this, deadline);
+    Waiter waiter(*this);
     while (!waiter.take()) {
       if (std::chrono::steady_clock::now() >= deadline) co_return false;
-      co_await waiter.timer.async_wait(asio::as_tuple(asio::use_awaitable));
-      waiter.timer.expires_at(deadline);
+      co_await point_.wait_until(deadline);
     }
     co_return true;
   }
@@ -50,25 +44,24 @@ class Signal : public std::enable_shared_from_this<Signal> {
  private:
   // Lives in the waiting coroutine; leaves the signal when that is destroyed half-way, too.
   struct Waiter {
-    Waiter(Signal& signal, TimePoint deadline)
-        : signal(signal.shared_from_this()), timer(signal.executor_, deadline) {}
+    explicit Waiter(Signal& waited) : signal(waited.shared_from_this()) {}
     ~Waiter() {
       std::lock_guard lock(signal->mutex_);
-      signal->waiting_ = nullptr;
+      signal->waiting_ = false;
     }
     bool take() {
       std::lock_guard lock(signal->mutex_);
-      signal->waiting_ = &timer;
+      signal->waiting_ = true;
       return std::exchange(signal->set_, false);
     }
     std::shared_ptr<Signal> signal;
-    asio::steady_timer timer;
   };
 
   const asio::any_io_executor executor_;
+  WaitPoint point_;
   std::mutex mutex_;
   bool set_ = false;
-  asio::steady_timer* waiting_ = nullptr;
+  bool waiting_ = false;
 };
 
 template <class T>

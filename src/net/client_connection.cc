@@ -2,11 +2,9 @@
 
 #include <openssl/ssl.h>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/connect.hpp>
 #include <boost/asio/ssl/error.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
-#include <boost/asio/use_awaitable.hpp>
 
 namespace spillway::net {
 namespace {
@@ -22,7 +20,7 @@ std::string reason(const IoError& error, SSL* ssl) {
 }  // namespace
 
 ClientConnection::ClientConnection(asio::any_io_executor executor, std::string origin)
-    : origin_(std::move(origin)), resolver_(executor), transport_(Tcp::socket(executor)), timer_(executor) {}
+    : origin_(std::move(origin)), resolver_(executor), transport_(Tcp::socket(executor)), point_(executor) {}
 
 void ClientConnection::begin() { pending_ = true; }
 
@@ -30,7 +28,7 @@ void ClientConnection::on_done(IoError error, size_t count) {
   pending_ = false;
   error_ = error;
   count_ = count;
-  if (waiting_) timer_.cancel();
+  if (waiting_) point_.wake();
 }
 
 // Waits for the operation begun; at the deadline closes the connection, for half an operation cannot be taken back.
@@ -38,8 +36,7 @@ asio::awaitable<Status> ClientConnection::finish(std::string_view what, TimePoin
   bool late = false;
   while (pending_) {
     waiting_ = true;
-    timer_.expires_at(late ? TimePoint::max() : deadline);
-    co_await timer_.async_wait(asio::as_tuple(asio::use_awaitable));
+    co_await point_.wait_until(late ? TimePoint::max() : deadline);
     waiting_ = false;
     if (pending_ && !late && std::chrono::steady_clock::now() >= deadline) {
       late = true;
@@ -66,12 +63,24 @@ asio::awaitable<Status> ClientConnection::connect(const Url& url, const TlsConte
   });
   Status resolved = co_await finish("find the host's address", deadline);
   if (!resolved.ok()) co_return resolved;
+  Endpoints endpoints;
+  for (const auto& entry : found) endpoints.push_back(entry.endpoint());
+  co_return co_await connect_to(std::move(endpoints), url, tls, verify, deadline);
+}
+
+asio::awaitable<Status> ClientConnection::connect_to(Endpoints endpoints, const Url& url, const TlsContext& tls,
+                                                     bool verify, TimePoint deadline) {
+  auto self = shared_from_this();
   begin();
-  asio::async_connect(transport_.socket(), found, [self](IoError error, const Tcp::endpoint&) { self->on_done(error, 0); });
+  // The list is the handler's, which outlives this frame when the frame is dropped half-way.
+  auto list = std::make_shared<const Endpoints>(std::move(endpoints));
+  asio::async_connect(transport_.socket(), *list,
+                      [self, list](IoError error, const Tcp::endpoint&) { self->on_done(error, 0); });
   Status connected = co_await finish("connect", deadline);
   if (!connected.ok()) co_return connected;
   IoError ignored;
   transport_.socket().set_option(Tcp::no_delay(true), ignored);
+  transport_.socket().non_blocking(true, ignored);
   if (!url.tls) co_return Status();
   co_return co_await secure(url, tls, verify, deadline);
 }
@@ -91,6 +100,9 @@ asio::awaitable<Status> ClientConnection::secure(const Url& url, const TlsContex
 asio::awaitable<Status> ClientConnection::write(std::string_view head, std::string_view body, TimePoint deadline) {
   WriteBuffers buffers = pieces(head, body);
   auto self = shared_from_this();
+  IoError now_error;
+  consume(buffers, transport_.write_now(buffers, now_error));
+  if (now_error) co_return Error{ErrorCode::kUnavailable, origin_ + ": cannot send the request: " + now_error.message()};
   while (bytes_in(buffers) > 0) {
     begin();
     transport_.async_write_some(buffers, [self](IoError error, size_t count) { self->on_done(error, count); });
@@ -118,7 +130,6 @@ asio::awaitable<Result<size_t>> ClientConnection::read(TimePoint deadline) {
 bool ClientConnection::still_open() {
   if (!transport_.socket().is_open() || !inbox_.empty()) return false;
   IoError error;
-  transport_.socket().non_blocking(true, error);
   char byte;
   transport_.socket().receive(asio::buffer(&byte, 1), Tcp::socket::message_peek, error);
   if (transport_.tls() && !error) return true;  // a session ticket, which the next read takes

@@ -4,10 +4,10 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -15,6 +15,7 @@
 #include "net/tls_context.h"
 #include "net/transport.h"
 #include "net/url.h"
+#include "net/wait_point.h"
 
 namespace spillway::net {
 
@@ -22,7 +23,12 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
  public:
   ClientConnection(asio::any_io_executor executor, std::string origin);
 
+  using Endpoints = std::vector<asio::ip::tcp::endpoint>;
+
   asio::awaitable<Status> connect(const Url& url, const TlsContext& tls, bool verify, TimePoint deadline);
+  // To addresses already known, in turn; none of the system's resolver is used.
+  asio::awaitable<Status> connect_to(Endpoints endpoints, const Url& url, const TlsContext& tls, bool verify,
+                                     TimePoint deadline);
   asio::awaitable<Status> write(std::string_view head, std::string_view body, TimePoint deadline);
   // The number of new bytes in inbox(); zero when the server closed.
   asio::awaitable<Result<size_t>> read(TimePoint deadline);
@@ -30,6 +36,7 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   ByteInbox& inbox() { return inbox_; }
   const std::string& origin() const { return origin_; }
   bool still_open();  // for a pooled connection: neither closed nor with bytes nobody asked for
+  // An operation under way ends with an error.
   void close() { transport_.close(); }
 
  private:
@@ -41,7 +48,7 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   const std::string origin_;
   asio::ip::tcp::resolver resolver_;
   Transport transport_;
-  asio::steady_timer timer_;
+  WaitPoint point_;
   ByteInbox inbox_;
   bool pending_ = false;
   bool waiting_ = false;

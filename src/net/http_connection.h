@@ -4,7 +4,6 @@
 #pragma once
 
 #include <atomic>
-#include <boost/asio/steady_timer.hpp>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -17,6 +16,7 @@
 #include "net/request_parser.h"
 #include "net/tls_context.h"
 #include "net/transport.h"
+#include "net/wait_point.h"
 
 namespace spillway::net {
 
@@ -91,7 +91,7 @@ class HttpConnection final : public ResponseWriter, public std::enable_shared_fr
   const std::shared_ptr<ServerShared> shared_;
   Transport transport_;
   const asio::any_io_executor executor_;
-  asio::steady_timer timer_;  // both deadline and wake-up of the one coroutine
+  WaitPoint point_;  // where the one coroutine waits
   Waiting waiting_ = Waiting::kNothing;
   std::string peer_;
 

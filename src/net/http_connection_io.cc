@@ -1,8 +1,7 @@
 // The part of HttpConnection that moves bytes and keeps time.
 #include <netinet/tcp.h>
 
-#include <boost/asio/as_tuple.hpp>
-#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/post.hpp>
 
 #include "net/http_connection.h"
 
@@ -28,7 +27,7 @@ HttpConnection::HttpConnection(Tcp::socket socket, std::shared_ptr<ServerShared>
     : shared_(std::move(shared)),
       transport_(std::move(socket)),
       executor_(transport_.socket().get_executor()),
-      timer_(executor_) {
+      point_(executor_) {
   shared_->connection_opened();
   peer_ = address_of(transport_.socket());
   IoError ignored;
@@ -62,7 +61,10 @@ asio::awaitable<void> HttpConnection::serve(std::shared_ptr<HttpConnection> self
 }
 
 void HttpConnection::leave_if_idle() {
-  if (idle_ && waiting_ == Waiting::kRead) timer_.cancel();
+  if (!idle_ || waiting_ != Waiting::kRead) return;
+  asio::post(executor_, [self = shared_from_this()] {
+    if (self->waiting_ == Waiting::kRead) self->point_.wake();
+  });
 }
 
 void HttpConnection::cut() {
@@ -73,8 +75,7 @@ void HttpConnection::cut() {
 
 asio::awaitable<void> HttpConnection::wait(Waiting what, TimePoint deadline) {
   waiting_ = what;
-  timer_.expires_at(deadline);
-  co_await timer_.async_wait(asio::as_tuple(asio::use_awaitable));
+  co_await point_.wait_until(deadline);
   waiting_ = Waiting::kNothing;
 }
 
@@ -93,7 +94,7 @@ void HttpConnection::on_operation(IoError error, size_t count) {
   operation_pending_ = false;
   operation_error_ = error;
   operation_bytes_ = count;
-  if (waiting_ == Waiting::kOperation) timer_.cancel();
+  if (waiting_ == Waiting::kOperation) point_.wake();
 }
 
 asio::awaitable<bool> HttpConnection::handshake() {
@@ -122,7 +123,7 @@ void HttpConnection::on_read(IoError error, size_t count) {
   } else if (handling_ && inbox_.size() < shared_->options.pipelined_bytes_max) {
     start_read(kSmallRead);
   }
-  if (waiting_ == Waiting::kRead) timer_.cancel();
+  if (waiting_ == Waiting::kRead) point_.wake();
 }
 
 asio::awaitable<HttpConnection::Read> HttpConnection::read_more(size_t count, TimePoint deadline) {
