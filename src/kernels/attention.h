@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/cuda/paging.h"
+#include "tensor/arena.h"
 #include "tensor/stream.h"
 #include "tensor/tensor.h"
 
@@ -40,6 +42,13 @@ struct SequenceRows {
   std::span<const int32_t> pages;
 };
 
+// All rows of a step. The host's view of the sequences; where kernels run elsewhere, the same in that device's memory.
+struct BatchRows {
+  std::span<const SequenceRows> sequences;
+  tensor::TensorView positions;  // i32 [T], in the memory of the stream's device
+  cuda::Batch device = {};       // CUDA only
+};
+
 // Rows of a fused projection: element 0 of head h of row t is at data[t * row_stride + offset + h * head_stride].
 struct HeadRows {
   const float* data = nullptr;
@@ -63,6 +72,21 @@ struct AttentionArgs {
 };
 // The pages hold the batch's own rows already (write_kv first). Row at position p attends to positions 0..p.
 void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> batch, tensor::Stream& stream);
+
+// A layer's attention from its fused projection on: the norm of each head's query and key where there is one, rope (halves),
+// the writing of pages, attention. Activations are of the stream's type (nn/step.h).
+struct GroupedAttentionArgs {
+  tensor::TensorView qkv;  // activations [T, (heads + 2 kv_heads) * dim]: queries, keys, values; overwritten
+  int heads = 0;
+  tensor::TensorView query_norm, key_norm;  // f32 [dim], or both empty
+  float norm_epsilon = 0;
+  tensor::TensorView cos_sin;  // f32 [positions_max, 2, dim / 2]
+  float scale = 1.0f;
+  KvPagesView pages;       // kv_heads, and k_dim = v_dim = dim
+  tensor::TensorView out;  // activations [T, heads * dim]
+};
+void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch, tensor::Arena& arena,
+                       tensor::Stream& stream);
 
 // Causal attention of one sequence over keys and values expanded by the caller (MLA's naive form): rows of queries are
 // at positions [position, position + rows). keys f32 [context, heads, k_dim], values f32 [context, heads, v_dim] with

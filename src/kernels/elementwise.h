@@ -1,6 +1,6 @@
 // Small operations on rows: norms, activation, addition, embedding. All in float32; tolerance 2e-6 relative to the
 // largest value of a row. Rows are independent: bits do not depend on the batch or the threads. Inputs may be the
-// outputs.
+// outputs. On CUDA outputs of norms and activations may be bf16 or f16 (the types of activations): rounded once.
 #pragma once
 
 #include "tensor/stream.h"

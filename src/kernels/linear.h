@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/result.h"
 #include "tensor/stream.h"
@@ -20,6 +21,9 @@ namespace spillway::kernels {
 //          tolerance is that of the weights' rounding: 2^-8 of the group's largest weight.
 enum class Precision : uint8_t { kFp32, kBf16, kInt8 };
 
+// The short floats that a device computes with: bf16, or f16 on GPUs before sm_80.
+tensor::DType half_type(tensor::Device device);
+
 // A weight as stored: row-major [N, K], dtype f32|bf16|f16|f8e4m3, with optional float32 scales
 // [ceil(N / block_n), ceil(K / block_k)] that multiply its blocks (f8e4m3 only; ragged edges allowed). With transposed,
 // weight is [K, N] and has no scales.
@@ -33,7 +37,8 @@ struct WeightSource {
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8 };
 
-// A packed weight. Layout: panels of 32 outputs; see cpu/packing.h. Move-only, read by all threads.
+// A packed weight, in the memory of the stream's device. Layout on the CPU: panels of 32 outputs; see cpu/packing.h. On
+// CUDA: row-major [N, K]; see cuda/weights.h. Move-only, read by all threads.
 struct PackedLinear {
   int64_t n = 0;
   int64_t k = 0;
@@ -41,7 +46,7 @@ struct PackedLinear {
   PackedFormat format = PackedFormat::kF32;
   int scale_block = 0;  // K elements that share a scale; 0 without scales
   tensor::Tensor data;
-  tensor::Tensor scales;  // float32 [panels, ceil(K / scale_block), 32]
+  tensor::Tensor scales;  // CPU: float32 [panels, ceil(K / scale_block), 32]
 
   size_t bytes() const { return data.bytes() + scales.bytes(); }
 };
@@ -52,7 +57,7 @@ struct PackedLinear {
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream);
 Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision, tensor::Stream& stream);
 
-// The weight with its scales applied, float32 [N, K] (transposed: [K, N] as stored).
+// The weight with its scales applied, float32 [N, K] (transposed: [K, N] as stored), in host memory.
 Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream);
 
 struct LinearOptions {
@@ -60,14 +65,29 @@ struct LinearOptions {
   bool accumulate = false;  // y += instead of y =
 };
 
-// x f32 [M, K], y f32 [M, N]. x and y do not overlap.
+// x activations [M, K], y [M, N]: activations or f32. x and y do not overlap.
 void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,
             const LinearOptions& options = {});
 
-// y f32 [M, N / 2] = silu(x Wg^T) * (x Wu^T), for a weight packed from {gate, up} (N / 2 outputs each). work: f32 [M,
-// N].
+// y [M, N / 2] = silu(x Wg^T) * (x Wu^T), for a weight packed from {gate, up} (N / 2 outputs each). work: [M, N]. All
+// activations.
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
                   tensor::Stream& stream);
+
+// One matrix [n, k] a head: MLA's absorbed form.
+struct HeadLinear {
+  int heads = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  std::vector<PackedLinear> weights;  // one a head; on CUDA one [heads * n, k] for all
+
+  size_t bytes() const;
+};
+
+// W_h from rows [first, first + rows) of head h's block of `full` f32 [heads * block, columns], transposed to
+// [columns, rows] on demand.
+Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
+                              Precision precision, tensor::Stream& stream);
 
 // Products by head, for MLA's absorbed form: y[t, h, :] = W_h x[t, h, :], with heads = weights.size(), each W_h [N, K].
 // x f32 [T, heads, x_stride] of which the first K are read, from element x_offset; y f32 [T, heads, N].

@@ -29,11 +29,24 @@ struct ExpertWeights {
   PackedLinear down;     // [hidden, inter]
 };
 
+// The routed experts of a layer. On the CPU one pair of weights an expert; on CUDA one pair for all, the experts' rows
+// one after another.
+struct PackedExperts {
+  int count = 0;
+  std::vector<ExpertWeights> weights;
+
+  size_t bytes() const;
+};
+
+// Adds expert `index` (called for each of [0, count) in order) and says how many bytes it took.
+Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::span<const WeightSource> gate_up,
+                           const WeightSource& down, Precision precision, tensor::Stream& stream);
+
 // y[t] += sum over slots s, in slot order, of weights[t, s] * expert(ids[t, s])(x[t]), where
-// expert(v) = down(silu(gate v) * up v). x, y f32 [T, hidden]; ids i32 [T, k]; weights f32 [T, k].
+// expert(v) = down(silu(gate v) * up v). x activations, y f32 [T, hidden]; ids i32 [T, k]; weights f32 [T, k].
 // A token's bits depend on its own row, ids and weights only. y is read: fill it with the shared experts' output or
 // zero.
-void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
-                std::span<const ExpertWeights> experts, tensor::TensorView y, tensor::Stream& stream);
+void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights, const PackedExperts& experts,
+                tensor::TensorView y, tensor::Stream& stream);
 
 }  // namespace spillway::kernels

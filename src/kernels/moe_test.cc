@@ -16,7 +16,7 @@ SW_EVERY_ISA(Moe);
 
 struct Layer {
   std::vector<Tensor> sources;
-  std::vector<ExpertWeights> experts;
+  PackedExperts experts;
 };
 
 Layer make_layer(int experts, int64_t hidden, int64_t inner, Precision precision, tensor::Stream& stream) {
@@ -32,7 +32,8 @@ Layer make_layer(int experts, int64_t hidden, int64_t inner, Precision precision
     ExpertWeights weights;
     weights.gate_up = pack({2 * inner, hidden}, seed);
     weights.down = pack({hidden, inner}, seed + 1);
-    layer.experts.push_back(std::move(weights));
+    layer.experts.weights.push_back(std::move(weights));
+    ++layer.experts.count;
   }
   return layer;
 }
@@ -54,7 +55,7 @@ TEST_P(Moe, ExpertsEqualTheirDenseProductsBitForBit) {
       EXPECT_TRUE(same_bits(alone, y.view().rows(t, t + 1)));
       std::vector<double> expected(static_cast<size_t>(hidden));
       for (int64_t s = 0; s < slots; ++s) {
-        const ExpertWeights& expert = layer.experts[static_cast<size_t>(ids.as<int32_t>()[t * slots + s])];
+        const ExpertWeights& expert = layer.experts.weights[static_cast<size_t>(ids.as<int32_t>()[t * slots + s])];
         const Tensor work = poisoned({1, 2 * inner}), mid = poisoned({1, inner}), out = poisoned({1, hidden});
         gated_linear(x.view().rows(t, t + 1), expert.gate_up, work, mid, stream_);
         linear(mid, expert.down, out, stream_);

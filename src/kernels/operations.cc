@@ -4,25 +4,28 @@
 #include <string>
 
 #include "kernels/cpu/operations.h"
+#include "kernels/cuda/operations.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::kernels {
 namespace {
 
-std::array<Operations, 2>& tables() {
-  static std::array<Operations, 2> by_kind = {cpu::operations(), Operations()};
+const std::array<Operations, 2>& tables() {
+  static const std::array<Operations, 2> by_kind = {cpu::operations(), cuda::operations()};
   return by_kind;
 }
 
 }  // namespace
 
-void register_operations(tensor::DeviceKind kind, const Operations& operations) {
-  tables()[static_cast<size_t>(kind)] = operations;
-}
-
 const Operations& operations(tensor::Device device) {
   const Operations& table = tables()[static_cast<size_t>(device.kind)];
   SW_CHECK(table.linear != nullptr, "no kernels for device " + to_string(device));
   return table;
+}
+
+tensor::DType half_type(tensor::Device device) {
+  const bool old = device.kind == tensor::DeviceKind::kCuda && tensor::cuda::device_info(device.index).capability() < 80;
+  return old ? tensor::DType::kF16 : tensor::DType::kBF16;
 }
 
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream) {
@@ -57,8 +60,30 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   operations(stream.device()).route_tokens(logits, bias, options, ids, weights, stream);
 }
 
-void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
-                std::span<const ExpertWeights> experts, tensor::TensorView y, tensor::Stream& stream) {
+Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
+                              Precision precision, tensor::Stream& stream) {
+  return operations(stream.device()).pack_heads(full, heads, first, rows, transposed, precision, stream);
+}
+
+size_t HeadLinear::bytes() const {
+  size_t sum = 0;
+  for (const PackedLinear& weight : weights) sum += weight.bytes();
+  return sum;
+}
+
+Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::span<const WeightSource> gate_up,
+                           const WeightSource& down, Precision precision, tensor::Stream& stream) {
+  return operations(stream.device()).add_expert(experts, index, count, gate_up, down, precision, stream);
+}
+
+size_t PackedExperts::bytes() const {
+  size_t sum = 0;
+  for (const ExpertWeights& expert : weights) sum += expert.gate_up.bytes() + expert.down.bytes();
+  return sum;
+}
+
+void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights, const PackedExperts& experts,
+                tensor::TensorView y, tensor::Stream& stream) {
   operations(stream.device()).expert_mlp(x, ids, weights, experts, y, stream);
 }
 
@@ -128,6 +153,19 @@ void read_latent(std::span<const int32_t> page_ids, const LatentPagesView& pages
 
 void latent_attention(const LatentAttentionArgs& args, std::span<const SequenceRows> batch, tensor::Stream& stream) {
   operations(stream.device()).latent_attention(args, batch, stream);
+}
+
+void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch, tensor::Arena& arena,
+                       tensor::Stream& stream) {
+  operations(stream.device()).grouped_attention(args, batch, arena, stream);
+}
+
+void latent_store(const LatentStoreArgs& args, const BatchRows& batch, tensor::Arena& arena, tensor::Stream& stream) {
+  operations(stream.device()).latent_store(args, batch, arena, stream);
+}
+
+void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::Arena& arena, tensor::Stream& stream) {
+  operations(stream.device()).latent_layer(args, batch, arena, stream);
 }
 
 }  // namespace spillway::kernels

@@ -1,6 +1,6 @@
 // Operations: the chooser. One table of all operations for each kind of device; the functions of kernels/*.h look the
-// stream's device up here. The CPU's table is built in; another device's library registers its own at start-up, before
-// any stream of it exists.
+// stream's device up here. CUDA's is empty in a build without it; small operations that only the CPU's wider ones are
+// made of are empty there always.
 #pragma once
 
 #include "kernels/attention.h"
@@ -18,6 +18,10 @@ struct Operations {
   decltype(&kernels::gated_linear) gated_linear = nullptr;
   decltype(&kernels::linear_by_head) linear_by_head = nullptr;
   decltype(&kernels::dequantize) dequantize = nullptr;
+  Result<HeadLinear> (*pack_heads)(tensor::TensorView, int, int64_t, int64_t, bool, Precision,
+                                   tensor::Stream&) = nullptr;
+  Result<int64_t> (*add_expert)(PackedExperts&, int, int, std::span<const WeightSource>, const WeightSource&, Precision,
+                                tensor::Stream&) = nullptr;
   decltype(&kernels::route_tokens) route_tokens = nullptr;
   decltype(&kernels::expert_mlp) expert_mlp = nullptr;
   decltype(&kernels::rms_norm) rms_norm = nullptr;
@@ -36,9 +40,10 @@ struct Operations {
   decltype(&kernels::write_latent) write_latent = nullptr;
   decltype(&kernels::read_latent) read_latent = nullptr;
   decltype(&kernels::latent_attention) latent_attention = nullptr;
+  decltype(&kernels::grouped_attention) grouped_attention = nullptr;
+  decltype(&kernels::latent_store) latent_store = nullptr;
+  decltype(&kernels::latent_layer) latent_layer = nullptr;
 };
-
-void register_operations(tensor::DeviceKind kind, const Operations& operations);
 
 // A CHECK when the device's kernels are not in this program (a stream on it cannot be opened then).
 const Operations& operations(tensor::Device device);

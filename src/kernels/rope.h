@@ -30,7 +30,7 @@ struct RopeArgs {
 void rope(const RopeArgs& args, tensor::Stream& stream);
 
 // Fills cos_sin [positions, 2, D / 2] from inverse frequencies [D / 2]: factor * cos(p f), factor * sin(p f), computed
-// in float64 from the float32 frequencies.
+// in float64 from the float32 frequencies, in host memory on every device.
 void fill_rope_table(tensor::TensorView inv_freq, float factor, tensor::TensorView cos_sin, tensor::Stream& stream);
 
 }  // namespace spillway::kernels

@@ -22,19 +22,34 @@ Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::uni
   return Parts{std::move(source), std::move(embedding), std::move(norm), std::move(head)};
 }
 
-Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max)
+namespace {
+
+// The head's rows of one step on a GPU: more than an engine asks for, and not a gigabyte of them.
+constexpr int64_t kDeviceLogitsRows = 1024;
+
+}  // namespace
+
+Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max,
+                 const nn::LoadContext& context)
     : parts_(std::move(parts)),
       rope_(rope_dim, config.rope_theta, config.rope_scaling, config.context_tokens_max),
       batch_tokens_max_(batch_tokens_max) {
   const int64_t tokens = batch_tokens_max;
-  ids_ = tensor::Tensor(tensor::DType::kI32, {tokens});
-  positions_ = tensor::Tensor(tensor::DType::kI32, {tokens});
-  wanted_ids_ = tensor::Tensor(tensor::DType::kI32, {tokens});
-  hidden_ = tensor::Tensor(tensor::DType::kF32, {tokens, config.hidden_size});
-  logits_ = tensor::Tensor(tensor::DType::kF32, {tokens, config.vocab_size});
-  rows_.reserve(size_t(tokens));
+  tensor::Stream& stream = context.stream;
+  const bool cpu = stream.device().kind == tensor::DeviceKind::kCpu;
+  const int64_t logits_rows = cpu ? tokens : std::min(tokens, kDeviceLogitsRows);
+  inputs_ = nn::StepInputs({.tokens = tokens,
+                            .sequences = cpu ? tokens : std::min(tokens, kDeviceLogitsRows),
+                            .context_tokens = config.context_tokens_max},
+                           stream);
+  hidden_ = tensor::Tensor(tensor::DType::kF32, {tokens, config.hidden_size}, stream.device());
+  logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.device());
+  if (!cpu) {
+    host_logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.host());
+    if (context.precision != kernels::Precision::kFp32) activations_ = kernels::half_type(stream.device());
+  }
+  rope_.place(stream);
   past_.reserve(size_t(tokens));
-  wanted_.reserve(size_t(tokens));
 }
 
 void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext& context, std::vector<int> kv_widths,
@@ -44,21 +59,21 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   info_.hidden_size = config.hidden_size;
   info_.context_tokens_max = config.context_tokens_max;
   info_.kv.layer_widths = std::move(kv_widths);
-  info_.kv.dtype = context.precision == kernels::Precision::kFp32 ? tensor::DType::kF32 : tensor::DType::kBF16;
+  info_.kv.dtype = context.precision == kernels::Precision::kFp32 ? tensor::DType::kF32
+                                                                   : kernels::half_type(context.stream.device());
   info_.weight_bytes = context.totals.bytes;
   info_.mapped_bytes = parts_.source->mapped_bytes();
   info_.parameters = context.totals.parameters;
   info_.decode_bytes = int64_t(context.totals.decode_bytes);
   info_.flops_per_token = int64_t(context.totals.flops_per_token);
   info_.precision = std::string(name_of(context.precision));
-  // The residual, the gathered rows of the head, and whatever the largest layer takes.
+  // The residual, the rows of the head gathered and normed, and whatever the largest layer takes.
   const size_t row = tensor::Arena::footprint(tensor::DType::kF32, {batch_tokens_max_, config.hidden_size});
-  arena_ = tensor::Arena(2 * row + layer_bytes);
+  arena_ = tensor::Arena(3 * row + layer_bytes, context.stream.device());
 }
 
 void Decoder::flatten(std::span<const SequenceInput> batch, const nn::KvStorage& kv) {
-  rows_.clear();
-  wanted_.clear();
+  inputs_.clear();
   int32_t at = 0;
   for (const SequenceInput& input : batch) {
     const int32_t count = int32_t(input.tokens.size());
@@ -72,66 +87,80 @@ void Decoder::flatten(std::span<const SequenceInput> batch, const nn::KvStorage&
       SW_CHECK(input.tokens[size_t(i)] >= 0 && input.tokens[size_t(i)] < info_.vocab_size,
                "a token outside the vocabulary");
     }
-    std::copy(input.tokens.begin(), input.tokens.end(), ids_.as<int32_t>() + at);
-    for (int32_t i = count - input.logits_rows; i < count; ++i) wanted_.push_back(at + i);
-    rows_.push_back({.row_begin = at, .rows = count, .position = input.position, .pages = input.pages});
+    inputs_.ids.insert(inputs_.ids.end(), input.tokens.begin(), input.tokens.end());
+    for (int32_t i = count - input.logits_rows; i < count; ++i) inputs_.wanted.push_back(at + i);
+    inputs_.sequences.push_back({.row_begin = at, .rows = count, .position = input.position, .pages = input.pages});
     at += count;
   }
 }
 
-nn::Step Decoder::make_step(std::span<const kernels::SequenceRows> rows, nn::KvStorage& kv, tensor::Stream& stream) {
-  int32_t* positions = positions_.as<int32_t>();
-  int64_t tokens = 0, longest = 0;
-  for (const kernels::SequenceRows& sequence : rows) {
-    for (int32_t i = 0; i < sequence.rows; ++i) positions[tokens++] = sequence.position + i;
-    longest = std::max<int64_t>(longest, sequence.position + sequence.rows);
-  }
-  return nn::Step{.positions = positions_.view().rows(0, tokens),
-                  .rope = rope_.rows(longest, stream),
-                  .sequences = rows,
-                  .kv = kv,
-                  .arena = arena_,
-                  .stream = stream};
+Decoder::Sent Decoder::send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences) {
+  const nn::StepInputs::View inputs = inputs_.upload(kv, stream, sequences);
+  return {inputs, nn::Step{.rows = inputs.rows,
+                           .rope = rope_.rows(inputs.longest, stream),
+                           .kv = kv,
+                           .arena = arena_,
+                           .stream = stream,
+                           .activations = activations_}};
 }
 
-TensorView Decoder::embed(tensor::Stream& stream, int64_t tokens) {
-  const TensorView x = arena_.f32({tokens, info_.hidden_size});
-  parts_.embedding.apply(ids_.view().rows(0, tokens), x, stream);
+TensorView Decoder::embed(TensorView ids, tensor::Stream& stream) {
+  const TensorView x = arena_.f32({ids.shape[0], info_.hidden_size});
+  parts_.embedding.apply(ids, x, stream);
   return x;
 }
 
 TensorView Decoder::head_logits(TensorView normed, tensor::Stream& stream) {
+  SW_CHECK(normed.shape[0] <= logits_.shape()[0], "logits of more rows than the model was loaded for");
   const TensorView logits = logits_.view().rows(0, normed.shape[0]);
   if (normed.shape[0] > 0) kernels::linear(normed, parts_.head, logits, stream);
   return logits;
+}
+
+TensorView Decoder::host_logits(TensorView logits, int64_t rows, tensor::Stream& stream) {
+  if (host_logits_.empty()) return logits.rows(0, rows);
+  const TensorView host = host_logits_.view().rows(0, rows);
+  if (rows > 0) stream.download(host.data, logits.data, host.bytes());
+  return host;
+}
+
+TensorView Decoder::finish(TensorView x, const Sent& sent) {
+  tensor::Stream& stream = sent.step.stream;
+  const TensorView wanted = sent.inputs.wanted;
+  const int64_t rows = wanted.shape[0];
+  const TensorView normed = arena_.allocate(activations_, {rows, info_.hidden_size});
+  if (keeps_hidden_) {
+    run_layers(x, sent.step);
+    const TensorView hidden = hidden_.view().rows(0, x.shape[0]);
+    parts_.norm.apply(x, hidden, stream);
+    if (rows > 0) kernels::gather_rows(hidden, wanted, normed, stream);
+  } else if (rows > 0 && rows < x.shape[0]) {
+    const TensorView gathered = arena_.f32({rows, info_.hidden_size});
+    run_wanted(x, sent.step, wanted, gathered);
+    parts_.norm.apply(gathered, normed, stream);
+  } else {
+    run_layers(x, sent.step);
+    if (rows > 0) parts_.norm.apply(x, normed, stream);
+  }
+  return head_logits(normed, stream);
 }
 
 TensorView Decoder::forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) {
   SW_CHECK(!batch.empty(), "an empty batch");
   arena_.reset();
   flatten(batch, kv);
-  const nn::Step step = make_step(rows_, kv, stream);
-  const TensorView x = embed(stream, step.tokens());
-  run_layers(x, step);
-  const int64_t wanted = int64_t(wanted_.size());
-  std::copy(wanted_.begin(), wanted_.end(), wanted_ids_.as<int32_t>());
-  const TensorView wanted_ids = wanted_ids_.view().rows(0, wanted);
-  const TensorView gathered = arena_.f32({wanted, info_.hidden_size});
   if (keeps_hidden_) {
     past_.clear();
     past_pages_.clear();
-    for (const kernels::SequenceRows& sequence : rows_) {
+    for (const kernels::SequenceRows& sequence : inputs_.sequences) {
       past_.push_back({sequence, past_pages_.size()});
       past_pages_.insert(past_pages_.end(), sequence.pages.begin(), sequence.pages.end());
     }
-    const TensorView hidden = hidden_.view().rows(0, step.tokens());
-    parts_.norm.apply(x, hidden, stream);
-    if (wanted > 0) kernels::gather_rows(hidden, wanted_ids, gathered, stream);
-  } else if (wanted > 0) {
-    kernels::gather_rows(x, wanted_ids, gathered, stream);
-    parts_.norm.apply(gathered, gathered, stream);
   }
-  return head_logits(gathered, stream);
+  const int64_t wanted = int64_t(inputs_.wanted.size());
+  const Sent sent = send(kv, stream);
+  const TensorView logits = finish(embed(sent.inputs.ids, stream), sent);
+  return host_logits(logits, wanted, stream);
 }
 
 TensorView Decoder::draft(std::span<const DraftInput>, nn::KvStorage&, tensor::Stream&) {

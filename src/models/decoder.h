@@ -11,6 +11,7 @@
 #include "nn/embedding.h"
 #include "nn/rope.h"
 #include "nn/step.h"
+#include "nn/step_inputs.h"
 
 namespace spillway::models {
 
@@ -33,7 +34,7 @@ class Decoder : public LanguageModel {
                                   nn::LoadContext& context);
 
   // rope_dim: rotated elements of a head.
-  Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max);
+  Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max, const nn::LoadContext& context);
 
   // Called once by the family when its layers are loaded: sizes the arena and completes info().
   void finish_loading(const DecoderConfig& config, const nn::LoadContext& context, std::vector<int> kv_widths,
@@ -41,6 +42,9 @@ class Decoder : public LanguageModel {
 
   // x f32 [T, hidden]: embedded tokens in, the last layer's residual out.
   virtual void run_layers(tensor::TensorView x, const nn::Step& step) = 0;
+  // The same where only the rows `wanted` (i32 [W], at least one) are needed: out f32 [W, hidden]; x is left undefined.
+  virtual void run_wanted(tensor::TensorView x, const nn::Step& step, tensor::TensorView wanted,
+                          tensor::TensorView out) = 0;
 
   // Rows of one sequence as the last forward() saw them; pages are copies.
   struct PastSlice {
@@ -48,28 +52,37 @@ class Decoder : public LanguageModel {
     size_t pages_begin = 0;
   };
 
-  // A step over the given rows: positions are filled from them.
-  nn::Step make_step(std::span<const kernels::SequenceRows> rows, nn::KvStorage& kv, tensor::Stream& stream);
-  tensor::TensorView embed(tensor::Stream& stream, int64_t tokens);
-  // logits [rows.size(), vocab] of the given rows of normed [T, hidden].
+  // A step over what inputs_ holds, sent to the device.
+  struct Sent {
+    nn::StepInputs::View inputs;
+    nn::Step step;
+  };
+  Sent send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences = 0);
+  tensor::TensorView embed(tensor::TensorView ids, tensor::Stream& stream);
+  // logits [rows, vocab] of the rows normed [rows, hidden], on the device.
   tensor::TensorView head_logits(tensor::TensorView normed, tensor::Stream& stream);
+  // The first `rows` of them where the host can read them.
+  tensor::TensorView host_logits(tensor::TensorView logits, int64_t rows, tensor::Stream& stream);
 
   ModelInfo info_;
   Parts parts_;
   bool keeps_hidden_ = false;  // draft() wants the normed hidden states of the last forward()
   tensor::Arena arena_{0};
-  std::vector<kernels::SequenceRows> rows_;
+  nn::StepInputs inputs_;
   std::vector<PastSlice> past_;
   std::vector<int32_t> past_pages_;
-  std::vector<int32_t> wanted_;  // rows whose logits are wanted
-  tensor::Tensor ids_, positions_, wanted_ids_;
-  tensor::Tensor hidden_;  // f32 [batch_tokens_max, hidden]: after the final norm
-  tensor::Tensor logits_;  // f32 [batch_tokens_max, vocab]
+  tensor::Tensor hidden_;       // f32 [batch_tokens_max, hidden]: after the final norm
+  tensor::Tensor logits_;       // f32 [logits_rows_max, vocab]
+  tensor::Tensor host_logits_;  // the same on the host, where the device is another
 
  private:
   void flatten(std::span<const SequenceInput> batch, const nn::KvStorage& kv);
 
+  // Norm and head over the wanted rows of a forward().
+  tensor::TensorView finish(tensor::TensorView x, const Sent& sent);
+
   nn::RopeTable rope_;
+  tensor::DType activations_ = tensor::DType::kF32;
   int batch_tokens_max_ = 0;
 };
 

@@ -75,10 +75,20 @@ struct Block {
   }
 
   void run(TensorView x, const nn::Step& step) const {
+    attend(x, step);
+    feed_forward(x, step);
+  }
+
+  void attend(TensorView x, const nn::Step& step) const {
     const nn::ArenaScope scope(step.arena);
-    const TensorView normed = step.arena.f32(x.shape);
+    const TensorView normed = step.activation(x.shape);
     attention_norm.apply(x, normed, step.stream);
     attention.add_to(normed, x, step);
+  }
+
+  void feed_forward(TensorView x, const nn::Step& step) const {
+    const nn::ArenaScope scope(step.arena);
+    const TensorView normed = step.activation(x.shape);
     mlp_norm.apply(x, normed, step.stream);
     if (mlp) mlp->add_to(normed, x, step);
     if (moe) moe->add_to(normed, x, step);
@@ -134,7 +144,7 @@ class DeepseekV3 final : public Decoder {
     nn::LoadContext context{.precision = resolve_precision(load.precision, config), .stream = load.stream};
     const weights::WeightScope scope(*load.source);
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
-    std::unique_ptr<DeepseekV3> model(new DeepseekV3(std::move(parts), config, load.batch_tokens_max));
+    std::unique_ptr<DeepseekV3> model(new DeepseekV3(std::move(parts), config, load.batch_tokens_max, context));
     size_t bytes = 0;
     for (int i = 0; i < config.layers; ++i) {
       SW_ASSIGN(Block block, Block::load(scope.scope("model.layers", i), config, i, context));
@@ -151,8 +161,8 @@ class DeepseekV3 final : public Decoder {
   TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) override;
 
  private:
-  DeepseekV3(Parts parts, const DeepseekV3Config& config, int batch_tokens_max)
-      : Decoder(std::move(parts), config, config.rope_dim, batch_tokens_max) {}
+  DeepseekV3(Parts parts, const DeepseekV3Config& config, int batch_tokens_max, const nn::LoadContext& context)
+      : Decoder(std::move(parts), config, config.rope_dim, batch_tokens_max, context) {}
 
   // Published distillations of the architecture keep num_nextn_predict_layers but not the layer.
   Status load_draft_layer(const weights::WeightScope& scope, const DeepseekV3Config& config, nn::LoadContext& context,
@@ -164,7 +174,7 @@ class DeepseekV3 final : public Decoder {
     context.totals.decode_bytes = before.decode_bytes;
     context.totals.flops_per_token = before.flops_per_token;
     const size_t row = tensor::Arena::footprint(tensor::DType::kF32, {tokens, config.hidden_size});
-    bytes = std::max(bytes, 3 * row + draft_->block.workspace_bytes(tokens, config.hidden_size));
+    bytes = std::max(bytes, 5 * row + draft_->block.workspace_bytes(tokens, config.hidden_size));
     info_.draft_tokens_max = 1;
     keeps_hidden_ = true;
     return {};
@@ -174,16 +184,22 @@ class DeepseekV3 final : public Decoder {
     for (const Block& block : blocks_) block.run(x, step);
   }
 
-  // Fills rows_, ids_ and wanted_ for the draft pass, and source rows in wanted_ids_ order; returns the tokens.
-  int64_t flatten_drafts(std::span<const DraftInput> inputs);
+  void run_wanted(TensorView x, const nn::Step& step, TensorView wanted, TensorView out) override {
+    for (size_t i = 0; i + 1 < blocks_.size(); ++i) blocks_[i].run(x, step);
+    blocks_.back().attend(x, step);
+    kernels::gather_rows(x, wanted, out, step.stream);
+    blocks_.back().feed_forward(out, step);
+  }
+
+  // Fills inputs_ for the draft pass.
+  void flatten_drafts(std::span<const DraftInput> inputs);
 
   std::vector<Block> blocks_;
   std::optional<DraftLayer> draft_;
 };
 
-int64_t DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
-  rows_.clear();
-  wanted_.clear();
+void DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
+  inputs_.clear();
   int32_t at = 0;
   for (const DraftInput& input : inputs) {
     SW_CHECK(input.sequence >= 0 && size_t(input.sequence) < past_.size(),
@@ -193,39 +209,39 @@ int64_t DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
     SW_CHECK(count > 0 && count <= past.rows.rows, "a draft over more tokens than the last forward() saw");
     SW_CHECK(at + count <= batch_tokens_max(), "drafts of more tokens than the batch had");
     const std::span<const int32_t> pages(past_pages_.data() + past.pages_begin, past.rows.pages.size());
-    rows_.push_back({.row_begin = at, .rows = count, .position = past.rows.position, .pages = pages});
+    inputs_.sequences.push_back({.row_begin = at, .rows = count, .position = past.rows.position, .pages = pages});
     for (int32_t i = 0; i < count; ++i) {
-      ids_.as<int32_t>()[at + i] = input.next_tokens[size_t(i)];
-      wanted_ids_.as<int32_t>()[at + i] = past.rows.row_begin + i;
+      inputs_.ids.push_back(input.next_tokens[size_t(i)]);
+      inputs_.sources.push_back(past.rows.row_begin + i);
     }
-    if (input.logits) wanted_.push_back(at + count - 1);
+    if (input.logits) inputs_.wanted.push_back(at + count - 1);
     at += count;
   }
-  return at;
 }
 
 TensorView DeepseekV3::draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) {
   SW_CHECK(draft_.has_value(), "draft() of a checkpoint without its draft layer");
   SW_CHECK(!inputs.empty(), "no drafts asked for");
   arena_.reset();
-  const int64_t tokens = flatten_drafts(inputs);
-  const nn::Step step = make_step(rows_, kv, stream);
-  const tensor::Shape shape{tokens, info_.hidden_size};
-  const TensorView embedded = embed(stream, tokens), hidden = arena_.f32(shape), x = arena_.f32(shape);
-  kernels::gather_rows(hidden_, wanted_ids_.view().rows(0, tokens), hidden, stream);
-  draft_->embedding_norm.apply(embedded, embedded, stream);
-  draft_->hidden_norm.apply(hidden, hidden, stream);
-  kernels::linear(embedded, draft_->from_embedding, x, stream);
-  kernels::linear(hidden, draft_->from_hidden, x, stream, {.accumulate = true});
+  flatten_drafts(inputs);
+  const int64_t wanted = int64_t(inputs_.wanted.size());
+  const Sent sent = send(kv, stream);
+  const nn::Step& step = sent.step;
+  const tensor::Shape shape{step.tokens(), info_.hidden_size};
+  const TensorView embedded = embed(sent.inputs.ids, stream), hidden = arena_.f32(shape), x = arena_.f32(shape);
+  const TensorView left = step.activation(shape), right = step.activation(shape);
+  kernels::gather_rows(hidden_, sent.inputs.sources, hidden, stream);
+  draft_->embedding_norm.apply(embedded, left, stream);
+  draft_->hidden_norm.apply(hidden, right, stream);
+  kernels::linear(left, draft_->from_embedding, x, stream);
+  kernels::linear(right, draft_->from_hidden, x, stream, {.accumulate = true});
   draft_->block.run(x, step);
-  const int64_t wanted = int64_t(wanted_.size());
-  std::copy(wanted_.begin(), wanted_.end(), wanted_ids_.as<int32_t>());
-  const TensorView gathered = embedded.rows(0, wanted);
+  const TensorView gathered = embedded.rows(0, wanted), normed = left.rows(0, wanted);
   if (wanted > 0) {
-    kernels::gather_rows(x, wanted_ids_.view().rows(0, wanted), gathered, stream);
-    draft_->output_norm.apply(gathered, gathered, stream);
+    kernels::gather_rows(x, sent.inputs.wanted, gathered, stream);
+    draft_->output_norm.apply(gathered, normed, stream);
   }
-  return head_logits(gathered, stream);
+  return host_logits(head_logits(normed, stream), wanted, stream);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/elementwise.h"
 #include "models/decoder.h"
 #include "nn/attention.h"
 #include "nn/mlp.h"
@@ -33,7 +34,7 @@ class DenseDecoder final : public Decoder {
     nn::LoadContext context{.precision = resolve_precision(load.precision, config), .stream = load.stream};
     const weights::WeightSource& source = *load.source;
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
-    std::unique_ptr<DenseDecoder> model(new DenseDecoder(std::move(parts), config, load.batch_tokens_max));
+    std::unique_ptr<DenseDecoder> model(new DenseDecoder(std::move(parts), config, load.batch_tokens_max, context));
     for (int i = 0; i < config.layers; ++i)
       SW_TRY(model->load_layer(weights::WeightScope(source).scope("model.layers", i), config, i, context));
     const nn::AttentionShape shape = attention_shape(config);
@@ -46,8 +47,8 @@ class DenseDecoder final : public Decoder {
   }
 
  private:
-  DenseDecoder(Parts parts, const DenseConfig& config, int batch_tokens_max)
-      : Decoder(std::move(parts), config, config.head_dim, batch_tokens_max) {}
+  DenseDecoder(Parts parts, const DenseConfig& config, int batch_tokens_max, const nn::LoadContext& context)
+      : Decoder(std::move(parts), config, config.head_dim, batch_tokens_max, context) {}
 
   Status load_layer(const weights::WeightScope& scope, const DenseConfig& config, int index, nn::LoadContext& context) {
     Layer layer;
@@ -64,13 +65,29 @@ class DenseDecoder final : public Decoder {
 
   void run_layers(tensor::TensorView x, const nn::Step& step) override {
     const nn::ArenaScope scope(step.arena);
-    const tensor::TensorView normed = step.arena.f32(x.shape);
-    for (const Layer& layer : layers_) {
-      layer.attention_norm.apply(x, normed, step.stream);
-      layer.attention.add_to(normed, x, step);
-      layer.mlp_norm.apply(x, normed, step.stream);
-      layer.mlp.add_to(normed, x, step);
-    }
+    const tensor::TensorView normed = step.activation(x.shape);
+    for (const Layer& layer : layers_) run_layer(layer, x, normed, step);
+  }
+
+  void run_wanted(tensor::TensorView x, const nn::Step& step, tensor::TensorView wanted,
+                  tensor::TensorView out) override {
+    const nn::ArenaScope scope(step.arena);
+    const tensor::TensorView normed = step.activation(x.shape);
+    for (size_t i = 0; i + 1 < layers_.size(); ++i) run_layer(layers_[i], x, normed, step);
+    const Layer& last = layers_.back();
+    last.attention_norm.apply(x, normed, step.stream);
+    kernels::gather_rows(x, wanted, out, step.stream);
+    last.attention.add_to(normed, out, step, wanted);
+    const tensor::TensorView rows = normed.rows(0, wanted.elements());
+    last.mlp_norm.apply(out, rows, step.stream);
+    last.mlp.add_to(rows, out, step);
+  }
+
+  static void run_layer(const Layer& layer, tensor::TensorView x, tensor::TensorView normed, const nn::Step& step) {
+    layer.attention_norm.apply(x, normed, step.stream);
+    layer.attention.add_to(normed, x, step);
+    layer.mlp_norm.apply(x, normed, step.stream);
+    layer.mlp.add_to(normed, x, step);
   }
 
   std::vector<Layer> layers_;

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "kernels/elementwise.h"
-#include "kernels/rope.h"
 
 namespace spillway::nn {
 
@@ -36,7 +35,7 @@ kernels::KvPagesView Attention::pages(const KvStorage& kv) const {
 size_t Attention::workspace_bytes(int64_t tokens) const {
   const int64_t query = int64_t(shape_.heads) * shape_.head_dim, key = int64_t(shape_.kv_heads) * shape_.head_dim;
   size_t bytes = tensor::Arena::footprint(tensor::DType::kF32, {tokens, qkv_.outputs()}) +
-                 tensor::Arena::footprint(tensor::DType::kF32, {tokens, query});
+                 2 * tensor::Arena::footprint(tensor::DType::kF32, {tokens, query});
   if (shape_.qk_norm) {
     bytes += tensor::Arena::footprint(tensor::DType::kF32, {tokens, query}) +
              tensor::Arena::footprint(tensor::DType::kF32, {tokens, key});
@@ -44,44 +43,30 @@ size_t Attention::workspace_bytes(int64_t tokens) const {
   return bytes;
 }
 
-void Attention::add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step) const {
+void Attention::add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step,
+                       tensor::TensorView wanted) const {
   const ArenaScope scope(step.arena);
-  const int64_t tokens = x.shape[0], dim = shape_.head_dim, row = qkv_.outputs();
-  const int64_t query = shape_.heads * dim, key = shape_.kv_heads * dim;
-  const tensor::TensorView qkv = step.arena.f32({tokens, row});
+  const int64_t tokens = x.shape[0], query = int64_t(shape_.heads) * shape_.head_dim;
+  const tensor::TensorView qkv = step.activation({tokens, qkv_.outputs()});
+  const tensor::TensorView out = step.activation({tokens, query});
   qkv_.apply(x, qkv, step.stream);
-  kernels::HeadRows queries{qkv.as<float>(), row, 0, dim}, keys{qkv.as<float>(), row, query, dim};
-  const kernels::HeadRows values{qkv.as<float>(), row, query + key, dim};
+  kernels::GroupedAttentionArgs args;
+  args.qkv = qkv;
+  args.heads = shape_.heads;
   if (shape_.qk_norm) {
-    // The norms want a head a row, which the fused product does not have.
-    const tensor::TensorView q = step.arena.f32({tokens, shape_.heads, dim}),
-                             k = step.arena.f32({tokens, shape_.kv_heads, dim});
-    kernels::copy_slice(qkv, 0, q.reshaped({tokens, query}), step.stream);
-    kernels::copy_slice(qkv, query, k.reshaped({tokens, key}), step.stream);
-    query_norm_->apply(q, q, step.stream);
-    key_norm_->apply(k, k, step.stream);
-    for (const auto& [heads, count] : {std::pair(q, shape_.heads), std::pair(k, shape_.kv_heads)}) {
-      kernels::rope(
-          {.x = heads, .cos_sin = step.rope, .positions = step.positions, .heads = count, .head_dim = int(dim)},
-          step.stream);
-    }
-    queries = kernels::head_rows(q);
-    keys = kernels::head_rows(k);
-  } else {
-    kernels::rope({.x = qkv,
-                   .cos_sin = step.rope,
-                   .positions = step.positions,
-                   .heads = shape_.heads + shape_.kv_heads,
-                   .head_dim = int(dim)},
-                  step.stream);
+    args.query_norm = query_norm_->weight();
+    args.key_norm = key_norm_->weight();
+    args.norm_epsilon = float(shape_.norm_epsilon);
   }
-  const kernels::KvPagesView kv = pages(step.kv);
-  kernels::write_kv(keys, values, step.sequences, kv, step.stream);
-  const tensor::TensorView out = step.arena.f32({tokens, shape_.heads, dim});
-  kernels::paged_attention(
-      {.queries = queries, .heads = shape_.heads, .scale = 1.0f / std::sqrt(float(dim)), .pages = kv, .out = out},
-      step.sequences, step.stream);
-  output_.add_to(out.reshaped({tokens, query}), residual, step.stream);
+  args.cos_sin = step.rope;
+  args.scale = 1.0f / std::sqrt(float(shape_.head_dim));
+  args.pages = pages(step.kv);
+  args.out = out;
+  kernels::grouped_attention(args, step.rows, step.arena, step.stream);
+  if (wanted.empty()) return output_.add_to(out, residual, step.stream);
+  const tensor::TensorView gathered = step.activation({wanted.elements(), query});
+  kernels::gather_rows(out, wanted, gathered, step.stream);
+  output_.add_to(gathered, residual, step.stream);
 }
 
 }  // namespace spillway::nn

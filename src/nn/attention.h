@@ -26,8 +26,10 @@ class Attention {
   static Result<Attention> load(const weights::WeightScope& scope, const AttentionShape& shape, int kv_layer,
                                 LoadContext& context);
 
-  // residual [T, hidden] += attention(x [T, hidden]).
-  void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step) const;
+  // residual [T, hidden] += attention(x [T, hidden]). With wanted rows (i32 [W]), which is the last layer's way:
+  // residual [W, hidden] is theirs alone.
+  void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step,
+              tensor::TensorView wanted = {}) const;
 
   // Arena bytes that add_to takes for a batch of so many tokens.
   size_t workspace_bytes(int64_t tokens) const;

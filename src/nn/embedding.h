@@ -1,6 +1,9 @@
-// Embedding: rows of the token table, used where the checkpoint lies (mapped pages become resident as tokens are seen).
+// Embedding: rows of the token table; on the CPU used where the checkpoint lies (mapped pages become resident as tokens
+// are seen).
 // One a model; engine's thread.
 #pragma once
+
+#include <optional>
 
 #include "nn/linear.h"
 
@@ -14,11 +17,11 @@ class Embedding {
   // ids i32 [T], each in [0, vocabulary); y f32 [T, hidden].
   void apply(tensor::TensorView ids, tensor::TensorView y, tensor::Stream& stream) const;
 
-  const tensor::TensorView& table() const { return stored_.view(); }
-
  private:
-  explicit Embedding(weights::StoredTensor stored) : stored_(std::move(stored)) {}
-  weights::StoredTensor stored_;
+  Embedding() = default;
+  tensor::TensorView table_;
+  std::optional<weights::StoredTensor> stored_;  // the CPU's
+  tensor::Tensor placed_;                        // another device's copy
 };
 
 }  // namespace spillway::nn

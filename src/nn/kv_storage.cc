@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <stdexcept>
+
 namespace spillway::nn {
 
 int64_t KvLayout::bytes_per_token() const {
@@ -25,7 +27,12 @@ Result<KvStorage> KvStorage::create(const KvLayout& layout, int page_tokens, int
     storage.layer_offsets_.push_back(offset);
     offset += int64_t(width) * page_tokens * int64_t(tensor::size_of(layout.dtype));
   }
-  storage.data_ = tensor::Tensor(tensor::DType::kU8, {pages, offset});
+  const int spare = device.kind == tensor::DeviceKind::kCuda ? 1 : 0;
+  try {
+    storage.data_ = tensor::Tensor(tensor::DType::kU8, {pages + spare, offset}, device);
+  } catch (const std::runtime_error& error) {
+    return Error{ErrorCode::kResourceExhausted, error.what()};
+  }
   return storage;
 }
 

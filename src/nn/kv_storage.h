@@ -16,7 +16,7 @@ namespace spillway::nn {
 struct KvLayout {
   // Elements that one token takes in each layer: keys and values of all heads, or MLA's latent and rotary key.
   std::vector<int> layer_widths;
-  tensor::DType dtype = tensor::DType::kF32;  // f32 or bf16
+  tensor::DType dtype = tensor::DType::kF32;  // f32, bf16 or f16
 
   int64_t bytes_per_token() const;
   int64_t bytes_per_page(int page_tokens) const { return bytes_per_token() * page_tokens; }
@@ -25,11 +25,14 @@ struct KvLayout {
 class KvStorage {
  public:
   // page_tokens: a multiple of 16. The memory of a page becomes resident when it is first written.
+  // On a GPU the memory is taken at once.
   static Result<KvStorage> create(const KvLayout& layout, int page_tokens, int pages, tensor::Device device);
 
   const KvLayout& layout() const { return layout_; }
   int page_tokens() const { return page_tokens_; }
   int pages() const { return pages_; }
+  // On CUDA one more than the engine knows of: rows that only fill up a batch write there.
+  int padding_page() const { return pages_; }
   int64_t bytes() const { return page_stride_bytes() * pages_; }
 
   std::byte* layer_base(int layer) const;

@@ -38,7 +38,21 @@ struct MatrixRow {
   int64_t outputs = 0;
 };
 
-// [outputs, inputs] of each named matrix, stacked in that order. F8_E4M3 ones bring their weight_scale_inv.
+// Matrices as stored, with their block scales: [outputs, inputs] of each row, F8_E4M3 ones with their weight_scale_inv.
+// Held until packed.
+class StoredMatrices {
+ public:
+  static Result<StoredMatrices> open(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
+                                     int64_t inputs);
+  std::span<const kernels::WeightSource> sources() const { return sources_; }
+
+ private:
+  std::vector<weights::StoredTensor> weights_;
+  std::vector<tensor::Tensor> scales_;
+  std::vector<kernels::WeightSource> sources_;
+};
+
+// [outputs, inputs] of each named matrix, stacked in that order.
 Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
                                             int64_t inputs, LoadContext& context, double share = 1);
 
@@ -53,7 +67,7 @@ class Linear {
 
   int64_t outputs() const { return weight_.n; }
 
-  // x f32 [T, inputs]; y f32 [T, outputs], which add_to adds to.
+  // x activations [T, inputs]; y [T, outputs]: activations, or f32, which add_to adds to.
   void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
   void add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
 
@@ -68,8 +82,7 @@ class RmsNorm {
                               LoadContext& context);
 
   void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
-  // Of the elements of each row of x from offset on.
-  void apply_slice(tensor::TensorView x, int64_t offset, tensor::TensorView y, tensor::Stream& stream) const;
+  const tensor::Tensor& weight() const { return weight_; }
 
  private:
   tensor::Tensor weight_;

@@ -1,13 +1,11 @@
 // Mla: DeepSeek's multi-head latent attention. The cache holds a token's normalised latent and its rotated shared key.
-// Two forms of the same function: absorbed (queries go into latent space; reads the cache as it is) and naive (the
-// latents of the context are expanded to keys and values of all heads, once for many queries). Engine's thread.
+// One a layer; engine's thread.
 #pragma once
 
 #include <optional>
 #include <vector>
 
 #include "kernels/mla.h"
-#include "kernels/rope.h"
 #include "nn/linear.h"
 
 namespace spillway::nn {
@@ -26,8 +24,7 @@ struct MlaShape {
   int kv_width() const { return kv_lora + rope_dim; }
 };
 
-// kAuto: absorbed, unless a slice is long enough for the naive form to take less than half the work.
-enum class MlaForm { kAuto, kNaive, kAbsorbed };
+using MlaForm = kernels::LatentForm;
 
 class Mla {
  public:
@@ -37,23 +34,10 @@ class Mla {
   void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step, MlaForm form = MlaForm::kAuto) const;
   size_t workspace_bytes(int64_t tokens) const;
 
-  // The longest context that the naive form expands: its workspace grows with it.
-  static constexpr int64_t kNaiveContextMax = 2048;
-
  private:
-  struct Projected {
-    tensor::TensorView queries;  // f32 [T, heads, query_dim], rotated
-    tensor::TensorView out;      // f32 [T, heads, value_dim]
-  };
-
   Status load_kv_b(const weights::WeightScope& scope, LoadContext& context);
-  bool naive_pays(int64_t rows, int64_t context) const;
   kernels::LatentPagesView pages(const KvStorage& kv) const;
-  tensor::TensorView queries(tensor::TensorView x, tensor::TensorView down, const Step& step) const;
-  void store_latents(tensor::TensorView down, const Step& step) const;
-  void attend_absorbed(const Projected& projected, std::span<const kernels::SequenceRows> sequences,
-                       const Step& step) const;
-  void attend_naive(const Projected& projected, const kernels::SequenceRows& sequence, const Step& step) const;
+  kernels::LatentShape latent_shape() const;
 
   MlaShape shape_;
   int kv_layer_ = 0;
@@ -62,8 +46,8 @@ class Mla {
   RmsNorm kv_norm_;
   Linear query_;  // q_b_proj, or q_proj
   Linear output_;
-  std::vector<kernels::PackedLinear> key_up_;    // by head [kv_lora, nope]: W_UK transposed
-  std::vector<kernels::PackedLinear> value_up_;  // by head [value, kv_lora]: W_UV
+  kernels::HeadLinear key_up_;    // by head [kv_lora, nope]: W_UK transposed
+  kernels::HeadLinear value_up_;  // by head [value, kv_lora]: W_UV
   kernels::PackedLinear kv_b_;                   // the naive form's, as stored
 };
 

@@ -11,11 +11,12 @@ Result<GatedMlp> GatedMlp::load(const weights::WeightScope& scope, int64_t hidde
   const MatrixRow rows[] = {{"gate_proj", inner}, {"up_proj", inner}};
   SW_ASSIGN(mlp.gate_up_, load_matrices(scope, rows, hidden, context));
   if (bias) {
-    mlp.gate_up_bias_ = tensor::Tensor(tensor::DType::kF32, {2 * inner});
+    tensor::Tensor biases(tensor::DType::kF32, {2 * inner});
     for (int i = 0; i < 2; ++i) {
       SW_ASSIGN(const weights::StoredTensor stored, scope.tensor(rows[i].name + ".bias", {inner}));
-      weights::widen(stored.view(), mlp.gate_up_bias_.as<float>() + i * inner);
+      weights::widen(stored.view(), biases.as<float>() + i * inner);
     }
+    mlp.gate_up_bias_ = context.stream.place(std::move(biases));
     context.add(2 * inner, int64_t(mlp.gate_up_bias_.bytes()));
   }
   SW_ASSIGN(mlp.down_, Linear::load(scope, {{"down_proj", hidden}}, inner, bias, context));
@@ -30,8 +31,8 @@ size_t GatedMlp::workspace_bytes(int64_t tokens) const {
 void GatedMlp::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0];
-  const tensor::TensorView gate_up = step.arena.f32({tokens, 2 * inner_});
-  const tensor::TensorView inner = step.arena.f32({tokens, inner_});
+  const tensor::TensorView gate_up = step.activation({tokens, 2 * inner_});
+  const tensor::TensorView inner = step.activation({tokens, inner_});
   if (gate_up_bias_.empty()) {
     kernels::gated_linear(x, gate_up_, gate_up, inner, step.stream);
   } else {

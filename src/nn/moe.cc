@@ -7,8 +7,21 @@ Status Moe::load_router(const weights::WeightScope& scope, LoadContext& context)
   SW_ASSIGN(router_, kernels::pack_linear(kernels::WeightSource{.weight = weight, .scales = {}},
                                           kernels::Precision::kFp32, context.stream));
   context.add(int64_t(shape_.experts) * shape_.hidden, int64_t(router_.bytes()));
-  SW_ASSIGN(bias_, scope.f32("e_score_correction_bias", {shape_.experts}));
+  SW_ASSIGN(tensor::Tensor bias, scope.f32("e_score_correction_bias", {shape_.experts}));
+  bias_ = context.stream.place(std::move(bias));
   context.add(shape_.experts, int64_t(bias_.bytes()));
+  return {};
+}
+
+Status Moe::load_expert(const weights::WeightScope& scope, int index, LoadContext& context) {
+  const MatrixRow gate_up[] = {{"gate_proj", shape_.inner}, {"up_proj", shape_.inner}};
+  const MatrixRow down{"down_proj", shape_.hidden};
+  SW_ASSIGN(const StoredMatrices first, StoredMatrices::open(scope, gate_up, shape_.hidden));
+  SW_ASSIGN(const StoredMatrices second, StoredMatrices::open(scope, std::span(&down, 1), shape_.inner));
+  const auto bytes = kernels::add_expert(experts_, index, shape_.experts, first.sources(), second.sources()[0],
+                                         context.precision, context.stream);
+  if (!bytes.ok()) return Error(bytes.error()).in(scope.path(gate_up[0].name));
+  context.add(3 * shape_.inner * shape_.hidden, *bytes, double(shape_.routing.experts_per_token) / shape_.experts);
   return {};
 }
 
@@ -16,15 +29,7 @@ Result<Moe> Moe::load(const weights::WeightScope& scope, const MoeShape& shape, 
   Moe moe;
   moe.shape_ = shape;
   SW_TRY(moe.load_router(scope.scope("gate"), context));
-  const double share = double(shape.routing.experts_per_token) / shape.experts;
-  const MatrixRow gate_up[] = {{"gate_proj", shape.inner}, {"up_proj", shape.inner}};
-  const MatrixRow down[] = {{"down_proj", shape.hidden}};
-  moe.experts_.resize(size_t(shape.experts));
-  for (int e = 0; e < shape.experts; ++e) {
-    kernels::ExpertWeights& expert = moe.experts_[size_t(e)];
-    SW_ASSIGN(expert.gate_up, load_matrices(scope.scope("experts", e), gate_up, shape.hidden, context, share));
-    SW_ASSIGN(expert.down, load_matrices(scope.scope("experts", e), down, shape.inner, context, share));
-  }
+  for (int e = 0; e < shape.experts; ++e) SW_TRY(moe.load_expert(scope.scope("experts", e), e, context));
   if (shape.shared_experts > 0) {
     SW_ASSIGN(moe.shared_, GatedMlp::load(scope.scope("shared_experts"), shape.hidden,
                                           shape.inner * shape.shared_experts, false, context));

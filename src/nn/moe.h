@@ -27,12 +27,13 @@ class Moe {
   size_t workspace_bytes(int64_t tokens) const;
 
  private:
+  Status load_expert(const weights::WeightScope& scope, int index, LoadContext& context);
   Status load_router(const weights::WeightScope& scope, LoadContext& context);
 
   MoeShape shape_;
   kernels::PackedLinear router_;
   tensor::Tensor bias_;
-  std::vector<kernels::ExpertWeights> experts_;
+  kernels::PackedExperts experts_;
   std::optional<GatedMlp> shared_;
 };
 

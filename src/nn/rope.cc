@@ -84,8 +84,15 @@ RopeTable::RopeTable(int dim, double theta, const RopeScaling& scaling, int posi
   std::copy(frequencies.begin(), frequencies.end(), inverse_frequencies_.as<float>());
 }
 
+void RopeTable::place(tensor::Stream& stream) {
+  if (stream.device().kind == tensor::DeviceKind::kCpu) return;
+  kernels::fill_rope_table(inverse_frequencies_, magnitude_, table_, stream);
+  table_ = stream.place(std::move(table_));
+  placed_ = true;
+}
+
 tensor::TensorView RopeTable::rows(int64_t positions, tensor::Stream& stream) {
-  if (positions > filled_) {
+  if (!placed_ && positions > filled_) {
     filled_ = std::min(table_.shape()[0], std::max({positions, 2 * filled_, kFirstRows}));
     kernels::fill_rope_table(inverse_frequencies_, magnitude_, table_.view().rows(0, filled_), stream);
   }

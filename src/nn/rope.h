@@ -37,6 +37,9 @@ class RopeTable {
  public:
   RopeTable(int dim, double theta, const RopeScaling& scaling, int positions_max);
 
+  // On another device: all rows, filled once.
+  void place(tensor::Stream& stream);
+
   // The table, of which the first `positions` rows (and more) are filled.
   tensor::TensorView rows(int64_t positions, tensor::Stream& stream);
 
@@ -47,6 +50,7 @@ class RopeTable {
   tensor::Tensor inverse_frequencies_;
   tensor::Tensor table_;
   int64_t filled_ = 0;
+  bool placed_ = false;
 };
 
 }  // namespace spillway::nn

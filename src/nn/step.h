@@ -12,14 +12,16 @@
 namespace spillway::nn {
 
 struct Step {
-  tensor::TensorView positions;  // i32 [T]
-  tensor::TensorView rope;       // f32 [positions_max, 2, dim / 2]
-  std::span<const kernels::SequenceRows> sequences;
+  kernels::BatchRows rows;
+  tensor::TensorView rope;  // f32 [positions_max, 2, dim / 2]
   KvStorage& kv;
   tensor::Arena& arena;
   tensor::Stream& stream;
+  // What passes between the operations of a layer; the residual stream is f32 always.
+  tensor::DType activations = tensor::DType::kF32;
 
-  int64_t tokens() const { return positions.shape[0]; }
+  int64_t tokens() const { return rows.positions.shape[0]; }
+  tensor::TensorView activation(tensor::Shape shape) const { return arena.allocate(activations, shape); }
 };
 
 // Gives back what a layer took from the arena when the layer is done.

@@ -20,11 +20,19 @@ Result<Device> parse_device(std::string_view text) {
 }
 
 std::string to_string(Device device) {
-  return device.kind == DeviceKind::kCpu ? "cpu" : "cuda:" + std::to_string(device.index);
+  switch (device.kind) {
+    case DeviceKind::kCpu:
+      return "cpu";
+    case DeviceKind::kCuda:
+      return "cuda:" + std::to_string(device.index);
+    case DeviceKind::kPinned:
+      return "pinned";
+  }
+  return "";
 }
 
 Status check_available(Device device) {
-  return device.kind == DeviceKind::kCpu ? Status() : cuda::check_device(device.index);
+  return device.kind == DeviceKind::kCuda ? cuda::check_device(device.index) : Status();
 }
 
 }  // namespace spillway::tensor

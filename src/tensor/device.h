@@ -9,7 +9,8 @@
 
 namespace spillway::tensor {
 
-enum class DeviceKind : uint8_t { kCpu, kCuda };
+// kPinned: host memory that CUDA devices copy from and to at full speed; nothing runs there.
+enum class DeviceKind : uint8_t { kCpu, kCuda, kPinned };
 
 struct Device {
   DeviceKind kind = DeviceKind::kCpu;

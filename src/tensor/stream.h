@@ -65,6 +65,8 @@ class Stream {
   void download(void* host, const void* device, size_t bytes);
   // The tensor on this stream's device: itself on the CPU.
   Tensor place(Tensor host);
+  // Where host memory lies that this stream copies from and to.
+  Device host() const { return device_.kind == DeviceKind::kCpu ? Device{} : Device{DeviceKind::kPinned, 0}; }
 
   // The device's own side; only of a CUDA stream.
   cuda::DeviceStream& cuda() { return *cuda_; }

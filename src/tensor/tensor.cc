@@ -59,6 +59,7 @@ TensorView TensorView::reshaped(Shape dims) const {
 
 void* allocate_bytes(size_t bytes, Device device) {
   if (device.kind == DeviceKind::kCuda) return cuda::allocate(device.index, bytes);
+  if (device.kind == DeviceKind::kPinned) return cuda::allocate_pinned(bytes);
   const bool huge = bytes >= 2 * kHugePage;
   const size_t alignment = huge ? kHugePage : kAlignment;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
@@ -71,6 +72,8 @@ void* allocate_bytes(size_t bytes, Device device) {
 void free_bytes(void* data, size_t, Device device) {
   if (device.kind == DeviceKind::kCuda) {
     cuda::release(device.index, data);
+  } else if (device.kind == DeviceKind::kPinned) {
+    cuda::release_pinned(data);
   } else {
     std::free(data);
   }

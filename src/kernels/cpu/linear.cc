@@ -54,6 +54,21 @@ void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::Ten
   cpu::silu_mul(work, y, stream);
 }
 
+Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
+                              Precision precision, tensor::Stream& stream) {
+  const int64_t block = full.shape[0] / heads;
+  const int64_t columns = full.shape[1];
+  HeadLinear packed{heads, transposed ? columns : rows, transposed ? rows : columns, {}};
+  for (int64_t h = 0; h < heads; ++h) {
+    const WeightSource source{.weight = full.rows(h * block + first, h * block + first + rows),
+                              .scales = {},
+                              .transposed = transposed};
+    SW_ASSIGN(PackedLinear weight, kernels::pack_linear(std::span(&source, 1), precision, stream));
+    packed.weights.push_back(std::move(weight));
+  }
+  return packed;
+}
+
 void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLinear> weights, tensor::TensorView y,
                     tensor::Stream& stream) {
   const auto heads = static_cast<int64_t>(weights.size());

@@ -92,8 +92,21 @@ size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace
 
-void expert_mlp(TensorView x, TensorView ids, TensorView weights, std::span<const ExpertWeights> experts, TensorView y,
+Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::span<const WeightSource> gate_up,
+                           const WeightSource& down, Precision precision, tensor::Stream& stream) {
+  SW_CHECK(index == static_cast<int>(experts.weights.size()) && index < count, "experts out of order");
+  experts.count = count;
+  ExpertWeights expert;
+  SW_ASSIGN(expert.gate_up, kernels::pack_linear(gate_up, precision, stream));
+  SW_ASSIGN(expert.down, kernels::pack_linear(std::span(&down, 1), precision, stream));
+  const auto bytes = static_cast<int64_t>(expert.gate_up.bytes() + expert.down.bytes());
+  experts.weights.push_back(std::move(expert));
+  return bytes;
+}
+
+void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedExperts& packed_experts, TensorView y,
                 tensor::Stream& stream) {
+  const std::span<const ExpertWeights> experts = packed_experts.weights;
   SW_CHECK(!experts.empty() && ids.shape.rank() == 2 && weights.shape == ids.shape, "ids " + to_string(ids.shape));
   const int64_t tokens = ids.shape[0];
   const int64_t slots = ids.shape[1];

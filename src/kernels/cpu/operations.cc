@@ -9,6 +9,8 @@ Operations operations() {
   table.gated_linear = gated_linear;
   table.linear_by_head = linear_by_head;
   table.dequantize = dequantize;
+  table.pack_heads = pack_heads;
+  table.add_expert = add_expert;
   table.route_tokens = route_tokens;
   table.expert_mlp = expert_mlp;
   table.rms_norm = rms_norm;
@@ -27,6 +29,9 @@ Operations operations() {
   table.write_latent = write_latent;
   table.read_latent = read_latent;
   table.latent_attention = latent_attention;
+  table.grouped_attention = grouped_attention;
+  table.latent_store = latent_store;
+  table.latent_layer = latent_layer;
   return table;
 }
 

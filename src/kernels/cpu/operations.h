@@ -10,6 +10,10 @@ decltype(kernels::linear) linear;
 decltype(kernels::gated_linear) gated_linear;
 decltype(kernels::linear_by_head) linear_by_head;
 decltype(kernels::dequantize) dequantize;
+Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
+                              Precision precision, tensor::Stream& stream);
+Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::span<const WeightSource> gate_up,
+                           const WeightSource& down, Precision precision, tensor::Stream& stream);
 decltype(kernels::route_tokens) route_tokens;
 decltype(kernels::expert_mlp) expert_mlp;
 decltype(kernels::rms_norm) rms_norm;
@@ -28,6 +32,9 @@ decltype(kernels::dense_attention) dense_attention;
 decltype(kernels::write_latent) write_latent;
 decltype(kernels::read_latent) read_latent;
 decltype(kernels::latent_attention) latent_attention;
+decltype(kernels::grouped_attention) grouped_attention;
+decltype(kernels::latent_store) latent_store;
+decltype(kernels::latent_layer) latent_layer;
 
 Operations operations();
 

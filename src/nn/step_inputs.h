@@ -1,0 +1,52 @@
+// StepInputs: what a step's kernels read of the batch: token ids, positions, which rows are wanted, and on CUDA the pages
+// and lengths of all sequences. One block of memory on the device, filled by one copy a step; a batch of the same size
+// finds its arrays at the same places, so that a captured step can be replayed. Owned by the model; engine's thread.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "nn/kv_storage.h"
+#include "tensor/stream.h"
+
+namespace spillway::nn {
+
+class StepInputs {
+ public:
+  struct Limits {
+    int64_t tokens = 0;
+    int64_t sequences = 0;
+    int64_t context_tokens = 0;  // of one sequence
+  };
+  StepInputs() = default;
+  StepInputs(const Limits& limits, tensor::Stream& stream);
+
+  // Filled by the model before upload(): ids of all rows; rows of the last step that a draft starts from; rows whose
+  // logits are wanted.
+  std::vector<int32_t> ids, sources, wanted;
+  std::vector<kernels::SequenceRows> sequences;
+  void clear();
+
+  struct View {
+    tensor::TensorView ids, sources, wanted;  // i32, on the device
+    kernels::BatchRows rows;
+    int64_t longest = 0;  // context of a sequence
+  };
+  // Valid until the next upload(). On CUDA the batch is filled up to `sequences` with sequences of one row each, whose
+  // logits are wanted too and which write the pages' padding page.
+  View upload(const KvStorage& kv, tensor::Stream& stream, int64_t sequences = 0);
+
+ private:
+  int32_t* put(std::span<const int32_t> values);
+  int32_t* put(int64_t count);
+  tensor::TensorView on_device(const int32_t* host, int64_t count) const;
+  void pad(int64_t sequences, const int32_t* page);
+  void put_batch(const KvStorage& kv, View& view);
+
+  Limits limits_;
+  tensor::Tensor host_, device_;  // i32; the same memory on the CPU
+  int64_t used_ = 0;
+};
+
+}  // namespace spillway::nn
