@@ -78,6 +78,12 @@ void prefill(const char* name, Launch launch, int sequences, int rows, int conte
   std::fflush(stdout);
 }
 
+cudaError_t overlapping(const PagedAttention& args, cudaStream_t stream) {
+  PagedAttention early = args;
+  early.overlap = true;
+  return attention_decode(early, stream);
+}
+
 }  // namespace
 
 void all() {
@@ -104,6 +110,9 @@ void all() {
     decode("default", attention_decode, 128, 1024, 1, split);
     decode("default", attention_decode, 64, 2048, 1, split, true);
   }
+  decode("overlap", overlapping, 1, 512, 1, 0);
+  decode("overlap", overlapping, 32, 1024, 1, 0);
+  decode("overlap", overlapping, 128, 1024, 1, 0);
   decode("default", attention_decode, 32, 1024, 2, 0);
   decode("default", attention_decode, 128, 1024, 2, 0);
   decode("default", attention_decode, 32, 1024, 4, 0);
