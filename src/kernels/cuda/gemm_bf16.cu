@@ -118,9 +118,9 @@ __device__ void multiply(const Arguments& args, const Stages& s, const Part& par
     ptx::hold(sums);
     if (i == 0) continue;
     const int left = (i - 1) % T::kStages;
-    if (threadIdx.x % 128 < T::kShare) {
+    if (threadIdx.x % 32 < T::kShare) {
       if constexpr (T::kShare > 1) {
-        ptx::barrier_arrive_remote(&s.empty[left], threadIdx.x % 128);
+        ptx::barrier_arrive_remote(&s.empty[left], threadIdx.x % 32);
       } else {
         ptx::barrier_arrive(&s.empty[left]);
       }
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(T::kThreads, 2) bf16_kernel(const __grid_const
   if (threadIdx.x == 0) {
     for (int i = 0; i < T::kStages; ++i) {
       ptx::barrier_init(&s.full[i], 1);
-      ptx::barrier_init(&s.empty[i], T::kGroups * T::kShare);
+      ptx::barrier_init(&s.empty[i], 4 * T::kGroups * T::kShare);
     }
     ptx::barrier_init_fence();
   }

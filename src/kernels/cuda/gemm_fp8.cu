@@ -137,9 +137,9 @@ __device__ void consume(const Arguments& args, const Stages<T>& s, const int* st
         const float high = scales[row + warp * 16 + lane / 4 + 8] * weight_scale;
         ptx::products_wait<0>();
         ptx::hold(part);
-        if (w == T::kWaves - 1 && threadIdx.x % 128 < T::kCluster) {
+        if (w == T::kWaves - 1 && lane < T::kCluster) {  // each warp for itself: it has read its scales
           if constexpr (T::kCluster > 1) {
-            ptx::barrier_arrive_remote(&s.empty[stage], threadIdx.x % 128);
+            ptx::barrier_arrive_remote(&s.empty[stage], lane);
           } else {
             ptx::barrier_arrive(&s.empty[stage]);
           }
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kResident) fp8_kernel(const __
     ptx::prefetch_map(&args.scales);
     for (int i = 0; i < T::kStages; ++i) {
       ptx::barrier_init(&s.full[i], 1);
-      ptx::barrier_init(&s.empty[i], T::kGroups * T::kCluster);
+      ptx::barrier_init(&s.empty[i], 4 * T::kGroups * T::kCluster);
     }
     ptx::barrier_init_fence();
   }
