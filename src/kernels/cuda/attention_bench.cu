@@ -30,7 +30,8 @@ struct Setup {
         queries(size_t(batch.view.rows) * (kHeads + 2 * kKvHeads) * kDim * 2),
         out(size_t(batch.view.rows) * kHeads * kDim * 2),
         workspace(attention_workspace_bytes(kHeads, kKvHeads, kDim, batch.view.sequences, batch.view.rows_max,
-                                            batch.view.context_max, split), 0) {
+                                            batch.view.context_max, split),
+                  0) {
     fill_random<Bf16>(pools.data, pools.bytes / 2);
     fill_random<Bf16>(queries.data, queries.bytes / 2);
     args.queries = queries.data;
@@ -64,7 +65,8 @@ void decode(const char* name, Launch launch, int sequences, int context, int row
   const double bytes = std::accumulate(contexts.begin(), contexts.end(), 0.0) * 2 * kKvHeads * kDim * 2;
   const double floor_us = bytes / kBandwidth * 1e6;
   std::printf("decode %-10s batch %4d context %5d%s rows %d split %4d: %8.2f us  floor %7.2f us  %5.2f TB/s  %5.1f%%\n",
-              name, sequences, context, ragged ? "r" : " ", rows, split, us, floor_us, bytes / us * 1e-6, 100 * floor_us / us);
+              name, sequences, context, ragged ? "r" : " ", rows, split, us, floor_us, bytes / us * 1e-6,
+              100 * floor_us / us);
   std::fflush(stdout);
 }
 
@@ -73,8 +75,9 @@ void prefill(const char* name, Launch launch, int sequences, int rows, int conte
   const double us = setup.time(launch, 4);
   double flops = 0;
   for (int r = 0; r < rows; ++r) flops += 4.0 * kDim * kHeads * (context - rows + r + 1) * sequences;
-  std::printf("prefill %-8s sequences %d rows %5d context %5d: %9.1f us  floor %8.1f us  %6.1f TFLOP/s  %5.1f%%\n", name,
-              sequences, rows, context, us, flops / kRate * 1e6, flops / us * 1e-6, 100 * flops / kRate * 1e6 / us);
+  std::printf("prefill %-8s sequences %d rows %5d context %5d: %9.1f us  floor %8.1f us  %6.1f TFLOP/s  %5.1f%%\n",
+              name, sequences, rows, context, us, flops / kRate * 1e6, flops / us * 1e-6,
+              100 * flops / kRate * 1e6 / us);
   std::fflush(stdout);
 }
 

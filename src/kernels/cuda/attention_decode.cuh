@@ -92,9 +92,9 @@ struct DecodeBlock {
       const int index = token / p.pages.page_tokens;
       const int page = p.batch.page_table[static_cast<int64_t>(loading.sequence) * p.batch.pages_max + index];
       const int kv_head = loading.unit / p.row_blocks;
-      const char* from = static_cast<const char*>(p.pages.base) + page * p.pages.page_stride_bytes +
-                         (static_cast<int64_t>(kv_head) * p.pages.page_tokens + token - index * p.pages.page_tokens) *
-                             (kDim * 2);
+      const char* from =
+          static_cast<const char*>(p.pages.base) + page * p.pages.page_stride_bytes +
+          (static_cast<int64_t>(kv_head) * p.pages.page_tokens + token - index * p.pages.page_tokens) * (kDim * 2);
       const uint32_t to = ring + load_stage * kStageBytes;
 #pragma unroll
       for (int i = 0; i < kSegments / 2; ++i) {

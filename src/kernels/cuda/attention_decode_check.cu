@@ -13,9 +13,13 @@ namespace {
 using tensor::DType;
 
 template <typename T>
-constexpr DType kTypeOf = std::is_same_v<T, float> ? DType::kF32 : std::is_same_v<T, __half> ? DType::kF16 : DType::kBF16;
+constexpr DType kTypeOf = std::is_same_v<T, float>    ? DType::kF32
+                          : std::is_same_v<T, __half> ? DType::kF16
+                                                      : DType::kBF16;
 template <typename T>
-constexpr double kBoundOf = std::is_same_v<T, float> ? 1e-5 : std::is_same_v<T, __half> ? 6e-4 : 4e-3;
+constexpr double kBoundOf = std::is_same_v<T, float>    ? 1e-5
+                            : std::is_same_v<T, __half> ? 6e-4
+                                                        : 4e-3;
 
 using Launch = cudaError_t (*)(const PagedAttention&, cudaStream_t);
 
@@ -78,7 +82,8 @@ struct Problem {
         double most = -1e300, total = 0;
         for (int t = 0; t < context; ++t) {
           double s = 0;
-          for (int d = 0; d < dim; ++d) s += double(q[size_t(row * args.query_stride + h * dim + d)]) * double(key(t)[d]);
+          for (int d = 0; d < dim; ++d)
+            s += double(q[size_t(row * args.query_stride + h * dim + d)]) * double(key(t)[d]);
           p.push_back(s * double(args.scale));
           most = std::max(most, p.back());
         }
@@ -95,7 +100,8 @@ struct Problem {
 };
 
 template <typename T>
-void check_small(int heads, int kv_heads, int dim, std::vector<int> rows, std::vector<int> contexts, int page_tokens = 64) {
+void check_small(int heads, int kv_heads, int dim, std::vector<int> rows, std::vector<int> contexts,
+                 int page_tokens = 64) {
   Problem<T> problem(rows, contexts, heads, kv_heads, dim, page_tokens);
   const std::vector<float> expected = problem.reference();
   char what[200];
@@ -134,7 +140,8 @@ void check_neighbours() {
     one.contexts += s;
     one.positions += all.batch.row_begin[size_t(s)];
     one.page_table += s * whole.pages_max;
-    all.args.queries = static_cast<const __nv_bfloat16*>(all.queries.data) + all.batch.row_begin[size_t(s)] * all.args.query_stride;
+    all.args.queries =
+        static_cast<const __nv_bfloat16*>(all.queries.data) + all.batch.row_begin[size_t(s)] * all.args.query_stride;
     const auto alone = all.run(attention_decode, 256);
     bits(alone.data(), size_t(begin[1]) * row_size, got);
     bits(together.data() + size_t(all.batch.row_begin[size_t(s)]) * row_size, size_t(begin[1]) * row_size, expected);
@@ -148,8 +155,9 @@ void check_large(const char* name, Launch launch, int heads, int kv_heads, int d
   Problem<T> problem(rows, contexts, heads, kv_heads, dim);
   const std::vector<float> expected = floats(problem.run(attention_simple));
   char what[200];
-  std::snprintf(what, sizeof what, "%s large heads %d/%d dim %d rows %d seqs %d context %d split %d", name, heads, kv_heads,
-                dim, problem.batch.view.rows, problem.batch.view.sequences, problem.batch.view.context_max, split);
+  std::snprintf(what, sizeof what, "%s large heads %d/%d dim %d rows %d seqs %d context %d split %d", name, heads,
+                kv_heads, dim, problem.batch.view.rows, problem.batch.view.sequences, problem.batch.view.context_max,
+                split);
   expect_below(what, relative_error(floats(problem.run(launch, split)), expected), 2 * kBoundOf<T>);
 }
 

@@ -89,8 +89,10 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::write_piece(const Pie
       if (packed >= rows) continue;
       if (piece.pieces == 1) {
         const float inverse = 1.0f / l[t][half];
-        char* to = p.out + ((first + packed / p.group) * p.out_stride +
-                            int64_t{kv_head * p.group + packed % p.group} * kDim) * 2 + (lane % 4) * 4;
+        char* to =
+            p.out +
+            ((first + packed / p.group) * p.out_stride + int64_t{kv_head * p.group + packed % p.group} * kDim) * 2 +
+            (lane % 4) * 4;
 #pragma unroll
         for (int n = 0; n < kDim / 8; ++n) {
           *reinterpret_cast<uint32_t*>(to + n * 16) =
@@ -141,8 +143,8 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::combine(const Piece& 
       }
     }
     const float inverse = 1.0f / sum;
-    char* to = p.out + ((first + packed / p.group) * p.out_stride +
-                        int64_t{kv_head * p.group + packed % p.group} * kDim) * 2;
+    char* to =
+        p.out + ((first + packed / p.group) * p.out_stride + int64_t{kv_head * p.group + packed % p.group} * kDim) * 2;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
       if (kDim % 64 != 0 && j * 32 + lane >= kDim / 2) continue;

@@ -9,9 +9,7 @@
 namespace spillway::kernels::cuda {
 
 // Largest number of blocks that a balanced launch uses, for the workspace.
-inline int decode_blocks_max() {
-  return processor_count() * 4;
-}
+inline int decode_blocks_max() { return processor_count() * 4; }
 
 inline size_t round_up_256(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
@@ -58,15 +56,15 @@ cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
   p.partial_sums = reinterpret_cast<float*>(at);
   at += round_up_256(size_t(slots) * p.rows_used * 8);
   p.partials = reinterpret_cast<float*>(at);
-  const int64_t grains = int64_t{a.batch.sequences} * p.shape.units *
-                         ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
+  const int64_t grains =
+      int64_t{a.batch.sequences} * p.shape.units * ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
   const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages>;
   const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
   const cudaError_t error =
       resident_blocks(reinterpret_cast<const void*>(kernel), Block::kThreads, shared, grains, &p.shape.blocks);
   if (error != cudaSuccess) return error;
-  return launch_kernel(kernel, dim3(static_cast<unsigned>(p.shape.blocks)), dim3(Block::kThreads), shared, stream, a.overlap,
-                       p);
+  return launch_kernel(kernel, dim3(static_cast<unsigned>(p.shape.blocks)), dim3(Block::kThreads), shared, stream,
+                       a.overlap, p);
 }
 
 }  // namespace spillway::kernels::cuda

@@ -11,8 +11,8 @@ inline int capability_major() { return compute_capability() / 10; }
 
 // overlap: programmatic dependent launch. The kernel waits for the previous one before it touches memory.
 template <typename... Params>
-cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, bool overlap,
-                          const Params&... params) {
+cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                          bool overlap, const Params&... params) {
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   if (error != cudaSuccess) return error;

@@ -1,8 +1,8 @@
-// Causal attention over paged keys and values on an NVIDIA GPU: decode and verification steps (a few rows of a sequence)
-// and prompts (many rows, with prefix pages before them). The device's counterpart of paged_attention in
-// kernels/attention.h: the pages hold the step's own rows already. Any thread; nothing is allocated or synchronised, all
-// values that change from step to step are read on the device, so a launch can be captured into a graph.
-// Not its job: writing pages, rotary embedding, projections.
+// Causal attention over paged keys and values on an NVIDIA GPU: decode and verification steps (a few rows of a
+// sequence) and prompts (many rows, with prefix pages before them). The device's counterpart of paged_attention in
+// kernels/attention.h: the pages hold the step's own rows already. Any thread; nothing is allocated or synchronised,
+// all values that change from step to step are read on the device, so a launch can be captured into a graph. Not its
+// job: writing pages, rotary embedding, projections.
 //
 // Softmax and sums are float32, probabilities are rounded to the pages' type before the product with the values.
 // Tolerance against float64 (the stored values taken as exact), by relative norm: 4e-3 bf16, 6e-4 f16, 1e-5 f32.

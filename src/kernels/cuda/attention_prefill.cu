@@ -23,7 +23,8 @@ cudaError_t launch(const PagedAttention& a, cudaStream_t stream) {
   p.values_bytes = a.pages.values_offset() * 2;
   p.batch = a.batch;
   const auto kernel = attention_prefill_mma_kernel<T, kDim, kMt>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::kSharedBytes);
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Block::kSharedBytes);
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(a.pages.kv_heads), static_cast<unsigned>(p.tiles));
   kernel<<<grid, Block::kThreads, Block::kSharedBytes, stream>>>(p);

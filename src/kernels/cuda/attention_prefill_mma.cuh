@@ -59,7 +59,8 @@ struct PrefillBlock {
       const int row = at / kSegments, segment = at % kSegments, packed = tile.first + row;
       const bool in = packed < tile.rows;
       const int64_t token = tile.row_begin + (in ? packed / p.group : 0), head = kv_head * p.group + packed % p.group;
-      copy_async16(shared + place(row, segment), p.queries + (token * p.query_stride + head * kDim) * 2 + segment * 16, in);
+      copy_async16(shared + place(row, segment), p.queries + (token * p.query_stride + head * kDim) * 2 + segment * 16,
+                   in);
     }
   }
 
@@ -71,9 +72,11 @@ struct PrefillBlock {
       const int row = at / kSegments, segment = at % kSegments, position = token + row;
       const bool in = position < context;
       const int index = (in ? position : 0) / p.pages.page_tokens;
-      const char* from = static_cast<const char*>(p.pages.base) + table[index] * p.pages.page_stride_bytes +
-                         (static_cast<int64_t>(kv_head) * p.pages.page_tokens + (in ? position % p.pages.page_tokens : 0)) *
-                             (kDim * 2) + half * p.values_bytes;
+      const char* from =
+          static_cast<const char*>(p.pages.base) + table[index] * p.pages.page_stride_bytes +
+          (static_cast<int64_t>(kv_head) * p.pages.page_tokens + (in ? position % p.pages.page_tokens : 0)) *
+              (kDim * 2) +
+          half * p.values_bytes;
       copy_async16(to + place(row, segment), from + segment * 16, in);
     }
   }

@@ -3,8 +3,8 @@
 //
 // One warp has the copy engine bring keys and values (two stages, swizzled chunks of 64 columns); two others gather the
 // next queries as soon as the last scores of the present ones are done. A computing warpgroup starts the scores of the
-// next tile and the product of the last probabilities with their values together, and does its softmax while the other's
-// products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
+// next tile and the product of the last probabilities with their values together, and does its softmax while the
+// other's products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -39,8 +39,8 @@ struct WideShared {
 
 __device__ __forceinline__ void load_rows(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-          ptx::shared_address(to)),
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+          "r"(ptx::shared_address(to)),
       "l"(map), "r"(ptx::shared_address(barrier)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
@@ -139,7 +139,8 @@ struct WidePrefill {
         uint4 value = make_uint4(0, 0, 0, 0);
         if (packed < tile.rows) {
           const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
-          value = *reinterpret_cast<const uint4*>(p.queries + (token * p.query_stride + head * kKeyDim) * 2 + segment * 16);
+          value =
+              *reinterpret_cast<const uint4*>(p.queries + (token * p.query_stride + head * kKeyDim) * 2 + segment * 16);
         }
         char* to = shared.queries[row / 64] + segment / 8 * 8192 + row % 64 * 128;
         *reinterpret_cast<uint4*>(to + ((segment % 8 ^ (row & 7)) << 4)) = value;
@@ -245,9 +246,7 @@ struct WidePrefill {
     if (lane == 0) ptx::barrier_arrive(barrier);
   }
   __device__ __forceinline__ void my_turn() { ptx::named_barrier(2 + side, 256); }
-  __device__ __forceinline__ void your_turn() {
-    asm volatile("bar.arrive %0, 256;" ::"r"(3 - side) : "memory");
-  }
+  __device__ __forceinline__ void your_turn() { asm volatile("bar.arrive %0, 256;" ::"r"(3 - side) : "memory"); }
 
   __device__ __forceinline__ void write() {
 #pragma unroll

@@ -1,5 +1,5 @@
-// The sm_90a path of attention_prefill, apart from the others so that they compile by themselves; and the portable path,
-// for comparison.
+// The sm_90a path of attention_prefill, apart from the others so that they compile by themselves; and the portable
+// path, for comparison.
 #pragma once
 
 #include "kernels/cuda/attention_paged.h"

@@ -1,5 +1,6 @@
-// Which rows a block of a prefill kernel computes. Rows are packed: row r of a sequence's kv head is query head r % group
-// of new token r / group, so that every key and value read serves the whole group and a causal tile spans few positions.
+// Which rows a block of a prefill kernel computes. Rows are packed: row r of a sequence's kv head is query head r %
+// group of new token r / group, so that every key and value read serves the whole group and a causal tile spans few
+// positions.
 #pragma once
 
 #include <cstdint>

@@ -23,8 +23,8 @@ __global__ void __launch_bounds__(kSimpleWarps * 32) attention_simple_kernel(con
   __syncwarp();
   const int32_t* table = a.batch.page_table + int64_t{sequence} * a.batch.pages_max;
   const auto key_of = [&](int token) {
-    const char* page = static_cast<const char*>(a.pages.base) +
-                       table[token / a.pages.page_tokens] * a.pages.page_stride_bytes;
+    const char* page =
+        static_cast<const char*>(a.pages.base) + table[token / a.pages.page_tokens] * a.pages.page_stride_bytes;
     return reinterpret_cast<const T*>(page) +
            (int64_t{kv_head} * a.pages.page_tokens + token % a.pages.page_tokens) * dim;
   };

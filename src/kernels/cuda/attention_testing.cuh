@@ -21,14 +21,14 @@ namespace spillway::kernels::cuda::testing {
 
 inline int failures = 0;
 
-#define CHECK_CUDA(call)                                                                                 \
-  do {                                                                                                   \
-    const cudaError_t error_ = (call);                                                                   \
-    if (error_ != cudaSuccess) {                                                                         \
-      std::printf("FAILED %s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error_));       \
-      std::fflush(stdout);                                                                               \
-      std::exit(2);                                                                                      \
-    }                                                                                                    \
+#define CHECK_CUDA(call)                                                                           \
+  do {                                                                                             \
+    const cudaError_t error_ = (call);                                                             \
+    if (error_ != cudaSuccess) {                                                                   \
+      std::printf("FAILED %s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(error_)); \
+      std::fflush(stdout);                                                                         \
+      std::exit(2);                                                                                \
+    }                                                                                              \
   } while (0)
 
 struct Buffer {
@@ -95,7 +95,8 @@ struct TestBatch {
     page_table.assign(rows.size() * static_cast<size_t>(view.pages_max), 0);
     for (size_t s = 0, at = 0; s < rows.size(); ++s) {
       contexts.push_back(contexts_[s]);
-      for (int i = 0; i * page_tokens < contexts_[s]; ++i) page_table[s * static_cast<size_t>(view.pages_max) + static_cast<size_t>(i)] = ids[at++];
+      for (int i = 0; i * page_tokens < contexts_[s]; ++i)
+        page_table[s * static_cast<size_t>(view.pages_max) + static_cast<size_t>(i)] = ids[at++];
       for (int r = 0; r < rows[s]; ++r) {
         positions.push_back(contexts_[s] - rows[s] + r);
         row_sequence.push_back(static_cast<int32_t>(s));
@@ -125,7 +126,8 @@ struct TestBatch {
 // Poisons (all ones: NaN) what no sequence has written: `vectors` vectors of `dim` elements a token and page, the
 // vector v of token i at (v * page_tokens + i) * dim.
 template <typename T>
-void poison_unwritten(Buffer& pool, const TestBatch& batch, int64_t page_stride, int page_tokens, int vectors, int dim) {
+void poison_unwritten(Buffer& pool, const TestBatch& batch, int64_t page_stride, int page_tokens, int vectors,
+                      int dim) {
   std::vector<int> written(static_cast<size_t>(batch.pages), 0);
   for (size_t s = 0; s < batch.contexts.size(); ++s) {
     for (int i = 0; i * page_tokens < batch.contexts[s]; ++i) {
@@ -137,11 +139,12 @@ void poison_unwritten(Buffer& pool, const TestBatch& batch, int64_t page_stride,
   for (int page = 0; page < batch.pages; ++page) {
     const int n = written[static_cast<size_t>(page)];
     for (int v = 0; v < vectors && n < page_tokens; ++v) {
-      CHECK_CUDA(cudaMemsetAsync(base + page * page_stride + (int64_t{v} * page_tokens + n) * dim * int64_t{sizeof(T)}, 0xff,
-                                 size_t(page_tokens - n) * size_t(dim) * sizeof(T)));
+      CHECK_CUDA(cudaMemsetAsync(base + page * page_stride + (int64_t{v} * page_tokens + n) * dim * int64_t{sizeof(T)},
+                                 0xff, size_t(page_tokens - n) * size_t(dim) * sizeof(T)));
     }
     const int64_t used = int64_t{vectors} * page_tokens * dim * int64_t{sizeof(T)};
-    if (page_stride > used) CHECK_CUDA(cudaMemsetAsync(base + page * page_stride + used, 0xff, size_t(page_stride - used)));
+    if (page_stride > used)
+      CHECK_CUDA(cudaMemsetAsync(base + page * page_stride + used, 0xff, size_t(page_stride - used)));
   }
 }
 
@@ -151,9 +154,12 @@ std::vector<float> floats(const std::vector<T>& v) {
   out.reserve(v.size());
   for (const T& x : v) {
     float f;
-    if constexpr (sizeof(T) == 4) f = static_cast<float>(x);
-    else if constexpr (std::is_same_v<T, __half>) f = __half2float(x);
-    else f = __bfloat162float(x);
+    if constexpr (sizeof(T) == 4)
+      f = static_cast<float>(x);
+    else if constexpr (std::is_same_v<T, __half>)
+      f = __half2float(x);
+    else
+      f = __bfloat162float(x);
     out.push_back(f);
   }
   return out;

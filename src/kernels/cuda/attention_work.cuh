@@ -57,8 +57,10 @@ struct WorkCursor {
     int low = 0, high = sequences;  // the last sequence that begins at or before `next` and is not empty
     while (high - low > 1) {
       const int middle = (low + high) / 2;
-      if (prefix[middle] <= next) low = middle;
-      else high = middle;
+      if (prefix[middle] <= next)
+        low = middle;
+      else
+        high = middle;
     }
     sequence = low;
   }

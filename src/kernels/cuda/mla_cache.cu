@@ -109,7 +109,8 @@ cudaError_t mla_rope(const RopeQueries& args, cudaStream_t stream) {
 
 cudaError_t mla_read(const LatentRead& args, cudaStream_t stream) {
   if (args.batch.sequences == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>((args.batch.context_max + 63) / 64), static_cast<unsigned>(args.batch.sequences));
+  const dim3 grid(static_cast<unsigned>((args.batch.context_max + 63) / 64),
+                  static_cast<unsigned>(args.batch.sequences));
   return by_type(args.pages.dtype, [&](auto type) { read_kernel<decltype(type)><<<grid, 256, 0, stream>>>(args); });
 }
 

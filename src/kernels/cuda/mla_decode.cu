@@ -9,9 +9,10 @@ using tensor::DType;
 int row_blocks(int heads, int rows_max) { return ceil_div(heads * rows_max, 64); }
 
 bool fast_shape(const LatentAttention& a) {
-  return capability_major() == 9 && (a.pages.dtype == DType::kBF16 || a.pages.dtype == DType::kF16) && a.pages.lora_dim == kLatent &&
-         a.pages.rope_dim == 64 && a.pages.page_tokens % kTileTokens == 0 && a.pages.page_stride_bytes % 16 == 0 &&
-         (a.heads % 64 == 0 || 64 % a.heads == 0) && a.query_stride % 8 == 0 && a.batch.sequences <= kMlaSequencesMax;
+  return capability_major() == 9 && (a.pages.dtype == DType::kBF16 || a.pages.dtype == DType::kF16) &&
+         a.pages.lora_dim == kLatent && a.pages.rope_dim == 64 && a.pages.page_tokens % kTileTokens == 0 &&
+         a.pages.page_stride_bytes % 16 == 0 && (a.heads % 64 == 0 || 64 % a.heads == 0) && a.query_stride % 8 == 0 &&
+         a.batch.sequences <= kMlaSequencesMax;
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 //   outputs 0  O[:, 0:256] += P V (m64n128k16, V being the tile's own first columns, read transposed)
 //   outputs 1  O[:, 256:512] += P V, held back until the next tile's scores are done, so that the tensor cores have
 //              this to do while the next softmax runs
-// Two blocks with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile into
-// both (kPair), so that the cache is read once.
+// Two blocks with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile
+// into both (kPair), so that the cache is read once.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -84,21 +84,22 @@ struct MlaBlock {
   __device__ __forceinline__ void output(int side);
   __device__ __forceinline__ void score_tile();
   __device__ __forceinline__ void clear_tail(int valid);
-  __device__ __forceinline__ void softmax(float (&s)[32], float (&m)[2], float (&l)[2], const int (&limit)[2], int token,
-                                          bool last);
+  __device__ __forceinline__ void softmax(float (&s)[32], float (&m)[2], float (&l)[2], const int (&limit)[2],
+                                          int token, bool last);
   __device__ __forceinline__ void write(const float (&o)[2][64], int side, const float2 (&total)[2]);
 };
 
 __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-          ptx::shared_address(to)),
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+          "r"(ptx::shared_address(to)),
       "l"(map), "r"(ptx::shared_address(barrier)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
 
 // Into the same place of both blocks of the pair, completing the barrier of each.
-__device__ __forceinline__ void load_box_pair(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
+__device__ __forceinline__ void load_box_pair(void* to, const CUtensorMap* map, int x, int y, int z,
+                                              uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(ptx::shared_address(to)),
@@ -193,8 +194,10 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::write(const float (&o)[2][64
     if (packed >= rows) continue;
     if (piece.pieces == 1) {
       const float inverse = 1.0f / total[half].y;
-      char* to = p.out + ((row_begin + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent + side * 256) *
-                             2 + (lane % 4) * 4;
+      char* to =
+          p.out +
+          ((row_begin + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent + side * 256) * 2 +
+          (lane % 4) * 4;
 #pragma unroll
       for (int n = 0; n < 32; ++n) {
         *reinterpret_cast<uint32_t*>(to + n * 16) =

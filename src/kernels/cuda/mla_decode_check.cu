@@ -14,9 +14,13 @@ using tensor::DType;
 using Launch = cudaError_t (*)(const LatentAttention&, cudaStream_t);
 
 template <typename T>
-constexpr DType kTypeOf = std::is_same_v<T, float> ? DType::kF32 : std::is_same_v<T, __half> ? DType::kF16 : DType::kBF16;
+constexpr DType kTypeOf = std::is_same_v<T, float>    ? DType::kF32
+                          : std::is_same_v<T, __half> ? DType::kF16
+                                                      : DType::kBF16;
 template <typename T>
-constexpr double kBoundOf = std::is_same_v<T, float> ? 1e-5 : std::is_same_v<T, __half> ? 6e-4 : 4e-3;
+constexpr double kBoundOf = std::is_same_v<T, float>    ? 1e-5
+                            : std::is_same_v<T, __half> ? 6e-4
+                                                        : 4e-3;
 
 template <typename T>
 struct Problem {
@@ -26,7 +30,8 @@ struct Problem {
   Buffer pool, queries, out;
   LatentAttention args;
 
-  Problem(const std::vector<int>& rows, const std::vector<int>& contexts, int heads_, bool rotate = false, bool poison = true)
+  Problem(const std::vector<int>& rows, const std::vector<int>& contexts, int heads_, bool rotate = false,
+          bool poison = true)
       : batch(rows, contexts, 64),
         heads(heads_),
         sets(rotate ? int(std::clamp<int64_t>((int64_t{300} << 20) / (batch.pages * page_stride), 2, 32)) : 1),
@@ -48,7 +53,8 @@ struct Problem {
   }
   std::vector<T> run(Launch launch, int split = 0) {
     CHECK_CUDA(cudaMemset(out.data, 0xff, out.bytes));
-    Buffer workspace(mla_workspace_bytes(heads, batch.view.sequences, batch.view.rows_max, batch.view.context_max, split));
+    Buffer workspace(
+        mla_workspace_bytes(heads, batch.view.sequences, batch.view.rows_max, batch.view.context_max, split));
     args.workspace = workspace.data;
     args.split_tokens = split;
     for (int i = 0; i < 2; ++i) CHECK_CUDA(launch(args, nullptr));
@@ -66,7 +72,8 @@ struct Problem {
         double most = -1e300, total = 0;
         for (int t = 0; t < context; ++t) {
           double s = 0;
-          for (int d = 0; d < kWidth; ++d) s += double(q[size_t((row * heads + h) * kWidth + d)]) * double(latent(t)[d]);
+          for (int d = 0; d < kWidth; ++d)
+            s += double(q[size_t((row * heads + h) * kWidth + d)]) * double(latent(t)[d]);
           p.push_back(s * double(args.scale));
           most = std::max(most, p.back());
         }
@@ -98,8 +105,8 @@ void check(int heads, const std::vector<int>& rows, const std::vector<int>& cont
 }
 
 void bench(int heads, int sequences, int context, int rows, int split = 0) {
-  Problem<__nv_bfloat16> problem(std::vector<int>(size_t(sequences), rows), std::vector<int>(size_t(sequences), context), heads,
-                                 true, false);
+  Problem<__nv_bfloat16> problem(std::vector<int>(size_t(sequences), rows),
+                                 std::vector<int>(size_t(sequences), context), heads, true, false);
   Buffer workspace(mla_workspace_bytes(heads, sequences, rows, context, split));
   problem.args.workspace = workspace.data;
   problem.args.split_tokens = split;
@@ -112,8 +119,10 @@ void bench(int heads, int sequences, int context, int rows, int split = 0) {
   const double flops = 2.0 * heads * rows * double(context) * sequences * (kWidth + kLora);
   const double bytes = double(sequences) * context * kWidth * 2;
   const double floor_us = std::max(flops / 790e12, bytes / 4.3e12) * 1e6;
-  std::printf("mla_decode heads %3d batch %4d context %5d rows %d split %4d: %8.2f us  floor %8.2f us  %6.1f TFLOP/s  %5.2f TB/s  %5.1f%%\n",
-              heads, sequences, context, rows, split, us, floor_us, flops / us * 1e-6, bytes / us * 1e-6, 100 * floor_us / us);
+  std::printf(
+      "mla_decode heads %3d batch %4d context %5d rows %d split %4d: %8.2f us  floor %8.2f us  %6.1f TFLOP/s  %5.2f "
+      "TB/s  %5.1f%%\n",
+      heads, sequences, context, rows, split, us, floor_us, flops / us * 1e-6, bytes / us * 1e-6, 100 * floor_us / us);
   std::fflush(stdout);
 }
 

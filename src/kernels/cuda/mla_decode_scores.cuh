@@ -19,8 +19,8 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::clear_tail(int valid) {
 }
 
 template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], float (&m)[2], float (&l)[2], const int (&limit)[2],
-                                                     int token, bool last) {
+__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], float (&m)[2], float (&l)[2],
+                                                            const int (&limit)[2], int token, bool last) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     if (token + i / 4 * 8 + (lane % 4) * 2 + i % 2 > limit[i / 2 % 2]) s[i] = -INFINITY;
@@ -199,10 +199,12 @@ __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant_
   }
   const float inverse = 1.0f / sum;
   uint2* to = reinterpret_cast<uint2*>(
-      p.out + ((first + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent) * 2) + lane;
+                  p.out + ((first + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent) * 2) +
+              lane;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    to[j * 32] = make_uint2(pack2<T>(acc[j].x * inverse, acc[j].y * inverse), pack2<T>(acc[j].z * inverse, acc[j].w * inverse));
+    to[j * 32] =
+        make_uint2(pack2<T>(acc[j].x * inverse, acc[j].y * inverse), pack2<T>(acc[j].z * inverse, acc[j].w * inverse));
   }
 #endif
 }

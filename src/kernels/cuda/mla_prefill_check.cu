@@ -52,20 +52,24 @@ struct Problem {
   double error(int samples, cudaError_t (*launch)(const RaggedAttention&, cudaStream_t)) {
     CHECK_CUDA(cudaMemset(out.data, 0xff, out.bytes));
     for (int i = 0; i < 2; ++i) CHECK_CUDA(launch(args, nullptr));
-    const auto got = floats(out.read<T>()), k = floats(keys.read<T>()), v = floats(values.read<T>()), q = floats(queries.read<T>());
+    const auto got = floats(out.read<T>()), k = floats(keys.read<T>()), v = floats(values.read<T>()),
+               q = floats(queries.read<T>());
     size_t unwritten = 0;
     for (const float x : got) unwritten += std::isnan(x);
     if (unwritten) std::printf("       %zu of %zu outputs are NaN\n", unwritten, got.size());
     double wrong = unwritten ? NAN : 0, norm = 0;
     for (int i = 0; i < samples; ++i) {
-      const int row = i < batch.view.rows ? i * std::max(1, batch.view.rows / samples) : random_int(0, batch.view.rows - 1);
-      const int h = random_int(0, heads - 1), s = batch.row_sequence[size_t(row)], context = batch.positions[size_t(row)] + 1;
+      const int row =
+          i < batch.view.rows ? i * std::max(1, batch.view.rows / samples) : random_int(0, batch.view.rows - 1);
+      const int h = random_int(0, heads - 1), s = batch.row_sequence[size_t(row)],
+                context = batch.positions[size_t(row)] + 1;
       std::vector<double> p, sum(kValueDim, 0.0);
       double most = -1e300, all = 0;
       for (int t = 0; t < context; ++t) {
         double x = 0;
         for (int d = 0; d < kKeyDim; ++d) {
-          x += double(q[size_t((row * heads + h) * kKeyDim + d)]) * double(k[(size_t(begin[size_t(s)] + t) * heads + h) * kKeyDim + d]);
+          x += double(q[size_t((row * heads + h) * kKeyDim + d)]) *
+               double(k[(size_t(begin[size_t(s)] + t) * heads + h) * kKeyDim + d]);
         }
         p.push_back(x * double(args.scale));
         most = std::max(most, p.back());
@@ -73,7 +77,8 @@ struct Problem {
       for (double& x : p) all += x = std::exp(x - most);
       for (int d = 0; d < kValueDim; ++d) {
         double x = 0;
-        for (int t = 0; t < context; ++t) x += p[size_t(t)] / all * double(v[(size_t(begin[size_t(s)] + t) * heads + h) * kValueDim + d]);
+        for (int t = 0; t < context; ++t)
+          x += p[size_t(t)] / all * double(v[(size_t(begin[size_t(s)] + t) * heads + h) * kValueDim + d]);
         const double e = x - double(got[size_t((row * heads + h) * kValueDim + d)]);
         wrong += e * e;
         norm += x * x;
@@ -115,12 +120,14 @@ void check_cache() {
     for (int d = 0; d < kLora; ++d) at[d] = lat[size_t(t * kLora + d)];
     for (int i = 0; i < kRope / 2; ++i) {
       const double x = double(rope[size_t(t * 80 + 2 * i)]), y = double(rope[size_t(t * 80 + 2 * i + 1)]);
-      const double c = double(angle[size_t(position * kRope + i)]), s = double(angle[size_t(position * kRope + kRope / 2 + i)]);
+      const double c = double(angle[size_t(position * kRope + i)]),
+                   s = double(angle[size_t(position * kRope + kRope / 2 + i)]);
       at[kLora + 2 * i] = float(x * c - y * s);
       at[kLora + 2 * i + 1] = float(x * s + y * c);
     }
   }
-  CHECK_CUDA(mla_write({latents.data, kLora, ropes.data, 80, static_cast<float*>(table.data), pages, batch.view}, nullptr));
+  CHECK_CUDA(
+      mla_write({latents.data, kLora, ropes.data, 80, static_cast<float*>(table.data), pages, batch.view}, nullptr));
   const auto written = floats(pool.read<T>());
   expect_below("mla_write", relative_error(written, expected), 3e-3);
   const std::vector<int32_t> begin = {0, 3, 203, 268};
@@ -157,8 +164,9 @@ void bench(int sequences, int rows, int context) {
   const double us = time_us([&](int, cudaStream_t stream) { CHECK_CUDA(mla_prefill(problem.args, stream)); }, 3);
   double flops = 0;
   for (int r = 0; r < rows; ++r) flops += 2.0 * (kKeyDim + kValueDim) * 128 * (context - rows + r + 1) * sequences;
-  std::printf("mla_prefill heads 128 sequences %d rows %5d context %5d: %9.1f us  floor %8.1f us  %6.1f TFLOP/s  %5.1f%%\n", sequences,
-              rows, context, us, flops / 790e12 * 1e6, flops / us * 1e-6, 100 * flops / 790e12 * 1e6 / us);
+  std::printf(
+      "mla_prefill heads 128 sequences %d rows %5d context %5d: %9.1f us  floor %8.1f us  %6.1f TFLOP/s  %5.1f%%\n",
+      sequences, rows, context, us, flops / 790e12 * 1e6, flops / us * 1e-6, 100 * flops / 790e12 * 1e6 / us);
   std::fflush(stdout);
 }
 

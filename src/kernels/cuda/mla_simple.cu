@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kSimpleWarps * 32) mla_simple_kernel(const __g
   __syncwarp();
   const int32_t* table = a.batch.page_table + int64_t{sequence} * a.batch.pages_max;
   const auto latent_of = [&](int token) {
-    const char* page = static_cast<const char*>(a.pages.base) +
-                       table[token / a.pages.page_tokens] * a.pages.page_stride_bytes;
+    const char* page =
+        static_cast<const char*>(a.pages.base) + table[token / a.pages.page_tokens] * a.pages.page_stride_bytes;
     return reinterpret_cast<const T*>(page) + int64_t{token % a.pages.page_tokens} * dim;
   };
   SimpleSoftmax<T> state;
