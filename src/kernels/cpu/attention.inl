@@ -2,12 +2,12 @@
 // order with a running maximum and sum. Scores put neighbouring positions in the lanes of a vector; the weighted sum
 // puts neighbouring elements of a value there. What a row gets does not depend on the other rows.
 //
-// work: q [row tile][k_dim][kRowTile] · keys [k_dim][kAttentionUnit] · scores [rows][kAttentionBlock] · maxima, sums
-// [rows] · out [rows][v_dim].
+// Here keys are transposed: neighbouring positions lie together. attention_rows.inl is for keys in rows.
+//
+// work: q [row tile][k_dim][kRowTile] · scores [rows][kAttentionBlock] · maxima, sums [rows] · out [rows][v_dim].
 
 struct AttentionWork {
   float* q;
-  float* keys;
   float* scores;
   float* maxima;
   float* sums;
@@ -18,8 +18,7 @@ SW_INLINE AttentionWork split_work(const AttentionTask& t) {
   const int64_t tiles = (t.rows + kRowTile - 1) / kRowTile;
   AttentionWork w;
   w.q = t.work;
-  w.keys = w.q + tiles * kRowTile * t.k_dim;
-  w.scores = w.keys + (int64_t)t.k_dim * kAttentionUnit;
+  w.scores = w.q + tiles * kRowTile * t.k_dim;
   w.maxima = w.scores + (int64_t)t.rows * kAttentionBlock;
   w.sums = w.maxima + t.rows;
   w.out = w.sums + t.rows;
@@ -97,57 +96,13 @@ SW_INLINE float widened(uint16_t x) {
   return value;
 }
 
-typedef float Four __attribute__((vector_size(16)));
-typedef int32_t FourIndices __attribute__((vector_size(16)));
-
-SW_INLINE Four load_four(const float* p) {
-  Four v;
-  __builtin_memcpy(&v, p, sizeof(v));
-  return v;
-}
-SW_INLINE Four load_four(const uint16_t* p) {
-  typedef uint16_t Halves __attribute__((vector_size(8)));
-  typedef uint32_t Bits __attribute__((vector_size(16)));
-  Halves halves;
-  __builtin_memcpy(&halves, p, sizeof(halves));
-  return (Four)(__builtin_convertvector(halves, Bits) << 16);
-}
-
-// Elements [d, d + 4) of four rows to four columns of kAttentionUnit.
-template <class Element>
-SW_INLINE void transpose_four(const Element* const* rows, int d, float* out) {
-  const Four a = load_four(rows[0] + d), b = load_four(rows[1] + d), c = load_four(rows[2] + d),
-             e = load_four(rows[3] + d);
-  const FourIndices low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
-  const Four ab0 = __builtin_shuffle(a, b, low), ab1 = __builtin_shuffle(a, b, high);
-  const Four ce0 = __builtin_shuffle(c, e, low), ce1 = __builtin_shuffle(c, e, high);
-  const Four columns[4] = {__builtin_shuffle(ab0, ce0, first), __builtin_shuffle(ab0, ce0, second),
-                           __builtin_shuffle(ab1, ce1, first), __builtin_shuffle(ab1, ce1, second)};
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) __builtin_memcpy(out + (d + i) * kAttentionUnit, &columns[i], 16);
-}
-
-// Keys stored in rows, to [k_dim][kAttentionUnit]. Past `tokens` the last row is repeated: those scores are masked.
-template <class Element>
-void transpose_keys(const AttentionTask& t, const Element* rows, int tokens, float* keys) {
-  for (int j = 0; j < kAttentionUnit; j += 4) {
-    const Element* four[4];
-    for (int i = 0; i < 4; ++i) four[i] = rows + (j + i < tokens ? j + i : tokens - 1) * t.k_row;
-    int d = 0;
-    for (; d + 4 <= t.k_dim; d += 4) transpose_four(four, d, keys + j);
-    for (; d < t.k_dim; ++d) {
-      for (int i = 0; i < 4; ++i) keys[d * kAttentionUnit + j + i] = widened(four[i][d]);
-    }
-  }
-}
-
 template <class Element>
 void score_block(const AttentionTask& t, const AttentionWork& w, int first_row, int start, int tokens) {
   constexpr int kWide = kRowsF32 / 2;  // rows of a tile of four vectors
   const auto page_of = [&](int position) {
     return (const Element*)(t.k_base + t.pages[position / t.page_tokens] * t.page_stride);
   };
-  if (t.transposed && t.page_tokens % kAttentionBlock == 0) {
+  if (t.page_tokens % kAttentionBlock == 0) {
     // The whole block is in one page: read its lines in order. Positions past the last are masked later.
     const Element* keys = page_of(start) + start % t.page_tokens;
     for (int u = 0; u < tokens; u += 4 * kLanes) {
@@ -156,14 +111,9 @@ void score_block(const AttentionTask& t, const AttentionWork& w, int first_row, 
     return;
   }
   for (int u = 0; u < tokens; u += kAttentionUnit) {
-    const Element* keys = page_of(start + u) + (start + u) % t.page_tokens * (t.transposed ? 1 : t.k_row);
-    if (!t.transposed) transpose_keys(t, keys, tokens - u, w.keys);
+    const Element* keys = page_of(start + u) + (start + u) % t.page_tokens;
     for (int v = 0; v < kAttentionUnit; v += kLanes) {
-      if (t.transposed) {
-        score_all<kRowsF32, 1>(t, w, first_row, keys + v, t.k_row, w.scores + u + v);
-      } else {
-        score_all<kRowsF32, 1>(t, w, first_row, (const float*)w.keys + v, kAttentionUnit, w.scores + u + v);
-      }
+      score_all<kRowsF32, 1>(t, w, first_row, keys + v, t.k_row, w.scores + u + v);
     }
   }
 }
@@ -276,7 +226,7 @@ void attention_blocks(const AttentionTask& t, const AttentionWork& w) {
   }
 }
 
-void attention(const AttentionTask& t) {
+void attention_of_columns(const AttentionTask& t) {
   const AttentionWork w = split_work(t);
   pack_queries(t, w.q);
   for (int r = 0; r < t.rows; ++r) {

@@ -7,11 +7,16 @@ namespace spillway::kernels::cpu {
 namespace {
 
 constexpr int kTaskRows = 96;  // rows that share each piece of keys while it is in the cache
+constexpr int kLanesMax = 16;  // query rows of a vector, at most
 
 int64_t work_floats(const AttentionTask& task, int rows) {
+  if (!task.transposed) {
+    const int64_t lanes = (rows + kLanesMax - 1) / kLanesMax * kLanesMax;
+    const auto block = [](int64_t dims) { return (dims + kChunkDims - 1) / kChunkDims * kChunkDims * kAttentionBlock; };
+    return block(task.k_dim) + block(task.v_dim) + lanes * (task.k_dim + kAttentionBlock + 3 + task.v_dim + kLanesMax);
+  }
   const int64_t padded = (rows + kRowTile - 1) / kRowTile * kRowTile;
-  return padded * task.k_dim + int64_t{task.k_dim} * kAttentionUnit +
-         int64_t{rows} * (kAttentionBlock + 2 + task.v_dim);
+  return padded * task.k_dim + int64_t{rows} * (kAttentionBlock + 2 + task.v_dim);
 }
 
 void run_task(const RowsTask& task, const HeadRows& queries, const HeadRows* tails, int heads, float* out,
@@ -37,7 +42,7 @@ void run_task(const RowsTask& task, const HeadRows& queries, const HeadRows* tai
   rows.q_tail = tails != nullptr ? q_tail.data() : nullptr;
   rows.out = outs.data();
   rows.work = work;
-  kernel_table().attention(rows);
+  rows.transposed ? kernel_table().attention(rows) : kernel_table().attention_of_rows(rows);
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ SW_INLINE KernelTable fill_table() {
   table.add_rows = add_rows;
   table.add_scaled = add_scaled;
   table.rope = rope;
-  table.attention = attention;
+  table.attention = attention_of_columns;
+  table.attention_of_rows = attention_of_rows;
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;
   table.tile_bf16 = tile_bf16;

@@ -17,6 +17,7 @@ namespace {
 #include "kernels/cpu/bf16.inl"
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/attention.inl"
+#include "kernels/cpu/attention_rows.inl"
 #include "kernels/cpu/fill_table.inl"
 // clang-format on
 

@@ -12,6 +12,7 @@ constexpr int kRowTile = 12;         // most rows of a packed tile of x
 constexpr int kInt8Group = 128;      // K elements that share an int8 scale
 constexpr int kAttentionBlock = 64;  // context positions between two updates of a softmax
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
+constexpr int kChunkDims = 64;       // elements of keys in rows that lie together once widened
 
 // One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
@@ -93,7 +94,8 @@ struct KernelTable {
   void (*add)(float* y, const float* x, int64_t count) = nullptr;
   void (*add_scaled)(float* y, const float* x, float scale, int64_t count) = nullptr;
   void (*rope)(const RopeTask&) = nullptr;
-  void (*attention)(const AttentionTask&) = nullptr;
+  void (*attention)(const AttentionTask&) = nullptr;          // transposed keys
+  void (*attention_of_rows)(const AttentionTask&) = nullptr;  // keys in rows
 };
 
 KernelTable scalar_kernels();
