@@ -32,7 +32,7 @@ endif()
 # Makes library sw_NAME from *.cc (main.cc is left to the caller), program NAME_test from *_test.cc (run by ctest), one
 # program for each *_fuzz.cc (its corpus, tests/fuzz/<file>/, is run by ctest), one program for each *_bench.cc.
 # The folder's cuda/ takes part with SPILLWAY_CUDA only, and no_cuda.cc without: NAME_cuda_test from its *_test.{cc,cu}, one
-# program for each of its *_bench.cu.
+# program cuda_* for each of its *_bench.cu and *_check.cu.
 function(spillway_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS;TEST_LIBS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS *.cc */*.cc */*.cu)
@@ -54,8 +54,8 @@ function(spillway_module name)
   set(cuda_tests ${cuda_sources})
   list(FILTER cuda_tests INCLUDE REGEX "_test\\.(cc|cu)$")
   set(cuda_benches ${cuda_sources})
-  list(FILTER cuda_benches INCLUDE REGEX "_bench\\.(cc|cu)$")
-  list(FILTER cuda_sources EXCLUDE REGEX "_(test|bench)\\.(cc|cu)$")
+  list(FILTER cuda_benches INCLUDE REGEX "_(bench|check)\\.(cc|cu)$")
+  list(FILTER cuda_sources EXCLUDE REGEX "_(test|bench|check)\\.(cc|cu)$")
   set(libs spillway_flags ${ARG_LIBS})
   if(cuda_sources)
     list(APPEND sources ${cuda_sources})
@@ -87,6 +87,7 @@ function(spillway_module name)
   endif()
   foreach(file ${cuda_benches})
     get_filename_component(target ${file} NAME_WE)
+    set(target cuda_${target})
     add_executable(${target} EXCLUDE_FROM_ALL ${file})
     target_link_libraries(${target} PRIVATE sw_${name})
   endforeach()
