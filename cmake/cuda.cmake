@@ -6,6 +6,9 @@ if(NOT SPILLWAY_CUDA)
 endif()
 
 enable_language(CUDA)
+# CMake 3.25 does not know these of nvcc 13.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 find_package(CUDAToolkit REQUIRED)
 
 set(default_chips 75 80 86 89 90a)
@@ -17,8 +20,6 @@ else()
 endif()
 set(SPILLWAY_CUDA_ARCHITECTURES ${default_chips} CACHE STRING "Compute capabilities to build for, such as 80;90a")
 
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_ARCHITECTURES)
 set(spillway_cuda_chips "")
 set(spillway_cuda_numbers "")

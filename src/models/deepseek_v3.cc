@@ -141,7 +141,8 @@ struct DraftLayer {
 class DeepseekV3 final : public Decoder {
  public:
   static Result<std::unique_ptr<LanguageModel>> load(const DeepseekV3Config& config, FamilyLoad load) {
-    nn::LoadContext context{.precision = resolve_precision(load.precision, config), .stream = load.stream};
+    nn::LoadContext context{.precision = resolve_precision(load.precision, config, load.stream.device()),
+                            .stream = load.stream};
     const weights::WeightScope scope(*load.source);
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
     std::unique_ptr<DeepseekV3> model(new DeepseekV3(std::move(parts), config, load.batch_tokens_max, context));

@@ -31,7 +31,8 @@ nn::AttentionShape attention_shape(const DenseConfig& config) {
 class DenseDecoder final : public Decoder {
  public:
   static Result<std::unique_ptr<LanguageModel>> load(const DenseConfig& config, FamilyLoad load) {
-    nn::LoadContext context{.precision = resolve_precision(load.precision, config), .stream = load.stream};
+    nn::LoadContext context{.precision = resolve_precision(load.precision, config, load.stream.device()),
+                            .stream = load.stream};
     const weights::WeightSource& source = *load.source;
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
     std::unique_ptr<DenseDecoder> model(new DenseDecoder(std::move(parts), config, load.batch_tokens_max, context));

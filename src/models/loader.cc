@@ -33,7 +33,7 @@ std::string_view name_of(kernels::Precision precision) {
   return "";
 }
 
-kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig& config) {
+kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig& config, tensor::Device device) {
   switch (choice) {
     case PrecisionChoice::kFp32:
       return kernels::Precision::kFp32;
@@ -45,7 +45,7 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
-  const bool has_bf16 = kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16;
+  const bool has_bf16 = device.kind == tensor::DeviceKind::kCuda || kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16;
   return full || !has_bf16 ? kernels::Precision::kFp32 : kernels::Precision::kBf16;
 }
 

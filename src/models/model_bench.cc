@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   LoadOptions load;
-  std::string precision = "auto";
+  std::string precision = "auto", device = "cpu";
   int context = 512;
   double seconds = 3;
   std::vector<int> batches = {1, 8, 64};
@@ -70,11 +70,15 @@ double read_bandwidth(tensor::Stream& stream) {
 
 class Bench {
  public:
-  Bench(LanguageModel& model, const Options& options)
-      : model_(model), options_(options), stream_(options.load.threads) {}
+  Bench(LanguageModel& model, const Options& options, tensor::Stream stream)
+      : model_(model),
+        options_(options),
+        stream_(std::move(stream)),
+        page_tokens_(stream_.device().kind == tensor::DeviceKind::kCpu ? 16 : 64) {}
 
   void run() {
-    const double bandwidth = options_.decode_only ? 0 : read_bandwidth(stream_);
+    const bool cpu = stream_.device().kind == tensor::DeviceKind::kCpu;
+    const double bandwidth = options_.decode_only || !cpu ? 0 : read_bandwidth(stream_);
     const ModelInfo& info = model_.info();
     const double floor = bandwidth * 1e9 / double(info.decode_bytes);
     std::printf("%s %s, %d threads: %.0f M parameters, %.1f MB of weights, %.1f MB read a step, %.1f MFLOP a token\n",
@@ -87,8 +91,6 @@ class Bench {
   }
 
  private:
-  static constexpr int kPageTokens = 16;
-
   std::vector<int32_t> tokens(int count) const {
     std::vector<int32_t> list(static_cast<size_t>(count));
     for (int i = 0; i < count; ++i) list[size_t(i)] = int32_t((i * 7919 + 13) % model_.info().vocab_size);
@@ -96,8 +98,8 @@ class Bench {
   }
 
   nn::KvStorage storage(int sequences, int context) const {
-    const int pages = sequences * ((context + kPageTokens - 1) / kPageTokens);
-    auto kv = nn::KvStorage::create(model_.info().kv, kPageTokens, pages, {});
+    const int pages = sequences * ((context + page_tokens_ - 1) / page_tokens_);
+    auto kv = nn::KvStorage::create(model_.info().kv, page_tokens_, pages, stream_.device());
     SW_CHECK(kv.ok(), "pages");
     return std::move(*kv);
   }
@@ -176,6 +178,7 @@ class Bench {
   LanguageModel& model_;
   const Options& options_;
   tensor::Stream stream_;
+  int page_tokens_;
 };
 
 int run(Options options) {
@@ -185,6 +188,12 @@ int run(Options options) {
     return 1;
   }
   options.load.precision = *precision;
+  const auto device = tensor::parse_device(options.device);
+  if (!device.ok()) {
+    std::fprintf(stderr, "%s\n", device.error().message.c_str());
+    return 1;
+  }
+  options.load.device = *device;
   const double begin = now();
   auto model = load_model(options.load);
   if (!model.ok()) {
@@ -192,7 +201,12 @@ int run(Options options) {
     return 1;
   }
   std::printf("loaded in %.3f s, resident %.0f MB, peak %.0f MB\n", now() - begin, resident_mb(), peak_mb());
-  Bench(**model, options).run();
+  auto stream = tensor::Stream::open(options.load.device, options.load.threads);
+  if (!stream.ok()) {
+    std::fprintf(stderr, "%s\n", stream.error().message.c_str());
+    return 1;
+  }
+  Bench(**model, options, std::move(*stream)).run();
   return 0;
 }
 
@@ -205,6 +219,7 @@ int main(int argc, char** argv) {
   program.add_option("model", options.load.path, "a model folder, or with --random a config.json")->required();
   program.add_flag("--random", options.load.random_weights, "random weights of the config's shapes");
   program.add_option("--precision", options.precision);
+  program.add_option("--device", options.device, "cpu, cuda or cuda:N");
   program.add_option("--threads", options.load.threads);
   program.add_option("--context", options.context);
   program.add_option("--seconds", options.seconds, "for each measurement");

@@ -66,6 +66,8 @@ void Stream::synchronize() {
   if (cuda_) cuda_->synchronize();
 }
 
+void* Stream::cuda_native() const { return cuda_->native(); }
+
 void Stream::upload(void* device, const void* host, size_t bytes) {
   if (cuda_) {
     cuda_->upload(device, host, bytes, *pool_, threads_);

@@ -70,6 +70,7 @@ class Stream {
 
   // The device's own side; only of a CUDA stream.
   cuda::DeviceStream& cuda() { return *cuda_; }
+  void* cuda_native() const;
 
  private:
   using Function = void (*)(void* context, int64_t begin, int64_t end, int thread);

@@ -68,6 +68,9 @@ class DeviceStream {
   // Device memory for one kernel's own use. Blocks that were outgrown stay allocated: captured graphs point at them.
   virtual void* scratch(size_t bytes) = 0;
 
+  // What the kernels keep beside the stream; released before it.
+  std::shared_ptr<void>& attachment() { return attachment_; }
+
   // Between the two, launches are recorded instead of run. end_capture() gives the graph; run() replays it.
   class Graph {
    public:
@@ -76,6 +79,9 @@ class DeviceStream {
   virtual void begin_capture() = 0;
   virtual std::unique_ptr<Graph> end_capture() = 0;
   virtual void run(const Graph& graph) = 0;
+
+ private:
+  std::shared_ptr<void> attachment_;
 };
 
 }  // namespace spillway::tensor::cuda

@@ -1,0 +1,29 @@
+#include "kernels/cuda/operations.h"
+
+#include "kernels/cpu/operations.h"
+#include "kernels/cuda/layers.h"
+
+namespace spillway::kernels::cuda {
+
+Operations operations() {
+  Operations table;
+  table.pack_linear = pack_linear;
+  table.pack_heads = pack_heads;
+  table.add_expert = add_expert;
+  table.dequantize = cpu::dequantize;            // host memory on every device
+  table.fill_rope_table = cpu::fill_rope_table;  // likewise
+  table.linear = linear;
+  table.gated_linear = gated_linear;
+  table.route_tokens = route_tokens;
+  table.expert_mlp = expert_mlp;
+  table.rms_norm = rms_norm;
+  table.silu_mul = silu_mul;
+  table.embedding = embedding;
+  table.gather_rows = gather_rows;
+  table.grouped_attention = grouped_attention;
+  table.latent_store = latent_store;
+  table.latent_layer = latent_layer;
+  return table;
+}
+
+}  // namespace spillway::kernels::cuda

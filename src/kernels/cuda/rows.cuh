@@ -1,0 +1,64 @@
+// What the small kernels share: values of f32, bf16 and f16 as float, sums over a block, and a launch by type. For .cu
+// files only.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "kernels/cuda/context.h"
+#include "tensor/cuda/error.h"
+
+namespace spillway::kernels::cuda {
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+template <class T>
+__device__ inline T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16(x);
+}
+template <>
+__device__ inline __half from_float<__half>(float x) {
+  return __float2half(x);
+}
+
+// Of all threads of the block, to all of them; in a fixed order. shared: 33 floats.
+__device__ inline float block_sum(float value, float* shared) {
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
+  __syncthreads();
+  if (lane == 0) shared[warp] = value;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    float sum = 0;
+    for (int w = 0; w < warps; ++w) sum += shared[w];
+    shared[32] = sum;
+  }
+  __syncthreads();
+  return shared[32];
+}
+
+// body(T{}) with the element type of dtype.
+template <class Body>
+void by_type(tensor::DType dtype, Body&& body) {
+  switch (dtype) {
+    case tensor::DType::kF32:
+      return body(float{});
+    case tensor::DType::kBF16:
+      return body(__nv_bfloat16{});
+    case tensor::DType::kF16:
+      return body(__half{});
+    default:
+      SW_CHECK(false, "expected f32, bf16 or f16");
+  }
+}
+
+inline int threads_for(int64_t width) { return width >= 4096 ? 512 : width >= 1024 ? 256 : width >= 256 ? 128 : 64; }
+
+}  // namespace spillway::kernels::cuda

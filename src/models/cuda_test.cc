@@ -1,0 +1,41 @@
+// The same goldens on the first GPU: whole prompts, and greedy tokens one by one.
+#include <gtest/gtest.h>
+
+#include "models/verify.h"
+#include "tensor/cuda/cuda.h"
+
+namespace spillway::models {
+namespace {
+
+const std::string kGolden = SPILLWAY_SOURCE_DIR "/tests/golden/";
+
+class CudaGolden : public testing::TestWithParam<std::tuple<const char*, PrecisionChoice>> {};
+INSTANTIATE_TEST_SUITE_P(Families, CudaGolden,
+                         testing::Combine(testing::Values("deepseek_v3", "deepseek_v3_fp8", "llama", "qwen2", "qwen3"),
+                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) +
+                                  (std::get<1>(info.param) == PrecisionChoice::kFp32 ? "_fp32" : "_bf16");
+                         });
+
+TEST_P(CudaGolden, LogitsAndGreedyTokens) {
+  const Status available = tensor::cuda::check_device(0);
+  if (!available.ok()) GTEST_SKIP() << available.error().message;
+  const auto [family, precision] = GetParam();
+  VerifyOptions options;
+  options.load.path = kGolden + family;
+  options.load.precision = precision;
+  options.load.device = {tensor::DeviceKind::kCuda, 0};
+  options.expected_path = kGolden + family + "/expected.safetensors";
+  options.tolerance = precision == PrecisionChoice::kFp32 ? 1e-4 : 0.03;
+  const auto report = verify(options);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  ASSERT_FALSE(report->rows.empty());
+  for (const VerifyRow& row : report->rows) {
+    if (precision != PrecisionChoice::kFp32 && row.name == "greedy") continue;  // rounding may choose a near token
+    EXPECT_TRUE(row.passed) << row.name << ": relative error " << row.max_rel << ", median of rows " << row.median_rel;
+  }
+}
+
+}  // namespace
+}  // namespace spillway::models
