@@ -1,5 +1,7 @@
 #include "kernels/linear.h"
 
+#include <cstring>
+
 #include "kernels/test_support.h"
 
 namespace spillway::kernels {
@@ -112,6 +114,34 @@ TEST_P(Linear, ARowsBitsDoNotDependOnTheOthersNorOnThreads) {
         EXPECT_TRUE(same_bits(part, whole.view().rows(first, first + m)))
             << m << " rows, " << name_of(dtype) << ", precision " << static_cast<int>(precision);
       }
+    }
+  }
+}
+
+// Small f8 weights are kept as bf16 (cpu/packing.cc), larger ones as they are stored.
+TEST_P(Linear, F8KeptOrWidenedGivesTheSameBits) {
+  const int64_t n = 200, small = 128, k = 1411, rows = 130;
+  const Weight w = make_weight(n, k, DType::kF8E4M3, true, 5);
+  WeightSource first = w.source;
+  first.weight = w.weight.view().rows(0, small);
+  first.scales = w.scales.view().rows(0, 1);
+  const auto kept = pack_linear(w.source, Precision::kBf16, stream_);
+  const auto widened = pack_linear(first, Precision::kBf16, stream_);
+  ASSERT_EQ(kept->format, PackedFormat::kF8);
+  ASSERT_EQ(widened->format, PackedFormat::kBf16);
+  const Tensor x = random_f32({rows, k}, 3);
+  const auto expected = reference(x, w.values, n, k);
+  const Tensor whole = poisoned({rows, n}), left = poisoned({rows, small});
+  linear(x, *kept, whole, stream_);
+  EXPECT_LT(relative_error(whole, expected), tolerance(Precision::kBf16));
+  for (const int64_t m : {1, 2, 5, 8, 9, 13, 30, 130}) {
+    const Tensor part = poisoned({m, n});
+    linear(x.view().rows(0, m), *kept, part, stream_);
+    EXPECT_TRUE(same_bits(part, whole.view().rows(0, m))) << m << " rows";
+    linear(x.view().rows(0, m), *widened, left.view().rows(0, m), stream_);
+    for (int64_t i = 0; i < m; ++i) {
+      EXPECT_EQ(std::memcmp(left.as<float>() + i * small, whole.as<float>() + i * n, small * sizeof(float)), 0)
+          << "row " << i << " of " << m;
     }
   }
 }

@@ -15,7 +15,7 @@ namespace spillway::kernels {
 
 // Changes whenever packed bytes of the same weights do: another layout, another rounding. packing_test holds it against
 // the bytes, which are the same for every instruction set.
-constexpr int kPackingVersion = 1;
+constexpr int kPackingVersion = 2;
 
 // One call of pack_linear: what it is about, and of which weights, so that another weight of the same shape is told
 // apart: where they lie in the checkpoint, or of those made on the way a few of their bytes.

@@ -1,9 +1,10 @@
-// Attention where keys are stored in rows (MLA's latents, the naive form's keys): neighbouring query rows are put in the
-// lanes of a vector, so that keys are read as they lie, one element for all lanes, and a softmax needs no sum across
-// lanes. A block of positions is widened to float32 once for all its uses.
+// Attention where keys are stored in rows (MLA's latents, the naive form's keys): neighbouring query rows are put in
+// the lanes of a vector, so that keys are read as they lie, one element for all lanes, and a softmax needs no sum
+// across lanes. A block of positions is widened to float32 once for all its uses.
 //
-// work: q [lane tile][k_dim][kLanes] · keys and values [chunk][kAttentionBlock][kChunkDims] (one where both are the same)
-// · scores [lane tile][kAttentionBlock][kLanes] · maxima, sums, last positions [lane tile][kLanes] · out [rows][v_pad].
+// work: q [lane tile][k_dim][kLanes] · keys and values [chunk][kAttentionBlock][kChunkDims] (one where both are the
+// same) · scores [lane tile][kAttentionBlock][kLanes] · maxima, sums, last positions [lane tile][kLanes] · out
+// [rows][v_pad].
 
 constexpr int kScorePositions = kLanes == 16 ? 16 : 8;  // sums of a register tile
 
@@ -74,9 +75,13 @@ SW_INLINE void lanes_of_rows(const float* const* rows, int first, int count, int
 // `tokens` rows of `dims` elements to chunks of float32, the last one filled up with zeros to whole vectors.
 template <class Element>
 void widen_block(const AttentionTask& t, const char* base, int64_t row, int dims, int start, int tokens, float* out) {
-  for (int j = 0; j < tokens; ++j) {
-    const int64_t page = t.pages[(start + j) / t.page_tokens];
-    const auto* from = (const Element*)(base + page * t.page_stride) + (start + j) % t.page_tokens * row;
+  const Element* from = nullptr;
+  for (int j = 0, left = 0; j < tokens; ++j, --left, from += row) {
+    if (left == 0) {  // of this page
+      const int slot = (start + j) % t.page_tokens;
+      from = (const Element*)(base + t.pages[(start + j) / t.page_tokens] * t.page_stride) + slot * row;
+      left = t.page_tokens - slot;
+    }
     float* to = out + j * kChunkDims;
     for (int d = 0; d < dims; d += kLanes) {
       float* target = to + (int64_t)(d / kChunkDims) * kAttentionBlock * kChunkDims + d % kChunkDims;

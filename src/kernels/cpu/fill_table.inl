@@ -26,6 +26,7 @@ SW_INLINE KernelTable fill_table() {
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;
   table.tile_bf16 = tile_bf16;
+  table.pack_pairs = pack_pairs;
   table.tile_f8 = tile_f8;
   table.f8_rows_max = kF8RowsMax;
   table.widen_f8_to_bf16 = widen_f8_to_bf16;

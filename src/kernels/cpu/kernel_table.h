@@ -77,6 +77,8 @@ struct KernelTable {
   void (*widen_f8_to_bf16)(const uint8_t* w, int64_t k, uint16_t* out) = nullptr;
 
   // Rows.
+  // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].
+  void (*pack_pairs)(const float* const* rows, int count, int64_t k, uint32_t* out) = nullptr;
   void (*round_to_bf16)(const float* x, int64_t count, uint16_t* out) = nullptr;
   // One group: out lo/hi bytes of round(x / scale); returns the scale and 128 * the sum.
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;

@@ -36,20 +36,6 @@ void pack_rounded(const float* const* rows, int count, int64_t k, float* out) {
   std::fill(out + k * count, out + padded_k(k) * count, 0.0f);
 }
 
-void pack_bf16(const float* const* rows, int count, int64_t k, uint32_t* out) {
-  uint16_t halves[kStrip + 4];
-  for (int64_t begin = 0; begin < k; begin += kStrip) {
-    const int64_t width = std::min(kStrip, k - begin);
-    const int64_t padded = padded_k(width);
-    for (int r = 0; r < count; ++r) {
-      kernel_table().round_to_bf16(rows[r] + begin, width, halves);
-      std::fill(halves + width, halves + padded, uint16_t{0});
-      uint32_t* target = out + begin / 2 * count + r;
-      for (int64_t i = 0; i < padded / 2; ++i) std::memcpy(target + i * count, halves + 2 * i, 4);
-    }
-  }
-}
-
 void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
   int8_t low[kInt8Group + 4];
   int8_t high[kInt8Group + 4];
@@ -104,7 +90,7 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
     case RowFormat::kRounded:
       return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
     case RowFormat::kBf16:
-      return pack_bf16(rows, count, k, reinterpret_cast<uint32_t*>(out));
+      return kernel_table().pack_pairs(rows, count, k, reinterpret_cast<uint32_t*>(out));
     case RowFormat::kInt8:
       break;
   }

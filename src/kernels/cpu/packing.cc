@@ -182,6 +182,10 @@ PackedFormat format_of(DType stored, Precision precision) {
   return stored == DType::kF16 ? PackedFormat::kF16 : PackedFormat::kF32;
 }
 
+// Up to so many elements f8 weights are kept as bf16, unscaled: they stay in the cache, where widening them for every
+// use costs more than reading twice the bytes. The products' bits are the same.
+constexpr int64_t kWidenedElements = 1 << 18;
+
 // True when the stored bytes are already the format's elements.
 bool as_stored(const WeightSource& source, PackedFormat format) {
   if (source.transposed) return false;
@@ -218,13 +222,17 @@ void pack_panels(const StackedRows& rows, PackedLinear& packed, tensor::Stream& 
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
   const bool stored = as_stored(first, packed.format);
   stream.parallel_tasks(panels_of(packed.n), [&](int64_t p, int) {
-    const PanelRows panel = rows.panel(p * kPanel);
+    PanelRows panel = rows.panel(p * kPanel);
     std::byte* out = packed.data.raw<std::byte>() + p * bytes;
     float* scales = scaled ? packed.scales.as<float>() + p * blocks * kPanel : nullptr;
     if (int8) return pack_int8(panel, packed.k, out, scales);
     if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) pack_scales(panel, blocks, scales);
-    stored ? pack_stored(panel, packed.format, packed.k, out) : pack_converted(panel, packed.format, packed.k, out);
+    if (stored) return pack_stored(panel, packed.format, packed.k, out);
+    if (scaled) {
+      for (WeightRow& row : panel.row) row.scales = nullptr;  // they are applied to the sums
+    }
+    pack_converted(panel, packed.format, packed.k, out);
   });
 }
 
@@ -257,6 +265,9 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   packed.format = format_of(first.weight.dtype, precision);
   if (packed.format == PackedFormat::kF8 && first.transposed) {
     return unsupported("expected a transposed weight of f32, bf16 or f16, found f8e4m3");
+  }
+  if (packed.format == PackedFormat::kF8 && precision == Precision::kBf16 && packed.n * packed.k <= kWidenedElements) {
+    packed.format = PackedFormat::kBf16;
   }
   const int64_t panels = panels_of(packed.n);
   const bool int8 = packed.format == PackedFormat::kInt8, scaled = int8 || !first.scales.empty();
