@@ -125,6 +125,29 @@ TEST_P(Attention, NeighboursDoNotMatter) {
   EXPECT_TRUE(same_bits(both.view().rows(25, 40), run(false, 1).view().rows(25, 40)));
 }
 
+TEST_P(Attention, ThreadsDoNotMatterWithFewKvHeads) {
+  const Tensor q = random_f32({70, 6, 32}, 1), k = random_f32({70, 1, 32}, 2), v = random_f32({70, 1, 32}, 3);
+  const auto run = [&](int threads) {
+    tensor::Stream stream(threads);
+    Cache cache(DType::kBF16, 64, 1, 32, 32);
+    Tensor out = poisoned({70, 6, 32});
+    for (const auto& [at, rows] : {std::pair(0, 69), std::pair(69, 1)}) {
+      const SequenceRows sequence{at, rows, at, cache.pages[0]};
+      AttentionArgs args;
+      args.queries = head_rows(q);
+      args.heads = 6;
+      args.pages = cache.view;
+      args.out = out;
+      write_kv(head_rows(k), head_rows(v), {&sequence, 1}, cache.view, stream);
+      paged_attention(args, {&sequence, 1}, stream);
+    }
+    return out;
+  };
+  const Tensor alone = run(1);
+  EXPECT_TRUE(same_bits(alone, run(4)));
+  EXPECT_TRUE(same_bits(alone, run(9)));
+}
+
 TEST_P(Attention, LatentEqualsPlainAndChunksDoNotMatter) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const int heads : {5, 20}) {

@@ -64,6 +64,11 @@ void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> ba
   SW_CHECK(args.heads > 0 && args.heads % pages.kv_heads == 0, "heads is no multiple of kv_heads");
   const int group = args.heads / pages.kv_heads;
   const auto size = static_cast<int64_t>(tensor::size_of(pages.dtype));
+  // With fewer kv heads than threads their queries are spread: the keys are then read once a thread.
+  int64_t rows = 0;
+  for (const SequenceRows& sequence : batch) rows += sequence.rows;
+  const int64_t whole = std::max<int64_t>(1, rows * pages.kv_heads);
+  const int step = whole >= stream.threads() ? group : static_cast<int>((group * whole - 1) / stream.threads()) + 1;
   std::vector<RowsTask> tasks;
   for (const SequenceRows& sequence : batch) {
     check_sequence(sequence, pages.page_tokens);
@@ -81,7 +86,9 @@ void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> ba
       common.page_stride = pages.page_stride_bytes;
       common.k_row = pages.page_tokens;
       common.v_row = pages.v_dim;
-      add_tasks(tasks, common, sequence, h * group, group);
+      for (int head = 0; head < group; head += step) {
+        add_tasks(tasks, common, sequence, h * group + head, std::min(step, group - head));
+      }
     }
   }
   run_attention(tasks, args.queries, nullptr, args.heads, args.out, stream);
