@@ -7,7 +7,7 @@ BUILD := build/$(PRESET)
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: packages build serve test unit e2e tidy lint format asan tsan fuzz bench clean
+.PHONY: packages build cuda serve test unit e2e tidy lint format asan tsan fuzz bench clean
 
 packages:
 	@scripts/packages.sh test
@@ -17,6 +17,10 @@ $(BUILD)/build.ninja: | packages
 
 build: packages $(BUILD)/build.ninja
 	@cmake --build $(BUILD)
+
+# With the CUDA backend; needs nvcc and cuBLASLt. Builds without a GPU, runs its device tests where there is one.
+cuda:
+	@$(MAKE) --no-print-directory build PRESET=cuda
 
 serve: packages $(BUILD)/build.ninja
 	@cmake --build $(BUILD) --target spillway
