@@ -145,6 +145,15 @@ TensorView Decoder::finish(TensorView x, const Sent& sent) {
   return head_logits(normed, stream);
 }
 
+int64_t Decoder::decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const {
+  if (stream.device().kind == tensor::DeviceKind::kCpu) return 0;
+  for (const SequenceInput& input : batch) {
+    if (input.tokens.size() != 1 || input.logits_rows != 1) return 0;
+  }
+  const int64_t bucket = StepGraphs::bucket_for(int64_t(batch.size()));
+  return bucket <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0]) ? bucket : 0;
+}
+
 TensorView Decoder::forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) {
   SW_CHECK(!batch.empty(), "an empty batch");
   arena_.reset();
@@ -158,8 +167,19 @@ TensorView Decoder::forward(std::span<const SequenceInput> batch, nn::KvStorage&
     }
   }
   const int64_t wanted = int64_t(inputs_.wanted.size());
-  const Sent sent = send(kv, stream);
-  const TensorView logits = finish(embed(sent.inputs.ids, stream), sent);
+  const int64_t bucket = decode_bucket(batch, stream);
+  const Sent sent = send(kv, stream, bucket);
+  TensorView logits = logits_.view();
+  const size_t mark = arena_.mark();
+  const auto step = [&] {
+    arena_.rewind(mark);
+    logits = finish(embed(sent.inputs.ids, stream), sent);
+  };
+  if (bucket > 0) {
+    graphs_.run(bucket, kv.layer_base(0), stream, step);
+  } else {
+    step();
+  }
   return host_logits(logits, wanted, stream);
 }
 

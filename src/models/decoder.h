@@ -8,6 +8,7 @@
 #include "models/config.h"
 #include "models/language_model.h"
 #include "models/loader.h"
+#include "models/step_graphs.h"
 #include "nn/embedding.h"
 #include "nn/rope.h"
 #include "nn/step.h"
@@ -81,6 +82,10 @@ class Decoder : public LanguageModel {
   // Norm and head over the wanted rows of a forward().
   tensor::TensorView finish(tensor::TensorView x, const Sent& sent);
 
+  // How many sequences a decode step is filled up to; 0 when the batch is no such step or runs on the CPU.
+  int64_t decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const;
+
+  StepGraphs graphs_;
   nn::RopeTable rope_;
   tensor::DType activations_ = tensor::DType::kF32;
   int batch_tokens_max_ = 0;
