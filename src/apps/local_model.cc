@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "engine/memory.h"
 #include "models/loader.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
 namespace {
@@ -41,9 +42,14 @@ Result<Source> open_source(const config::Config& config) {
   return source;
 }
 
+// "auto": the first GPU of hardware.gpu_ids (or of all) that this program can use, else the CPU.
 Result<tensor::Device> chosen_device(const config::Config& config) {
   const std::string& name = config.text("hardware.device");
-  SW_ASSIGN(const tensor::Device device, tensor::parse_device(name == "auto" ? "cpu" : name));
+  const std::vector<int64_t>& ids = config.integers("hardware.gpu_ids");
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, ids.empty() ? 0 : int(ids[0])};
+  if (name == "auto") return tensor::check_available(gpu).ok() ? gpu : tensor::Device{};
+  SW_ASSIGN(tensor::Device device, tensor::parse_device(name));
+  if (name == "cuda") device = gpu;
   const auto available = tensor::check_available(device);
   if (!available.ok()) return Error(available.error()).in("hardware.device");
   return device;
@@ -90,9 +96,33 @@ Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& con
   return server::ServedModel::make(options, text, nullptr);
 }
 
+// Pages on a GPU: what is free there now, after the weights, but for the share that hardware.memory_fraction leaves alone
+// and what the steps' workspaces may still take; no more than sequences_max contexts need.
+Status size_device_cache(const config::Config& config, const models::ModelInfo& info, engine::EngineOptions& options) {
+  constexpr int64_t kWorkspaces = int64_t{2} << 30;
+  options.page_tokens = 64;  // what the attention kernels read at once
+  const tensor::cuda::MemoryInfo memory = tensor::cuda::memory_info(options.device.index);
+  const auto kept = int64_t(double(memory.total_bytes) * (1 - config.number("hardware.memory_fraction")));
+  const int64_t allowed = memory.free_bytes - kept - kWorkspaces, page = info.kv.bytes_per_page(options.page_tokens);
+  if (allowed < page * 2) {
+    return Error{ErrorCode::kResourceExhausted,
+                 fmt::format("memory of {}: {} of {} are free after the weights, which leaves no room for the cache "
+                             "within hardware.memory_fraction {}",
+                             tensor::to_string(options.device), format_bytes(memory.free_bytes),
+                             format_bytes(memory.total_bytes), config.number("hardware.memory_fraction"))};
+  }
+  const int64_t wanted = options.kv_cache_bytes > 0
+                             ? options.kv_cache_bytes
+                             : (info.context_tokens_max / options.page_tokens + 1) * options.sequences_max * page;
+  options.kv_cache_bytes = std::min(allowed, wanted);
+  return {};
+}
+
 // Keeps the cache within what hardware.memory_fraction leaves beside the weights. usable: before they were loaded.
 Status limit_cache(const config::Config& config, const models::ModelInfo& info, int64_t usable,
                    engine::EngineOptions& options) {
+  SW_ASSIGN(options.device, chosen_device(config));
+  if (options.device.kind == tensor::DeviceKind::kCuda) return size_device_cache(config, info, options);
   const int64_t page = info.kv.bytes_per_page(options.page_tokens);
   const int64_t wanted = engine::choose_pages(info, options, engine::memory_available_bytes()) * page;
   const auto allowed = int64_t(double(usable) * config.number("hardware.memory_fraction")) - info.weight_bytes;

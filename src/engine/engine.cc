@@ -95,8 +95,9 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
   if (limits.context_tokens < info.context_tokens_max) {
     SW_WARN("the KV cache holds {} tokens: contexts are cut to that, from {}", limits.context_tokens, info.context_tokens_max);
   }
-  SW_ASSIGN(tensor::Stream stream, tensor::Stream::open({}, options.threads));
-  SW_ASSIGN(nn::KvStorage storage, nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), {}));
+  SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(options.device, options.threads));
+  SW_ASSIGN(nn::KvStorage storage,
+            nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), options.device));
   SW_INFO("KV cache: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", pages, options.page_tokens,
           static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(), limits.batch_tokens);
   auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));

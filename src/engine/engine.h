@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/request.h"
+#include "tensor/device.h"
 
 namespace spillway::models {
 class LanguageModel;
@@ -28,6 +29,7 @@ struct EngineOptions {
   bool prefix_cache = true;
   bool speculate = true;
   bool speculate_adaptively = true; // stop drafting where the measured cost says that it loses
+  tensor::Device device;            // the model's
   int threads = 0;                  // 0: one a physical core
   int vocab_limit = 0;              // tokens the tokenizer knows; the rest of the head is never drawn. 0: all
   double step_target_s = 0.25;      // prefill shares a step with decoding rows for about this long
