@@ -20,7 +20,7 @@ struct Fp8Product {
   void* y = nullptr;                     // [m, n]
   Scalar y_type = Scalar::kBf16;         // kBf16 or kF32
   int64_t y_stride = 0;
-  int tile_rows = 0;  // 64, 128 or 256; 0: chosen by m
+  int tile_rows = 0;  // 64, 128 or 256, or 192: 128 rows with two blocks a multiprocessor; 0: chosen by m
 };
 
 cudaError_t launch_fp8_product(const Fp8Product& product, cudaStream_t stream);
