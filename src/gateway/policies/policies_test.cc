@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "gateway/policies/explain.h"
 #include "gateway/policies/policies_fixture_for_test.h"
 
 namespace spillway::gateway {
@@ -131,6 +132,25 @@ TEST(Rule, EveryFeatureSelects) {
   // Without max_tokens a request may be any length.
   small.max_tokens = 0;
   EXPECT_EQ(chain({"rule use=centre max_tokens_max=100"}).decide(small, fleet.states, {}).order.size(), 2u);
+}
+
+TEST(Explain, NamesTheChosenTheOthersAndTheLeftOut) {
+  Fleet fleet;
+  fleet.add("edge1", Tier::kEdge).context_tokens_max = 50;
+  fleet.add("main", Tier::kCentre).price = {1, 2, 0};
+  fleet.add("spare", Tier::kProvider);
+  const RequestFeatures request = a_request();
+  const Decision decision = chain({"rule avoid=provider", "least_predicted jitter=0"})
+                                .decide(request, fleet.states, {}, nullptr, true);
+  const std::string text = explain_decision(request, fleet.states, decision);
+  EXPECT_THAT(text, HasSubstr("about 100 prompt tokens, 50 expected"));
+  EXPECT_THAT(text, HasSubstr("goes to main (decided by "));
+  EXPECT_THAT(text, HasSubstr("1. main"));
+  EXPECT_THAT(text, HasSubstr("last 1.010 s  $0.000200"));
+  EXPECT_THAT(text, HasSubstr("2. spare"));
+  EXPECT_THAT(text, HasSubstr("rule: avoided"));
+  EXPECT_THAT(text, HasSubstr("-  edge1                context of 50 tokens"));
+  EXPECT_THAT(explain_decision(request, fleet.states, {}), HasSubstr("nobody may take it"));
 }
 
 TEST(Rule, PreferAndAvoidOnlyReorder) {
