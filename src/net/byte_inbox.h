@@ -19,7 +19,8 @@ class ByteInbox {
 
   // Room for a read of up to count bytes; valid until the next call of room or shrink.
   boost::asio::mutable_buffer room(size_t count) {
-    if (capacity_ - end_ < count) move_to(capacity_ - size() < count ? std::max(capacity_ * 2, size() + count) : capacity_);
+    if (capacity_ - end_ < count)
+      move_to(capacity_ - size() < count ? std::max(capacity_ * 2, size() + count) : capacity_);
     return {data_.get() + end_, count};
   }
   void arrived(size_t count) { end_ += count; }

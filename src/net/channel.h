@@ -95,8 +95,8 @@ class Channel {
     return closed_;
   }
 
-  // Consumer only. All values there are, waiting for the first until the deadline; empty at the deadline, or when closed
-  // and drained (closed() tells which).
+  // Consumer only. All values there are, waiting for the first until the deadline; empty at the deadline, or when
+  // closed and drained (closed() tells which).
   asio::awaitable<std::deque<T>> pop_all_until(TimePoint deadline) {
     for (;;) {
       {

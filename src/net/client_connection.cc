@@ -93,7 +93,8 @@ asio::awaitable<Status> ClientConnection::secure(const Url& url, const TlsContex
   if (verify) transport_.tls()->set_verify_callback(asio::ssl::host_name_verification(url.host), error);
   begin();
   auto self = shared_from_this();
-  transport_.tls()->async_handshake(asio::ssl::stream_base::client, [self](IoError failed) { self->on_done(failed, 0); });
+  transport_.tls()->async_handshake(asio::ssl::stream_base::client,
+                                    [self](IoError failed) { self->on_done(failed, 0); });
   co_return co_await finish("set up TLS", deadline);
 }
 
@@ -102,7 +103,8 @@ asio::awaitable<Status> ClientConnection::write(std::string_view head, std::stri
   auto self = shared_from_this();
   IoError now_error;
   consume(buffers, transport_.write_now(buffers, now_error));
-  if (now_error) co_return Error{ErrorCode::kUnavailable, origin_ + ": cannot send the request: " + now_error.message()};
+  if (now_error)
+    co_return Error{ErrorCode::kUnavailable, origin_ + ": cannot send the request: " + now_error.message()};
   while (bytes_in(buffers) > 0) {
     begin();
     transport_.async_write_some(buffers, [self](IoError error, size_t count) { self->on_done(error, count); });
@@ -116,7 +118,8 @@ asio::awaitable<Status> ClientConnection::write(std::string_view head, std::stri
 asio::awaitable<Result<size_t>> ClientConnection::read(TimePoint deadline) {
   auto self = shared_from_this();
   begin();
-  transport_.async_read_some(inbox_.room(kReadBytes), [self](IoError error, size_t count) { self->on_done(error, count); });
+  transport_.async_read_some(inbox_.room(kReadBytes),
+                             [self](IoError error, size_t count) { self->on_done(error, count); });
   Status read = co_await finish("read the response", deadline);
   inbox_.arrived(count_);
   if (!read.ok()) {

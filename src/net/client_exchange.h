@@ -1,6 +1,6 @@
-// One request over one connection and its response, step by step, for callers that need a deadline for each step and the
-// right to leave at any moment. HttpClient is made of these. Owned by the request, on the client's executor; one step at
-// a time. Not its job: choosing an address, retrying.
+// One request over one connection and its response, step by step, for callers that need a deadline for each step and
+// the right to leave at any moment. HttpClient is made of these. Owned by the request, on the client's executor; one
+// step at a time. Not its job: choosing an address, retrying.
 #pragma once
 
 #include <memory>
@@ -35,7 +35,7 @@ class ClientExchange {
 
   int status() const { return parser_.status(); }
   const Headers& headers() const { return const_cast<ResponseParser&>(parser_).headers(); }
-  bool any_bytes() const { return any_bytes_; }   // of the response
+  bool any_bytes() const { return any_bytes_; }  // of the response
 
   // Closes the connection, which tells the server; a step under way ends with kCancelled.
   void cancel();

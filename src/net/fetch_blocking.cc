@@ -33,10 +33,11 @@ Result<ClientResponse> fetch_blocking(ClientRequest request, const ClientOptions
   SW_ASSIGN(const auto client, HttpClient::create(context.get_executor(), options));
   Result<ClientResponse> result = Error{ErrorCode::kInternal, "the exchange ended without a result"};
   std::exception_ptr failure;
-  const auto run = [&]() -> asio::awaitable<void> {
-    result = co_await exchange(*client, std::move(request), on_body);
-  };
-  asio::co_spawn(context, run, [&](std::exception_ptr thrown) { failure = thrown; });
+  const auto run = [&]() -> asio::awaitable<void> { result = co_await exchange(*client, std::move(request), on_body); };
+  asio::co_spawn(context, run, [&](std::exception_ptr thrown) {
+    failure = thrown;
+    context.stop();  // timers of kept connections would hold it
+  });
   context.run();
   if (failure) std::rethrow_exception(failure);
   return result;

@@ -19,7 +19,8 @@ Status check(const ClientRequest& request) {
 
 class Stream final : public ClientStream {
  public:
-  Stream(std::shared_ptr<ConnectionPool> pool, std::shared_ptr<ClientConnection> connection, const ClientRequest& request)
+  Stream(std::shared_ptr<ConnectionPool> pool, std::shared_ptr<ClientConnection> connection,
+         const ClientRequest& request)
       : exchange_(std::move(pool), std::move(connection), request.method == "HEAD", request.body_bytes_max),
         read_timeout_(request.read_timeout) {}
 

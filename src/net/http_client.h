@@ -19,20 +19,20 @@ namespace spillway::net {
 namespace asio = boost::asio;
 
 struct ClientOptions {
-  std::string tls_ca_file;             // empty: the system's roots
+  std::string tls_ca_file;  // empty: the system's roots
   bool tls_verify = true;
-  size_t idle_connections_max = 64;    // kept alive, of all origins
+  size_t idle_connections_max = 64;  // kept alive, of all origins
   Duration idle_timeout = std::chrono::seconds(30);
 };
 
 struct ClientRequest {
   std::string method = "GET";
   Url url;
-  Headers headers;                     // Host, Content-Length and Connection are added
+  Headers headers;  // Host, Content-Length and Connection are added
   std::string body;
-  Duration connect_timeout = std::chrono::seconds(10);   // name, connection and TLS
-  Duration response_timeout = std::chrono::seconds(600); // request sent to end of the response's header
-  Duration read_timeout = std::chrono::seconds(600);     // between two pieces of the body
+  Duration connect_timeout = std::chrono::seconds(10);    // name, connection and TLS
+  Duration response_timeout = std::chrono::seconds(600);  // request sent to end of the response's header
+  Duration read_timeout = std::chrono::seconds(600);      // between two pieces of the body
   uint64_t body_bytes_max = 256 << 20;
 };
 

@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   context.run();
   const double user = thread_seconds(false), system = thread_seconds(true);
   std::printf("%.0f requests/s, %ld failed; the client's thread: %.1f us user, %.1f us system a request\n",
-              double(tally.done) / seconds, tally.failed, user / double(tally.done) * 1e6, system / double(tally.done) * 1e6);
+              double(tally.done) / seconds, tally.failed, user / double(tally.done) * 1e6,
+              system / double(tally.done) * 1e6);
   return tally.failed > 0;
 }

@@ -77,7 +77,8 @@ TEST(HttpClient, StreamsEvents) {
 TEST(HttpClient, StatusesAreNotErrorsButCutsAre) {
   auto server = start();
   int pieces = 0;
-  const auto refused = fetch_blocking(request_to(*server, "/refuse"), {}, [&](std::string_view) { return ++pieces > 0; });
+  const auto refused =
+      fetch_blocking(request_to(*server, "/refuse"), {}, [&](std::string_view) { return ++pieces > 0; });
   ASSERT_TRUE(refused.ok());
   EXPECT_EQ(refused->status, 429);
   EXPECT_EQ(refused->headers.find("retry-after"), "3");
@@ -134,7 +135,10 @@ TEST(HttpClient, KeepsConnectionsAliveAndNoticesClosedOnes) {
         auto response = co_await (*client)->fetch(request_to(*server, "/"));
         EXPECT_TRUE(response.ok());
       },
-      [](std::exception_ptr failure) { EXPECT_FALSE(failure); });
+      [&](std::exception_ptr failure) {
+        EXPECT_FALSE(failure);
+        context.stop();
+      });
   context.run();
   ASSERT_EQ(bodies.size(), 3u);
   EXPECT_EQ(bodies[0], bodies[2]) << "the peer's port tells that the connection is another";

@@ -13,7 +13,8 @@ namespace {
 metrics::Gauge open_connections{"spillway_http_connections", "HTTP connections now open."};
 metrics::Counter refused_requests{
     "spillway_http_refused_total", "Requests that the HTTP layer refused itself, by status.", {"status"}};
-metrics::Counter failed_handlers{"spillway_http_handler_failures_total", "Handlers that threw or gave no whole answer."};
+metrics::Counter failed_handlers{"spillway_http_handler_failures_total",
+                                 "Handlers that threw or gave no whole answer."};
 
 constexpr size_t kHeaderRead = 2048;
 constexpr size_t kBodyRead = 32 << 10;
@@ -70,8 +71,8 @@ asio::awaitable<bool> HttpConnection::receive(RequestParser& parser) {
         if (!co_await write_all(pieces(kContinue))) co_return false;
       }
     }
-    const TimePoint deadline = in_body ? body_deadline(body_started, parser.body_bytes())
-                                       : header_started + shared_->options.header_timeout;
+    const TimePoint deadline =
+        in_body ? body_deadline(body_started, parser.body_bytes()) : header_started + shared_->options.header_timeout;
     const Read read = co_await read_more(in_body ? kBodyRead : kHeaderRead, deadline);
     if (read == Read::kClosed) co_return false;
     if (read == Read::kLate) {

@@ -99,9 +99,8 @@ void HttpConnection::on_operation(IoError error, size_t count) {
 
 asio::awaitable<bool> HttpConnection::handshake() {
   operation_pending_ = true;
-  transport_.tls()->async_handshake(asio::ssl::stream_base::server, [self = shared_from_this()](IoError error) {
-    self->on_operation(error, 0);
-  });
+  transport_.tls()->async_handshake(asio::ssl::stream_base::server,
+                                    [self = shared_from_this()](IoError error) { self->on_operation(error, 0); });
   co_await finish_operation(std::chrono::steady_clock::now() + shared_->options.header_timeout);
   co_return !operation_error_ && !broken_;
 }
@@ -109,9 +108,8 @@ asio::awaitable<bool> HttpConnection::handshake() {
 void HttpConnection::start_read(size_t count) {
   if (read_pending_ || closed_ || broken_) return;
   read_pending_ = true;
-  transport_.async_read_some(inbox_.room(count), [self = shared_from_this()](IoError error, size_t bytes) {
-    self->on_read(error, bytes);
-  });
+  transport_.async_read_some(inbox_.room(count),
+                             [self = shared_from_this()](IoError error, size_t bytes) { self->on_read(error, bytes); });
 }
 
 void HttpConnection::on_read(IoError error, size_t count) {
@@ -166,9 +164,8 @@ asio::awaitable<bool> HttpConnection::write_slowly(WriteBuffers buffers) {
       std::chrono::steady_clock::now() + options.write_timeout + options.rate_grace + from_seconds(by_rate);
   while (bytes_in(buffers) > 0) {
     operation_pending_ = true;
-    transport_.async_write_some(buffers, [self = shared_from_this()](IoError error, size_t bytes) {
-      self->on_operation(error, bytes);
-    });
+    transport_.async_write_some(
+        buffers, [self = shared_from_this()](IoError error, size_t bytes) { self->on_operation(error, bytes); });
     co_await finish_operation(std::min(last, std::chrono::steady_clock::now() + options.write_timeout));
     if (operation_error_ || broken_) {
       cut();

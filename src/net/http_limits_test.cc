@@ -105,7 +105,8 @@ TEST(HttpLimits, AReaderThatTakesNothingIsCut) {
 
 TEST(HttpLimits, ASlowReaderGetsEverything) {
   const std::string body(8 << 20, 'y');
-  auto server = start([&](HttpRequest, ResponseWriter& out) -> asio::awaitable<void> { co_await out.send(200, {}, body); });
+  auto server =
+      start([&](HttpRequest, ResponseWriter& out) -> asio::awaitable<void> { co_await out.send(200, {}, body); });
   RawClient client(server->port());
   client.send(kGet);
   client.read_until("\r\n\r\n");

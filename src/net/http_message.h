@@ -28,7 +28,7 @@ class Headers {
   }
 
   void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
-  void set(std::string_view name, std::string value);                  // replaces all of that name
+  void set(std::string_view name, std::string value);                 // replaces all of that name
   std::optional<std::string_view> find(std::string_view name) const;  // the first of that name
   std::string_view value_or(std::string_view name, std::string_view fallback) const;
   bool contains(std::string_view name) const { return find(name).has_value(); }
@@ -60,8 +60,8 @@ struct HttpRequest {
   int version_minor = 1;
   Headers headers;
   std::string body;
-  std::string peer;    // "address:port"
-  std::string id;      // the client's X-Request-Id where it is short and plain, else random
+  std::string peer;  // "address:port"
+  std::string id;    // the client's X-Request-Id where it is short and plain, else random
 
   // The first such parameter of the query, decoded.
   std::optional<std::string> query_parameter(std::string_view name) const;

@@ -43,8 +43,7 @@ struct Worker {
 Result<Tcp::acceptor> listen(asio::io_context& context, const HttpServerOptions& options) {
   const std::string where = options.address + ":" + std::to_string(options.port);
   IoError error;
-  const auto address =
-      asio::ip::make_address(options.address == "localhost" ? "127.0.0.1" : options.address, error);
+  const auto address = asio::ip::make_address(options.address == "localhost" ? "127.0.0.1" : options.address, error);
   if (error) return invalid("listen address \"" + options.address + "\": expected an IPv4 or IPv6 address");
   const Tcp::endpoint endpoint(address, options.port);
   Tcp::acceptor acceptor(context);

@@ -54,26 +54,26 @@ struct ErrorBody {
 using ErrorFormatter = std::function<ErrorBody(int status, std::string_view message)>;
 
 struct HttpServerOptions {
-  std::string address = "0.0.0.0";  // "::" serves IPv6 and IPv4
-  uint16_t port = 0;                // 0: any free one
-  std::string tls_certificate_file; // PEM chain; with the key, TLS is on
+  std::string address = "0.0.0.0";   // "::" serves IPv6 and IPv4
+  uint16_t port = 0;                 // 0: any free one
+  std::string tls_certificate_file;  // PEM chain; with the key, TLS is on
   std::string tls_key_file;
   int io_threads = 1;
   int backlog = 1024;
 
-  size_t connections_max = 4096;             // over it: 503 with Retry-After, and closed
+  size_t connections_max = 4096;  // over it: 503 with Retry-After, and closed
   int retry_after_s = 1;
-  uint32_t header_bytes_max = 32 << 10;      // request line and header fields
+  uint32_t header_bytes_max = 32 << 10;  // request line and header fields
   uint64_t body_bytes_max = 32 << 20;
-  uint64_t bodies_bytes_max = 512 << 20;     // of all bodies being received together
-  uint32_t pipelined_bytes_max = 64 << 10;   // read ahead while a handler is at work
+  uint64_t bodies_bytes_max = 512 << 20;    // of all bodies being received together
+  uint32_t pipelined_bytes_max = 64 << 10;  // read ahead while a handler is at work
 
   Duration header_timeout = std::chrono::seconds(10);  // first byte to end of header; also the TLS handshake
   Duration body_timeout = std::chrono::seconds(120);
-  uint64_t rate_bytes_per_s_min = 1024;                // bodies and reads slower than this after rate_grace are cut
+  uint64_t rate_bytes_per_s_min = 1024;  // bodies and reads slower than this after rate_grace are cut
   Duration rate_grace = std::chrono::seconds(10);
-  Duration idle_timeout = std::chrono::seconds(75);    // keep-alive between requests
-  Duration write_timeout = std::chrono::seconds(30);   // a reader that takes nothing for so long is cut
+  Duration idle_timeout = std::chrono::seconds(75);   // keep-alive between requests
+  Duration write_timeout = std::chrono::seconds(30);  // a reader that takes nothing for so long is cut
 
   ErrorFormatter error_body;  // plain text when not given
 };

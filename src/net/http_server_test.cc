@@ -66,7 +66,8 @@ TEST(HttpServer, ByteByByteAndChunkedBodies) {
   auto server = start(echo);
   RawClient client(server->port());
   const std::string request =
-      "\r\nPOST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n7\r\n, there\r\n0\r\nHost: "
+      "\r\nPOST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n7\r\n, "
+      "there\r\n0\r\nHost: "
       "evil\r\n\r\n";
   for (char byte : request) ASSERT_TRUE(client.send({&byte, 1}));
   EXPECT_THAT(client.read_response(), EndsWith("POST /c?|hello, there"));

@@ -27,12 +27,12 @@ class RequestParser {
   size_t feed(std::string_view bytes);
 
   State state() const { return state_; }
-  int error_status() const { return error_status_; }                 // kFailed: 400, 413, 414, 431, 501 or 505
+  int error_status() const { return error_status_; }  // kFailed: 400, 413, 414, 431, 501 or 505
   std::string_view error_message() const { return error_message_; }
-  bool expects_continue() const;                                     // and the body has not begun
-  bool keep_alive() const;                                           // once the header is there
-  uint64_t body_bytes() const;                                       // so far
-  HttpRequest take();                                                // kDone; peer and id are the caller's to fill
+  bool expects_continue() const;  // and the body has not begun
+  bool keep_alive() const;        // once the header is there
+  uint64_t body_bytes() const;    // so far
+  HttpRequest take();             // kDone; peer and id are the caller's to fill
 
  private:
   class Grammar;

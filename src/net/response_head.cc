@@ -52,7 +52,8 @@ std::string response_head(int status, const Headers& headers, const ResponseFram
     out.append("\r\n");
   }
   out.append("Date: ").append(date_now()).append("\r\n");
-  if (framing.content_length) out.append("Content-Length: ").append(std::to_string(*framing.content_length)).append("\r\n");
+  if (framing.content_length)
+    out.append("Content-Length: ").append(std::to_string(*framing.content_length)).append("\r\n");
   if (framing.chunked) out.append("Transfer-Encoding: chunked\r\n");
   if (framing.close) {
     out.append("Connection: close\r\n");

@@ -12,11 +12,11 @@
 namespace spillway::net {
 
 struct SseEvent {
-  std::string event;                // empty means "message"
-  std::string data;                 // lines joined with '\n'
-  std::string id;                   // the last id seen on the stream
+  std::string event;  // empty means "message"
+  std::string data;   // lines joined with '\n'
+  std::string id;     // the last id seen on the stream
   std::optional<int64_t> retry_ms;
-  bool is_comment = false;          // ": text"; data is then the text
+  bool is_comment = false;  // ": text"; data is then the text
 };
 
 // Appends one event; data may hold line feeds. The event name must hold none.
@@ -44,7 +44,7 @@ class SseParser {
   void dispatch(const OnEvent& on_event);
 
   const size_t event_bytes_max_;
-  std::string line_;       // an unfinished line
+  std::string line_;  // an unfinished line
   SseEvent event_;
   bool has_data_ = false;
   bool after_cr_ = false;  // a line feed that follows belongs to the line end already taken

@@ -42,8 +42,7 @@ TEST(Sse, WhatIsWrittenReadsBack) {
   append_sse_event(out, "with\nline\r\nfeeds\n", "name", "id1");
   append_sse_comment(out, "keep-alive");
   EXPECT_THAT(out, testing::StartsWith("data: plain\n\nevent: name\nid: id1\ndata: with\n"));
-  EXPECT_THAT(events_of(out, 5),
-              testing::ElementsAre("||plain", "name|id1|with\nline\nfeeds\n", "#keep-alive"));
+  EXPECT_THAT(events_of(out, 5), testing::ElementsAre("||plain", "name|id1|with\nline\nfeeds\n", "#keep-alive"));
 }
 
 TEST(Sse, AnEndlessEventIsAnError) {

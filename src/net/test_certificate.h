@@ -32,7 +32,8 @@ inline void write_test_certificate(const std::string& certificate_file, const st
   SW_CHECK(out && ::PEM_write_X509(out, certificate) == 1, "the certificate can be written");
   std::fclose(out);
   out = std::fopen(key_file.c_str(), "w");
-  SW_CHECK(out && ::PEM_write_PrivateKey(out, key, nullptr, nullptr, 0, nullptr, nullptr) == 1, "the key can be written");
+  SW_CHECK(out && ::PEM_write_PrivateKey(out, key, nullptr, nullptr, 0, nullptr, nullptr) == 1,
+           "the key can be written");
   std::fclose(out);
   ::X509_free(certificate);
   ::EVP_PKEY_free(key);

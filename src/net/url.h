@@ -11,7 +11,7 @@ namespace spillway::net {
 
 struct Url {
   bool tls = false;
-  std::string host;          // an IPv6 address without its brackets
+  std::string host;  // an IPv6 address without its brackets
   uint16_t port = 80;
   std::string target = "/";  // path and query
 

@@ -30,9 +30,9 @@ TEST(Url, DefaultsAndIpv6) {
 }
 
 TEST(Url, Refused) {
-  for (const char* bad : {"", "h/path", "ftp://h", "http://", "http://:80", "http://h:0", "http://h:65536", "http://h:x",
-                          "http://u:p@h/", "http://h/a b", "http://h/\r\nX: 1", "http://[::1", "http://[x]/",
-                          "http://a b/", "http://[::1]x/"}) {
+  for (const char* bad :
+       {"", "h/path", "ftp://h", "http://", "http://:80", "http://h:0", "http://h:65536", "http://h:x", "http://u:p@h/",
+        "http://h/a b", "http://h/\r\nX: 1", "http://[::1", "http://[x]/", "http://a b/", "http://[::1]x/"}) {
     const auto url = parse_url(bad);
     ASSERT_FALSE(url.ok()) << bad;
     EXPECT_THAT(url.error().message, testing::HasSubstr("expected")) << bad;

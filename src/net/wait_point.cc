@@ -1,7 +1,9 @@
 #include "net/wait_point.h"
 
+#include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/execution/context.hpp>
 #include <boost/asio/execution_context.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/query.hpp>
 #include <mutex>
 
@@ -29,8 +31,8 @@ struct WaitPoint::State {
   std::optional<asio::steady_timer> timer;  // nothing once the context has ended
   TimePoint timer_set = TimePoint::max();   // when the timer will fire
   TimePoint deadline = TimePoint::max();
-  std::optional<Resume> resume;             // the coroutine that waits
-  State* previous = nullptr;                // in the registry, under its mutex
+  std::optional<Resume> resume;  // the coroutine that waits
+  State* previous = nullptr;     // in the registry, under its mutex
   State* next = nullptr;
   bool listed = true;
 };
@@ -113,6 +115,15 @@ void WaitPoint::begin(Resume resume, TimePoint deadline) {
   state_->resume.emplace(std::move(resume));
   state_->deadline = deadline;
   if (deadline < state_->timer_set) State::set_timer(state_);
+  auto slot = asio::get_associated_cancellation_slot(*state_->resume);
+  if (!slot.is_connected()) return;
+  slot.assign([weak = std::weak_ptr<State>(state_)](asio::cancellation_type) {
+    const auto state = weak.lock();
+    if (!state || !state->timer) return;
+    asio::post(state->timer->get_executor(), [state] {
+      if (state->resume) state->resume_now();
+    });
+  });
 }
 
 void WaitPoint::wake() {

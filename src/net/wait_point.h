@@ -1,7 +1,9 @@
 // WaitPoint: where one coroutine waits for a wake-up or a deadline. Cheaper than a timer that is set and cancelled for
-// each wait: a wake-up resumes the coroutine in place, and the timer is touched only when a deadline comes before the one
-// it is set for (each setting of the kernel's timer costs more than a small request). When the context of the executor ends, so does the
-// coroutine. Owned by whoever waits; all calls on the executor given, which one thread at a time runs.
+// each wait: a wake-up resumes the coroutine in place, and the timer is touched only when a deadline comes before the
+// one it is set for (each setting of the kernel's timer costs more than a small request). A timer that is set
+// keeps io_context::run() from returning until then, so stop() ends a context that is to end earlier. When the context
+// of the executor ends, so does the coroutine. Owned by whoever waits; all calls on the executor given, which one
+// thread at a time runs.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -26,7 +28,8 @@ class WaitPoint {
   WaitPoint(const WaitPoint&) = delete;
   WaitPoint& operator=(const WaitPoint&) = delete;
 
-  // Returns at wake() or about the deadline, whichever is first; the caller looks which.
+  // Returns at wake(), about the deadline or when the coroutine is cancelled, whichever is first; the caller looks
+  // which.
   asio::awaitable<void> wait_until(TimePoint deadline) {
     return asio::async_initiate<const asio::use_awaitable_t<>&, void()>(
         [this, deadline](Resume resume) { begin(std::move(resume), deadline); }, asio::use_awaitable);
