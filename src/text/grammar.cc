@@ -35,12 +35,16 @@ struct Machine {
 class CompiledGrammar : public Grammar {
  public:
   CompiledGrammar(GrammarRules rules, Element root, std::shared_ptr<const GrammarProgram> program)
-      : rules_(std::move(rules)), root_(root), program_(std::move(program)), machine_(std::make_shared<Machine>(program_)) {}
+      : rules_(std::move(rules)),
+        root_(root),
+        program_(std::move(program)),
+        machine_(std::make_shared<Machine>(program_)) {}
 
   static Result<std::shared_ptr<const Grammar>> make(GrammarRules rules, Element root) {
     if (rules.too_large()) return unsupported("expected a schema of moderate size, found one with too many parts");
     SW_ASSIGN(auto program, GrammarProgram::compile(rules, root));
-    return std::shared_ptr<const Grammar>(std::make_shared<CompiledGrammar>(std::move(rules), root, std::move(program)));
+    return std::shared_ptr<const Grammar>(
+        std::make_shared<CompiledGrammar>(std::move(rules), root, std::move(program)));
   }
 
   const GrammarRules& rules() const { return rules_; }
@@ -162,7 +166,8 @@ Result<std::shared_ptr<const Grammar>> Grammar::tool_calls(ToolStyle style, cons
   return CompiledGrammar::make(std::move(rules), root);
 }
 
-std::shared_ptr<const Grammar> Grammar::after_marker(const std::shared_ptr<const Grammar>& grammar, std::string_view marker) {
+std::shared_ptr<const Grammar> Grammar::after_marker(const std::shared_ptr<const Grammar>& grammar,
+                                                     std::string_view marker) {
   const auto inner = compiled(grammar);
   GrammarRules rules = inner->rules();
   const Element root = free_text_until(rules, marker, inner->root());

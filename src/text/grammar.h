@@ -20,9 +20,10 @@ namespace spillway::text {
 // The vocabulary as a byte trie: built once a tokenizer and shared by all constraints. Immutable; any thread.
 class TokenTrie {
  public:
-  // Tokens at or beyond vocab_size are left out. Special tokens fit a grammar's markers alone, never the inside of a string.
-  // At least one end token.
-  static std::shared_ptr<const TokenTrie> build(const Tokenizer& tokenizer, int vocab_size, std::vector<int32_t> end_tokens);
+  // Tokens at or beyond vocab_size are left out. Special tokens fit a grammar's markers alone, never the inside of a
+  // string. At least one end token.
+  static std::shared_ptr<const TokenTrie> build(const Tokenizer& tokenizer, int vocab_size,
+                                                std::vector<int32_t> end_tokens);
   virtual ~TokenTrie() = default;
 };
 
@@ -30,9 +31,10 @@ class TokenTrie {
 // requests). The language is a part of what the schema allows: json_schema.h says which.
 class Grammar {
  public:
-  static Result<std::shared_ptr<const Grammar>> json_object();                             // response_format json_object
-  static Result<std::shared_ptr<const Grammar>> json_value();                              // any JSON value
-  static Result<std::shared_ptr<const Grammar>> json_schema(const boost::json::value& schema);  // errors name the keyword
+  static Result<std::shared_ptr<const Grammar>> json_object();  // response_format json_object
+  static Result<std::shared_ptr<const Grammar>> json_value();   // any JSON value
+  static Result<std::shared_ptr<const Grammar>> json_schema(
+      const boost::json::value& schema);  // errors name the keyword
 
   struct ToolOptions {
     std::string name;      // the only tool allowed; empty: any
@@ -43,20 +45,24 @@ class Grammar {
                                                            const ToolOptions& options);
 
   // Anything but end tokens up to and with the first `marker` ("</think>"), a few line breaks, then the grammar.
-  static std::shared_ptr<const Grammar> after_marker(const std::shared_ptr<const Grammar>& grammar, std::string_view marker);
+  static std::shared_ptr<const Grammar> after_marker(const std::shared_ptr<const Grammar>& grammar,
+                                                     std::string_view marker);
 
   virtual ~Grammar() = default;
   virtual bool matches(std::string_view text) const = 0;  // whether the whole text is in the language
 };
 
-// The mask of one sequence. Same contract as engine::TokenConstraint, which server/ adapts it to (text knows no engine).
+// The mask of one sequence. Same contract as engine::TokenConstraint, which server/ adapts it to (text knows no
+// engine).
 class GrammarState {
  public:
-  static std::unique_ptr<GrammarState> start(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie);
+  static std::unique_ptr<GrammarState> start(std::shared_ptr<const Grammar> grammar,
+                                             std::shared_ptr<const TokenTrie> trie);
   virtual ~GrammarState() = default;
-  virtual void allowed(std::span<uint64_t> words) = 0;  // sets bit t % 64 of word t / 64 for each allowed token, clears the rest
-  virtual void accept(int32_t token) = 0;               // one that was allowed
-  virtual bool complete() const = 0;                    // end tokens are allowed now
+  virtual void allowed(
+      std::span<uint64_t> words) = 0;      // sets bit t % 64 of word t / 64 for each allowed token, clears the rest
+  virtual void accept(int32_t token) = 0;  // one that was allowed
+  virtual bool complete() const = 0;       // end tokens are allowed now
   virtual std::unique_ptr<GrammarState> clone() const = 0;
 };
 

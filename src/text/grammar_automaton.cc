@@ -42,7 +42,8 @@ Status GrammarProgram::measure(const GrammarRules& rules) {
       }
     }
   }
-  if (heights[size_t(root_)] >= kEndless) return invalid("expected a schema that some text satisfies, found one without end");
+  if (heights[size_t(root_)] >= kEndless)
+    return invalid("expected a schema that some text satisfies, found one without end");
   for (const auto& alternatives : rules.rules()) {
     rules_.emplace_back();
     for (const Sequence& sequence : alternatives) {

@@ -1,6 +1,6 @@
-// GrammarAutomaton: a grammar over bytes as a pushdown automaton whose reachable states are made as they are met: a state is
-// a set of stacks, stacks share their tails, equal states have one number, a step is a table look-up after the first time.
-// One owner (CompiledGrammar, which locks it).
+// GrammarAutomaton: a grammar over bytes as a pushdown automaton whose reachable states are made as they are met: a
+// state is a set of stacks, stacks share their tails, equal states have one number, a step is a table look-up after the
+// first time. One owner (CompiledGrammar, which locks it).
 #pragma once
 
 #include <array>
@@ -60,8 +60,8 @@ class GrammarAutomaton {
   static constexpr int32_t kBottom = -1;
   static constexpr size_t kStatesMax = 16'000;
   static constexpr int32_t kStackMax = 96;
-  // Bounds on one state. What lies beyond is left out: the language becomes narrower, never empty, since every stack that
-  // is kept can come to its end. Only schemas that are ambiguous without need get there.
+  // Bounds on one state. What lies beyond is left out: the language becomes narrower, never empty, since every stack
+  // that is kept can come to its end. Only schemas that are ambiguous without need get there.
   static constexpr size_t kStacksMax = 1024;
   static constexpr size_t kClosureMax = 16'384;
   static constexpr int kClosureDepthMax = 2500;

@@ -1,9 +1,9 @@
-// grammar_bench TOKENIZER.json: building the vocabulary trie, and the masks of a walk through a schema, new and seen before.
-// Times are of this thread's processor.
-#include <boost/json/parse.hpp>
+// grammar_bench TOKENIZER.json: building the vocabulary trie, and the masks of a walk through a schema, new and seen
+// before. Times are of this thread's processor.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/json/parse.hpp>
 #include <ctime>
 #include <fstream>
 #include <iterator>

@@ -1,7 +1,6 @@
-// Bytes up to the first NUL are a JSON schema, the rest steers a walk through what it allows: compiling never crashes, and
-// what the walk writes is JSON where the grammar says that it may end.
+// Bytes up to the first NUL are a JSON schema, the rest steers a walk through what it allows: compiling never crashes,
+// and what the walk writes is JSON where the grammar says that it may end.
 #include <boost/json/parse.hpp>
-
 #include <cstdlib>
 #include <string>
 #include <string_view>

@@ -1,5 +1,5 @@
-// JsonRules: the parts of JSON that every JSON grammar uses: white space of bounded length, strings of valid UTF-8, numbers
-// of bounded length, any value. Adds to the given rules, which outlive it.
+// JsonRules: the parts of JSON that every JSON grammar uses: white space of bounded length, strings of valid UTF-8,
+// numbers of bounded length, any value. Adds to the given rules, which outlive it.
 #pragma once
 
 #include <string_view>
@@ -13,9 +13,9 @@ class JsonRules {
   explicit JsonRules(GrammarRules& rules);
 
   GrammarRules& rules() const { return rules_; }
-  Element space() const { return space_; }            // nothing, a space, or a line break and indentation
-  Element gap() const { return gap_; }                // nothing or a space
-  Element character() const { return character_; }    // one character of a string, escaped where it must be
+  Element space() const { return space_; }              // nothing, a space, or a line break and indentation
+  Element gap() const { return gap_; }                  // nothing or a space
+  Element character() const { return character_; }      // one character of a string, escaped where it must be
   Element plain_tail() const { return beyond_ascii_; }  // one character beyond ASCII
   Element string() const { return string_; }
   Element integer() const { return integer_; }
@@ -24,7 +24,7 @@ class JsonRules {
   Element object() const { return object_; }
   Element array() const { return array_; }
   Element digit() const { return digit_; }
-  Element fraction() const { return fraction_; }      // "." and digits
+  Element fraction() const { return fraction_; }  // "." and digits
 
  private:
   void make_characters();
@@ -32,7 +32,8 @@ class JsonRules {
   void make_values();
 
   GrammarRules& rules_;
-  Element space_, gap_, beyond_ascii_, character_, string_, digit_, integer_, fraction_, number_, value_, object_, array_;
+  Element space_, gap_, beyond_ascii_, character_, string_, digit_, integer_, fraction_, number_, value_, object_,
+      array_;
 };
 
 // Any bytes up to and with the first marker, up to two white-space characters, then `rest`.

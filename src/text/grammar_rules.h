@@ -22,25 +22,26 @@ struct Element {
 };
 using Sequence = std::vector<Element>;
 
-// In front of a special token's text in the vocabulary trie. No UTF-8 has it, so that special tokens stay out of strings.
+// In front of a special token's text in the vocabulary trie. No UTF-8 has it, so that special tokens stay out of
+// strings.
 inline constexpr char kSpecialPrefix = char(0xFF);
 
 class GrammarRules {
  public:
-  Element declare();                                           // a rule without alternatives yet
-  void add(Element rule, Sequence alternative);                // an empty one matches nothing at all
+  Element declare();                             // a rule without alternatives yet
+  void add(Element rule, Sequence alternative);  // an empty one matches nothing at all
   Element one_of(std::vector<Sequence> alternatives);
   Element bytes(const ByteSet& set);
   Element bytes(std::string_view members);
-  Element range(int first, int last);                          // both included
+  Element range(int first, int last);  // both included
   Element literal(std::string_view text);
-  Element marker(std::string_view text);                       // literal text, or the special token of that text
-  Element any_of_texts(std::vector<std::string> texts);        // one of these, common beginnings shared
+  Element marker(std::string_view text);                 // literal text, or the special token of that text
+  Element any_of_texts(std::vector<std::string> texts);  // one of these, common beginnings shared
   Element optional(Element element);
-  Element repeat(Element element, int least, int most);        // most < 0: no bound
+  Element repeat(Element element, int least, int most);  // most < 0: no bound
   Element concat(Sequence sequence);
 
-  bool may_be_empty(Element element) const;                    // for elements without recursion before an empty alternative
+  bool may_be_empty(Element element) const;  // for elements without recursion before an empty alternative
   bool too_large() const { return elements_ > kElementsMax; }
 
   const std::vector<std::vector<Sequence>>& rules() const { return rules_; }

@@ -1,9 +1,9 @@
 #include "text/grammar.h"
 
-#include <boost/json/parse.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <boost/json/parse.hpp>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -148,23 +148,26 @@ TEST_F(GrammarWalk, ToolCallsAreWhatTheParserReads) {
   const auto make = [&](ToolStyle style, const char* name) {
     return Grammar::tool_calls(style, tools, {.name = name, .parallel = true}).value();
   };
-  EXPECT_TRUE(make(ToolStyle::kHermes, "")->matches(
-      "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>\n"
-      "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>"));
-  EXPECT_FALSE(make(ToolStyle::kHermes, "now")->matches(
-      "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"));
+  EXPECT_TRUE(make(ToolStyle::kHermes, "")
+                  ->matches("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>\n"
+                            "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>"));
+  EXPECT_FALSE(
+      make(ToolStyle::kHermes, "now")
+          ->matches("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"));
   EXPECT_TRUE(make(ToolStyle::kLlama, "")->matches("{\"name\": \"weather\", \"parameters\": {\"city\":\"Rome\"}}"));
   EXPECT_FALSE(make(ToolStyle::kLlama, "")->matches("{\"name\": \"weather\", \"parameters\": {\"town\":\"Rome\"}}"));
-  EXPECT_TRUE(make(ToolStyle::kDeepseek, "")->matches(
-      "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{\"city\": \"Rome\"}\n```"
-      "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"));
+  EXPECT_TRUE(make(ToolStyle::kDeepseek, "")
+                  ->matches("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n{"
+                            "\"city\": \"Rome\"}\n```"
+                            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"));
   for (const ToolStyle style : {ToolStyle::kHermes, ToolStyle::kDeepseek, ToolStyle::kLlama}) {
     const auto grammar = make(style, "weather");
     for (uint32_t seed = 0; seed < 10; ++seed) EXPECT_TRUE(grammar->matches(walk(grammar, seed, 200)));
   }
   EXPECT_EQ(Grammar::tool_calls(ToolStyle::kLlama, tools, {.name = "x"}).error().message,
             "expected a tool named \"x\" at tools, found none");
-  EXPECT_EQ(Grammar::tool_calls(ToolStyle::kLlama, json::array(), {}).error().message, "expected a tool at tools, found none");
+  EXPECT_EQ(Grammar::tool_calls(ToolStyle::kLlama, json::array(), {}).error().message,
+            "expected a tool at tools, found none");
 }
 
 TEST_F(GrammarWalk, ConstrainsAfterTheMarker) {
@@ -175,7 +178,7 @@ TEST_F(GrammarWalk, ConstrainsAfterTheMarker) {
   EXPECT_FALSE(grammar->matches("{}"));
   auto state = GrammarState::start(grammar, trie_);
   EXPECT_EQ(int(allowed(*state).size()), tokenizer_->vocab_size() - 1);  // all but the end
-  state->accept(*tokenizer_->id_of("</think>"));                       // a special token
+  state->accept(*tokenizer_->id_of("</think>"));                         // a special token
   for (const int32_t token : allowed(*state)) {
     EXPECT_THAT(std::string(tokenizer_->token_bytes(token)), testing::MatchesRegex("[ \n{\"]+.*"));
   }

@@ -1,7 +1,8 @@
 #include "text/grammar_tools.h"
 
-#include <boost/json/serialize.hpp>
 #include <fmt/format.h>
+
+#include <boost/json/serialize.hpp>
 
 #include "text/json_schema.h"
 #include "text/tokenizer_json.h"
@@ -22,7 +23,8 @@ struct Tool {
 
 Result<std::vector<Tool>> parse_tools(const json::value& tools, const std::string& wanted, JsonRules& rules) {
   const json::array* items = tools.if_array();
-  if (!items || items->size() > kToolsMax) return invalid(fmt::format("expected at most {} tools in an array at tools", kToolsMax));
+  if (!items || items->size() > kToolsMax)
+    return invalid(fmt::format("expected at most {} tools in an array at tools", kToolsMax));
   std::vector<Tool> out;
   for (size_t i = 0; i < items->size(); ++i) {
     SW_ASSIGN(const JsonAt item, JsonAt::make((*items)[i], fmt::format("tools[{}]", i)));
@@ -71,8 +73,9 @@ Element named_object(GrammarRules& rules, const std::vector<Tool>& tools, std::s
 }
 
 Element hermes(GrammarRules& rules, const std::vector<Tool>& tools, bool parallel) {
-  const Element call = rules.concat({rules.marker("<tool_call>"), rules.literal("\n"), named_object(rules, tools, "arguments"),
-                                     rules.literal("\n"), rules.marker("</tool_call>")});
+  const Element call =
+      rules.concat({rules.marker("<tool_call>"), rules.literal("\n"), named_object(rules, tools, "arguments"),
+                    rules.literal("\n"), rules.marker("</tool_call>")});
   return several(rules, call, rules.concat({rules.literal("\n"), call}), parallel);
 }
 
@@ -82,10 +85,14 @@ Result<Element> compile_tool_calls(ToolStyle style, const json::value& tools, co
                                    JsonRules& rules) {
   SW_ASSIGN(const std::vector<Tool> parsed, parse_tools(tools, options.name, rules));
   switch (style) {
-    case ToolStyle::kDeepseek: return deepseek(rules.rules(), parsed, options.parallel);
-    case ToolStyle::kHermes: return hermes(rules.rules(), parsed, options.parallel);
-    case ToolStyle::kLlama: return named_object(rules.rules(), parsed, "parameters");  // the style has one call an answer
-    case ToolStyle::kNone: break;
+    case ToolStyle::kDeepseek:
+      return deepseek(rules.rules(), parsed, options.parallel);
+    case ToolStyle::kHermes:
+      return hermes(rules.rules(), parsed, options.parallel);
+    case ToolStyle::kLlama:
+      return named_object(rules.rules(), parsed, "parameters");  // the style has one call an answer
+    case ToolStyle::kNone:
+      break;
   }
   return unsupported("the model's chat template has no tool calls");
 }

@@ -8,7 +8,7 @@
 
 namespace spillway::text {
 
-Result<Element> compile_tool_calls(ToolStyle style, const boost::json::value& tools, const Grammar::ToolOptions& options,
-                                   JsonRules& json);
+Result<Element> compile_tool_calls(ToolStyle style, const boost::json::value& tools,
+                                   const Grammar::ToolOptions& options, JsonRules& json);
 
 }  // namespace spillway::text

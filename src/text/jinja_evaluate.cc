@@ -49,9 +49,8 @@ std::string object_name(const Value& value) {
 }
 
 Value missing(const Value& base, const Value& key) {
-  const std::string message = key.is_string()
-                                  ? "'" + object_name(base) + "' has no attribute " + to_repr(key)
-                                  : object_name(base) + " has no element " + to_repr(key);
+  const std::string message = key.is_string() ? "'" + object_name(base) + "' has no attribute " + to_repr(key)
+                                              : object_name(base) + " has no element " + to_repr(key);
   return Undefined{std::make_shared<const std::string>(message)};
 }
 
@@ -103,8 +102,10 @@ Value Interpreter::evaluate(const Expression& node) {
 Value Interpreter::evaluate_node(const Expression& node) {
   using Kind = Expression::Kind;
   switch (node.kind) {
-    case Kind::kConst: return node.value;
-    case Kind::kName: return lookup(node.text);
+    case Kind::kConst:
+      return node.value;
+    case Kind::kName:
+      return lookup(node.text);
     case Kind::kList:
     case Kind::kTuple: {
       std::vector<Value> items;
@@ -112,8 +113,10 @@ Value Interpreter::evaluate_node(const Expression& node) {
       charge(items.size() * sizeof(Value));
       return make_list(std::move(items), node.kind == Kind::kList ? Sequence::kList : Sequence::kTuple);
     }
-    case Kind::kDict: return evaluate_dict(node);
-    case Kind::kNot: return !evaluate(*node.items[0]).truthy();
+    case Kind::kDict:
+      return evaluate_dict(node);
+    case Kind::kNot:
+      return !evaluate(*node.items[0]).truthy();
     case Kind::kAnd: {
       Value left = evaluate(*node.items[0]);
       return left.truthy() ? evaluate(*node.items[1]) : left;
@@ -122,8 +125,10 @@ Value Interpreter::evaluate_node(const Expression& node) {
       Value left = evaluate(*node.items[0]);
       return left.truthy() ? left : evaluate(*node.items[1]);
     }
-    case Kind::kNegate: return binary_operation(Op::kSub, int64_t(0), evaluate(*node.items[0]));
-    case Kind::kPlus: return binary_operation(Op::kAdd, int64_t(0), evaluate(*node.items[0]));
+    case Kind::kNegate:
+      return binary_operation(Op::kSub, int64_t(0), evaluate(*node.items[0]));
+    case Kind::kPlus:
+      return binary_operation(Op::kAdd, int64_t(0), evaluate(*node.items[0]));
     case Kind::kBinary: {
       const Value left = evaluate(*node.items[0]);
       const Value right = evaluate(*node.items[1]);
@@ -139,18 +144,21 @@ Value Interpreter::evaluate_node(const Expression& node) {
       charge(out.size());
       return out;
     }
-    case Kind::kCompare: return evaluate_compare(node);
+    case Kind::kCompare:
+      return evaluate_compare(node);
     case Kind::kConditional:
       if (evaluate(*node.items[1]).truthy()) return evaluate(*node.items[0]);
       if (node.items[2]) return evaluate(*node.items[2]);
       return Undefined{std::make_shared<const std::string>(
           "the inline if-expression evaluated to false and no else section was defined.")};
-    case Kind::kAttribute: return attribute(evaluate(*node.items[0]), node.text);
+    case Kind::kAttribute:
+      return attribute(evaluate(*node.items[0]), node.text);
     case Kind::kSubscript: {
       const Value base = evaluate(*node.items[0]);
       return subscript(base, evaluate(*node.items[1]));
     }
-    case Kind::kSlice: return evaluate_slice(node);
+    case Kind::kSlice:
+      return evaluate_slice(node);
     case Kind::kCall: {
       const Value callee = evaluate(*node.items[0]);
       const Arguments given = arguments(node);
@@ -187,18 +195,31 @@ Value Interpreter::evaluate_compare(const Expression& node) {
     Value right = evaluate(*node.items[i + 1]);
     bool holds = false;
     switch (node.ops[i]) {
-      case Op::kEq: holds = equal(left, right); break;
-      case Op::kNe: holds = !equal(left, right); break;
-      case Op::kLt: holds = compare(left, right, "<") == -1; break;
-      case Op::kLe: holds = compare(left, right, "<=") <= 0; break;
-      case Op::kGt: holds = compare(left, right, ">") == 1; break;
+      case Op::kEq:
+        holds = equal(left, right);
+        break;
+      case Op::kNe:
+        holds = !equal(left, right);
+        break;
+      case Op::kLt:
+        holds = compare(left, right, "<") == -1;
+        break;
+      case Op::kLe:
+        holds = compare(left, right, "<=") <= 0;
+        break;
+      case Op::kGt:
+        holds = compare(left, right, ">") == 1;
+        break;
       case Op::kGe: {
         const int order = compare(left, right, ">=");
         holds = order == 0 || order == 1;
         break;
       }
-      case Op::kIn: holds = contains(right, left); break;
-      default: holds = !contains(right, left);
+      case Op::kIn:
+        holds = contains(right, left);
+        break;
+      default:
+        holds = !contains(right, left);
     }
     if (!holds) return false;
     left = std::move(right);
@@ -286,12 +307,15 @@ Value Interpreter::call(const Value& callee, const Arguments& given) {
   const Value hold = callee;  // the callee may be replaced while it runs
   const Callable& callable = hold.callable();
   switch (callable.kind) {
-    case Callable::Kind::kGlobal: return call_global(callable.name, given);
-    case Callable::Kind::kMethod: return call_method(*this, callable.self, callable.name, given);
+    case Callable::Kind::kGlobal:
+      return call_global(callable.name, given);
+    case Callable::Kind::kMethod:
+      return call_method(*this, callable.self, callable.name, given);
     case Callable::Kind::kLoopCycle:
       if (given.positional.empty()) fail("no items for cycling given");
       return given.positional[size_t(callable.self.integer()) % given.positional.size()];
-    default: return call_macro(callable, given);
+    default:
+      return call_macro(callable, given);
   }
 }
 

@@ -19,10 +19,14 @@ ExpressionPtr join(Expression::Kind kind, ExpressionPtr left, ExpressionPtr righ
 
 std::string describe(const Token& token) {
   switch (token.kind) {
-    case TokenKind::kText: return "template text";
-    case TokenKind::kEnd: return "the end of the template";
-    case TokenKind::kString: return "a string";
-    default: return "'" + token.text + "'";
+    case TokenKind::kText:
+      return "template text";
+    case TokenKind::kEnd:
+      return "the end of the template";
+    case TokenKind::kString:
+      return "a string";
+    default:
+      return "'" + token.text + "'";
   }
 }
 
@@ -125,7 +129,7 @@ ExpressionPtr ExpressionParser::parse_not() {
 
 ExpressionPtr ExpressionParser::compare() {
   static constexpr std::pair<std::string_view, Op> kOps[] = {{"==", Op::kEq}, {"!=", Op::kNe}, {"<", Op::kLt},
-                                                            {"<=", Op::kLe}, {">", Op::kGt},  {">=", Op::kGe}};
+                                                             {"<=", Op::kLe}, {">", Op::kGt},  {">=", Op::kGe}};
   ExpressionPtr first = binary(3);
   ExpressionPtr node;
   while (true) {
@@ -207,9 +211,14 @@ ExpressionPtr ExpressionParser::primary() {
       node->value = std::move(text);
       return node;
     }
-    case TokenKind::kInteger: node->value = take().integer; return node;
-    case TokenKind::kFloat: node->value = take().number; return node;
-    default: break;
+    case TokenKind::kInteger:
+      node->value = take().integer;
+      return node;
+    case TokenKind::kFloat:
+      node->value = take().number;
+      return node;
+    default:
+      break;
   }
   if (is_op("(") || is_op("[") || is_op("{")) return bracketed();
   fail_here("an expression");

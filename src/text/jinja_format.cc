@@ -111,14 +111,29 @@ void json_string(std::string& out, const std::string& text, bool ensure_ascii) {
     at += c.size();
     const uint32_t point = uint32_t(code_point(c));
     switch (c[0]) {
-      case '"': out += "\\\""; continue;
-      case '\\': out += "\\\\"; continue;
-      case '\n': out += "\\n"; continue;
-      case '\r': out += "\\r"; continue;
-      case '\t': out += "\\t"; continue;
-      case '\f': out += "\\f"; continue;
-      case '\b': out += "\\b"; continue;
-      default: break;
+      case '"':
+        out += "\\\"";
+        continue;
+      case '\\':
+        out += "\\\\";
+        continue;
+      case '\n':
+        out += "\\n";
+        continue;
+      case '\r':
+        out += "\\r";
+        continue;
+      case '\t':
+        out += "\\t";
+        continue;
+      case '\f':
+        out += "\\f";
+        continue;
+      case '\b':
+        out += "\\b";
+        continue;
+      default:
+        break;
     }
     if (point < 0x20 || (ensure_ascii && point >= 0x7F && point < 0x10000 && point != 0x7F)) {
       append_hex(out, "\\u%04x", point);

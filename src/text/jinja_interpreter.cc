@@ -89,7 +89,9 @@ Interpreter::Flow Interpreter::execute(const Statement& node) {
   Deeper deeper(*this);
   position_ = node.position;
   switch (node.kind) {
-    case Statement::Kind::kText: emit(node.text); break;
+    case Statement::Kind::kText:
+      emit(node.text);
+      break;
     case Statement::Kind::kOutput: {
       const Value value = evaluate(*node.expression);
       value.is_string() ? emit(value.string()) : emit(to_text(value));
@@ -100,8 +102,11 @@ Interpreter::Flow Interpreter::execute(const Statement& node) {
         if (evaluate(*branch.condition).truthy()) return execute(branch.body);
       }
       return execute(node.otherwise);
-    case Statement::Kind::kFor: return execute_for(node);
-    case Statement::Kind::kSet: execute_set(node); break;
+    case Statement::Kind::kFor:
+      return execute_for(node);
+    case Statement::Kind::kSet:
+      execute_set(node);
+      break;
     case Statement::Kind::kSetBlock: {
       std::string text;
       {
@@ -122,7 +127,9 @@ Interpreter::Flow Interpreter::execute(const Statement& node) {
       scope_->set(node.text, std::shared_ptr<const Callable>(std::move(macro)));
       break;
     }
-    case Statement::Kind::kCallBlock: execute_call(node); break;
+    case Statement::Kind::kCallBlock:
+      execute_call(node);
+      break;
     case Statement::Kind::kFilter: {
       std::string text;
       {
@@ -132,10 +139,14 @@ Interpreter::Flow Interpreter::execute(const Statement& node) {
       emit(to_text(apply_filters(node.expression.get(), std::move(text))));
       break;
     }
-    case Statement::Kind::kWith: return execute_with(node);
-    case Statement::Kind::kScope: return execute(node.body);
-    case Statement::Kind::kBreak: return Flow::kBreak;
-    case Statement::Kind::kContinue: return Flow::kContinue;
+    case Statement::Kind::kWith:
+      return execute_with(node);
+    case Statement::Kind::kScope:
+      return execute(node.body);
+    case Statement::Kind::kBreak:
+      return Flow::kBreak;
+    case Statement::Kind::kContinue:
+      return Flow::kContinue;
   }
   return Flow::kNext;
 }

@@ -54,7 +54,11 @@ class Interpreter {
   void step(size_t count = 1);
 
  private:
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  static constexpr size_t kStepsMax = 500'000;  // as long a time, for steps under a sanitizer
+#else
   static constexpr size_t kStepsMax = 20'000'000;
+#endif
   static constexpr size_t kBytesMax = size_t(512) << 20;
   static constexpr size_t kOutputMax = size_t(64) << 20;
   static constexpr int kDepthMax = 700;
@@ -90,8 +94,8 @@ class Interpreter {
   Value loop_object(const std::vector<Value>& items, size_t index);
 
   std::shared_ptr<Scope> scope_;
-  std::vector<std::shared_ptr<Scope>> closures_;       // kept to break cycles at the end
-  std::vector<std::shared_ptr<Namespace>> spaces_;     // likewise
+  std::vector<std::shared_ptr<Scope>> closures_;    // kept to break cycles at the end
+  std::vector<std::shared_ptr<Namespace>> spaces_;  // likewise
   std::string* output_ = nullptr;
   Position position_;
   size_t steps_ = 0;

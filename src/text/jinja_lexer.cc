@@ -287,21 +287,42 @@ class Lexer {
   void escape(std::string& text) {
     const char c = source_[at_++];
     switch (c) {
-      case 'n': text += '\n'; return;
-      case 't': text += '\t'; return;
-      case 'r': text += '\r'; return;
-      case 'a': text += '\a'; return;
-      case 'b': text += '\b'; return;
-      case 'f': text += '\f'; return;
-      case 'v': text += '\v'; return;
-      case '\n': return;
+      case 'n':
+        text += '\n';
+        return;
+      case 't':
+        text += '\t';
+        return;
+      case 'r':
+        text += '\r';
+        return;
+      case 'a':
+        text += '\a';
+        return;
+      case 'b':
+        text += '\b';
+        return;
+      case 'f':
+        text += '\f';
+        return;
+      case 'v':
+        text += '\v';
+        return;
+      case '\n':
+        return;
       case '\\':
       case '\'':
-      case '"': text += c; return;
-      case 'x': return escape_hex(text, 2);
-      case 'u': return escape_hex(text, 4);
-      case 'U': return escape_hex(text, 8);
-      default: break;
+      case '"':
+        text += c;
+        return;
+      case 'x':
+        return escape_hex(text, 2);
+      case 'u':
+        return escape_hex(text, 4);
+      case 'U':
+        return escape_hex(text, 8);
+      default:
+        break;
     }
     if (c >= '0' && c <= '7') {
       uint32_t point = uint32_t(c - '0');

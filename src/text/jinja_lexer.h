@@ -13,13 +13,13 @@ enum class TokenKind {
   kText,           // template data
   kVariableBegin,  // {{
   kVariableEnd,
-  kBlockBegin,     // {%
+  kBlockBegin,  // {%
   kBlockEnd,
   kName,
   kString,
   kInteger,
   kFloat,
-  kOperator,       // text is the operator itself
+  kOperator,  // text is the operator itself
   kEnd,
 };
 

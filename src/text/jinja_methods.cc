@@ -9,15 +9,15 @@ namespace spillway::text::jinja {
 namespace {
 
 constexpr std::string_view kStringMethods[] = {
-    "strip",      "lstrip",  "rstrip",   "split",     "rsplit",     "splitlines",   "startswith",   "endswith",
-    "replace",    "upper",   "lower",    "title",     "capitalize", "join",         "find",         "rfind",
-    "index",      "count",   "isdigit",  "isalpha",   "isalnum",    "isspace",      "isupper",      "islower",
-    "isnumeric",  "zfill",   "format",   "removeprefix", "removesuffix", "swapcase", "partition", "rpartition",
+    "strip",     "lstrip", "rstrip",  "split",        "rsplit",       "splitlines", "startswith", "endswith",
+    "replace",   "upper",  "lower",   "title",        "capitalize",   "join",       "find",       "rfind",
+    "index",     "count",  "isdigit", "isalpha",      "isalnum",      "isspace",    "isupper",    "islower",
+    "isnumeric", "zfill",  "format",  "removeprefix", "removesuffix", "swapcase",   "partition",  "rpartition",
 };
 constexpr std::string_view kListMethods[] = {"index", "count"};
 constexpr std::string_view kDictMethods[] = {"get", "items", "keys", "values", "copy"};
-constexpr std::string_view kMutators[] = {"append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse",
-                                          "update", "setdefault", "popitem"};
+constexpr std::string_view kMutators[] = {"append", "extend",  "insert", "pop",        "remove", "clear",
+                                          "sort",   "reverse", "update", "setdefault", "popitem"};
 
 template <size_t N>
 bool among(const std::string_view (&names)[N], std::string_view name) {

@@ -38,9 +38,15 @@ Value integer_operation(Op op, int64_t a, int64_t b) {
   int64_t out = 0;
   bool over = false;
   switch (op) {
-    case Op::kAdd: over = __builtin_add_overflow(a, b, &out); break;
-    case Op::kSub: over = __builtin_sub_overflow(a, b, &out); break;
-    case Op::kMul: over = __builtin_mul_overflow(a, b, &out); break;
+    case Op::kAdd:
+      over = __builtin_add_overflow(a, b, &out);
+      break;
+    case Op::kSub:
+      over = __builtin_sub_overflow(a, b, &out);
+      break;
+    case Op::kMul:
+      over = __builtin_mul_overflow(a, b, &out);
+      break;
     case Op::kFloorDiv:
     case Op::kMod: {
       if (b == 0) fail("integer division or modulo by zero");
@@ -67,11 +73,16 @@ Value integer_operation(Op op, int64_t a, int64_t b) {
 
 Value float_operation(Op op, double a, double b) {
   switch (op) {
-    case Op::kAdd: return a + b;
-    case Op::kSub: return a - b;
-    case Op::kMul: return a * b;
-    case Op::kPow: return std::pow(a, b);
-    default: break;
+    case Op::kAdd:
+      return a + b;
+    case Op::kSub:
+      return a - b;
+    case Op::kMul:
+      return a * b;
+    case Op::kPow:
+      return std::pow(a, b);
+    default:
+      break;
   }
   if (b == 0)
     fail(op == Op::kDiv ? "float division by zero" : op == Op::kMod ? "float modulo" : "float floor division by zero");
@@ -123,8 +134,8 @@ Value binary_operation(Op op, const Value& a, const Value& b) {
   if (op == Op::kMul && repeats(a) && b.is_integral()) return repeat(a, b.integer());
   if (op == Op::kMul && repeats(b) && a.is_integral()) return repeat(b, a.integer());
   if (op == Op::kMod && a.is_string()) {
-    return percent_format(a.string(), b.is_list() && b.list().kind == Sequence::kTuple ? b.list().items
-                                                                                       : std::vector<Value>{b});
+    return percent_format(a.string(),
+                          b.is_list() && b.list().kind == Sequence::kTuple ? b.list().items : std::vector<Value>{b});
   }
   unsupported(op, a, b);
 }

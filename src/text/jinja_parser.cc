@@ -60,11 +60,21 @@ std::unique_ptr<Statement> TemplateParser::statement() {
   if (found == std::end(kTags)) fail_here("a tag (if, for, set, macro, call, filter, with, raw, break, continue)");
   take();
   switch (found - std::begin(kTags)) {
-    case 0: parse_if(*node); break;
-    case 1: parse_for(*node); break;
-    case 2: parse_set(*node); break;
-    case 3: parse_macro(*node); break;
-    case 4: parse_call(*node); break;
+    case 0:
+      parse_if(*node);
+      break;
+    case 1:
+      parse_for(*node);
+      break;
+    case 2:
+      parse_set(*node);
+      break;
+    case 3:
+      parse_macro(*node);
+      break;
+    case 4:
+      parse_call(*node);
+      break;
     case 5:
       node->kind = Statement::Kind::kFilter;
       node->expression = filters(nullptr, true);
@@ -72,7 +82,9 @@ std::unique_ptr<Statement> TemplateParser::statement() {
       node->body = body({"endfilter"});
       end_tag("endfilter");
       break;
-    case 6: parse_with(*node); break;
+    case 6:
+      parse_with(*node);
+      break;
     default:
       node->kind = Statement::Kind::kScope;
       block_end();

@@ -251,9 +251,12 @@ bool is_printable(std::string_view character) {
     case UTF8PROC_CATEGORY_CO:
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return false;
-    case UTF8PROC_CATEGORY_ZS: return c == ' ';
-    default: return true;
+    case UTF8PROC_CATEGORY_ZP:
+      return false;
+    case UTF8PROC_CATEGORY_ZS:
+      return c == ' ';
+    default:
+      return true;
   }
 }
 
@@ -265,10 +268,18 @@ bool all_of_class(std::string_view text, CharacterClass wanted) {
     const bool alpha = category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO;
     const bool digit = category == UTF8PROC_CATEGORY_ND;
     switch (wanted) {
-      case CharacterClass::kAlpha: if (!alpha) return false; break;
-      case CharacterClass::kDigit: if (!digit) return false; break;
-      case CharacterClass::kAlnum: if (!alpha && !digit) return false; break;
-      case CharacterClass::kSpace: if (!is_space(c)) return false; break;
+      case CharacterClass::kAlpha:
+        if (!alpha) return false;
+        break;
+      case CharacterClass::kDigit:
+        if (!digit) return false;
+        break;
+      case CharacterClass::kAlnum:
+        if (!alpha && !digit) return false;
+        break;
+      case CharacterClass::kSpace:
+        if (!is_space(c)) return false;
+        break;
       case CharacterClass::kUpper:
         if (category == UTF8PROC_CATEGORY_LL || category == UTF8PROC_CATEGORY_LT) return false;
         if (category != UTF8PROC_CATEGORY_LU) continue;

@@ -22,7 +22,7 @@ std::string_view strip(std::string_view text, const std::string* chars, bool lef
 std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);
-std::string title(std::string_view text);       // str.title: a word starts after anything that has no case
+std::string title(std::string_view text);         // str.title: a word starts after anything that has no case
 std::string title_filter(std::string_view text);  // Jinja's: a word starts after space, -, (, {, [, <
 
 // limit < 0: all.

@@ -113,12 +113,18 @@ namespace {
 Value convert(const boost::json::value& json, int depth) {
   checked_depth(depth);
   switch (json.kind()) {
-    case boost::json::kind::null: return None{};
-    case boost::json::kind::bool_: return json.get_bool();
-    case boost::json::kind::int64: return int64_t(json.get_int64());
-    case boost::json::kind::uint64: return double(json.get_uint64());
-    case boost::json::kind::double_: return json.get_double();
-    case boost::json::kind::string: return std::string(json.get_string());
+    case boost::json::kind::null:
+      return None{};
+    case boost::json::kind::bool_:
+      return json.get_bool();
+    case boost::json::kind::int64:
+      return int64_t(json.get_int64());
+    case boost::json::kind::uint64:
+      return double(json.get_uint64());
+    case boost::json::kind::double_:
+      return json.get_double();
+    case boost::json::kind::string:
+      return std::string(json.get_string());
     case boost::json::kind::array: {
       std::vector<Value> items;
       items.reserve(json.get_array().size());

@@ -93,12 +93,14 @@ class Value {
 
   bool truthy() const;
   int depth() const;
-  const char* type_name() const;  // Python's: "str", "dict", ...
+  const char* type_name() const;               // Python's: "str", "dict", ...
   bool same_object(const Value& other) const;  // Python's "is" for what has identity here
 
  private:
   template <class T>
-  bool holds() const { return std::holds_alternative<T>(state_); }
+  bool holds() const {
+    return std::holds_alternative<T>(state_);
+  }
 
   std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const std::string>, std::shared_ptr<const List>,
                std::shared_ptr<const Dict>, std::shared_ptr<Namespace>, std::shared_ptr<const Callable>>

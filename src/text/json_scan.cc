@@ -1,7 +1,7 @@
 #include "text/json_scan.h"
 
-#include <charconv>
 #include <cctype>
+#include <charconv>
 
 namespace spillway::text {
 
@@ -76,14 +76,16 @@ bool JsonScan::feed(char c) {
       if (!std::isalnum(static_cast<unsigned char>(c)) && c != '+' && c != '-' && c != '.') return end_scalar(c);
       scalar_ += c;
       return scalar_.size() <= kScalarMax;
-    default: break;
+    default:
+      break;
   }
   if (is_white(c)) return true;
   switch (state_) {
     case State::kValueOrEnd:
       if (c == ']') return close(c);
       [[fallthrough]];
-    case State::kValue: return begin_value(c);
+    case State::kValue:
+      return begin_value(c);
     case State::kKeyOrEnd:
       if (c == '}') return close(c);
       [[fallthrough]];
@@ -91,12 +93,15 @@ bool JsonScan::feed(char c) {
       key_ = true;
       state_ = State::kString;
       return c == '"';
-    case State::kColon: state_ = State::kValue; return c == ':';
+    case State::kColon:
+      state_ = State::kValue;
+      return c == ':';
     case State::kAfterValue:
       if (c == '}' || c == ']') return close(c);
       state_ = stack_.back() == '{' ? State::kKey : State::kValue;
       return c == ',';
-    default: return false;
+    default:
+      return false;
   }
 }
 

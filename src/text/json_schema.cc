@@ -1,10 +1,10 @@
 #include "text/json_schema.h"
 
-#include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
 
 #include "text/json_schema_compiler.h"
 #include "text/tokenizer_json.h"
@@ -17,14 +17,14 @@ namespace {
 
 // Keywords that constrain and that no grammar here can keep.
 constexpr std::string_view kRefused[] = {
-    "not", "if", "then", "else", "patternProperties", "propertyNames", "dependentRequired", "dependentSchemas", "dependencies",
-    "contains", "minContains", "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems", "minProperties",
-    "maxProperties", "multipleOf", "additionalItems", "$dynamicRef", "$recursiveRef"};
+    "propertyNames", "dependentRequired", "dependentSchemas",      "dependencies",     "contains",
+    "minContains",   "maxContains",       "unevaluatedProperties", "unevaluatedItems", "minProperties",
+    "maxProperties", "additionalItems",   "$dynamicRef",           "$recursiveRef"};
 
 Status check_keywords(const json::object& schema, const std::string& path) {
   for (const std::string_view key : kRefused) {
     const json::value* value = schema.if_contains(key);
-    if (!value || *value == false) continue;  // uniqueItems: false asks for nothing
+    if (!value || *value == false) continue;
     return unsupported(fmt::format("the keyword {} at {} is not supported in constrained output", key, path));
   }
   return {};
@@ -39,12 +39,7 @@ json::object without(const json::object& schema, std::string_view key) {
 }
 
 bool has_type(const json::value& value, const std::vector<std::string>& types) {
-  const bool whole = value.is_int64() || value.is_uint64();
-  return std::any_of(types.begin(), types.end(), [&](const std::string& type) {
-    return (type == "string" && value.is_string()) || (type == "number" && value.is_number()) ||
-           (type == "integer" && whole) || (type == "boolean" && value.is_bool()) || (type == "null" && value.is_null()) ||
-           (type == "object" && value.is_object()) || (type == "array" && value.is_array());
-  });
+  return std::any_of(types.begin(), types.end(), [&](const std::string& type) { return text::has_type(value, type); });
 }
 
 }  // namespace
@@ -55,9 +50,11 @@ Result<Element> compile_json_schema(const json::value& schema, const std::string
 
 Result<Element> SchemaCompiler::compile(const json::value& schema, const std::string& path) {
   if (schema == true) return json_.value();
-  if (schema == false) return invalid(fmt::format("expected a schema that some value satisfies at {}, found false", path));
+  if (schema == false)
+    return invalid(fmt::format("expected a schema that some value satisfies at {}, found false", path));
   if (!schema.is_object()) return invalid(fmt::format("expected a schema at {}, found {}", path, json_kind(schema)));
-  if (++depth_ > kDepthMax) return unsupported(fmt::format("schemas nested deeper than {} at {:.100}", kDepthMax, path));
+  if (++depth_ > kDepthMax)
+    return unsupported(fmt::format("schemas nested deeper than {} at {:.100}", kDepthMax, path));
   if (rules_.too_large()) return unsupported(fmt::format("the schema is too large at {}", path));
   auto out = compile_object_schema(schema.get_object(), path);
   --depth_;
@@ -68,8 +65,10 @@ Result<Element> SchemaCompiler::compile_object_schema(const json::object& schema
   SW_TRY(check_keywords(schema, path));
   if (schema.contains("$ref")) return compile_reference(schema, path);
   if (schema.contains("allOf")) return compile_all_of(schema, path);
+  if (schema.contains("if")) return compile_conditional(schema, path);
   if (schema.contains("anyOf")) return compile_choices(schema, "anyOf", path);
   if (schema.contains("oneOf")) return compile_choices(schema, "oneOf", path);
+  if (schema.contains("not")) return compile_not(schema, path);
   if (schema.contains("enum") || schema.contains("const")) return compile_values(schema, path);
   SW_ASSIGN(const std::vector<std::string> types, types_of(schema, path));
   if (types.empty()) return json_.value();
@@ -85,7 +84,8 @@ Result<const json::value*> SchemaCompiler::resolve(const std::string& pointer, c
   if (pointer == "#") return &document_;
   boost::system::error_code error;
   const json::value* found = pointer.starts_with("#/") ? document_.find_pointer(pointer.substr(1), error) : nullptr;
-  if (!found || error) return invalid(fmt::format("expected a reference into the schema at {}.$ref, found \"{:.80}\"", path, pointer));
+  if (!found || error)
+    return invalid(fmt::format("expected a reference into the schema at {}.$ref, found \"{:.80}\"", path, pointer));
   return found;
 }
 
@@ -95,7 +95,8 @@ Result<Element> SchemaCompiler::compile_reference(const json::object& schema, co
   const std::string pointer(reference.get_string());
   SW_ASSIGN(const json::value* target, resolve(pointer, path));
   json::object rest = without(schema, "$ref");
-  for (const std::string_view key : {"title", "description", "default", "$defs", "definitions", "$schema", "$id", "examples"}) {
+  for (const std::string_view key :
+       {"title", "description", "default", "$defs", "definitions", "$schema", "$id", "examples"}) {
     rest.erase(key);
   }
   if (!rest.empty() && target->is_object()) {  // $ref beside other keywords: both hold
@@ -110,7 +111,8 @@ Result<Element> SchemaCompiler::compile_reference(const json::object& schema, co
   return rule;
 }
 
-Result<Element> SchemaCompiler::compile_choices(const json::object& schema, const std::string& key, const std::string& path) {
+Result<Element> SchemaCompiler::compile_choices(const json::object& schema, const std::string& key,
+                                                const std::string& path) {
   const json::value& list = schema.at(key);
   if (!list.is_array() || list.get_array().empty()) return invalid(fmt::format("expected schemas at {}.{}", path, key));
   const json::object rest = without(schema, key);
@@ -135,13 +137,16 @@ Result<Element> SchemaCompiler::compile_all_of(const json::object& schema, const
   json::object merged = without(schema, "allOf");
   for (const json::value& item : list.get_array()) {
     const json::value* part = &item;
-    for (int hops = 0; part->is_object() && part->get_object().size() == 1 && part->get_object().contains("$ref"); ++hops) {
+    for (int hops = 0; part->is_object() && part->get_object().size() == 1 && part->get_object().contains("$ref");
+         ++hops) {
       const json::value& reference = part->get_object().at("$ref");
-      if (!reference.is_string() || hops > kDepthMax) return invalid(fmt::format("expected a schema at {}.allOf", path));
+      if (!reference.is_string() || hops > kDepthMax)
+        return invalid(fmt::format("expected a schema at {}.allOf", path));
       SW_ASSIGN(part, resolve(std::string(reference.get_string()), path));
     }
     if (*part == true) continue;
-    if (!part->is_object()) return invalid(fmt::format("expected a schema at {}.allOf, found {}", path, json_kind(*part)));
+    if (!part->is_object())
+      return invalid(fmt::format("expected a schema at {}.allOf, found {}", path, json_kind(*part)));
     SW_ASSIGN(merged, merge_schemas(merged, part->get_object(), path));
   }
   return compile(merged, path);
@@ -152,18 +157,22 @@ Result<std::vector<std::string>> SchemaCompiler::types_of(const json::object& sc
   if (const json::value* type = schema.if_contains("type")) {
     const json::array list = type->is_array() ? type->get_array() : json::array{*type};
     for (const json::value& item : list) {
-      if (!item.is_string()) return invalid(fmt::format("expected type names at {}.type, found {}", path, json_kind(item)));
+      if (!item.is_string())
+        return invalid(fmt::format("expected type names at {}.type, found {}", path, json_kind(item)));
       types.emplace_back(item.get_string());
     }
     if (types.empty()) return invalid(fmt::format("expected type names at {}.type, found none", path));
-  } else if (schema.contains("properties") || schema.contains("required") || schema.contains("additionalProperties")) {
+  } else if (schema.contains("properties") || schema.contains("required") || schema.contains("additionalProperties") ||
+             schema.contains("patternProperties")) {
     types.emplace_back("object");  // narrower than the schema, and what is meant
-  } else if (schema.contains("items") || schema.contains("prefixItems") || schema.contains("minItems") || schema.contains("maxItems")) {
+  } else if (schema.contains("items") || schema.contains("prefixItems") || schema.contains("minItems") ||
+             schema.contains("maxItems") || schema.contains("uniqueItems")) {
     types.emplace_back("array");
-  } else if (schema.contains("pattern") || schema.contains("minLength") || schema.contains("maxLength") || schema.contains("format")) {
+  } else if (schema.contains("pattern") || schema.contains("minLength") || schema.contains("maxLength") ||
+             schema.contains("format")) {
     types.emplace_back("string");
   } else if (schema.contains("minimum") || schema.contains("maximum") || schema.contains("exclusiveMinimum") ||
-             schema.contains("exclusiveMaximum")) {
+             schema.contains("exclusiveMaximum") || schema.contains("multipleOf")) {
     types.emplace_back("number");
   }
   const json::value* nullable = schema.if_contains("nullable");
@@ -172,9 +181,11 @@ Result<std::vector<std::string>> SchemaCompiler::types_of(const json::object& sc
 }
 
 Result<Element> SchemaCompiler::compile_values(const json::object& schema, const std::string& path) {
-  for (const std::string_view key : {"pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
-                                     "exclusiveMaximum", "required", "minItems", "maxItems", "properties", "items"}) {
-    if (schema.contains(key)) return unsupported(fmt::format("{} beside enum or const is not supported at {}", key, path));
+  for (const std::string_view key :
+       {"pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "required",
+        "minItems", "maxItems", "properties", "items", "multipleOf", "uniqueItems", "patternProperties"}) {
+    if (schema.contains(key))
+      return unsupported(fmt::format("{} beside enum or const is not supported at {}", key, path));
   }
   SW_ASSIGN(const std::vector<std::string> types, types_of(schema, path));
   json::array values;
@@ -195,20 +206,26 @@ Result<Element> SchemaCompiler::compile_values(const json::object& schema, const
   return rules_.any_of_texts(std::move(out));
 }
 
-Result<Element> SchemaCompiler::compile_type(const std::string& type, const json::object& schema, const std::string& path) {
+Result<Element> SchemaCompiler::compile_type(const std::string& type, const json::object& schema,
+                                             const std::string& path) {
   if (type == "object") return compile_object(schema, path);
   if (type == "array") return compile_array(schema, path);
   if (type == "string") return compile_string(schema, path);
   if (type == "boolean") return rules_.one_of({{rules_.literal("true")}, {rules_.literal("false")}});
   if (type == "null") return rules_.literal("null");
   if (type == "integer" || type == "number") {
-    const bool bounded = schema.contains("minimum") || schema.contains("maximum") || schema.contains("exclusiveMinimum") ||
-                         schema.contains("exclusiveMaximum");
+    const bool bounded = schema.contains("minimum") || schema.contains("maximum") ||
+                         schema.contains("exclusiveMinimum") || schema.contains("exclusiveMaximum");
+    if (schema.contains("multipleOf")) {
+      SW_ASSIGN(const NumberBounds within, parse_number_bounds(schema, path));
+      return compile_multiples(schema, within, path);
+    }
     if (!bounded) return type == "integer" ? json_.integer() : json_.number();
     SW_ASSIGN(const NumberBounds bounds, parse_number_bounds(schema, path));
     return numbers_between(bounds, type == "integer", path, json_);
   }
-  return invalid(fmt::format("expected object, array, string, number, integer, boolean or null at {}.type, found \"{:.40}\"", path, type));
+  return invalid(fmt::format(
+      "expected object, array, string, number, integer, boolean or null at {}.type, found \"{:.40}\"", path, type));
 }
 
 }  // namespace spillway::text

@@ -1,10 +1,12 @@
-// JSON Schema as a grammar: what a model may write so that the result conforms. The grammar may be narrower than the schema
-// (properties come in the order of the schema, once; without "additionalProperties" there are none but those listed; white
-// space is bounded, numbers have at most 15 digits, strings with a maxLength beyond 4096 stop there), never wider.
-// Understood: type (also a list), nullable, enum, const, properties, required, additionalProperties, items, prefixItems,
-// minItems, maxItems, minLength, maxLength, pattern (a subset), format (date, time, date-time, uuid, ipv4, email; others are
-// annotations), minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf (as anyOf), allOf (merged), $ref within
-// the document, $defs. Other keywords that constrain are errors that name them; unknown ones are annotations.
+// JSON Schema as a grammar: what a model may write so that the result conforms. The grammar may be narrower than the
+// schema (properties come in the order of the schema, once; without "additionalProperties" there are none but those
+// listed; white space is bounded, numbers have at most 15 digits, strings with a maxLength beyond 4096 stop there),
+// never wider. Understood: type (also a list), nullable, enum, const, properties, required, additionalProperties,
+// items, prefixItems, minItems, maxItems, minLength, maxLength, pattern (a subset), format (date, time, date-time,
+// uuid, ipv4, email; others are annotations), minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (whole
+// numbers), uniqueItems (of an enum), patternProperties (one pattern, no properties beside it), not (of enum, const or
+// type), if/then/else (on one property of enum or const), anyOf, oneOf (as anyOf), allOf (merged), $ref within the
+// document, $defs. Other keywords that constrain are errors that name them; unknown ones are annotations.
 #pragma once
 
 #include <boost/json/value.hpp>
@@ -20,8 +22,8 @@ Result<Element> compile_json_schema(const boost::json::value& schema, const std:
 Result<boost::json::object> merge_schemas(const boost::json::object& one, const boost::json::object& other,
                                           const std::string& path);
 
-// A regular expression (subset: literals, classes, groups, alternatives, repetition, anchors at the ends) over the characters
-// of a string, as they are written in JSON. Matches anywhere unless anchored, as JSON Schema has it.
+// A regular expression (subset: literals, classes, groups, alternatives, repetition, anchors at the ends) over the
+// characters of a string, as they are written in JSON. Matches anywhere unless anchored, as JSON Schema has it.
 Result<Element> compile_string_pattern(std::string_view pattern, const std::string& path, JsonRules& json);
 
 // Integers from least to most, both included; |bounds| < 10^15.

@@ -1,4 +1,5 @@
-// SchemaCompiler: the walk over one schema document that json_schema.h offers as a function. Lives as long as that call.
+// SchemaCompiler: the walk over one schema document that json_schema.h offers as a function. Lives as long as that
+// call.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -10,9 +11,12 @@
 
 namespace spillway::text {
 
+bool has_type(const boost::json::value& value, const std::string& type);
+
 class SchemaCompiler {
  public:
-  SchemaCompiler(const boost::json::value& document, JsonRules& json) : document_(document), json_(json), rules_(json.rules()) {}
+  SchemaCompiler(const boost::json::value& document, JsonRules& json)
+      : document_(document), json_(json), rules_(json.rules()) {}
 
   Result<Element> compile(const boost::json::value& schema, const std::string& path);
 
@@ -35,6 +39,15 @@ class SchemaCompiler {
   Element key_beyond(const std::vector<std::string_view>& names, size_t depth);
   Result<Element> compile_array(const Object& schema, const std::string& path);
   Result<Element> compile_string(const Object& schema, const std::string& path);
+
+  Result<Element> compile_not(const Object& schema, const std::string& path);
+  Result<Element> compile_other_than(const std::string& type, const Object& schema, const boost::json::array& values,
+                                     const std::string& path);
+  Result<Element> compile_conditional(const Object& schema, const std::string& path);
+  Result<Element> compile_multiples(const Object& schema, const NumberBounds& bounds, const std::string& path);
+  Element digits_of_multiples(int step, int digits);
+  Result<Element> compile_unique_items(const Object& schema, const std::string& path);
+  Result<Element> compile_pattern_members(const Object& schema, const std::string& path);
 
   Result<const boost::json::value*> resolve(const std::string& pointer, const std::string& path) const;
   static Result<int> count_of(const Object& schema, std::string_view key, int fallback, const std::string& path);

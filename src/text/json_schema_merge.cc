@@ -35,7 +35,8 @@ Status merge_properties(json::object& into, const json::object& from, const std:
     if (!mine) {
       into[item.key()] = item.value();
     } else if (*mine != item.value()) {
-      if (!mine->is_object() || !item.value().is_object()) return unsupported(fmt::format("two schemas of one property at {}", path));
+      if (!mine->is_object() || !item.value().is_object())
+        return unsupported(fmt::format("two schemas of one property at {}", path));
       SW_ASSIGN(*mine, merge_schemas(mine->get_object(), item.value().get_object(), path));
     }
   }

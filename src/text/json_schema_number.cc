@@ -21,11 +21,14 @@ Element same_length(std::string_view low, std::string_view high, JsonRules& json
   GrammarRules& rules = json.rules();
   if (low.empty()) return rules.one_of({{}});
   const std::string nines(low.size() - 1, '9'), zeros(low.size() - 1, '0');
-  if (low[0] == high[0]) return rules.concat({rules.range(low[0], low[0]), same_length(low.substr(1), high.substr(1), json)});
+  if (low[0] == high[0])
+    return rules.concat({rules.range(low[0], low[0]), same_length(low.substr(1), high.substr(1), json)});
   int first = low[0], last = high[0];
   std::vector<Sequence> out;
-  if (low.substr(1) != zeros) out.push_back({rules.range(first, first), same_length(low.substr(1), nines, json)}), ++first;
-  if (high.substr(1) != nines) out.push_back({rules.range(last, last), same_length(zeros, high.substr(1), json)}), --last;
+  if (low.substr(1) != zeros)
+    out.push_back({rules.range(first, first), same_length(low.substr(1), nines, json)}), ++first;
+  if (high.substr(1) != nines)
+    out.push_back({rules.range(last, last), same_length(zeros, high.substr(1), json)}), --last;
   if (first <= last) {
     const int rest = int(low.size()) - 1;
     out.push_back({rules.range(first, last), rules.repeat(json.digit(), rest, rest)});
@@ -49,8 +52,8 @@ Element naturals_between(int64_t least, int64_t most, JsonRules& json) {
 Element magnitudes(int64_t least, int64_t most, bool least_open, bool most_open, JsonRules& json) {
   GrammarRules& rules = json.rules();
   const Element zeros = rules.concat({rules.bytes("."), rules.repeat(rules.bytes("0"), 1, 4)});
-  const Element some = rules.concat(
-      {rules.bytes("."), rules.repeat(rules.bytes("0"), 0, 8), rules.range('1', '9'), rules.repeat(json.digit(), 0, 6)});
+  const Element some = rules.concat({rules.bytes("."), rules.repeat(rules.bytes("0"), 0, 8), rules.range('1', '9'),
+                                     rules.repeat(json.digit(), 0, 6)});
   std::vector<Sequence> out;
   const auto exactly = [&](int64_t value) { return rules.literal(fmt::format("{}", value)); };
   if (least < most) {
@@ -75,7 +78,8 @@ Result<bool> read_bound(const json::object& schema, std::string_view key, const 
     return invalid(fmt::format("expected a number at {}.{}", path, key));
   }
   number = std::clamp(number, -double(kMost), double(kMost));
-  if (number != std::floor(number)) return unsupported(fmt::format("expected a whole number at {}.{}, found {}", path, key, number));
+  if (number != std::floor(number))
+    return unsupported(fmt::format("expected a whole number at {}.{}, found {}", path, key, number));
   out = int64_t(number);
   return true;
 }
@@ -106,7 +110,8 @@ Result<Element> numbers_between(const NumberBounds& bounds, bool integer, const 
   const int64_t least = bounds.least + (integer && bounds.open_least ? 1 : 0);
   const int64_t most = bounds.most - (integer && bounds.open_most ? 1 : 0);
   const bool open = !integer && (bounds.open_least || bounds.open_most);
-  if (least > most || (least == most && open)) return invalid(fmt::format("expected minimum below maximum at {}", path));
+  if (least > most || (least == most && open))
+    return invalid(fmt::format("expected minimum below maximum at {}", path));
   if (integer) return integers_between(least, most, json);
   GrammarRules& rules = json.rules();
   std::vector<Sequence> out;

@@ -54,7 +54,8 @@ class PatternCompiler {
 
  private:
   Error fail(std::string_view expected) const {
-    return unsupported(fmt::format("expected {} at byte {} of {}, found \"{:.40}\"", expected, at_, path_, pattern_.substr(at_)));
+    return unsupported(
+        fmt::format("expected {} at byte {} of {}, found \"{:.40}\"", expected, at_, path_, pattern_.substr(at_)));
   }
   char peek() const { return at_ < pattern_.size() ? pattern_[at_] : '\0'; }
   bool take(char c) {
@@ -116,7 +117,8 @@ class PatternCompiler {
       return one;
     }
     take('?');  // lazy or not, the language is the same
-    if (std::string_view("*+?{").find(peek()) != std::string_view::npos && peek() != '\0') return fail("one repetition");
+    if (std::string_view("*+?{").find(peek()) != std::string_view::npos && peek() != '\0')
+      return fail("one repetition");
     if (most > 1 && rules_.may_be_empty(one)) return fail("a counted repetition of what is not empty before");
     weight_ *= std::max({1, least, most});
     if (weight_ > kWeightMax) return fail(fmt::format("counts within counts of at most {} together", kWeightMax));
@@ -171,16 +173,36 @@ class PatternCompiler {
     ByteSet space = ascii_range(9, 13) | ascii_range(' ', ' ');
     Characters add;
     switch (c) {
-      case 'd': case 'D': add.ascii = ascii_range('0', '9'); break;
-      case 'w': case 'W': add.ascii = word; break;
-      case 's': case 'S': add.ascii = space; break;
-      case 'n': add.ascii.set('\n'); break;
-      case 'r': add.ascii.set('\r'); break;
-      case 't': add.ascii.set('\t'); break;
-      case 'f': add.ascii.set('\f'); break;
-      case 'v': add.ascii.set('\v'); break;
+      case 'd':
+      case 'D':
+        add.ascii = ascii_range('0', '9');
+        break;
+      case 'w':
+      case 'W':
+        add.ascii = word;
+        break;
+      case 's':
+      case 'S':
+        add.ascii = space;
+        break;
+      case 'n':
+        add.ascii.set('\n');
+        break;
+      case 'r':
+        add.ascii.set('\r');
+        break;
+      case 't':
+        add.ascii.set('\t');
+        break;
+      case 'f':
+        add.ascii.set('\f');
+        break;
+      case 'v':
+        add.ascii.set('\v');
+        break;
       default:
-        if (c == '\0' || uint8_t(c) >= 0x80 || word.test(uint8_t(c))) return fail("an escape of d D w W s S n r t f v or punctuation");
+        if (c == '\0' || uint8_t(c) >= 0x80 || word.test(uint8_t(c)))
+          return fail("an escape of d D w W s S n r t f v or punctuation");
         add.ascii.set(uint8_t(c));
     }
     ++at_;

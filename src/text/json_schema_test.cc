@@ -1,10 +1,10 @@
 #include "text/json_schema.h"
 
-#include <boost/json/parse.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <boost/json/parse.hpp>
 
 #include "text/grammar.h"
 #include "text/json_schema_validate_test.h"
@@ -17,17 +17,20 @@ namespace json = boost::json;
 namespace {
 
 bool is_type(const json::value& value, std::string_view type) {
-  if (type == "integer") return value.is_int64() || value.is_uint64() || (value.is_double() && value.get_double() == int64_t(value.get_double()));
-  return (type == "null" && value.is_null()) || (type == "boolean" && value.is_bool()) || (type == "string" && value.is_string()) ||
-         (type == "number" && value.is_number()) || (type == "object" && value.is_object()) || (type == "array" && value.is_array());
+  if (type == "integer")
+    return value.is_int64() || value.is_uint64() ||
+           (value.is_double() && value.get_double() == int64_t(value.get_double()));
+  return (type == "null" && value.is_null()) || (type == "boolean" && value.is_bool()) ||
+         (type == "string" && value.is_string()) || (type == "number" && value.is_number()) ||
+         (type == "object" && value.is_object()) || (type == "array" && value.is_array());
 }
 
 bool number_conforms(double value, const json::object& schema) {
   const auto bound = [&](const char* key, double fallback) {
     return schema.contains(key) ? schema.at(key).to_number<double>() : fallback;
   };
-  return value >= bound("minimum", value) && value <= bound("maximum", value) && value > bound("exclusiveMinimum", value - 1) &&
-         value < bound("exclusiveMaximum", value + 1);
+  return value >= bound("minimum", value) && value <= bound("maximum", value) &&
+         value > bound("exclusiveMinimum", value - 1) && value < bound("exclusiveMaximum", value + 1);
 }
 
 bool size_conforms(size_t size, const json::object& schema, const char* least, const char* most) {
@@ -36,7 +39,8 @@ bool size_conforms(size_t size, const json::object& schema, const char* least, c
 }
 
 bool string_conforms(const json::string& value, const json::object& schema) {
-  const auto characters = size_t(std::count_if(value.begin(), value.end(), [](char c) { return (uint8_t(c) & 0xC0) != 0x80; }));
+  const auto characters =
+      size_t(std::count_if(value.begin(), value.end(), [](char c) { return (uint8_t(c) & 0xC0) != 0x80; }));
   if (!size_conforms(characters, schema, "minLength", "maxLength")) return false;
   if (!schema.contains("pattern")) return true;
   Regex::Match match;
@@ -52,7 +56,8 @@ bool object_conforms(const json::object& value, const json::object& schema, cons
   for (const auto& item : value) {
     if (schema.contains("properties") && schema.at("properties").as_object().contains(item.key())) {
       if (!conforms(item.value(), schema.at("properties").at(item.key()), document)) return false;
-    } else if (schema.contains("additionalProperties") && !conforms(item.value(), schema.at("additionalProperties"), document)) {
+    } else if (schema.contains("additionalProperties") &&
+               !conforms(item.value(), schema.at("additionalProperties"), document)) {
       return false;
     }
   }
@@ -99,7 +104,9 @@ bool conforms(const json::value& value, const json::value& schema, const json::v
     const json::value& type = object.at("type");
     const json::array types = type.is_array() ? type.get_array() : json::array{type};
     const bool null = value.is_null() && object.contains("nullable");
-    if (!null && std::none_of(types.begin(), types.end(), [&](const json::value& one) { return is_type(value, one.as_string()); })) return false;
+    if (!null && std::none_of(types.begin(), types.end(),
+                              [&](const json::value& one) { return is_type(value, one.as_string()); }))
+      return false;
   }
   if (value.is_number() && !number_conforms(value.to_number<double>(), object)) return false;
   if (value.is_string() && !string_conforms(value.get_string(), object)) return false;
@@ -124,7 +131,8 @@ TEST(JsonSchema, TakesWhatConforms) {
   EXPECT_TRUE(accepts("{}", "\"\\ud83d\\ude00\""));
   EXPECT_FALSE(accepts("{}", "\"\xC3\""));
   EXPECT_FALSE(accepts("{}", "\"\xED\xA0\x80\""));
-  const char* const person = R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer"}},"required":["name"]})";
+  const char* const person =
+      R"({"type":"object","properties":{"name":{"type":"string"},"age":{"type":"integer"}},"required":["name"]})";
   EXPECT_TRUE(accepts(person, R"({"name": "Ann", "age": 3})"));
   EXPECT_TRUE(accepts(person, R"({"name":"Ann"})"));
   EXPECT_FALSE(accepts(person, R"({"age":3})"));
@@ -137,7 +145,8 @@ TEST(JsonSchema, TakesWhatConforms) {
 
 TEST(JsonSchema, IntegersKeepTheirBounds) {
   for (const auto& [least, most] : {std::pair(-120, 99), {0, 0}, {7, 1003}, {-50, -9}, {95, 105}, {-1, 1}}) {
-    const std::string schema = "{\"type\":\"integer\",\"minimum\":" + std::to_string(least) + ",\"maximum\":" + std::to_string(most) + "}";
+    const std::string schema =
+        "{\"type\":\"integer\",\"minimum\":" + std::to_string(least) + ",\"maximum\":" + std::to_string(most) + "}";
     const auto grammar = Grammar::json_schema(json::parse(schema)).value();
     for (int value = -1100; value <= 1100; ++value) {
       EXPECT_EQ(grammar->matches(std::to_string(value)), value >= least && value <= most) << schema << value;
@@ -150,6 +159,71 @@ TEST(JsonSchema, NumbersKeepTheirBounds) {
   const char* const unit = R"({"type":"number","minimum":0,"exclusiveMaximum":1})";
   for (const char* const in : {"0", "0.0", "0.999"}) EXPECT_TRUE(accepts(unit, in)) << in;
   for (const char* const out : {"1", "1.0", "-0.1", "2", "1e5"}) EXPECT_FALSE(accepts(unit, out)) << out;
+}
+
+TEST(JsonSchema, MultiplesAreThose) {
+  struct Case {
+    const char* schema;
+    int step, least, most;
+  };
+  constexpr int kAll = 2000;
+  for (const Case& one : {Case{R"({"type":"integer","multipleOf":7})", 7, -kAll, kAll},
+                          Case{R"({"multipleOf":25,"minimum":0})", 25, 0, kAll},
+                          Case{R"({"type":"integer","multipleOf":100,"exclusiveMinimum":0})", 100, 1, kAll},
+                          Case{R"({"type":"integer","multipleOf":3,"maximum":0})", 3, -kAll, 0},
+                          Case{R"({"type":"integer","multipleOf":6,"minimum":-40,"maximum":1000})", 6, -40, 1000}}) {
+    const auto grammar = Grammar::json_schema(json::parse(one.schema));
+    ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+    for (int value = -kAll; value <= kAll; ++value) {
+      const bool good = value % one.step == 0 && value >= one.least && value <= one.most;
+      EXPECT_EQ((*grammar)->matches(std::to_string(value)), good) << one.schema << value;
+    }
+    EXPECT_FALSE((*grammar)->matches("-0"));
+    EXPECT_FALSE((*grammar)->matches("00"));
+  }
+  EXPECT_TRUE(accepts(R"({"multipleOf":7})", "700000000000007"));
+  EXPECT_FALSE(accepts(R"({"multipleOf":7})", "700000000000008"));
+}
+
+TEST(JsonSchema, UniqueItemsOfAnEnum) {
+  const char* const schema =
+      R"({"type":"array","items":{"enum":["a","b",3]},"uniqueItems":true,"minItems":1,"maxItems":2})";
+  for (const char* const in : {R"(["a"])", R"(["b", "a"])", R"([3,"a"])"}) EXPECT_TRUE(accepts(schema, in)) << in;
+  for (const char* const out : {"[]", R"(["a","a"])", R"(["a","b",3])", R"(["c"])"})
+    EXPECT_FALSE(accepts(schema, out)) << out;
+}
+
+TEST(JsonSchema, NotOfValuesAndTypes) {
+  const char* const word = R"({"type":"string","not":{"enum":["no","none"]}})";
+  for (const char* const in : {R"("yes")", R"("n")", R"("nones")", R"("")"}) EXPECT_TRUE(accepts(word, in)) << in;
+  for (const char* const out : {R"("no")", R"("none")", R"("n\u006f")", "1"}) EXPECT_FALSE(accepts(word, out)) << out;
+  const char* const some = R"({"not":{"type":"null"}})";
+  EXPECT_TRUE(accepts(some, "[null]"));
+  EXPECT_FALSE(accepts(some, "null"));
+  EXPECT_TRUE(accepts(R"({"enum":[1,2,3],"not":{"const":2}})", "3"));
+  EXPECT_FALSE(accepts(R"({"enum":[1,2,3],"not":{"const":2}})", "2"));
+  EXPECT_TRUE(accepts(R"({"type":["boolean","null"],"not":{"enum":[true,null]}})", "false"));
+  EXPECT_FALSE(accepts(R"({"type":["boolean","null"],"not":{"enum":[true,null]}})", "null"));
+}
+
+TEST(JsonSchema, ConditionsOnOneProperty) {
+  const char* const shape = R"({"type":"object","properties":{"kind":{"enum":["circle","square"]}},"required":["kind"],
+      "if":{"properties":{"kind":{"const":"circle"}}},
+      "then":{"properties":{"radius":{"type":"integer"}},"required":["radius"]},
+      "else":{"properties":{"side":{"type":"integer"}},"required":["side"]}})";
+  EXPECT_TRUE(accepts(shape, R"({"kind":"circle","radius":1})"));
+  EXPECT_TRUE(accepts(shape, R"({"kind":"square","side":1})"));
+  EXPECT_FALSE(accepts(shape, R"({"kind":"square","radius":1})"));
+  EXPECT_FALSE(accepts(shape, R"({"kind":"circle","side":1})"));
+  EXPECT_FALSE(accepts(shape, R"({"side":1})"));
+}
+
+TEST(JsonSchema, MembersNamedByAPattern) {
+  const char* const schema =
+      R"({"type":"object","patternProperties":{"^x-[a-z]+$":{"type":"integer"}},"additionalProperties":false})";
+  for (const char* const in : {"{}", R"({"x-a": 1})", R"({"x-a":1,"x-bc":2})"}) EXPECT_TRUE(accepts(schema, in)) << in;
+  for (const char* const out : {R"({"y":1})", R"({"x-":1})", R"({"x-a":"1"})"})
+    EXPECT_FALSE(accepts(schema, out)) << out;
 }
 
 TEST(JsonSchema, FormatsAndPatterns) {
@@ -170,7 +244,9 @@ TEST(JsonSchema, ManyValuesAndAmbiguousPatternsStayBounded) {
   const auto many = Grammar::json_schema(json::object{{"enum", values}}).value();
   for (int i = 0; i < 3000; ++i) EXPECT_TRUE(many->matches("\"value " + std::to_string(i) + "\""));
   EXPECT_FALSE(many->matches("\"value 3000\""));
-  const auto message = [](const char* pattern) { return Grammar::json_schema(json::object{{"pattern", pattern}}).error().message; };
+  const auto message = [](const char* pattern) {
+    return Grammar::json_schema(json::object{{"pattern", pattern}}).error().message;
+  };
   EXPECT_THAT(message("^(a{1,1000}){1000}$"), testing::HasSubstr("counts within counts"));
   EXPECT_THAT(message("^((a?){1000}){1000}$"), testing::HasSubstr("counted repetition"));
 }
@@ -180,8 +256,15 @@ TEST(JsonSchema, ErrorsNameTheKeyword) {
     const auto grammar = Grammar::json_schema(json::parse(schema));
     return grammar.ok() ? std::string("compiled") : grammar.error().message;
   };
-  EXPECT_EQ(message(R"({"properties":{"a":{"not":{}}}})"),
-            "the keyword not at schema.properties.a is not supported in constrained output");
+  EXPECT_EQ(message(R"({"properties":{"a":{"contains":{}}}})"),
+            "the keyword contains at schema.properties.a is not supported in constrained output");
+  EXPECT_THAT(message(R"({"properties":{"a":{"not":{}}}})"), testing::HasSubstr("another at schema.properties.a"));
+  EXPECT_THAT(message(R"({"if":{"minProperties":1},"then":{}})"), testing::HasSubstr("schema"));
+  EXPECT_THAT(message(R"({"multipleOf":0.1})"), testing::HasSubstr("a whole number at schema.multipleOf"));
+  EXPECT_THAT(message(R"({"items":{"type":"string"},"uniqueItems":true})"), testing::HasSubstr("uniqueItems"));
+  EXPECT_THAT(message(R"({"patternProperties":{"^a":{},"b$":{}}})"), testing::HasSubstr("one pattern"));
+  EXPECT_THAT(message(R"({"type":"string","not":{"type":"string"}})"), testing::HasSubstr("found none"));
+  EXPECT_THAT(message(R"({"not":{"type":"integer"}})"), testing::HasSubstr("not integers"));
   EXPECT_EQ(message("[]"), "expected a schema at schema, found an array");
   EXPECT_EQ(message(R"({"type":"text"})"),
             "expected object, array, string, number, integer, boolean or null at schema.type, found \"text\"");

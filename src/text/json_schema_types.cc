@@ -1,9 +1,9 @@
 // Objects, arrays and strings of a schema.
-#include <boost/json/array.hpp>
-#include <boost/json/serialize.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/serialize.hpp>
 #include <set>
 
 #include "text/json_schema_compiler.h"
@@ -22,7 +22,8 @@ constexpr int kItemsMax = 1024;
 // Formats as the patterns of what may be written.
 std::string_view pattern_of_format(std::string_view format) {
   constexpr std::string_view kDate = R"(^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$)";
-  constexpr std::string_view kTime = R"(^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$)";
+  constexpr std::string_view kTime =
+      R"(^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$)";
   constexpr std::string_view kDateTime =
       R"(^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$)";
   if (format == "date") return kDate;
@@ -32,13 +33,15 @@ std::string_view pattern_of_format(std::string_view format) {
   if (format == "ipv4") {
     return R"(^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$)";
   }
-  if (format == "email") return R"(^[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+$)";
+  if (format == "email")
+    return R"(^[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+$)";
   return {};
 }
 
 }  // namespace
 
-Result<int> SchemaCompiler::count_of(const json::object& schema, std::string_view key, int fallback, const std::string& path) {
+Result<int> SchemaCompiler::count_of(const json::object& schema, std::string_view key, int fallback,
+                                     const std::string& path) {
   const json::value* value = schema.if_contains(key);
   if (!value) return fallback;
   if (!value->is_int64() || value->get_int64() < 0) return invalid(fmt::format("expected a count at {}.{}", path, key));
@@ -58,14 +61,16 @@ Result<Element> SchemaCompiler::compile_string(const json::object& schema, const
     expression = pattern_of_format(std::string_view(format->get_string()));
   }
   if (!expression.empty()) {
-    if (sized) return unsupported(fmt::format("minLength and maxLength beside pattern or format are not supported at {}", path));
+    if (sized)
+      return unsupported(fmt::format("minLength and maxLength beside pattern or format are not supported at {}", path));
     SW_ASSIGN(const Element body, compile_string_pattern(expression, path + ".pattern", json_));
     return rules_.concat({quote, body, quote});
   }
   if (!sized) return json_.string();
   SW_ASSIGN(const int least, count_of(schema, "minLength", 0, path));
   SW_ASSIGN(const int most, count_of(schema, "maxLength", -1, path));
-  if (least > kLengthMax) return unsupported(fmt::format("a minLength above {} is not supported at {}", kLengthMax, path));
+  if (least > kLengthMax)
+    return unsupported(fmt::format("a minLength above {} is not supported at {}", kLengthMax, path));
   if (most >= 0 && most < least) return invalid(fmt::format("expected minLength up to maxLength at {}", path));
   return rules_.concat({quote, rules_.repeat(json_.character(), least, std::min(most, kLengthMax)), quote});
 }
@@ -73,6 +78,8 @@ Result<Element> SchemaCompiler::compile_string(const json::object& schema, const
 Result<Element> SchemaCompiler::compile_array(const json::object& schema, const std::string& path) {
   SW_ASSIGN(const int least, count_of(schema, "minItems", 0, path));
   SW_ASSIGN(int most, count_of(schema, "maxItems", -1, path));
+  const json::value* unique = schema.if_contains("uniqueItems");
+  if (unique && *unique == true && (most < 0 || most > 1)) return compile_unique_items(schema, path);
   if (least > kItemsMax) return unsupported(fmt::format("a minItems above {} is not supported at {}", kItemsMax, path));
   most = std::min(most, kItemsMax);
   std::vector<Element> prefix;
@@ -84,8 +91,10 @@ Result<Element> SchemaCompiler::compile_array(const json::object& schema, const 
     }
   }
   const json::value* items = schema.if_contains("items");
-  if ((items && *items == false) || (!items && !prefix.empty())) most = most < 0 ? int(prefix.size()) : std::min(most, int(prefix.size()));
-  if (most >= 0 && most < least) return invalid(fmt::format("expected minItems up to the items there can be at {}", path));
+  if ((items && *items == false) || (!items && !prefix.empty()))
+    most = most < 0 ? int(prefix.size()) : std::min(most, int(prefix.size()));
+  if (most >= 0 && most < least)
+    return invalid(fmt::format("expected minItems up to the items there can be at {}", path));
   Element item = json_.value();
   if (items && *items != false) {
     SW_ASSIGN(item, compile(*items, path + ".items"));
@@ -111,7 +120,10 @@ Result<Element> SchemaCompiler::compile_array(const json::object& schema, const 
 }
 
 Result<Element> SchemaCompiler::compile_object(const json::object& schema, const std::string& path) {
-  const bool open = !schema.contains("properties") && !schema.contains("required") && !schema.contains("additionalProperties");
+  const json::value* patterns = schema.if_contains("patternProperties");
+  if (patterns && *patterns != json::object()) return compile_pattern_members(schema, path);
+  const bool open =
+      !schema.contains("properties") && !schema.contains("required") && !schema.contains("additionalProperties");
   if (open) return json_.object();
   return compile_members(schema, path);
 }
@@ -119,7 +131,8 @@ Result<Element> SchemaCompiler::compile_object(const json::object& schema, const
 Result<Element> SchemaCompiler::compile_members(const json::object& schema, const std::string& path) {
   json::object properties;
   if (const json::value* listed = schema.if_contains("properties")) {
-    if (!listed->is_object()) return invalid(fmt::format("expected an object at {}.properties, found {}", path, json_kind(*listed)));
+    if (!listed->is_object())
+      return invalid(fmt::format("expected an object at {}.properties, found {}", path, json_kind(*listed)));
     properties = listed->get_object();
   }
   const json::value* others = schema.if_contains("additionalProperties");
@@ -127,7 +140,8 @@ Result<Element> SchemaCompiler::compile_members(const json::object& schema, cons
   if (const json::value* names = schema.if_contains("required")) {
     if (!names->is_array()) return invalid(fmt::format("expected names at {}.required", path));
     for (const json::value& name : names->get_array()) {
-      if (!name.is_string()) return invalid(fmt::format("expected names at {}.required, found {}", path, json_kind(name)));
+      if (!name.is_string())
+        return invalid(fmt::format("expected names at {}.required, found {}", path, json_kind(name)));
       required.emplace(name.get_string());
       if (!properties.contains(name.get_string())) properties[name.get_string()] = others ? *others : json::value(true);
     }
@@ -152,7 +166,8 @@ Result<Element> SchemaCompiler::compile_members(const json::object& schema, cons
   }
   for (size_t i = members.size(); i-- > 0;) {
     const auto& [name, member] = members[i];
-    std::vector<Sequence> from_first = {{json_.space(), member, later}}, from_later = {{comma, json_.space(), member, later}};
+    std::vector<Sequence> from_first = {{json_.space(), member, later}},
+                          from_later = {{comma, json_.space(), member, later}};
     if (!required.contains(name)) from_first.push_back({first}), from_later.push_back({later});
     first = rules_.one_of(std::move(from_first));
     later = rules_.one_of(std::move(from_later));
@@ -166,14 +181,15 @@ Result<Element> SchemaCompiler::other_members(const json::object& schema, const 
   return rules_.concat({key, rules_.bytes(":"), json_.gap(), value});
 }
 
-// A key that is none of the properties. Those are ASCII and written without escapes, so that nothing else can spell them.
+// A key that is none of the properties. Those are ASCII and written without escapes, so that nothing else can spell
+// them.
 Result<Element> SchemaCompiler::other_key(const json::object& properties, const std::string& path) {
   if (properties.empty()) return json_.string();
   std::vector<std::string_view> names;
   for (const auto& item : properties) {
     const std::string_view name = item.key();
     if (!is_ascii(name) || json::serialize(json::string(name)).size() != name.size() + 2) {
-      return unsupported(fmt::format("additionalProperties beside a property name that is not plain ASCII at {}", path));
+      return unsupported(fmt::format("a name that is not plain ASCII cannot be left out at {}", path));
     }
     if (name.size() > 256) return unsupported(fmt::format("a property name above 256 characters at {}", path));
     names.push_back(name);
@@ -186,7 +202,8 @@ Element SchemaCompiler::key_beyond(const std::vector<std::string_view>& names, s
   ByteSet plain;
   for (size_t c = 0x20; c < 0x80; ++c) plain.set(c, c != '"' && c != '\\');
   const Element quote = rules_.bytes("\"");
-  const Element tail = rules_.concat({rules_.repeat(rules_.one_of({{rules_.bytes(plain)}, {json_.plain_tail()}}), 0, -1), quote});
+  const Element tail =
+      rules_.concat({rules_.repeat(rules_.one_of({{rules_.bytes(plain)}, {json_.plain_tail()}}), 0, -1), quote});
   std::vector<Sequence> out = {{json_.plain_tail(), tail}};
   std::map<char, std::vector<std::string_view>> by_next;
   bool is_name = false;

@@ -186,7 +186,8 @@ Result<Owned> Normalizer::parse(const JsonAt& at) {
   }
   return unsupported(at.wrong("type",
                               "a normalizer of NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, BertNormalizer, Prepend, "
-                              "Replace, Strip, Sequence (Precompiled character maps are not supported)").message);
+                              "Replace, Strip, Sequence (Precompiled character maps are not supported)")
+                         .message);
 }
 
 }  // namespace spillway::text

@@ -53,9 +53,23 @@ class Parser final : public OutputParser {
 
  private:
   enum class State {
-    kDetect, kReasoningStart, kReasoning, kAfterThink, kContent, kPlain, kAfterCall,
-    kDeepseekNext, kDeepseekHeader, kDeepseekName, kDeepseekFence, kDeepseekArguments,
-    kHermesObject, kHermesClose, kLlamaStart, kLlamaObject, kLlamaNext,
+    kDetect,
+    kReasoningStart,
+    kReasoning,
+    kAfterThink,
+    kContent,
+    kPlain,
+    kAfterCall,
+    kDeepseekNext,
+    kDeepseekHeader,
+    kDeepseekName,
+    kDeepseekFence,
+    kDeepseekArguments,
+    kHermesObject,
+    kHermesClose,
+    kLlamaStart,
+    kLlamaObject,
+    kLlamaNext,
   };
 
   State answer_state() const {
@@ -74,22 +88,37 @@ class Parser final : public OutputParser {
   bool step() {
     switch (state_) {
       case State::kDetect:
-      case State::kReasoningStart: return detect();
-      case State::kReasoning: return reasoning();
-      case State::kAfterThink: return after_think();
-      case State::kContent: return content();
-      case State::kPlain: return plain();
-      case State::kAfterCall: return after_call();
-      case State::kDeepseekNext: return deepseek_next();
-      case State::kDeepseekHeader: return deepseek_header();
-      case State::kDeepseekName: return deepseek_name();
-      case State::kDeepseekFence: return deepseek_fence();
-      case State::kDeepseekArguments: return deepseek_arguments();
+      case State::kReasoningStart:
+        return detect();
+      case State::kReasoning:
+        return reasoning();
+      case State::kAfterThink:
+        return after_think();
+      case State::kContent:
+        return content();
+      case State::kPlain:
+        return plain();
+      case State::kAfterCall:
+        return after_call();
+      case State::kDeepseekNext:
+        return deepseek_next();
+      case State::kDeepseekHeader:
+        return deepseek_header();
+      case State::kDeepseekName:
+        return deepseek_name();
+      case State::kDeepseekFence:
+        return deepseek_fence();
+      case State::kDeepseekArguments:
+        return deepseek_arguments();
       case State::kHermesObject:
-      case State::kLlamaObject: return object();
-      case State::kHermesClose: return hermes_close();
-      case State::kLlamaStart: return llama_start();
-      case State::kLlamaNext: return llama_next();
+      case State::kLlamaObject:
+        return object();
+      case State::kHermesClose:
+        return hermes_close();
+      case State::kLlamaStart:
+        return llama_start();
+      case State::kLlamaNext:
+        return llama_next();
     }
     return false;
   }
@@ -365,8 +394,8 @@ class Parser final : public OutputParser {
   const ToolStyle tools_;
   State state_ = State::kPlain;
   std::string pending_;
-  size_t at_ = 0;        // of pending_, what is consumed
-  std::string raw_;      // consumed, not emitted: it may turn out to be no call
+  size_t at_ = 0;    // of pending_, what is consumed
+  std::string raw_;  // consumed, not emitted: it may turn out to be no call
   bool at_end_ = false;
   bool skip_lines_ = false;
   bool fenced_ = false;

@@ -12,16 +12,16 @@ namespace spillway::text {
 enum class ToolStyle { kNone, kDeepseek, kHermes, kLlama };
 
 struct OutputParserOptions {
-  bool reasoning = true;                 // look for <think> ... </think>
-  bool starts_in_reasoning = false;      // the prompt ended inside <think>
+  bool reasoning = true;             // look for <think> ... </think>
+  bool starts_in_reasoning = false;  // the prompt ended inside <think>
   ToolStyle tools = ToolStyle::kNone;
 };
 
 struct OutputDelta {
   enum class Kind { kReasoning, kContent, kToolCall } kind = Kind::kContent;
-  std::string text;         // reasoning or content; for a tool call: a fragment of its JSON arguments
+  std::string text;  // reasoning or content; for a tool call: a fragment of its JSON arguments
   int tool_index = 0;
-  std::string tool_name;    // set on a tool call's first delta alone
+  std::string tool_name;  // set on a tool call's first delta alone
 };
 
 class OutputParser {
@@ -29,7 +29,7 @@ class OutputParser {
   static std::unique_ptr<OutputParser> make(const OutputParserOptions& options);
   virtual ~OutputParser() = default;
   virtual std::vector<OutputDelta> push(std::string_view text) = 0;
-  virtual std::vector<OutputDelta> finish() = 0;   // what was held back; unparsable tool text comes out as content
+  virtual std::vector<OutputDelta> finish() = 0;  // what was held back; unparsable tool text comes out as content
   virtual bool in_reasoning() const = 0;
   virtual int tool_calls() const = 0;
 };

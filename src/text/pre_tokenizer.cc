@@ -207,7 +207,8 @@ Result<Owned> PreTokenizer::parse(const JsonAt& at, bool& byte_level) {
   }
   if (type == "Digits") {
     SW_ASSIGN(const bool each, at.boolean("individual_digits", false));
-    return Owned(std::make_unique<SplitClass<is_numeric>>(each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
+    return Owned(
+        std::make_unique<SplitClass<is_numeric>>(each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
   }
   if (type == "Punctuation") {
     auto behavior = SplitBehavior::kIsolated;
@@ -218,7 +219,8 @@ Result<Owned> PreTokenizer::parse(const JsonAt& at, bool& byte_level) {
   }
   return unsupported(at.wrong("type",
                               "a pre-tokenizer of Split, ByteLevel, BertPreTokenizer, Whitespace, WhitespaceSplit, "
-                              "Digits, Punctuation, Metaspace, Sequence").message);
+                              "Digits, Punctuation, Metaspace, Sequence")
+                         .message);
 }
 
 }  // namespace spillway::text

@@ -1,5 +1,5 @@
-// PreTokenizer: the "pre_tokenizer" of tokenizer.json: splits normalised text into the pieces that the model encodes one by
-// one. Byte-level pieces stay raw bytes: the vocabulary is translated instead, once. Immutable; any thread.
+// PreTokenizer: the "pre_tokenizer" of tokenizer.json: splits normalised text into the pieces that the model encodes
+// one by one. Byte-level pieces stay raw bytes: the vocabulary is translated instead, once. Immutable; any thread.
 #pragma once
 
 #include <deque>

@@ -48,7 +48,8 @@ void VocabularyTrie::append_nodes(const std::vector<std::pair<std::string, int32
       equals_.emplace_back(nodes_[path.back()].token, id);
       continue;
     }
-    const auto common = size_t(std::mismatch(bytes.begin(), bytes.end(), previous.begin(), previous.end()).first - bytes.begin());
+    const auto common =
+        size_t(std::mismatch(bytes.begin(), bytes.end(), previous.begin(), previous.end()).first - bytes.begin());
     close_to(common);
     for (size_t depth = common; depth < bytes.size(); ++depth) {
       path.push_back(uint32_t(nodes_.size()));
@@ -61,7 +62,9 @@ void VocabularyTrie::append_nodes(const std::vector<std::pair<std::string, int32
   close_to(0);
 }
 
-bool VocabularyTrie::is_end(int32_t token) const { return std::binary_search(end_tokens_.begin(), end_tokens_.end(), token); }
+bool VocabularyTrie::is_end(int32_t token) const {
+  return std::binary_search(end_tokens_.begin(), end_tokens_.end(), token);
+}
 
 std::string_view VocabularyTrie::bytes(int32_t token) const {
   if (token < 0 || token >= vocab_size_) return {};

@@ -1,5 +1,5 @@
-// VocabularyTrie: what TokenTrie is inside: nodes in depth-first order, so that a walk is one pass over an array that skips
-// what cannot follow. Immutable; any thread.
+// VocabularyTrie: what TokenTrie is inside: nodes in depth-first order, so that a walk is one pass over an array that
+// skips what cannot follow. Immutable; any thread.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,9 @@ class VocabularyTrie : public TokenTrie {
 
  private:
   struct Node {
-    uint32_t skip;    // the node behind this subtree
-    int32_t token;    // -1: none ends here
-    uint16_t depth;   // bytes before this one
+    uint32_t skip;   // the node behind this subtree
+    int32_t token;   // -1: none ends here
+    uint16_t depth;  // bytes before this one
     uint8_t byte;
   };
   void append_nodes(const std::vector<std::pair<std::string, int32_t>>& tokens);

@@ -1,10 +1,10 @@
 #include "text/tokenizer.h"
 
-#include <boost/json/monotonic_resource.hpp>
-#include <boost/json/stream_parser.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/json/monotonic_resource.hpp>
+#include <boost/json/stream_parser.hpp>
 
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
@@ -89,13 +89,13 @@ class JsonTokenizer : public Tokenizer {
     return &added_[size_t(added_index_[size_t(id)])];
   }
 
-  std::unique_ptr<const Normalizer> normalizer_;         // may be null
-  std::unique_ptr<const PreTokenizer> pre_tokenizer_;    // may be null
+  std::unique_ptr<const Normalizer> normalizer_;       // may be null
+  std::unique_ptr<const PreTokenizer> pre_tokenizer_;  // may be null
   std::unique_ptr<const TokenModel> model_;
   PostProcessor processor_;
   TokenDecoder decoder_;
-  bool tables_ = false;     // tokens go through the decoder
-  TokenTable decoded_;      // what they give within an output, when tables_
+  bool tables_ = false;  // tokens go through the decoder
+  TokenTable decoded_;   // what they give within an output, when tables_
   std::vector<AddedToken> added_;
   std::vector<int32_t> added_index_;  // by id: index of added_, or -1
   AddedTokenMatcher raw_matcher_;
@@ -144,7 +144,8 @@ Status JsonTokenizer::load_decoder(const JsonAt& root, bool byte_level) {
     SW_ASSIGN(const JsonAt at, root.child("decoder"));
     SW_ASSIGN(decoder_, TokenDecoder::parse(at));
     if (decoder_.is_byte_level() != byte_level) {
-      return unsupported("a ByteLevel pre-tokenizer and a ByteLevel decoder need each other, found one at $.decoder alone");
+      return unsupported(
+          "a ByteLevel pre-tokenizer and a ByteLevel decoder need each other, found one at $.decoder alone");
     }
   } else if (byte_level) {
     decoder_ = TokenDecoder::byte_level();
@@ -180,7 +181,8 @@ std::vector<int32_t> JsonTokenizer::ids_of(std::string_view text, EncodeOptions 
   return out;
 }
 
-void JsonTokenizer::encode_text(std::string_view text, bool at_start, bool parse_added, std::vector<int32_t>& out) const {
+void JsonTokenizer::encode_text(std::string_view text, bool at_start, bool parse_added,
+                                std::vector<int32_t>& out) const {
   std::string normalized;
   if (normalizer_) {
     normalized = text;

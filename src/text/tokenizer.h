@@ -1,5 +1,5 @@
-// Tokenizer: a Hugging Face tokenizer.json as published: normalizer, pre-tokenizer, BPE or WordPiece model, added tokens,
-// post-processor, decoder. Immutable after loading; any thread.
+// Tokenizer: a Hugging Face tokenizer.json as published: normalizer, pre-tokenizer, BPE or WordPiece model, added
+// tokens, post-processor, decoder. Immutable after loading; any thread.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +14,13 @@
 namespace spillway::text {
 
 struct EncodeOptions {
-  bool add_special_tokens = true;   // run the post-processor (BOS, [CLS] ... [SEP])
-  bool parse_added_tokens = true;   // match added tokens in the text; off for text that users control
+  bool add_special_tokens = true;  // run the post-processor (BOS, [CLS] ... [SEP])
+  bool parse_added_tokens = true;  // match added tokens in the text; off for text that users control
 };
 
 struct Encoding {
   std::vector<int32_t> ids;
-  std::vector<int32_t> type_ids;    // 0 or 1 (second text of a pair)
+  std::vector<int32_t> type_ids;  // 0 or 1 (second text of a pair)
 };
 
 class Tokenizer {
@@ -39,17 +39,19 @@ class Tokenizer {
   // character), added tokens as their content. Empty for unknown ids.
   virtual std::string_view token_bytes(int32_t id) const = 0;
 
-  // What decode() makes of one more id: token_bytes, but for the first id of an output, where some decoders drop a space.
+  // What decode() makes of one more id: token_bytes, but for the first id of an output, where some decoders drop a
+  // space.
   virtual void append_bytes(int32_t id, bool first, std::string& out) const = 0;
 
-  virtual std::optional<int32_t> id_of(std::string_view token) const = 0;  // vocabulary or added token, as written there
-  virtual bool is_special(int32_t id) const = 0;                           // an added token with "special": true
+  virtual std::optional<int32_t> id_of(
+      std::string_view token) const = 0;          // vocabulary or added token, as written there
+  virtual bool is_special(int32_t id) const = 0;  // an added token with "special": true
   virtual bool is_added(int32_t id) const = 0;
-  virtual int32_t vocab_size() const = 0;                                  // highest id + 1
+  virtual int32_t vocab_size() const = 0;  // highest id + 1
 };
 
-// Turns a stream of ids into text that is always whole UTF-8 characters; bytes that no character can have become U+FFFD at
-// once. What it gives adds up to decode()'s text. One a sequence; not thread-safe.
+// Turns a stream of ids into text that is always whole UTF-8 characters; bytes that no character can have become U+FFFD
+// at once. What it gives adds up to decode()'s text. One a sequence; not thread-safe.
 class Detokenizer {
  public:
   Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens);
@@ -60,8 +62,8 @@ class Detokenizer {
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
-  bool first_ = true;            // nothing has come yet
-  std::string pending_;          // the bytes of an unfinished character
+  bool first_ = true;    // nothing has come yet
+  std::string pending_;  // the bytes of an unfinished character
 };
 
 }  // namespace spillway::text

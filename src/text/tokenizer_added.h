@@ -1,5 +1,5 @@
-// AddedTokens: the "added_tokens" of tokenizer.json: found in text before anything else looks at it. Filled while loading,
-// then immutable; any thread.
+// AddedTokens: the "added_tokens" of tokenizer.json: found in text before anything else looks at it. Filled while
+// loading, then immutable; any thread.
 #pragma once
 
 #include <array>

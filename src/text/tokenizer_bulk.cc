@@ -71,7 +71,8 @@ class Scanner {
 
  private:
   void space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+      ++at_;
   }
 
   void skip_scalar() {
@@ -198,7 +199,8 @@ Status read_vocab(std::string_view object, const std::string& path, const OnToke
 }
 
 Error wrong_token_id(const std::string& path, std::string_view token, int64_t id) {
-  return invalid(fmt::format("expected an id of its own below {} at {}.{:.60}, found {}", kTokenIdLimit, path, token, id));
+  return invalid(
+      fmt::format("expected an id of its own below {} at {}.{:.60}, found {}", kTokenIdLimit, path, token, id));
 }
 
 Status read_merges(std::string_view array, const std::string& path, const OnMerge& merge) {
@@ -211,7 +213,8 @@ Status read_merges(std::string_view array, const std::string& path, const OnMerg
     std::string_view left, right;
     bool ok = true;
     if (scanner.take('[')) {
-      ok = scanner.string(left, buffer) && scanner.take(',') && scanner.string(right, right_buffer) && scanner.take(']');
+      ok =
+          scanner.string(left, buffer) && scanner.take(',') && scanner.string(right, right_buffer) && scanner.take(']');
     } else if (scanner.string(left, buffer)) {
       const size_t space = left.find(' ');
       ok = space != std::string_view::npos;

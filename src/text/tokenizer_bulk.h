@@ -1,5 +1,6 @@
-// The two big parts of a tokenizer.json, model.vocab and model.merges: cut out of the document and read directly, because a
-// general JSON tree of 150,000 tokens takes longer to build than everything else at start. Views of the document.
+// The two big parts of a tokenizer.json, model.vocab and model.merges: cut out of the document and read directly,
+// because a general JSON tree of 150,000 tokens takes longer to build than everything else at start. Views of the
+// document.
 #pragma once
 
 #include <cstdint>

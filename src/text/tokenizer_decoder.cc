@@ -53,7 +53,8 @@ Status TokenDecoder::add_steps(const JsonAt& at, bool& fused) {
   } else {
     return unsupported(at.wrong("type",
                                 "a decoder of ByteLevel, WordPiece, Replace, ByteFallback, Fuse, Strip, Metaspace, "
-                                "Sequence").message);
+                                "Sequence")
+                           .message);
   }
   return {};
 }
@@ -76,8 +77,8 @@ void TokenDecoder::run(const WordPiece& step, bool first, std::string& token) {
   }
   if (!step.cleanup) return;
   static const std::pair<const char*, const char*> kCleanups[] = {
-      {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"}, {" 'm", "'m"},
-      {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
   for (const auto& [from, to] : kCleanups) Pattern::literal(from).replace_all(token, to);
 }
 
@@ -86,7 +87,10 @@ void TokenDecoder::run(const Replace& step, bool, std::string& token) { step.pat
 void TokenDecoder::run(const ByteFallback&, bool, std::string& token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return;
   const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
   };
   const int high = digit(token[3]), low = digit(token[4]);
   if (high >= 0 && low >= 0) token.assign(1, char(high * 16 + low));

@@ -1,5 +1,5 @@
-// TokenDecoder: the "decoder" of tokenizer.json, token by token, so that a whole decode and a stream give the same text.
-// Immutable; any thread.
+// TokenDecoder: the "decoder" of tokenizer.json, token by token, so that a whole decode and a stream give the same
+// text. Immutable; any thread.
 #pragma once
 
 #include <string>
@@ -20,7 +20,7 @@ class TokenDecoder {
   static Result<TokenDecoder> parse(const JsonAt& at);
   static TokenDecoder byte_level();  // the tokens are bytes: joined as they are
 
-  bool is_byte_level() const { return byte_level_; }  // it expects the bytes of byte-level tokens
+  bool is_byte_level() const { return byte_level_; }   // it expects the bytes of byte-level tokens
   bool is_identity() const { return steps_.empty(); }  // decode() gives the token back as it is
 
   // The bytes of one token, at the start of an output or within it.

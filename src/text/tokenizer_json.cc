@@ -8,14 +8,20 @@ namespace json = boost::json;
 
 std::string_view json_kind(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return "a boolean";
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return "a boolean";
     case json::kind::int64:
     case json::kind::uint64:
-    case json::kind::double_: return "a number";
-    case json::kind::string: return "a string";
-    case json::kind::array: return "an array";
-    case json::kind::object: return "an object";
+    case json::kind::double_:
+      return "a number";
+    case json::kind::string:
+      return "a string";
+    case json::kind::array:
+      return "an array";
+    case json::kind::object:
+      return "an object";
   }
   return "an unknown value";
 }
@@ -35,7 +41,8 @@ const json::value* JsonAt::find(std::string_view key) const {
 Error JsonAt::wrong(std::string_view key, std::string_view expected) const {
   const json::value* value = object_->if_contains(key);
   std::string found = "nothing";
-  if (value) found = value->is_string() ? fmt::format("\"{:.60}\"", std::string_view(value->get_string())) : json_kind(*value);
+  if (value)
+    found = value->is_string() ? fmt::format("\"{:.60}\"", std::string_view(value->get_string())) : json_kind(*value);
   return invalid(fmt::format("expected {} at {}, found {}", expected, path_of(key), found));
 }
 

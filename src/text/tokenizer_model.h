@@ -21,9 +21,9 @@ class TokenModel {
   virtual ~TokenModel() = default;
 
   virtual void encode(std::string_view piece, std::vector<int32_t>& out) const = 0;
-  virtual int32_t id_of(std::string_view token) const = 0;       // the token as the file writes it; -1 when absent
-  virtual std::string_view token(int32_t id) const = 0;          // as bytes when byte_level; empty when absent
-  virtual int32_t size() const = 0;                              // highest id + 1
+  virtual int32_t id_of(std::string_view token) const = 0;  // the token as the file writes it; -1 when absent
+  virtual std::string_view token(int32_t id) const = 0;     // as bytes when byte_level; empty when absent
+  virtual int32_t size() const = 0;                         // highest id + 1
 };
 
 // Whole pieces map to ids, or to the unknown token.

@@ -1,5 +1,5 @@
-// PieceCache: the pieces of one text repeat; it remembers where in the output the ids of each stand. TokenTable: strings by
-// id in one arena. Both belong to one owner.
+// PieceCache: the pieces of one text repeat; it remembers where in the output the ids of each stand. TokenTable:
+// strings by id in one arena. Both belong to one owner.
 #pragma once
 
 #include <algorithm>

@@ -48,14 +48,18 @@ constexpr std::string_view kHexClass = "0-9a-fA-F";
 Status copy_escape(std::string_view pattern, size_t& i, bool in_class, std::string& out) {
   if (i + 1 >= pattern.size()) return invalid("regex: expected a character after the last backslash, found the end");
   const char c = pattern[i + 1];
-  const auto wrap = [&](std::string_view body) {
-    out += in_class ? std::string(body) : fmt::format("[{}]", body);
-  };
+  const auto wrap = [&](std::string_view body) { out += in_class ? std::string(body) : fmt::format("[{}]", body); };
   i += 2;
   switch (c) {
-    case 'w': wrap(kWordClass); return {};
-    case 's': wrap(kSpaceClass); return {};
-    case 'h': wrap(kHexClass); return {};
+    case 'w':
+      wrap(kWordClass);
+      return {};
+    case 's':
+      wrap(kSpaceClass);
+      return {};
+    case 'h':
+      wrap(kHexClass);
+      return {};
     case 'W':
     case 'S':
     case 'H':
@@ -63,7 +67,8 @@ Status copy_escape(std::string_view pattern, size_t& i, bool in_class, std::stri
       if (in_class) return unsupported(fmt::format("regex: \\{} within a class is not supported", c));
       out += fmt::format("[^{}]", c == 'W' ? kWordClass : c == 'S' ? kSpaceClass : kHexClass);
       return {};
-    default: break;
+    default:
+      break;
   }
   out.append(pattern.substr(i - 2, 2));
   return {};
@@ -139,8 +144,8 @@ Result<Regex> Regex::compile(std::string_view pattern) {
   PCRE2_SIZE at = 0;
   Regex regex;
   constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-  regex.code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), kOptions, &code, &at,
-                                  nullptr));
+  regex.code_.reset(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(), kOptions, &code, &at, nullptr));
   if (!regex.code_) {
     PCRE2_UCHAR message[200];
     pcre2_get_error_message(code, message, sizeof message);

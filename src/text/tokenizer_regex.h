@@ -1,6 +1,6 @@
 // Regex: one compiled PCRE2 pattern (UTF, Unicode properties, JIT where there is one) read as Oniguruma reads it, the
-// dialect tokenizer.json is written in. Immutable; any thread (scratch memory belongs to the thread). Matching is bounded:
-// a search that exceeds its limits counts as no match, so that hostile text cannot hang the caller.
+// dialect tokenizer.json is written in. Immutable; any thread (scratch memory belongs to the thread). Matching is
+// bounded: a search that exceeds its limits counts as no match, so that hostile text cannot hang the caller.
 #pragma once
 
 #include <cstddef>

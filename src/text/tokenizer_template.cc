@@ -22,7 +22,8 @@ Result<std::vector<int32_t>> ids_of_special(const JsonAt& at, const std::string&
   if (!ids || !ids->is_array()) return entry.wrong("ids", "an array of ids");
   std::vector<int32_t> out;
   for (const json::value& id : ids->get_array()) {
-    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= kTokenIdLimit) return entry.wrong("ids", "an array of ids");
+    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= kTokenIdLimit)
+      return entry.wrong("ids", "an array of ids");
     out.push_back(int32_t(id.get_int64()));
   }
   return out;
@@ -101,7 +102,8 @@ Result<PostProcessor> PostProcessor::parse(const JsonAt& at) {
   }
   return unsupported(at.wrong("type",
                               "a post-processor of TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel, "
-                              "Sequence").message);
+                              "Sequence")
+                         .message);
 }
 
 Encoding PostProcessor::single(std::vector<int32_t> ids, bool add_special_tokens) const {

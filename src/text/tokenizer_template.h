@@ -1,5 +1,5 @@
-// PostProcessor: the "post_processor" of tokenizer.json: where special tokens stand around one text or a pair. Immutable;
-// any thread.
+// PostProcessor: the "post_processor" of tokenizer.json: where special tokens stand around one text or a pair.
+// Immutable; any thread.
 #pragma once
 
 #include <vector>

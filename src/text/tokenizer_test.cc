@@ -1,11 +1,11 @@
 #include "text/tokenizer.h"
 
-#include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <fstream>
 #include <iterator>
 
@@ -37,7 +37,8 @@ TEST(TokenizerGolden, Bert) { expect_golden("tokenizer_bert", 4); }
 TEST(TokenizerGolden, Deepseek) { expect_golden("tokenizer_deepseek", 4); }
 TEST(TokenizerGolden, Qwen2) { expect_golden("tokenizer_qwen2", 4); }
 
-// One component after the other, against the reference: normalizers, split behaviours, decoders, added-token options, ...
+// One component after the other, against the reference: normalizers, split behaviours, decoders, added-token options,
+// ...
 TEST(TokenizerGolden, Components) {
   const json::value file = json::parse(read_file("tokenizer_components/cases.json"));
   const json::array& cases = file.at("cases").as_array();
@@ -49,7 +50,8 @@ TEST(TokenizerGolden, Components) {
     const auto report = verify_tokenizer(json::serialize(tokenizer), json::serialize(one.at("expected")));
     ASSERT_TRUE(report.ok()) << one.at("name") << report.error().message;
     for (const auto& text : report->cases) {
-      for (const auto& failure : text.failures) ADD_FAILURE() << one.at("name") << " \"" << text.text << "\": " << failure;
+      for (const auto& failure : text.failures)
+        ADD_FAILURE() << one.at("name") << " \"" << text.text << "\": " << failure;
     }
   }
 }
@@ -113,11 +115,13 @@ TEST(Tokenizer, ErrorsNameTheirPlace) {
             "expected an id of its own below 4194304 at $.model.vocab.b, found -1");
   EXPECT_EQ(message(R"({"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":["a b"]}})"),
             "expected tokens of the vocabulary at $.model.merges[0], found \"ab\"");
-  EXPECT_THAT(message(R"({"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"},"model":{}})"),
-              testing::HasSubstr("$.pre_tokenizer.pattern.Regex: regex: "));
+  EXPECT_THAT(
+      message(R"({"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a"},"behavior":"Isolated"},"model":{}})"),
+      testing::HasSubstr("$.pre_tokenizer.pattern.Regex: regex: "));
 }
 
-std::string stream(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, std::vector<std::string>* parts = nullptr) {
+std::string stream(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
+                   std::vector<std::string>* parts = nullptr) {
   Detokenizer detokenizer(tokenizer, true);
   std::string out;
   for (const int32_t id : ids) {

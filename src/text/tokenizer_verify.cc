@@ -1,10 +1,10 @@
 #include "text/tokenizer_verify.h"
 
-#include <boost/json/parse.hpp>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <boost/json/parse.hpp>
 
 #include "text/tokenizer.h"
 #include "text/tokenizer_json.h"

@@ -19,8 +19,9 @@ struct TokenizerReport {
   int failed_cases() const;
 };
 
-// expected_json: an array of {"text", "ids" (without special tokens), "ids_special", "decoded" (the text of ids, special
-// tokens shown), "pair" and "pair_types" (text and a second one, "second", by default "a pair")}. All but text may lack.
+// expected_json: an array of {"text", "ids" (without special tokens), "ids_special", "decoded" (the text of ids,
+// special tokens shown), "pair" and "pair_types" (text and a second one, "second", by default "a pair")}. All but text
+// may lack.
 Result<TokenizerReport> verify_tokenizer(std::string_view tokenizer_json, std::string_view expected_json);
 
 }  // namespace spillway::text

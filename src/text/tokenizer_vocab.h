@@ -1,5 +1,5 @@
-// Vocabulary: tokens by id and ids by token, in one arena and one flat hash table, because loading 150,000 of them is on
-// the way to the first token. Filled by one thread, then immutable; any thread.
+// Vocabulary: tokens by id and ids by token, in one arena and one flat hash table, because loading 150,000 of them is
+// on the way to the first token. Filled by one thread, then immutable; any thread.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class Vocabulary {
 
   int32_t find(std::string_view token) const;  // -1 when absent
   bool contains(int32_t id) const;
-  std::string_view token(int32_t id) const;    // empty when absent
+  std::string_view token(int32_t id) const;                // empty when absent
   int32_t size() const { return int32_t(spans_.size()); }  // highest id + 1
   size_t count() const { return count_; }
 
@@ -47,8 +47,8 @@ class Vocabulary {
   size_t count_ = 0;
 };
 
-// GPT-2's alphabet: each byte as a printable character. The bytes that text stands for, false when a character is not in
-// the alphabet.
+// GPT-2's alphabet: each byte as a printable character. The bytes that text stands for, false when a character is not
+// in the alphabet.
 bool bytes_of_alphabet(std::string_view text, std::string& bytes);
 
 }  // namespace spillway::text

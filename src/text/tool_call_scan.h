@@ -15,7 +15,7 @@ class ToolCallScan {
 
   Step feed(char c);
 
-  bool named() const { return announced_; }        // the name is known and the arguments have begun
+  bool named() const { return announced_; }  // the name is known and the arguments have begun
   const std::string& name() const { return name_; }
   std::string take_arguments() { return std::exchange(arguments_, {}); }  // what came since the last take, once named
 
@@ -27,7 +27,7 @@ class ToolCallScan {
 
   JsonScan json_;
   std::string key_;
-  std::string value_;      // the raw text of the value at depth 1, unless it streams
+  std::string value_;  // the raw text of the value at depth 1, unless it streams
   std::string name_;
   std::string arguments_;
   bool capturing_ = false;
