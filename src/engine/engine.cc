@@ -35,6 +35,7 @@ class ServingEngine final : public Engine {
     return intake_.submit(std::move(request), std::move(sink));
   }
   void cancel(RequestId id) override { intake_.cancel(id); }
+  void set_queue_bounds(const QueueBounds& bounds) override { intake_.set_queue_bounds(bounds); }
   EngineState state() const override { return intake_.state(); }
   const models::LanguageModel& model() const override { return runner_->model(); }
   bool drain(TimePoint deadline) override { return intake_.drain(deadline); }
@@ -71,7 +72,8 @@ Status check_options(const EngineOptions& options, const models::ModelInfo& info
   SW_TRY(positive("sequences_max", options.sequences_max));
   SW_TRY(positive("batch_tokens_max", options.batch_tokens_max));
   SW_TRY(positive("queue_requests_max", options.queue_requests_max));
-  if (options.kv_cache_bytes < 0) return invalid(fmt::format("kv_cache_bytes: expected at least 0, found {}", options.kv_cache_bytes));
+  if (options.kv_cache_bytes < 0)
+    return invalid(fmt::format("kv_cache_bytes: expected at least 0, found {}", options.kv_cache_bytes));
   if (options.vocab_limit < 0 || options.vocab_limit > info.vocab_size) {
     return invalid(fmt::format("vocab_limit: expected 0 to {}, found {}", info.vocab_size, options.vocab_limit));
   }
@@ -93,39 +95,57 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
   limits.batch_tokens = std::min(options.batch_tokens_max, model->batch_tokens_max());
   limits.vocab = options.vocab_limit > 0 ? options.vocab_limit : info.vocab_size;
   if (limits.context_tokens < info.context_tokens_max) {
-    SW_WARN("the KV cache holds {} tokens: contexts are cut to that, from {}", limits.context_tokens, info.context_tokens_max);
+    SW_WARN("the KV cache holds {} tokens: contexts are cut to that, from {}", limits.context_tokens,
+            info.context_tokens_max);
   }
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(options.device, options.threads));
   SW_ASSIGN(nn::KvStorage storage,
             nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), options.device));
-  SW_INFO("KV cache: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", pages, options.page_tokens,
-          static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(), limits.batch_tokens);
+  if (options.kv_populate && options.device.kind == tensor::DeviceKind::kCpu) {
+    SW_TRY(make_resident(storage.layer_base(0), storage.bytes()));
+  }
+  SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device), pages,
+          options.page_tokens, static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(), limits.batch_tokens);
   auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));
   return std::unique_ptr<Engine>(std::make_unique<ServingEngine>(options, limits, std::move(runner)));
 }
 
 const char* name_of(Refusal::Reason reason) {
   switch (reason) {
-    case Refusal::Reason::kQueueRequests: return "queue_requests";
-    case Refusal::Reason::kQueueTokens: return "queue_tokens";
-    case Refusal::Reason::kPredictedWait: return "predicted_wait";
-    case Refusal::Reason::kDeadline: return "deadline";
-    case Refusal::Reason::kDraining: return "draining";
-    case Refusal::Reason::kStalled: return "stalled";
-    case Refusal::Reason::kTooLong: return "too_long";
-    case Refusal::Reason::kInvalid: return "invalid";
+    case Refusal::Reason::kQueueRequests:
+      return "queue_requests";
+    case Refusal::Reason::kQueueTokens:
+      return "queue_tokens";
+    case Refusal::Reason::kPredictedWait:
+      return "predicted_wait";
+    case Refusal::Reason::kDeadline:
+      return "deadline";
+    case Refusal::Reason::kDraining:
+      return "draining";
+    case Refusal::Reason::kStalled:
+      return "stalled";
+    case Refusal::Reason::kTooLong:
+      return "too_long";
+    case Refusal::Reason::kInvalid:
+      return "invalid";
   }
   return "unknown";
 }
 
 const char* name_of(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone: return "none";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kDeadline: return "deadline";
-    case FinishReason::kFailed: return "failed";
+    case FinishReason::kNone:
+      return "none";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kDeadline:
+      return "deadline";
+    case FinishReason::kFailed:
+      return "failed";
   }
   return "unknown";
 }

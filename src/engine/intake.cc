@@ -125,6 +125,13 @@ EngineState Intake::state() const {
   return state;
 }
 
+void Intake::set_queue_bounds(const QueueBounds& bounds) {
+  std::lock_guard lock(mutex_);
+  options_.queue_requests_max = bounds.requests_max;
+  options_.queue_tokens_max = bounds.tokens_max;
+  options_.queue_wait_max_s = bounds.wait_max_s;
+}
+
 bool Intake::drain(TimePoint deadline) {
   std::unique_lock lock(mutex_);
   draining_ = true;

@@ -1,5 +1,5 @@
-// Intake: the door between submitters and the engine's thread: bounded queues of new requests and cancellations, and the
-// snapshot that admission and /health read. One short lock; the engine never holds it while it computes.
+// Intake: the door between submitters and the engine's thread: bounded queues of new requests and cancellations, and
+// the snapshot that admission and /health read. One short lock; the engine never holds it while it computes.
 #pragma once
 
 #include <condition_variable>
@@ -21,9 +21,10 @@ class Intake {
   // Any thread.
   std::optional<Refusal> submit(std::unique_ptr<Request> request, std::shared_ptr<EventSink> sink);
   void cancel(RequestId id);
+  void set_queue_bounds(const QueueBounds& bounds);  // any thread
   EngineState state() const;
   bool drain(TimePoint deadline);
-  void stop();   // wakes the engine's thread for the last time
+  void stop();  // wakes the engine's thread for the last time
 
   struct Taken {
     std::vector<std::unique_ptr<Sequence>> sequences;
@@ -42,7 +43,7 @@ class Intake {
   Load load_now(TimePoint now) const;
   std::optional<Refusal> judge(const Request& request, TimePoint now) const;
 
-  const EngineOptions options_;
+  EngineOptions options_;  // its queue's bounds change, under mutex_
   const Limits limits_;
   const Clock& clock_;
 
@@ -57,7 +58,7 @@ class Intake {
   int unsettled_ = 0;                         // accepted, and the engine has not said that they ended
   Load load_;                                 // as of the last step
   EngineState state_;
-  TimePoint progress_;                        // end of the last step, or since when there is work
+  TimePoint progress_;  // end of the last step, or since when there is work
   bool draining_ = false;
   bool stopped_ = false;
 };

@@ -1,6 +1,11 @@
 #include "engine/memory.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -10,12 +15,13 @@
 namespace spillway::engine {
 namespace {
 
+constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers lack
 constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
 
 int64_t number_in(const char* path) {
   std::ifstream file(path);
   int64_t value = 0;
-  return file >> value ? value : kUnknown;   // "max" is no number: unlimited
+  return file >> value ? value : kUnknown;  // "max" is no number: unlimited
 }
 
 // The number behind `wanted` in a file of names and numbers.
@@ -42,6 +48,25 @@ int64_t group_available() {
 }
 
 }  // namespace
+
+Status make_resident(std::byte* begin, int64_t bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  const uintptr_t first = (address + page - 1) / page * page,
+                  last = (address + static_cast<uintptr_t>(bytes)) / page * page;
+  if (first >= last) return {};
+  const size_t length = last - first;
+  if (::madvise(reinterpret_cast<void*>(first), length, kPopulateWrite) == 0) return {};
+  if (errno != EINVAL) {
+    return Error{ErrorCode::kResourceExhausted, std::string("cannot make the cache resident: ") + std::strerror(errno)};
+  }
+  // A system older than Linux 5.14: by hand.
+  for (uintptr_t at = first; at < last; at += page) {
+    auto* byte = reinterpret_cast<volatile std::byte*>(at);
+    *byte = *byte;
+  }
+  return {};
+}
 
 int64_t memory_available_bytes() { return std::min(system_available(), group_available()); }
 

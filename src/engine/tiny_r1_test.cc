@@ -18,6 +18,12 @@ using Outputs = std::vector<std::vector<int32_t>>;
 
 const std::string kFolder = SPILLWAY_SOURCE_DIR "/models/tiny-r1";
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kStride = 125;  // every so many questions: fewer where each takes longer
+#else
+constexpr int kStride = 50;
+#endif
+
 struct Answers {
   Outputs outputs;
   Usage usage;   // summed
@@ -62,7 +68,7 @@ Answers answer(const Evaluation& evaluation, EngineOptions options, bool togethe
 class TinyR1 : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    evaluation_ = new Evaluation(load_evaluation(kFolder, 50));
+    evaluation_ = new Evaluation(load_evaluation(kFolder, kStride));
     EngineOptions plain = defaults();
     plain.speculate = plain.prefix_cache = false;
     alone_ = new Answers(answer(*evaluation_, plain, false));
@@ -95,7 +101,7 @@ TEST_F(TinyR1, DraftsChangeNothingAndAreMostlyRight) {
 }
 
 TEST_F(TinyR1, CachedPrefixesChangeNothing) {
-  Evaluation twice = load_evaluation(kFolder, 50);
+  Evaluation twice = load_evaluation(kFolder, kStride);
   const size_t count = twice.questions.size();
   for (size_t i = 0; i < count; ++i) twice.questions.push_back(twice.questions[i]);
   const Answers run = answer(twice, defaults(), false);
