@@ -79,7 +79,8 @@ def load(args, url, *flags):
 def measure(args):
     rows = []
     with Server(args.spillway, args.serve) as server:
-        load(args, server.url, "--clients", "4", "--requests", "50")  # warms up
+        load(args, server.url, "--clients", "4", "--requests", "50")
+        load(args, server.url, "--rate", "2000", "--requests", "2000")  # queue and connections have once been full
         capacity = max(load(args, server.url, "--clients", str(n))["completed_per_s"] for n in CLIENTS)
         memory = resident_mib(server.process.pid)
         print(f"capacity {capacity:.1f} requests/s with up to {CLIENTS[-1]} waiting clients; {memory:.0f} MiB resident\n")
@@ -130,8 +131,8 @@ def main():
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("serve", nargs="*", help="flags for spillway serve, after --")
     args = parser.parse_args()
-    if not args.serve:  # a wait that leaves room for the prefill within the objective
-        args.serve = ["--queue-wait-max", f"{args.ttft * 300:.0f}ms"]
+    if not args.serve:  # a wait that leaves room for the prefill within the objective, and all memory from the start
+        args.serve = ["--queue-wait-max", f"{args.ttft * 300:.0f}ms", "--kv-cache", "64MiB", "--kv-populate"]
     rows, peak, memory = measure(args)
     missed = list(misses(args, rows, peak, memory))
     print()

@@ -7,4 +7,5 @@ for precision in bf16 int8 fp32; do "$spillway" eval --model builtin --precision
 "$spillway" bench latency --model builtin
 "$spillway" bench throughput --model builtin
 bench/overload.py
+bench/soak.py
 bench/llama_cpp.py --work-dir "${1:-$(mktemp -d)}"

@@ -40,7 +40,7 @@ struct Tool {
   std::string description;
   boost::json::value parameters;  // JSON schema or null
   bool strict = false;
-  boost::json::object source;     // the whole {"type":"function","function":{...}} as sent, for the template
+  boost::json::object source;  // the whole {"type":"function","function":{...}} as sent, for the template
 };
 
 struct ToolChoice {
@@ -60,18 +60,18 @@ struct ChatRequest {
   StreamOptions stream;
   ResponseFormat format;
   std::vector<Tool> tools;
-  ToolChoice tool_choice;          // default: none without tools, auto with
+  ToolChoice tool_choice;  // default: none without tools, auto with
   bool parallel_tool_calls = true;
   bool logprobs = false;
-  int top_logprobs = 0;            // [0, 20]
+  int top_logprobs = 0;  // [0, 20]
   bool add_generation_prompt = true;
   bool continue_final_message = false;  // also set when the last message has prefix
-  std::optional<bool> thinking;    // thinking.type, enable_thinking, chat_template_kwargs.{enable_thinking,thinking}
-  std::string reasoning_effort;    // "" when absent
+  std::optional<bool> thinking;  // thinking.type, enable_thinking, chat_template_kwargs.{enable_thinking,thinking}
+  std::string reasoning_effort;  // "" when absent
   boost::json::object chat_template_kwargs;
   RequestPriority priority = RequestPriority::kNormal;
   std::optional<int64_t> deadline_ms;  // >= 0: the whole answer is wanted within this; past it the request ends
-  std::string user;                // user or user_id
+  std::string user;                    // user or user_id
   boost::json::object metadata;
 };
 
@@ -103,8 +103,8 @@ std::string chat_response(const ResponseHead& head, const std::vector<ChatChoice
 
 // One streamed piece of one choice.
 struct ChatDelta {
-  int index = 0;                // choice
-  text::OutputDelta delta;      // kind, text, tool_index, tool_name
+  int index = 0;            // choice
+  text::OutputDelta delta;  // kind, text, tool_index, tool_name
   std::optional<std::vector<TokenLogprobs>> logprobs;
 };
 
@@ -114,11 +114,11 @@ class ChatChunks {
  public:
   ChatChunks(ResponseHead head, bool include_usage, bool reasoning);
 
-  std::string first(int index) const;                    // role; reasoning models: content null, reasoning_content ""
+  std::string first(int index) const;  // role; reasoning models: content null, reasoning_content ""
   std::string delta(const ChatDelta& delta) const;
   // usage: DeepSeek puts it on the last choice's finish chunk when the client did not ask for include_usage.
   std::string finish(int index, FinishReason reason, const Usage* usage) const;
-  std::string usage(const Usage& usage) const;           // empty choices
+  std::string usage(const Usage& usage) const;  // empty choices
 
  private:
   ResponseHead head_;

@@ -1,7 +1,8 @@
 // Messages in OpenAI's form: reading them, and handing them to the chat template.
+#include <fmt/format.h>
+
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
-#include <fmt/format.h>
 
 #include "api/request_parts.h"
 
@@ -20,7 +21,8 @@ void read_content(FieldReader& reader, std::optional<std::string>& out) {
     return;
   }
   if (!value->is_array()) {
-    return reader.fail(ErrorKind::kInvalidFormat, "content", "expected a string or an array of parts, found " + describe(*value));
+    return reader.fail(ErrorKind::kInvalidFormat, "content",
+                       "expected a string or an array of parts, found " + describe(*value));
   }
   out.emplace();
   for (const json::value& part : value->get_array()) {
@@ -35,12 +37,14 @@ void read_content(FieldReader& reader, std::optional<std::string>& out) {
                          fmt::format("expected parts of type text (this model reads no other), found '{}'",
                                      std::string_view(type->get_string())));
     }
-    if (!text || !text->is_string()) return reader.fail(ErrorKind::kInvalidFormat, "content", "expected a text part's text");
+    if (!text || !text->is_string())
+      return reader.fail(ErrorKind::kInvalidFormat, "content", "expected a text part's text");
     out->append(std::string_view(text->get_string()));
   }
 }
 
-void read_tool_calls(FieldReader& reader, const std::string& path, std::optional<ApiError>& failure, std::vector<ToolCall>& out) {
+void read_tool_calls(FieldReader& reader, const std::string& path, std::optional<ApiError>& failure,
+                     std::vector<ToolCall>& out) {
   const json::array* items = reader.array("tool_calls");
   if (!items) return;
   for (size_t i = 0; i < items->size() && !reader.failed(); ++i) {
@@ -72,7 +76,8 @@ Message read_message(const json::object& object, const std::string& path, std::o
   size_t role = std::size(kRoles);
   reader.choice("role", {std::begin(kRoles), std::end(kRoles)}, role);
   if (!reader.failed() && role == std::size(kRoles)) {
-    reader.fail(ErrorKind::kInvalidFormat, "role", "expected one of system, developer, user, assistant, tool, found nothing");
+    reader.fail(ErrorKind::kInvalidFormat, "role",
+                "expected one of system, developer, user, assistant, tool, found nothing");
   }
   if (reader.failed()) return message;
   message.role = static_cast<Role>(role);
@@ -91,7 +96,8 @@ Message read_message(const json::object& object, const std::string& path, std::o
     reader.fail(ErrorKind::kInvalidFormat, "tool_calls", "is only allowed in assistant messages");
   }
   if (message.role == Role::kTool && message.tool_call_id.empty()) {
-    reader.fail(ErrorKind::kInvalidFormat, "tool_call_id", "expected the id of the call that this answers, found nothing");
+    reader.fail(ErrorKind::kInvalidFormat, "tool_call_id",
+                "expected the id of the call that this answers, found nothing");
   }
   if (message.reasoning_content && options.strict_reasoning_content && !message.prefix) {
     reader.fail(ErrorKind::kInvalidFormat, "reasoning_content", "must not be sent back in messages");
@@ -115,16 +121,19 @@ void read_messages(FieldReader& reader, std::optional<ApiError>& failure, const 
   const json::array* items = reader.array("messages");
   if (reader.failed()) return;
   if (!items || items->empty()) {
-    return reader.fail(ErrorKind::kInvalidFormat, "messages", "expected an array with at least one message, found " +
-                                                                  std::string(items ? "an empty one" : "nothing"));
+    return reader.fail(
+        ErrorKind::kInvalidFormat, "messages",
+        "expected an array with at least one message, found " + std::string(items ? "an empty one" : "nothing"));
   }
   for (size_t i = 0; i < items->size() && !reader.failed(); ++i) {
     const std::string path = fmt::format("messages[{}]", i);
     const json::value& item = (*items)[i];
-    if (!item.is_object()) return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe(item));
+    if (!item.is_object())
+      return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe(item));
     out.push_back(read_message(item.get_object(), path, failure, options));
     if (!reader.failed() && out.back().prefix && (i + 1 != items->size() || out.back().role != Role::kAssistant)) {
-      reader.fail(ErrorKind::kInvalidFormat, path + ".prefix", "is only allowed on the last message, of role assistant");
+      reader.fail(ErrorKind::kInvalidFormat, path + ".prefix",
+                  "is only allowed on the last message, of role assistant");
     }
   }
 }
@@ -137,14 +146,18 @@ json::array template_messages(const ChatRequest& request, bool arguments_as_obje
     object["role"] = message.role == Role::kDeveloper ? "system" : role_name(message.role);
     object["content"] = message.content ? json::value(*message.content) : json::value(nullptr);
     if (!message.name.empty()) object["name"] = message.name;
-    if (message.reasoning_content && message.role == Role::kAssistant) object["reasoning_content"] = *message.reasoning_content;
+    if (message.reasoning_content && message.role == Role::kAssistant)
+      object["reasoning_content"] = *message.reasoning_content;
+    if (message.prefix) object["prefix"] = true;
     if (!message.tool_call_id.empty()) object["tool_call_id"] = message.tool_call_id;
     if (!message.tool_calls.empty()) {
       json::array calls;
       for (const ToolCall& call : message.tool_calls) {
         calls.push_back(json::object{
-            {"id", call.id}, {"type", "function"},
-            {"function", json::object{{"name", call.name}, {"arguments", arguments_value(call.arguments, arguments_as_objects)}}}});
+            {"id", call.id},
+            {"type", "function"},
+            {"function",
+             json::object{{"name", call.name}, {"arguments", arguments_value(call.arguments, arguments_as_objects)}}}});
       }
       object["tool_calls"] = std::move(calls);
     }

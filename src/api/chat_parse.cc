@@ -60,7 +60,8 @@ Parsed<ChatRequest> parse_chat_request(std::string_view body, const ChatParseOpt
 
 Parsed<ChatRequest> parse_chat_request(const json::value& body, const ChatParseOptions& options) {
   if (!body.is_object()) {
-    return ApiError{ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(body), {}, {}};
+    return ApiError{
+        ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(body), {}, {}};
   }
   std::optional<ApiError> failure;
   FieldReader reader(body.get_object(), "", failure);

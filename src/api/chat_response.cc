@@ -1,6 +1,7 @@
-#include <boost/json/serialize.hpp>
-#include <algorithm>
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json/serialize.hpp>
 
 #include "api/chat.h"
 #include "api/response_parts.h"
@@ -21,13 +22,16 @@ json::object logprob_json(std::string_view bytes, float logprob) {
 }
 
 json::object call_json(const ToolCall& call) {
-  return {{"id", call.id}, {"type", "function"}, {"function", json::object{{"name", call.name}, {"arguments", call.arguments}}}};
+  return {{"id", call.id},
+          {"type", "function"},
+          {"function", json::object{{"name", call.name}, {"arguments", call.arguments}}}};
 }
 
 json::object message_json(const ChatChoice& choice) {
   json::object message;
   message["role"] = "assistant";
-  message["content"] = choice.content.empty() && !choice.tool_calls.empty() ? json::value(nullptr) : json::value(choice.content);
+  message["content"] =
+      choice.content.empty() && !choice.tool_calls.empty() ? json::value(nullptr) : json::value(choice.content);
   if (choice.reasoning_content) message["reasoning_content"] = *choice.reasoning_content;
   if (!choice.tool_calls.empty()) {
     json::array calls;
@@ -46,8 +50,8 @@ json::value logprobs_field(const std::vector<TokenLogprobs>* content, const std:
   return out;
 }
 
-std::string chunk(const ResponseHead& head, int index, json::object delta, json::value logprobs, json::value finish_reason,
-                  const Usage* usage, bool include_usage) {
+std::string chunk(const ResponseHead& head, int index, json::object delta, json::value logprobs,
+                  json::value finish_reason, const Usage* usage, bool include_usage) {
   json::object out = head_json(head, "chat.completion.chunk");
   json::object choice{{"index", index}};
   choice["delta"] = std::move(delta);
@@ -84,9 +88,10 @@ json::object usage_json(const Usage& usage) {
   out["completion_tokens"] = usage.completion_tokens;
   out["total_tokens"] = usage.prompt_tokens + usage.completion_tokens;
   out["prompt_tokens_details"] = json::object{{"cached_tokens", usage.cached_tokens}};
-  out["completion_tokens_details"] = json::object{{"reasoning_tokens", usage.reasoning_tokens},
-                                                  {"accepted_prediction_tokens", usage.accepted_tokens},
-                                                  {"rejected_prediction_tokens", usage.draft_tokens - usage.accepted_tokens}};
+  out["completion_tokens_details"] =
+      json::object{{"reasoning_tokens", usage.reasoning_tokens},
+                   {"accepted_prediction_tokens", usage.accepted_tokens},
+                   {"rejected_prediction_tokens", usage.draft_tokens - usage.accepted_tokens}};
   out["prompt_cache_hit_tokens"] = usage.cached_tokens;
   out["prompt_cache_miss_tokens"] = usage.prompt_tokens - usage.cached_tokens;
   return out;
@@ -163,14 +168,16 @@ std::string ChatChunks::delta(const ChatDelta& piece) const {
     }
   }
   const bool thought = from.kind == Kind::kReasoning;
-  return chunk(head_, piece.index, std::move(delta), logprobs_field(thought ? nullptr : logprobs, thought ? logprobs : nullptr),
-               nullptr, nullptr, include_usage_);
+  return chunk(head_, piece.index, std::move(delta),
+               logprobs_field(thought ? nullptr : logprobs, thought ? logprobs : nullptr), nullptr, nullptr,
+               include_usage_);
 }
 
 std::string ChatChunks::finish(int index, FinishReason reason, const Usage* usage) const {
   json::object delta{{"content", ""}};
   if (reasoning_) delta["reasoning_content"] = nullptr;
-  return chunk(head_, index, std::move(delta), nullptr, json::string(finish_reason_name(reason)), usage, include_usage_);
+  return chunk(head_, index, std::move(delta), nullptr, json::string(finish_reason_name(reason)), usage,
+               include_usage_);
 }
 
 std::string ChatChunks::usage(const Usage& usage) const {

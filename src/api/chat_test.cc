@@ -182,6 +182,9 @@ TEST(ChatRequest, PrefixContinuesTheLastMessage) {
       R"({"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"One,","prefix":true}]})"sv);
   ASSERT_TRUE(request.ok());
   EXPECT_TRUE(request->continue_final_message);
+  const boost::json::array shown = template_messages(*request, false);
+  EXPECT_FALSE(shown[0].as_object().contains("prefix"));
+  EXPECT_EQ(shown[1].at("prefix"), true) << "published templates look for it";
   EXPECT_EQ(refused_field(R"("continue_final_message":true)").param, "continue_final_message");
 }
 

@@ -4,11 +4,16 @@ namespace spillway::api {
 
 std::string_view finish_reason_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kToolCalls: return "tool_calls";
-    case FinishReason::kContentFilter: return "content_filter";
-    case FinishReason::kInsufficientSystemResource: break;
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
+    case FinishReason::kContentFilter:
+      return "content_filter";
+    case FinishReason::kInsufficientSystemResource:
+      break;
   }
   return "insufficient_system_resource";
 }
@@ -26,7 +31,8 @@ size_t character_size(std::string_view text) {
     const bool fits = (first != 0xE0 || byte(1) >= 0xA0) && (first != 0xED || byte(1) < 0xA0);
     return fits && more(1) && more(2) ? 3 : 0;
   }
-  const bool fits = first >= 0xF0 && first <= 0xF4 && (first != 0xF0 || byte(1) >= 0x90) && (first != 0xF4 || byte(1) < 0x90);
+  const bool fits =
+      first >= 0xF0 && first <= 0xF4 && (first != 0xF0 || byte(1) >= 0x90) && (first != 0xF4 || byte(1) < 0x90);
   return fits && more(1) && more(2) && more(3) ? 4 : 0;
 }
 

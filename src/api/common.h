@@ -1,5 +1,5 @@
-// What the requests and responses of all protocols share: sampling fields, usage, logprobs, finish reasons. Plain values,
-// any thread.
+// What the requests and responses of all protocols share: sampling fields, usage, logprobs, finish reasons. Plain
+// values, any thread.
 #pragma once
 
 #include <cstdint>
@@ -23,11 +23,11 @@ struct Sampling {
   std::optional<float> presence_penalty;    // [-2, 2]
   std::optional<float> repetition_penalty;  // (0, 2]
   std::optional<uint64_t> seed;
-  std::optional<int> max_tokens;            // max_tokens or max_completion_tokens; >= 1 (0 only for echo completions)
+  std::optional<int> max_tokens;  // max_tokens or max_completion_tokens; >= 1 (0 only for echo completions)
   int min_tokens = 0;
   bool ignore_eos = false;
-  int n = 1;                                // [1, 128]
-  std::vector<std::string> stop;            // at most 16, none empty
+  int n = 1;                      // [1, 128]
+  std::vector<std::string> stop;  // at most 16, none empty
   std::vector<int32_t> stop_token_ids;
   std::vector<std::pair<int32_t, float>> logit_bias;
 };
@@ -45,11 +45,11 @@ std::string_view finish_reason_name(FinishReason reason);
 
 struct Usage {
   int prompt_tokens = 0;
-  int cached_tokens = 0;     // of the prompt, from the prefix cache
-  int completion_tokens = 0; // reasoning included
+  int cached_tokens = 0;      // of the prompt, from the prefix cache
+  int completion_tokens = 0;  // reasoning included
   int reasoning_tokens = 0;
-  int draft_tokens = 0;      // proposed by speculation
-  int accepted_tokens = 0;   // of them, kept
+  int draft_tokens = 0;     // proposed by speculation
+  int accepted_tokens = 0;  // of them, kept
 };
 
 struct TopLogprob {
@@ -59,7 +59,7 @@ struct TopLogprob {
 
 struct TokenLogprobs {
   std::string bytes;
-  float logprob = 0;             // a token outside what is known reports -9999
+  float logprob = 0;  // a token outside what is known reports -9999
   std::vector<TopLogprob> top;
 };
 

@@ -9,8 +9,8 @@
 #include <variant>
 #include <vector>
 
-#include "api/common.h"
 #include "api/chat.h"
+#include "api/common.h"
 #include "api/errors.h"
 
 namespace spillway::api {
@@ -22,8 +22,8 @@ struct CompletionRequest {
   std::vector<Prompt> prompts;        // one a prompt of the array; at least one
   std::optional<std::string> suffix;  // fill-in-the-middle
   bool echo = false;
-  std::optional<int> logprobs;        // [0, 20]
-  Sampling sampling;                  // max_tokens 0 is allowed with echo
+  std::optional<int> logprobs;  // [0, 20]
+  Sampling sampling;            // max_tokens 0 is allowed with echo
   StreamOptions stream;
   ResponseFormat format;
   bool add_special_tokens = true;
@@ -49,7 +49,8 @@ struct CompletionChoice {
   FinishReason finish_reason = FinishReason::kStop;
 };
 
-std::string completion_response(const ResponseHead& head, const std::vector<CompletionChoice>& choices, const Usage& usage);
+std::string completion_response(const ResponseHead& head, const std::vector<CompletionChoice>& choices,
+                                const Usage& usage);
 
 // A chunk without finish (reason null), or the last of a choice. usage as in ChatChunks.
 std::string completion_chunk(const ResponseHead& head, int index, std::string_view text,
@@ -64,8 +65,8 @@ struct ModelEntry {
   std::string id;
   int64_t created = 0;
   std::string owned_by;
-  std::string root;         // the model an alias stands for; empty: itself
-  int max_model_len = 0;    // 0: left out
+  std::string root;       // the model an alias stands for; empty: itself
+  int max_model_len = 0;  // 0: left out
 };
 std::string models_response(const std::vector<ModelEntry>& models);
 std::string model_response(const ModelEntry& model);

@@ -32,7 +32,8 @@ std::vector<int32_t> to_ids(const json::array& items) {
 
 // A string, an array of strings, an array of token ids, or an array of such arrays.
 void read_prompts(FieldReader& reader, std::vector<Prompt>& out) {
-  constexpr auto kExpected = "expected a string, an array of strings, an array of token ids or an array of such arrays, found ";
+  constexpr auto kExpected =
+      "expected a string, an array of strings, an array of token ids or an array of such arrays, found ";
   const json::value* value = reader.find("prompt");
   if (!value) return reader.fail(ErrorKind::kInvalidFormat, "prompt", std::string(kExpected) + "nothing");
   if (value->is_string()) {
@@ -41,13 +42,15 @@ void read_prompts(FieldReader& reader, std::vector<Prompt>& out) {
   }
   const json::array* items = value->if_array();
   if (!items) return reader.fail(ErrorKind::kInvalidFormat, "prompt", kExpected + describe(*value));
-  if (items->empty()) return reader.fail(ErrorKind::kInvalidFormat, "prompt", std::string(kExpected) + "an empty array");
+  if (items->empty())
+    return reader.fail(ErrorKind::kInvalidFormat, "prompt", std::string(kExpected) + "an empty array");
   if (all_ids(*items)) {
     out.emplace_back(to_ids(*items));
     return;
   }
   if (items->size() > kPromptsMax) {
-    return reader.fail(ErrorKind::kInvalidParameters, "prompt", fmt::format("expected at most {} prompts, found {}", kPromptsMax, items->size()));
+    return reader.fail(ErrorKind::kInvalidParameters, "prompt",
+                       fmt::format("expected at most {} prompts, found {}", kPromptsMax, items->size()));
   }
   for (const json::value& item : *items) {
     if (item.is_string()) {
@@ -70,7 +73,8 @@ Parsed<CompletionRequest> parse_completion_request(std::string_view body) {
 
 Parsed<CompletionRequest> parse_completion_request(const json::value& body) {
   if (!body.is_object()) {
-    return ApiError{ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(body), {}, {}};
+    return ApiError{
+        ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(body), {}, {}};
   }
   std::optional<ApiError> failure;
   FieldReader reader(body.get_object(), "", failure);
@@ -86,7 +90,8 @@ Parsed<CompletionRequest> parse_completion_request(const json::value& body) {
   reader.boolean("add_special_tokens", out.add_special_tokens);
   read_scheduling(reader, out.priority, out.deadline_ms);
   reader.string("user", out.user);
-  if (out.suffix && out.echo) reader.fail(ErrorKind::kInvalidParameters, "echo", "is not supported together with suffix");
+  if (out.suffix && out.echo)
+    reader.fail(ErrorKind::kInvalidParameters, "echo", "is not supported together with suffix");
   if (failure) return *failure;
   return out;
 }
@@ -109,7 +114,8 @@ Parsed<TokenizeRequest> parse_tokenize_request(std::string_view body) {
     if (!chat) return chat.error();
     out.chat = std::move(*chat);
   }
-  if (!out.prompt && !out.chat) reader.fail(ErrorKind::kInvalidFormat, "prompt", "expected a prompt or messages, found neither");
+  if (!out.prompt && !out.chat)
+    reader.fail(ErrorKind::kInvalidFormat, "prompt", "expected a prompt or messages, found neither");
   if (failure) return *failure;
   return out;
 }
@@ -121,7 +127,8 @@ Parsed<DetokenizeRequest> parse_detokenize_request(std::string_view body) {
   FieldReader reader(*object, "", failure);
   DetokenizeRequest out;
   reader.string("model", out.model);
-  if (!reader.find("tokens")) reader.fail(ErrorKind::kInvalidFormat, "tokens", "expected an array of token ids, found nothing");
+  if (!reader.find("tokens"))
+    reader.fail(ErrorKind::kInvalidFormat, "tokens", "expected an array of token ids, found nothing");
   read_ids(reader, "tokens", out.tokens);
   if (failure) return *failure;
   return out;

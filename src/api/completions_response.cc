@@ -29,7 +29,8 @@ json::value logprobs_field(const std::vector<CompletionLogprob>* tokens) {
                       {"text_offset", std::move(offsets)}};
 }
 
-json::object choice_json(int index, std::string_view text, const std::vector<CompletionLogprob>* logprobs, json::value finish) {
+json::object choice_json(int index, std::string_view text, const std::vector<CompletionLogprob>* logprobs,
+                         json::value finish) {
   json::object out{{"index", index}, {"text", text}};
   out["logprobs"] = logprobs_field(logprobs);
   out["finish_reason"] = std::move(finish);
@@ -54,7 +55,8 @@ json::object model_json(const ModelEntry& model) {
 
 }  // namespace
 
-std::string completion_response(const ResponseHead& head, const std::vector<CompletionChoice>& choices, const Usage& usage) {
+std::string completion_response(const ResponseHead& head, const std::vector<CompletionChoice>& choices,
+                                const Usage& usage) {
   json::object out = head_json(head, "text_completion");
   json::array list;
   for (const CompletionChoice& choice : choices) {
@@ -91,7 +93,8 @@ std::string models_response(const std::vector<ModelEntry>& models) {
 
 std::string model_response(const ModelEntry& model) { return json::serialize(model_json(model)); }
 
-std::string tokenize_response(const std::vector<int32_t>& tokens, int max_model_len, const std::vector<std::string>* token_strs) {
+std::string tokenize_response(const std::vector<int32_t>& tokens, int max_model_len,
+                              const std::vector<std::string>* token_strs) {
   json::object out{{"count", tokens.size()}, {"max_model_len", max_model_len}};
   out["tokens"] = json::array(tokens.begin(), tokens.end());
   if (token_strs) {

@@ -72,16 +72,28 @@ class [[nodiscard]] Parsed {
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
 
-  T& value() & { SW_CHECK(ok(), message()); return std::get<0>(state_); }
-  const T& value() const& { SW_CHECK(ok(), message()); return std::get<0>(state_); }
-  T&& value() && { SW_CHECK(ok(), message()); return std::get<0>(std::move(state_)); }
+  T& value() & {
+    SW_CHECK(ok(), message());
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    SW_CHECK(ok(), message());
+    return std::get<0>(state_);
+  }
+  T&& value() && {
+    SW_CHECK(ok(), message());
+    return std::get<0>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
-  const ApiError& error() const { SW_CHECK(!ok(), "error() of a value"); return std::get<1>(state_); }
+  const ApiError& error() const {
+    SW_CHECK(!ok(), "error() of a value");
+    return std::get<1>(state_);
+  }
 
  private:
   std::string message() const { return ok() ? std::string() : std::get<1>(state_).message; }

@@ -1,10 +1,11 @@
 #include "api/field_reader.h"
 
+#include <fmt/format.h>
+
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/stream_parser.hpp>
 #include <cmath>
-#include <fmt/format.h>
 
 namespace spillway::api {
 namespace json = boost::json;
@@ -24,24 +25,34 @@ Parsed<json::object> parse_body(std::string_view body) {
   if (!failure && body.find_first_not_of(" \t\r\n", read) != std::string_view::npos) failure = json::error::extra_data;
   if (failure) {
     return ApiError{ErrorKind::kInvalidFormat,
-                    fmt::format("The request body is not valid JSON: {} at byte {}", failure.message(), read), {}, {}};
+                    fmt::format("The request body is not valid JSON: {} at byte {}", failure.message(), read),
+                    {},
+                    {}};
   }
   json::value value = parser.release();
   if (!value.is_object()) {
-    return ApiError{ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(value), {}, {}};
+    return ApiError{
+        ErrorKind::kInvalidFormat, "The request body: expected a JSON object, found " + describe(value), {}, {}};
   }
   return std::move(value.as_object());
 }
 
 std::string describe(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return value.get_bool() ? "true" : "false";
-    case json::kind::string: return value.get_string().size() <= 40 ? json::serialize(value) : "a string";
-    case json::kind::array: return "an array";
-    case json::kind::object: return "an object";
-    case json::kind::double_: return fmt::format("{}", value.get_double());
-    default: return json::serialize(value);
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return value.get_bool() ? "true" : "false";
+    case json::kind::string:
+      return value.get_string().size() <= 40 ? json::serialize(value) : "a string";
+    case json::kind::array:
+      return "an array";
+    case json::kind::object:
+      return "an object";
+    case json::kind::double_:
+      return fmt::format("{}", value.get_double());
+    default:
+      return json::serialize(value);
   }
 }
 
@@ -109,7 +120,8 @@ std::optional<double> FieldReader::ranged(std::string_view key, double min, doub
   const double found = value->to_number<double>();
   if (!std::isfinite(found) || found < min || found > max || (open && found == min)) {
     fail(ErrorKind::kInvalidParameters, key,
-         fmt::format("expected a number {} {} and at most {}, found {}", open ? "above" : "of at least", min, max, describe(*value)));
+         fmt::format("expected a number {} {} and at most {}, found {}", open ? "above" : "of at least", min, max,
+                     describe(*value)));
     return std::nullopt;
   }
   return found;

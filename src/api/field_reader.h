@@ -1,6 +1,6 @@
-// FieldReader: reads the fields of one JSON object of a request with their checks. The first failure is kept and all later
-// reads do nothing, so that a parser is a plain list of fields. A field that is absent or null leaves its output as it
-// was. Wrong types are kInvalidFormat (400), values out of range kInvalidParameters (422).
+// FieldReader: reads the fields of one JSON object of a request with their checks. The first failure is kept and all
+// later reads do nothing, so that a parser is a plain list of fields. A field that is absent or null leaves its output
+// as it was. Wrong types are kInvalidFormat (400), values out of range kInvalidParameters (422).
 #pragma once
 
 #include <boost/json/array.hpp>

@@ -1,8 +1,9 @@
 #include "api/request_parts.h"
 
+#include <fmt/format.h>
+
 #include <boost/json/serialize.hpp>
 #include <charconv>
-#include <fmt/format.h>
 
 namespace spillway::api {
 namespace json = boost::json;
@@ -21,10 +22,12 @@ void read_stop(FieldReader& reader, std::vector<std::string>& out) {
       out.emplace_back(item.get_string());
     }
   } else {
-    return reader.fail(ErrorKind::kInvalidFormat, "stop", "expected a string or an array of strings, found " + describe(*value));
+    return reader.fail(ErrorKind::kInvalidFormat, "stop",
+                       "expected a string or an array of strings, found " + describe(*value));
   }
   if (out.size() > kStopsMax) {
-    return reader.fail(ErrorKind::kInvalidParameters, "stop", fmt::format("expected at most {} strings, found {}", kStopsMax, out.size()));
+    return reader.fail(ErrorKind::kInvalidParameters, "stop",
+                       fmt::format("expected at most {} strings, found {}", kStopsMax, out.size()));
   }
   for (const std::string& stop : out) {
     if (stop.empty()) return reader.fail(ErrorKind::kInvalidParameters, "stop", "expected strings that are not empty");
@@ -39,14 +42,16 @@ void read_logit_bias(FieldReader& reader, std::vector<std::pair<int32_t, float>>
     int32_t token = 0;
     const auto [end, failed] = std::from_chars(key.data(), key.data() + key.size(), token);
     if (failed != std::errc() || end != key.data() + key.size() || token < 0) {
-      return reader.fail(ErrorKind::kInvalidFormat, "logit_bias", fmt::format("expected token ids as keys, found '{}'", key));
+      return reader.fail(ErrorKind::kInvalidFormat, "logit_bias",
+                         fmt::format("expected token ids as keys, found '{}'", key));
     }
     if (!field.value().is_number()) {
       return reader.fail(ErrorKind::kInvalidFormat, "logit_bias", "expected numbers, found " + describe(field.value()));
     }
     const double bias = field.value().to_number<double>();
     if (!(bias >= -100 && bias <= 100)) {
-      return reader.fail(ErrorKind::kInvalidParameters, "logit_bias", "expected numbers from -100 to 100, found " + describe(field.value()));
+      return reader.fail(ErrorKind::kInvalidParameters, "logit_bias",
+                         "expected numbers from -100 to 100, found " + describe(field.value()));
     }
     out.emplace_back(token, static_cast<float>(bias));
   }
@@ -86,7 +91,8 @@ void read_sampling(FieldReader& reader, Sampling& out, int max_tokens_min) {
   int best_of = out.n;
   reader.integer("best_of", 1, kChoicesMax, best_of);
   if (best_of != out.n) {
-    reader.fail(ErrorKind::kInvalidParameters, "best_of", "is not supported unless it equals n; ask for n choices and pick");
+    reader.fail(ErrorKind::kInvalidParameters, "best_of",
+                "is not supported unless it equals n; ask for n choices and pick");
   }
   read_stop(reader, out.stop);
   read_ids(reader, "stop_token_ids", out.stop_token_ids);
@@ -97,11 +103,13 @@ void read_stream(FieldReader& reader, StreamOptions& out) {
   reader.boolean("stream", out.stream);
   const json::object* options = reader.object("stream_options");
   if (!options) return;
-  if (!out.stream) return reader.fail(ErrorKind::kInvalidParameters, "stream_options", "is only allowed when stream is true");
+  if (!out.stream)
+    return reader.fail(ErrorKind::kInvalidParameters, "stream_options", "is only allowed when stream is true");
   const json::value* include = options->if_contains("include_usage");
   if (!include || include->is_null()) return;
   if (!include->is_bool()) {
-    return reader.fail(ErrorKind::kInvalidFormat, "stream_options.include_usage", "expected true or false, found " + describe(*include));
+    return reader.fail(ErrorKind::kInvalidFormat, "stream_options.include_usage",
+                       "expected true or false, found " + describe(*include));
   }
   out.include_usage = include->get_bool();
 }
@@ -119,7 +127,8 @@ void read_format(FieldReader& reader, ResponseFormat& out) {
     const json::value* holder = format->if_contains("json_schema");
     const json::value* schema = holder && holder->is_object() ? holder->get_object().if_contains("schema") : nullptr;
     if (!schema || (!schema->is_object() && !schema->is_bool())) {
-      return reader.fail(ErrorKind::kInvalidFormat, "response_format.json_schema.schema", "expected a JSON schema object");
+      return reader.fail(ErrorKind::kInvalidFormat, "response_format.json_schema.schema",
+                         "expected a JSON schema object");
     }
     out.kind = ResponseFormat::Kind::kJsonSchema;
     out.schema = *schema;
@@ -155,12 +164,14 @@ void read_tools(FieldReader& reader, std::optional<ApiError>& failure, std::vect
   const json::array* items = reader.array("tools");
   if (!items) return;
   if (items->size() > kToolsMax) {
-    return reader.fail(ErrorKind::kInvalidParameters, "tools", fmt::format("expected at most {}, found {}", kToolsMax, items->size()));
+    return reader.fail(ErrorKind::kInvalidParameters, "tools",
+                       fmt::format("expected at most {}, found {}", kToolsMax, items->size()));
   }
   for (size_t i = 0; i < items->size() && !reader.failed(); ++i) {
     const std::string path = fmt::format("tools[{}]", i);
     const json::value& item = (*items)[i];
-    if (!item.is_object()) return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe(item));
+    if (!item.is_object())
+      return reader.fail(ErrorKind::kInvalidFormat, path, "expected an object, found " + describe(item));
     FieldReader tool_reader(item.get_object(), path, failure);
     std::string type = "function";
     tool_reader.string("type", type);
@@ -176,14 +187,16 @@ void read_tools(FieldReader& reader, std::optional<ApiError>& failure, std::vect
     fields.boolean("strict", tool.strict);
     if (const json::object* parameters = fields.object("parameters")) tool.parameters = *parameters;
     if (!fields.failed() && !is_tool_name(tool.name)) {
-      fields.fail(ErrorKind::kInvalidParameters, "name", "expected 1 to 64 letters, digits, '_' or '-', found '" + tool.name + "'");
+      fields.fail(ErrorKind::kInvalidParameters, "name",
+                  "expected 1 to 64 letters, digits, '_' or '-', found '" + tool.name + "'");
     }
     tool.source = item.get_object();
     out.push_back(std::move(tool));
   }
 }
 
-void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, const std::vector<Tool>& tools, ToolChoice& out) {
+void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, const std::vector<Tool>& tools,
+                      ToolChoice& out) {
   using Kind = ToolChoice::Kind;
   out.kind = tools.empty() ? Kind::kNone : Kind::kAuto;
   const json::value* value = reader.find("tool_choice");
@@ -201,7 +214,8 @@ void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, con
     bool known = false;
     for (const Tool& tool : tools) known |= tool.name == out.function;
     if (!reader.failed() && !known) {
-      reader.fail(ErrorKind::kInvalidParameters, "tool_choice.function.name", "'" + out.function + "' is not one of the tools");
+      reader.fail(ErrorKind::kInvalidParameters, "tool_choice.function.name",
+                  "'" + out.function + "' is not one of the tools");
     }
   }
   if (!reader.failed() && tools.empty() && out.kind != Kind::kNone) {

@@ -28,7 +28,9 @@ bool is_text(const json::value* value) { return value && value->is_string() && !
 
 std::optional<Chunk> parse_chunk(std::string_view data) {
   json::error_code failed;
-  const json::value parsed = json::parse(data, failed);
+  unsigned char memory[4096];
+  json::monotonic_resource resource(memory);
+  const json::value parsed = json::parse(data, failed, &resource);
   if (failed || !parsed.is_object()) return std::nullopt;
   Chunk chunk;
   chunk.is_error = at(&parsed, "error") != nullptr;

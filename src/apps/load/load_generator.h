@@ -1,5 +1,5 @@
-// Load against any OpenAI-compatible chat/completions URL, streamed: arrivals that do not wait for answers (Poisson, or a
-// recorded trace), or a fixed number of clients that do. One thread and one event loop; bounded in requests, time and
+// Load against any OpenAI-compatible chat/completions URL, streamed: arrivals that do not wait for answers (Poisson, or
+// a recorded trace), or a fixed number of clients that do. One thread and one event loop; bounded in requests, time and
 // requests under way; connects to the URL given and to nothing else.
 #pragma once
 
@@ -35,15 +35,15 @@ struct LoadOptions {
   int clients = 0;
 
   int64_t requests_max = 1'000'000;
-  Duration duration = std::chrono::seconds(30);        // of arrivals; those under way are then awaited
+  Duration duration = std::chrono::seconds(30);  // of arrivals; those under way are then awaited
   Duration request_timeout = std::chrono::seconds(120);
-  int in_flight_max = 10'000;                          // arrivals over it are not sent, and counted as such
+  int in_flight_max = 10'000;  // arrivals over it are not sent, and counted as such
   uint64_t seed = 1;
   bool tls_verify = true;
   std::string tls_ca_file;
 
-  double ttft_objective_s = 1.0;   // a request is good when its first token came within this
-  double itl_objective_s = 0.1;    // and its tokens on average within this of each other
+  double ttft_objective_s = 1.0;  // a request is good when its first token came within this
+  double itl_objective_s = 0.1;   // and its tokens on average within this of each other
 
   struct Progress {
     double elapsed_s = 0;
@@ -53,16 +53,18 @@ struct LoadOptions {
 };
 
 struct LoadReport {
-  double elapsed_s = 0;        // from the first arrival to the last answer
-  double arrivals_s = 0;       // the part of it in which requests arrived
+  double elapsed_s = 0;   // from the first arrival to the last answer
+  double arrivals_s = 0;  // the part of it in which requests arrived
   int64_t sent = 0;
-  int64_t completed = 0;       // streamed to the end
-  int64_t good = 0;            // of them, within the objective
-  int64_t refused = 0;         // 429 and 503
-  int64_t refused_bare = 0;    // of them, without Retry-After
-  int64_t failed = 0;          // anything else
-  int64_t not_sent = 0;        // over in_flight_max
+  int64_t completed = 0;     // streamed to the end
+  int64_t good = 0;          // of them, within the objective
+  int64_t refused = 0;       // 429 and 503
+  int64_t refused_bare = 0;  // of them, without Retry-After
+  int64_t failed = 0;        // anything else
+  int64_t not_sent = 0;      // over in_flight_max
   int64_t tokens = 0;
+  // Goodput: good answers a second while requests arrived (what comes when no more arrive is no work under load), or
+  // over the whole run where that is more, as for short ones.
   double offered_per_s = 0, goodput_per_s = 0, completed_per_s = 0, tokens_per_s = 0;
   Percentiles ttft, itl, total;  // of the completed; ttft and total count from the planned arrival
   Percentiles refusal;           // request sent to refusal read

@@ -16,7 +16,8 @@ std::string milliseconds_row(const char* name, const Percentiles& of) {
 }
 
 json::object to_json(const Percentiles& of) {
-  return {{"count", of.count}, {"mean_s", of.mean}, {"p50_s", of.p50}, {"p90_s", of.p90}, {"p99_s", of.p99}, {"max_s", of.max}};
+  return {{"count", of.count}, {"mean_s", of.mean}, {"p50_s", of.p50},
+          {"p90_s", of.p90},   {"p99_s", of.p99},   {"max_s", of.max}};
 }
 
 double share(int64_t part, int64_t whole) { return whole > 0 ? 100.0 * double(part) / double(whole) : 0.0; }
@@ -31,14 +32,14 @@ std::string arrivals_text(const LoadReport& report, const LoadOptions& options) 
 
 std::string render_text(const LoadReport& report, const LoadOptions& options) {
   std::string out = fmt::format("{}: {}, {:.1f} s\n", options.url, arrivals_text(report, options), report.elapsed_s);
-  out += fmt::format("  sent {}   completed {}   refused {}   failed {}\n", report.sent, report.completed, report.refused,
-                     report.failed);
+  out += fmt::format("  sent {}   completed {}   refused {}   failed {}\n", report.sent, report.completed,
+                     report.refused, report.failed);
   out += fmt::format("  goodput {:.2f}/s ({:.1f}% of sent; first token within {:g} s, mean gap within {:g} s)\n",
                      report.goodput_per_s, share(report.good, report.sent), options.ttft_objective_s,
                      options.itl_objective_s);
   out += fmt::format("  completed {:.2f}/s   {:.1f} tokens/s\n", report.completed_per_s, report.tokens_per_s);
-  out += fmt::format("  {:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", "milliseconds", "mean", "p50", "p90", "p99", "max",
-                     "count");
+  out += fmt::format("  {:<22}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", "milliseconds", "mean", "p50", "p90", "p99",
+                     "max", "count");
   out += milliseconds_row("first token", report.ttft);
   out += milliseconds_row("between tokens", report.itl);
   out += milliseconds_row("whole answer", report.total);
@@ -90,10 +91,11 @@ std::string render_json(const LoadReport& report, const LoadOptions& options) {
 }
 
 std::string render_progress(const LoadOptions::Progress& progress) {
-  return fmt::format("{:.1f} s  sent {}  in flight {}  completed {} ({:.1f}% good)  refused {}  failed {}  {:.0f} tok/s",
-                     progress.elapsed_s, progress.sent, progress.in_flight, progress.completed,
-                     share(progress.good, progress.completed), progress.refused, progress.failed,
-                     progress.elapsed_s > 0 ? double(progress.tokens) / progress.elapsed_s : 0.0);
+  return fmt::format(
+      "{:.1f} s  sent {}  in flight {}  completed {} ({:.1f}% good)  refused {}  failed {}  {:.0f} tok/s",
+      progress.elapsed_s, progress.sent, progress.in_flight, progress.completed,
+      share(progress.good, progress.completed), progress.refused, progress.failed,
+      progress.elapsed_s > 0 ? double(progress.tokens) / progress.elapsed_s : 0.0);
 }
 
 }  // namespace spillway::apps

@@ -27,7 +27,8 @@ TEST(LatencyHistogram, PercentilesAreRightToOnePercent) {
 }
 
 TEST(LoadTrace, ReadsAndRefuses) {
-  const auto trace = parse_trace("{\"at_s\":0,\"prompt\":\"a\",\"max_tokens\":2}\n\n{\"at_s\":1.5,\"prompt\":\"b\",\"max_tokens\":3}");
+  const auto trace =
+      parse_trace("{\"at_s\":0,\"prompt\":\"a\",\"max_tokens\":2}\n\n{\"at_s\":1.5,\"prompt\":\"b\",\"max_tokens\":3}");
   ASSERT_TRUE(trace.ok()) << trace.error().message;
   ASSERT_EQ(trace->size(), 2u);
   EXPECT_EQ((*trace)[1].prompt, "b");
@@ -36,7 +37,9 @@ TEST(LoadTrace, ReadsAndRefuses) {
   EXPECT_FALSE(parse_trace("").ok());
   EXPECT_FALSE(parse_trace("{\"at_s\":-1,\"prompt\":\"a\",\"max_tokens\":1}").ok());
   EXPECT_FALSE(parse_trace("{\"at_s\":1,\"prompt\":\"a\",\"max_tokens\":0}").ok());
-  EXPECT_FALSE(parse_trace("{\"at_s\":1,\"prompt\":\"a\",\"max_tokens\":1}\n{\"at_s\":0,\"prompt\":\"a\",\"max_tokens\":1}").ok());
+  EXPECT_FALSE(
+      parse_trace("{\"at_s\":1,\"prompt\":\"a\",\"max_tokens\":1}\n{\"at_s\":0,\"prompt\":\"a\",\"max_tokens\":1}")
+          .ok());
 }
 
 // A server of known answers: three pieces and a usage of 5 tokens; every third request refused, one cut.
@@ -75,7 +78,8 @@ class Peer {
     co_await out.start_stream(200, {});
     std::string events;
     net::append_sse_comment(events, "keep-alive");
-    for (const char* piece : {"\"role\":\"assistant\"", "\"reasoning_content\":\"a\"", "\"content\":\"b\"", "\"content\":\"c\""}) {
+    for (const char* piece :
+         {"\"role\":\"assistant\"", "\"reasoning_content\":\"a\"", "\"content\":\"b\"", "\"content\":\"c\""}) {
       net::append_sse_event(events, std::string("{\"choices\":[{\"delta\":{") + piece + "}}]}");
     }
     net::append_sse_event(events, "{\"choices\":[],\"usage\":{\"completion_tokens\":5}}");
@@ -145,7 +149,8 @@ TEST(Load, NoServerIsAFailureOfEachRequestAndNoOptionsAreAnError) {
   }
   EXPECT_FALSE(run_load(options).ok()) << "neither rate, nor trace, nor clients";
   options.clients = 2;
-  EXPECT_THAT(run_load(options).error().message, HasSubstr("cannot connect")) << "no model is named, and none can be asked";
+  EXPECT_THAT(run_load(options).error().message, HasSubstr("cannot connect"))
+      << "no model is named, and none can be asked";
   options.model = "some";
   options.requests_max = 4;
   const auto report = run_load(options);
