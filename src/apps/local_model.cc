@@ -185,6 +185,7 @@ Status check_model_options(const config::Config& config) {
 engine::EngineOptions engine_options(const config::Config& config) {
   engine::EngineOptions options;
   options.kv_cache_bytes = config.bytes("engine.kv_cache");
+  options.kv_populate = config.boolean("engine.kv_populate");
   options.page_tokens = int(config.integer("engine.page_tokens"));
   options.sequences_max = int(config.integer("engine.sequences_max"));
   options.batch_tokens_max = int(config.integer("engine.batch_tokens_max"));

@@ -1,5 +1,6 @@
 // spillway serve: the server's life: listen, load, serve, drain.
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include <future>
 
 #include "apps/command.h"
+#include "apps/gateway_front.h"
 #include "apps/local_model.h"
 #include "apps/options.h"
 #include "apps/progress.h"
@@ -68,8 +70,9 @@ void warn_of_ignored(const Config& config) {
   }
 }
 
-Result<std::unique_ptr<server::Server>> listen(const Config& config) {
+Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
   server::ServerOptions options = server_options(config);
+  if (gateway) options.front = gateway->front();
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
@@ -116,11 +119,16 @@ void announce(const Config& config, const LocalModel& model, uint16_t port) {
                url.c_str(), keyed ? " -H \"Authorization: Bearer $API_KEY\"" : "", model.served->name().c_str());
 }
 
-// Takes over the hot options of the file as it is now.
-void reload(const ConfigFlags& flags, Config& config) {
+// Takes over the hot options of the file as it is now, and the keys of theirs. All or nothing.
+void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
   auto fresh = flags.resolve();
   if (!fresh.ok()) {
     SW_ERROR("reload: {}; nothing was changed", fresh.error().message);
+    return;
+  }
+  const server::ServerOptions options = server_options(*fresh);
+  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission); !taken.ok()) {
+    SW_ERROR("reload: {}; nothing was changed", taken.error().message);
     return;
   }
   for (size_t i = 0; i < config::kOptionCount; ++i) {
@@ -134,13 +142,13 @@ void reload(const ConfigFlags& flags, Config& config) {
   config = std::move(fresh).value();
 }
 
-void wait_for_stop(const ConfigFlags& flags, Config& config) {
+void wait_for_stop(const ConfigFlags& flags, Config& config, server::Server& server) {
   constexpr double kForever = 3600;
   for (int reloads = reload_signals(); stop_signals() == 0;) {
     wait_for_signal(kForever);
     if (reload_signals() == reloads) continue;
     reloads = reload_signals();
-    reload(flags, config);
+    reload(flags, config, server);
   }
 }
 
@@ -156,26 +164,46 @@ int drain(const Config& config, server::Server& server) {
   return clean ? 0 : kFailed;
 }
 
-int serve(const ConfigFlags& flags, Config config) {
-  if (const auto checked = check_model_options(config); !checked.ok()) return fail(checked.error());
-  warn_of_ignored(config);
-  catch_stop_signals();
-  catch_reload_signal();
-  auto server = listen(config);
-  if (!server.ok()) return fail(server.error());
-  if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
-    return fail(written.error());
-  SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), (*server)->port(), config.text("model.path"));
+// Loads the model and hands it to the server.
+Status load(const Config& config, server::Server& server) {
+  SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), server.port(), config.text("model.path"));
+  // The threads that serve connections are there; those that compute come now, and stand back for them.
+  if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
+    SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
+  }
   Progress progress("loading", Progress::Unit::kBytes);
   auto model = load_local_model(config, [&](int64_t done, int64_t total) {
     if (stop_signals() > 0) _exit(0);  // nothing has been accepted yet
     progress.update(done, total);
   });
   progress.finish();
-  if (!model.ok()) return fail(model.error());
-  (*server)->serve({model->served});
-  announce(config, *model, (*server)->port());
-  wait_for_stop(flags, config);
+  if (!model.ok()) return std::move(model).error();
+  server.serve({model->served});
+  announce(config, *model, server.port());
+  return {};
+}
+
+int serve(const ConfigFlags& flags, Config config) {
+  auto gateway = GatewayFront::make(config);
+  if (!gateway.ok()) return fail(gateway.error());
+  const bool no_model = config.text("model.path") == "none";
+  if (no_model && !*gateway) return fail(invalid("model.path: none leaves nothing to serve without gateway.upstreams"));
+  if (const auto checked = no_model ? Status() : check_model_options(config); !checked.ok()) return fail(checked.error());
+  warn_of_ignored(config);
+  catch_stop_signals();
+  catch_reload_signal();
+  auto server = listen(config, *gateway);
+  if (!server.ok()) return fail(server.error());
+  if (*gateway) (*gateway)->set_local(**server);
+  if (no_model) {
+    (*server)->serve({});
+    SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
+            seconds_since_process_start());
+  }
+  if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
+    return fail(written.error());
+  if (const auto loaded = no_model ? Status() : load(config, **server); !loaded.ok()) return fail(loaded.error());
+  wait_for_stop(flags, config, **server);
   return drain(config, **server);
 }
 

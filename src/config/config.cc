@@ -109,7 +109,14 @@ Status Config::load_yaml(std::string_view text, const std::string& name) {
   if (!entries.ok()) return invalid(name + ":" + entries.error().message);
   std::vector<std::string> problems;
   std::string skipped;  // the section that was refused as a whole, with its dot
+  file_ = name;
   for (const auto& entry : *entries) {
+    const std::string_view key = entry.key;
+    const bool of_list = is_map_list(key.substr(0, key.find('[')));
+    if (of_list && (key.find('[') != key.npos || (entry.kind == YamlEntry::Kind::kList && entry.items.empty()))) {
+      map_lists_.push_back(entry);
+      continue;
+    }
     if (!skipped.empty() && entry.key.starts_with(skipped)) continue;
     const auto problem = [&](const std::string& message) {
       problems.push_back(fmt::format("{}:{}:{}: {}", name, entry.line, entry.column, message));

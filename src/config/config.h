@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "config/options.h"
 #include "config/value.h"
+#include "config/yaml.h"
 
 namespace spillway::config {
 
@@ -50,12 +51,18 @@ class Config {
     return origins_[key.index].kind != Origin::Kind::kDefault;
   }
 
+  // What the file says under a list of maps (kMapLists), for the part of the program that it is for, and the file's name.
+  const std::vector<YamlEntry>& map_lists() const { return map_lists_; }
+  const std::string& file() const { return file_; }
+
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   std::vector<Value> values_;
   std::vector<Origin> origins_;
   std::vector<std::string> warnings_;
+  std::vector<YamlEntry> map_lists_;
+  std::string file_;
 };
 
 // The process's environment as load_environment takes it.

@@ -52,6 +52,10 @@ size_t find_option(std::string_view key) {
   return index;
 }
 
+bool is_map_list(std::string_view key) {
+  return std::find(std::begin(kMapLists), std::end(kMapLists), key) != std::end(kMapLists);
+}
+
 bool is_section(std::string_view name) {
   return std::any_of(std::begin(kOptions), std::end(kOptions), [&](const Option& option) {
     const std::string_view key = option.key;

@@ -28,7 +28,7 @@ inline constexpr double kPortMax = 65535;
 
 // clang-format off
 inline constexpr Option kOptions[] = {
-  {"model.path", "model", Type::kString, "builtin", "Folder of a Hugging Face checkpoint, or \"builtin\" for the embedded tiny-r1. With random weights also a config.json or a named shape."},
+  {"model.path", "model", Type::kString, "builtin", "Folder of a Hugging Face checkpoint, \"builtin\" for the embedded tiny-r1, or \"none\" for a gateway alone. With random weights also a config.json or a named shape."},
   {"model.name", "model-name", Type::kString, "", "Name in the API. Empty: the folder's name."},
   {"model.aliases", "model-aliases", Type::kStrings, "deepseek-reasoner,deepseek-chat", "Further names in the API that reach this model, so that DeepSeek clients need no change."},
   {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load. auto: as the checkpoint is stored.", "fp32|bf16|int8|auto"},
@@ -55,10 +55,10 @@ inline constexpr Option kOptions[] = {
   {"tls.cert", "tls-cert", Type::kString, "", "PEM file of the certificate chain. With tls.key: HTTPS instead of HTTP."},
   {"tls.key", "tls-key", Type::kString, "", "PEM file of the private key."},
 
-  {"server.api_keys", "api-keys", Type::kStrings, "", "Keys that clients may present. None: no key is asked for.", "", 0, 1e18, false, true},
-  {"server.api_keys_file", "api-keys-file", Type::kString, "", "File with one such key a line."},
+  {"server.api_keys", "api-keys", Type::kStrings, "", "Keys that clients may present. None: no key is asked for.", "", 0, 1e18, true, true},
+  {"server.api_keys_file", "api-keys-file", Type::kString, "", "File with one such key a line; read again on SIGHUP.", "", 0, 1e18, true},
   {"server.keep_alive_interval", "keep-alive-interval", Type::kDuration, "10s", "While a request waits, a comment is sent this often so that nobody hangs up.", "", 0.01, 3600},
-  {"server.stall_timeout", "stall-timeout", Type::kDuration, "8s", "With work to do and no progress for this long, readiness turns 503.", "", 0.1, 3600},
+  {"server.stall_timeout", "stall-timeout", Type::kDuration, "8s", "With work to do and no progress for this long, readiness turns 503.", "", 0.1, 3600, true},
   {"server.drain_timeout", "drain-timeout", Type::kDuration, "30s", "After SIGTERM, running requests get this long to end.", "", 0, 86400},
   {"server.cors", "cors", Type::kStrings, "", "Origins that browsers may call from; \"*\" for any."},
   {"server.open_health", "open-health", Type::kBool, "true", "/health asks for no key."},
@@ -77,21 +77,37 @@ inline constexpr Option kOptions[] = {
   {"limits.connections", "connections-max", Type::kInt, "4096", "Connections open at once.", "", 1, 1 << 20},
 
   {"engine.kv_cache", "kv-cache", Type::kBytes, "0", "Memory for keys and values. 0: what sequences_max contexts need, within memory_fraction."},
+  {"engine.kv_populate", "kv-populate", Type::kBool, "false", "Make the whole cache resident at the start, so that memory stays flat and no page fault falls into a step."},
   {"engine.page_tokens", "page-tokens", Type::kInt, "16", "Tokens in a page of the cache.", "", 1, 1024},
   {"engine.sequences_max", "sequences-max", Type::kInt, "256", "Sequences that run at once.", "", 1, 65536},
   {"engine.batch_tokens_max", "batch-tokens-max", Type::kInt, "512", "Tokens in one step; longer prompts are cut into chunks.", "", 1, 65536},
-  {"engine.queue_requests_max", "queue-requests-max", Type::kInt, "1024", "Requests that may wait.", "", 0, 1 << 20},
-  {"engine.queue_tokens_max", "queue-tokens-max", Type::kInt, "1048576", "Tokens of the requests that may wait."},
-  {"engine.queue_wait_max", "queue-wait-max", Type::kDuration, "60s", "A request that would wait longer, as predicted, is refused at once.", "", 0, 86400},
+  {"engine.queue_requests_max", "queue-requests-max", Type::kInt, "1024", "Requests that may wait.", "", 0, 1 << 20, true},
+  {"engine.queue_tokens_max", "queue-tokens-max", Type::kInt, "1048576", "Tokens of the requests that may wait.", "", 0, 1e18, true},
+  {"engine.queue_wait_max", "queue-wait-max", Type::kDuration, "60s", "A request that would wait longer, as predicted, is refused at once.", "", 0, 86400, true},
   {"engine.prefix_cache", "prefix-cache", Type::kBool, "true", "Keep computed prompts for requests that begin the same way."},
   {"engine.speculate", "speculate", Type::kBool, "true", "Draft tokens with the model's MTP layer where it has one."},
   {"engine.speculate_adaptively", "speculate-adaptively", Type::kBool, "true", "Stop drafting where the measured cost says that it loses."},
+  {"engine.niceness", "niceness", Type::kInt, "5", "How far the computing threads stand back for the threads that serve connections, and for other programs.", "", 0, 19},
   {"engine.step_target", "step-target", Type::kDuration, "250ms", "Prompts share a step with running sequences for about this long.", "", 0.001, 60},
+
+  {"gateway.policies", "gateway-policies", Type::kStrings, "", "Rules that order the upstreams, as policy specifications (docs/gateway.md). None: by weight."},
+  {"gateway.retry_share", "gateway-retry-share", Type::kFloat, "0.2", "Further attempts that the whole fleet may make, for each request.", "", 0, 10},
+  {"gateway.retry_floor", "gateway-retry-floor", Type::kFloat, "10", "Further attempts a second that are allowed besides.", "", 0, 1e6},
+  {"gateway.attempts_max", "gateway-attempts-max", Type::kInt, "6", "Attempts that one request may make.", "", 1, 100},
+  {"gateway.hedging", "gateway-hedging", Type::kBool, "true", "A request without a token after the measured p99 gets a second attempt elsewhere, within the retry budget."},
+  {"gateway.request_timeout", "gateway-request-timeout", Type::kDuration, "10m", "Deadline of a request that names none.", "", 0.01, 86400},
+  {"gateway.queue_requests_max", "gateway-queue-requests-max", Type::kInt, "1024", "Requests that may wait for an upstream.", "", 0, 1 << 20},
+  {"gateway.queue_wait_max", "gateway-queue-wait-max", Type::kDuration, "60s", "Longest wait for an upstream.", "", 0, 86400},
+  {"gateway.access_log", "gateway-access-log", Type::kString, "", "File for a line of JSON a request; \"-\": standard output. Empty: none."},
 
   {"log.level", "log-level", Type::kString, "info", "Least level that is logged.", "trace|debug|info|warn|error|off", 0, 0, true},
   {"log.format", "log-format", Type::kString, "text", "Shape of a log line.", "text|json"},
 };
 // clang-format on
+
+// Keys of the file whose values are lists of maps, read by whom they are for; only a file can give them.
+inline constexpr std::string_view kMapLists[] = {"gateway.upstreams"};
+bool is_map_list(std::string_view key);
 
 inline constexpr size_t kOptionCount = sizeof(kOptions) / sizeof(kOptions[0]);
 

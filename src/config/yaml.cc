@@ -8,6 +8,8 @@
 #include <map>
 #include <sstream>
 
+#include "config/options.h"
+
 namespace spillway::config {
 namespace {
 
@@ -47,13 +49,14 @@ class Flattener : public YAML::EventHandler {
                        YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     if (maps_.empty()) refuse(mark, "expected a map of sections, found a list");
-    if (in_list_) refuse(mark, "expected a plain value in the list, found a list");
+    if (in_list_) refuse(mark, between_items() ? "expected a map in the list, found a list" : "expected a plain value in the list, found a list");
     if (!key_pending_) refuse(mark, "expected a key, found a list");
     add(YamlEntry::Kind::kList);
     in_list_ = true;
   }
 
   void OnSequenceEnd() override {
+    if (between_items()) in_maps_ = false;
     in_list_ = false;
     key_pending_ = false;
   }
@@ -61,7 +64,7 @@ class Flattener : public YAML::EventHandler {
   void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
                   YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
-    if (in_list_) refuse(mark, "expected a plain value in the list, found a map");
+    if (in_list_ && begin_item(mark)) return;
     if (!maps_.empty() && !key_pending_) refuse(mark, "expected a key, found a map");
     if (maps_.size() >= kDepthMax) refuse(mark, fmt::format("expected at most {} nested maps", kDepthMax));
     if (!maps_.empty()) add(YamlEntry::Kind::kMap);
@@ -72,9 +75,32 @@ class Flattener : public YAML::EventHandler {
   void OnMapEnd() override {
     maps_.pop_back();
     key_pending_ = false;
+    if (in_maps_ && maps_.size() == item_depth_) in_list_ = true;  // back between the items
   }
 
  private:
+  bool between_items() const { return in_maps_ && in_list_ && maps_.size() == item_depth_; }
+
+  // A map in a list is one of the lists of maps: its members are named "gateway.upstreams[0].name".
+  bool begin_item(const YAML::Mark& mark) {
+    if (in_maps_ && !between_items()) refuse(mark, "expected a plain value in the list, found a map");
+    if (!in_maps_) {
+      const std::string& list = entries_.back().key;
+      if (!is_map_list(list) || !entries_.back().items.empty()) {
+        refuse(mark, "expected a plain value in the list, found a map");
+      }
+      in_maps_ = true;
+      list_key_ = list;
+      item_ = 0;
+      item_depth_ = maps_.size();
+    }
+    in_list_ = false;
+    maps_.push_back(fmt::format("{}[{}].", list_key_, item_++));
+    entries_.push_back({YamlEntry::Kind::kMap, maps_.back().substr(0, maps_.back().size() - 1), {}, mark.line + 1, mark.column + 1});
+    key_pending_ = false;
+    return true;
+  }
+
   void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) {
     if (anchor != 0) refuse(mark, "expected a value, found an anchor (&name)");
   }
@@ -86,6 +112,8 @@ class Flattener : public YAML::EventHandler {
     YamlScalar value{text, quoted, mark.line + 1, mark.column + 1};
     if (maps_.empty()) {
       if (!text.empty() || quoted) refuse(mark, "expected a map of sections, found a single value");
+    } else if (between_items()) {
+      refuse(mark, "expected a map in the list, found a plain value");
     } else if (in_list_) {
       entries_.back().items.push_back(std::move(value));
     } else if (key_pending_) {
@@ -115,6 +143,10 @@ class Flattener : public YAML::EventHandler {
   YamlScalar key_;                 // whose value comes next
   bool key_pending_ = false;
   bool in_list_ = false;
+  bool in_maps_ = false;           // in a list of maps, whose key is list_key_
+  std::string list_key_;
+  size_t item_ = 0;
+  size_t item_depth_ = 0;          // open maps around the list
 };
 
 }  // namespace

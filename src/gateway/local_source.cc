@@ -49,9 +49,14 @@ class Meeting final : public net::ResponseWriter {
 
   // ---- the reader's side ----
   asio::awaitable<bool> wait_until(TimePoint deadline) { return to_reader_->wait_until(deadline); }
-  std::string_view piece() const { return piece_; }
+  bool has_piece() const { return !piece_.empty(); }
+  std::string_view show() {
+    shown_ = true;
+    return piece_;
+  }
+  // What was shown has been used.
   void taken() {
-    if (piece_.empty()) return;
+    if (!std::exchange(shown_, false)) return;
     piece_ = {};
     to_writer_->notify();
   }
@@ -84,6 +89,7 @@ class Meeting final : public net::ResponseWriter {
   int status_ = 0;
   net::Headers headers_;
   std::string_view piece_;  // what the writer waits to have taken
+  bool shown_ = false;
   bool ended_ = false;
   bool gone_ = false;       // the handler has returned
   bool left_ = false;       // the reader has
@@ -129,14 +135,14 @@ class LocalSource final : public Source {
 
   asio::awaitable<Result<std::string_view>> read(TimePoint deadline) override {
     meeting_->taken();
-    while (meeting_->piece().empty()) {
+    while (!meeting_->has_piece()) {
       if (meeting_->left()) co_return Error{ErrorCode::kCancelled, "cancelled"};
       if (meeting_->whole()) co_return std::string_view();
       if (meeting_->gone()) co_return Error{ErrorCode::kUnavailable, "the local model stopped in the middle of its answer"};
       const bool told = co_await meeting_->wait_until(deadline);
       if (!told) co_return late();
     }
-    co_return meeting_->piece();
+    co_return meeting_->show();
   }
 
   void cancel() override { meeting_->leave(); }

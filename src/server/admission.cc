@@ -16,10 +16,13 @@ double retry_after(double seconds) { return std::clamp(seconds, 1.0, 600.0); }
 
 Refused busy(const char* reason, const std::string& why, double retry_after_s, double predicted_wait_s) {
   const double retry = retry_after(retry_after_s);
-  return {{ErrorKind::kRateLimit,
-           fmt::format("{} The predicted wait is {:.1f} s; retry after {:.0f} s.", why, predicted_wait_s, std::ceil(retry)), "",
-           reason},
-          retry, predicted_wait_s, reason};
+  return {
+      {ErrorKind::kRateLimit,
+       fmt::format("{} The predicted wait is {:.1f} s; retry after {:.0f} s.", why, predicted_wait_s, std::ceil(retry)),
+       "", reason},
+      retry,
+      predicted_wait_s,
+      reason};
 }
 
 Refused unavailable(const char* reason, const char* why, double retry_after_s) {
@@ -36,21 +39,30 @@ Refused refused(const engine::Refusal& refusal) {
   const double retry = refusal.retry_after_s, wait = refusal.predicted_wait_s;
   const std::string& why = refusal.message;
   switch (refusal.reason) {
-    case Reason::kQueueRequests: return busy("queue_requests", why, retry, wait);
-    case Reason::kQueueTokens: return busy("queue_tokens", why, retry, wait);
-    case Reason::kPredictedWait: return busy("predicted_wait", why, retry, wait);
-    case Reason::kDeadline: return busy("deadline", why, retry, wait);
-    case Reason::kDraining: return unavailable("draining", "The server is shutting down.", retry);
-    case Reason::kStalled: return unavailable("stalled", "The engine makes no progress.", retry);
-    case Reason::kTooLong: return hopeless("too_long", "context_length_exceeded", why);
-    case Reason::kInvalid: break;
+    case Reason::kQueueRequests:
+      return busy("queue_requests", why, retry, wait);
+    case Reason::kQueueTokens:
+      return busy("queue_tokens", why, retry, wait);
+    case Reason::kPredictedWait:
+      return busy("predicted_wait", why, retry, wait);
+    case Reason::kDeadline:
+      return busy("deadline", why, retry, wait);
+    case Reason::kDraining:
+      return unavailable("draining", "The server is shutting down.", retry);
+    case Reason::kStalled:
+      return unavailable("stalled", "The engine makes no progress.", retry);
+    case Reason::kTooLong:
+      return hopeless("too_long", "context_length_exceeded", why);
+    case Reason::kInvalid:
+      break;
   }
   return hopeless("invalid", "", why);
 }
 
 std::optional<Refused> refused_by_state(const engine::EngineState& state, const AdmissionBounds& bounds) {
   if (state.draining) return unavailable("draining", "The server is shutting down.", 1);
-  if (state.stalled || state.seconds_since_progress >= bounds.stall_s) return unavailable("stalled", "The engine makes no progress.", 1);
+  if (state.stalled || state.seconds_since_progress >= bounds.stall_s)
+    return unavailable("stalled", "The engine makes no progress.", 1);
   const double wait = state.predicted_wait_s;
   if (state.waiting >= bounds.queue_requests_max && state.waiting > 0) {
     return busy("queue_requests", "Too many requests are waiting.", wait, wait);

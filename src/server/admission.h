@@ -1,5 +1,5 @@
-// Admission as clients see it: an engine's refusal, or a full queue seen before any work was done, as an answer that says
-// why and when to come back. Pure functions; any thread. Not its job: the decision itself, which is the engine's.
+// Admission as clients see it: an engine's refusal, or a full queue seen before any work was done, as an answer that
+// says why and when to come back. Pure functions; any thread. Not its job: the decision itself, which is the engine's.
 #pragma once
 
 #include <optional>

@@ -47,7 +47,11 @@ void ChoiceText::push_text(const std::string& text, std::vector<TextPiece>& out)
 
 void ChoiceText::emit(text::OutputDelta delta, std::vector<TextPiece>& out) {
   if (delta.kind == Kind::kContent) return emit_content(matcher_.push(delta.text), out);
-  if (delta.kind == Kind::kToolCall) emit_content(matcher_.finish(), out);
+  if (delta.kind == Kind::kToolCall) {
+    emit_content(matcher_.finish(), out);
+    stopped_ |= options_.tool_calls_max > 0 && delta.tool_index >= options_.tool_calls_max;
+    if (stopped_) return;
+  }
   TextPiece piece{std::move(delta), {}};
   if (piece.delta.kind == Kind::kReasoning) piece.logprobs = std::exchange(reasoning_logprobs_, {});
   out.push_back(std::move(piece));
@@ -66,7 +70,9 @@ void ChoiceText::flush(std::vector<TextPiece>& out) {
   push_text(detokenizer_.finish(), out);
   if (stopped_) return;
   if (parser_) {
-    for (text::OutputDelta& delta : parser_->finish()) emit(std::move(delta), out);
+    for (text::OutputDelta& delta : parser_->finish()) {
+      if (!stopped_) emit(std::move(delta), out);
+    }
   }
   if (stopped_) return;
   emit_content(matcher_.finish(), out);

@@ -20,12 +20,13 @@ struct ChoiceTextOptions {
   text::OutputParserOptions parser;
   std::vector<std::string> stops;    // looked for in the answer, not in the reasoning
   std::vector<int32_t> stop_tokens;  // the last of them ends the sequence and is not text
+  int tool_calls_max = 0;            // a call beyond it ends the sequence and is not told; 0: any number
   bool logprobs = false;
-  bool skip_special_tokens = true;   // off when the markers the parser looks for are special tokens
+  bool skip_special_tokens = true;  // off when the markers the parser looks for are special tokens
 };
 
-// A piece of output with the logprobs of its tokens, if they were asked for. One kind a piece; the text may be empty when
-// there are only logprobs left to tell.
+// A piece of output with the logprobs of its tokens, if they were asked for. One kind a piece; the text may be empty
+// when there are only logprobs left to tell.
 struct TextPiece {
   text::OutputDelta delta;
   std::vector<api::TokenLogprobs> logprobs;
@@ -39,7 +40,8 @@ class ChoiceText {
   // Takes the event's tokens; at its finish, flushes. Nothing more comes out once stopped().
   std::vector<TextPiece> push(const engine::Event& event);
 
-  // A stop string was found: the sequence should be cancelled, its remaining tokens are ignored.
+  // A stop string was found, or a tool call too many: the sequence should be cancelled, its remaining tokens are
+  // ignored.
   bool stopped() const { return stopped_; }
   const std::string& stop_sequence() const { return stop_sequence_; }
   int reasoning_tokens() const { return reasoning_tokens_; }

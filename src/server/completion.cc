@@ -26,7 +26,8 @@ Completion::~Completion() {
   if (!finished()) cancel();
 }
 
-Completion::Started Completion::start(std::shared_ptr<const ServedModel> model, Plan plan, std::function<void()> notify) {
+Completion::Started Completion::start(std::shared_ptr<const ServedModel> model, Plan plan,
+                                      std::function<void()> notify) {
   std::unique_ptr<Completion> completion(new Completion(std::move(model), std::move(plan), std::move(notify)));
   const int choices = static_cast<int>(completion->plan_.prompts.size()) * completion->plan_.n;
   completion->running_.resize(choices);
@@ -112,9 +113,10 @@ void Completion::end(ChoiceUpdate& update, Running& running, engine::FinishReaso
       update.finish = api::FinishReason::kLength;
       break;
     case engine::FinishReason::kDeadline:
-      update.error = ApiError{ErrorKind::kDeadline,
-                              fmt::format("The request's deadline passed after {} tokens of output.", running.usage.completion_tokens),
-                              "", "deadline_exceeded"};
+      update.error = ApiError{
+          ErrorKind::kDeadline,
+          fmt::format("The request's deadline passed after {} tokens of output.", running.usage.completion_tokens), "",
+          "deadline_exceeded"};
       break;
     case engine::FinishReason::kFailed:
       if (running.emitted) {
@@ -125,8 +127,9 @@ void Completion::end(ChoiceUpdate& update, Running& running, engine::FinishReaso
       }
       break;
     case engine::FinishReason::kCancelled:
-      update.error = cancelled_ ? ApiError{ErrorKind::kCancelled, "The request was cancelled.", "", ""}
-                                : ApiError{ErrorKind::kOverloaded, "The server stopped before the answer was complete.", "", ""};
+      update.error =
+          cancelled_ ? ApiError{ErrorKind::kCancelled, "The request was cancelled.", "", ""}
+                     : ApiError{ErrorKind::kOverloaded, "The server stopped before the answer was complete.", "", ""};
       break;
   }
 }
@@ -163,7 +166,8 @@ void CollectedChoice::add(ChoiceUpdate update) {
         content += piece.delta.text;
         break;
       case Kind::kToolCall:
-        if (tool_calls.size() <= static_cast<size_t>(piece.delta.tool_index)) tool_calls.resize(piece.delta.tool_index + 1);
+        if (tool_calls.size() <= static_cast<size_t>(piece.delta.tool_index))
+          tool_calls.resize(piece.delta.tool_index + 1);
         if (!piece.delta.tool_name.empty()) tool_calls[piece.delta.tool_index].name = piece.delta.tool_name;
         tool_calls[piece.delta.tool_index].arguments += piece.delta.text;
         break;

@@ -24,16 +24,16 @@ namespace spillway::server {
 // Why a request was not taken, and when to come back.
 struct Refused {
   api::ApiError error;
-  double retry_after_s = 0;     // 0: coming back will not help
+  double retry_after_s = 0;  // 0: coming back will not help
   double predicted_wait_s = 0;
-  std::string reason;           // metric label and body: "queue_requests", "predicted_wait", ...
+  std::string reason;  // metric label and body: "queue_requests", "predicted_wait", ...
 };
 
 // What became known of one choice since the last poll.
 struct ChoiceUpdate {
   int choice = 0;
-  bool started = false;                     // its prefill began; once
-  std::vector<engine::TokenEvent> prompt;   // with prompt_logprobs, once
+  bool started = false;                    // its prefill began; once
+  std::vector<engine::TokenEvent> prompt;  // with prompt_logprobs, once
   std::vector<TextPiece> pieces;
   std::optional<api::FinishReason> finish;  // set or error set: the choice has ended
   std::optional<api::ApiError> error;       // deadline, engine failure, server stopping
@@ -49,10 +49,10 @@ class Completion {
   ~Completion();
 
   int choices() const { return static_cast<int>(running_.size()); }
-  std::vector<ChoiceUpdate> poll();          // never waits
+  std::vector<ChoiceUpdate> poll();  // never waits
   void wait_until(TimePoint deadline) { queue_->wait_until(deadline); }
   bool finished() const { return ended_ == choices(); }
-  void cancel();                             // any thread; ended choices stay as they are
+  void cancel();  // any thread; ended choices stay as they are
   api::Usage usage() const;
   const Plan& plan() const { return plan_; }
   const ServedModel& model() const { return *model_; }

@@ -1,6 +1,7 @@
-// EventQueue: the events of one completion on their way from the engine's thread to whoever answers the client. It holds
-// one pending event a sequence at most (later ones are merged into it), so a slow reader costs no more memory than the
-// tokens themselves, which max_tokens bounds, and the engine never waits. Shared by the engine and the completion.
+// EventQueue: the events of one completion on their way from the engine's thread to whoever answers the client. It
+// holds one pending event a sequence at most (later ones are merged into it), so a slow reader costs no more memory
+// than the tokens themselves, which max_tokens bounds, and the engine never waits. Shared by the engine and the
+// completion.
 #pragma once
 
 #include <condition_variable>

@@ -103,7 +103,8 @@ void FakeEngine::say(Live& live, size_t tokens) {
       ++live.said;
       live.usage.completion_tokens = static_cast<int>(live.said);
       event.tokens.push_back(token_event(live, token));
-      if (std::ranges::find(live.request->stop_tokens, token) != live.request->stop_tokens.end()) event.finish = FinishReason::kStop;
+      if (std::ranges::find(live.request->stop_tokens, token) != live.request->stop_tokens.end())
+        event.finish = FinishReason::kStop;
     }
     live.ended = event.finish != FinishReason::kNone;
     emit(live, std::move(event));

@@ -30,11 +30,13 @@ class FakeEngine final : public engine::Engine {
   bool hold = false;  // requests wait for release()
   std::optional<engine::Refusal> refusal;
   engine::EngineState reported;
+  engine::QueueBounds bounds;
   int vocab_size = 512;
 
   std::optional<engine::Refusal> submit(std::unique_ptr<engine::Request> request,
                                         std::shared_ptr<engine::EventSink> sink) override;
   void cancel(engine::RequestId id) override;
+  void set_queue_bounds(const engine::QueueBounds& to) override { bounds = to; }
   engine::EngineState state() const override;
   const models::LanguageModel& model() const override;
   bool drain(TimePoint deadline) override;

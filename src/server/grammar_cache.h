@@ -1,5 +1,5 @@
-// GrammarCache: compiled grammars of recent requests. Equal requests share one, and with it the token masks it has found.
-// Owned by the served model; any thread.
+// GrammarCache: compiled grammars of recent requests. Equal requests share one, and with it the token masks it has
+// found. Owned by the served model; any thread.
 #pragma once
 
 #include <boost/json/value.hpp>

@@ -36,15 +36,17 @@ std::optional<ApiError> set_max_tokens(Plan& plan, const ServedModel& model, std
   const int context = model.context_tokens_max();
   for (const PromptIds& prompt : plan.prompts) {
     const int length = static_cast<int>(prompt.ids.size());
-    if (length == 0) return ApiError{ErrorKind::kInvalidFormat, "Expected a prompt of at least one token, found none.", where, ""};
+    if (length == 0)
+      return ApiError{ErrorKind::kInvalidFormat, "Expected a prompt of at least one token, found none.", where, ""};
     const int wanted = asked ? *asked : fallback;
     if (length + (asked == 0 ? 0 : 1) > context) {
       const int completion = asked.value_or(1);
-      return ApiError{ErrorKind::kInvalidFormat,
-                      fmt::format("This model's maximum context length is {} tokens. However, you requested {} tokens ({} in "
-                                  "the {}, {} in the completion). Please reduce the length of the {} or completion.",
-                                  context, length + int64_t{completion}, length, where, completion, where),
-                      where, "context_length_exceeded"};
+      return ApiError{
+          ErrorKind::kInvalidFormat,
+          fmt::format("This model's maximum context length is {} tokens. However, you requested {} tokens ({} in "
+                      "the {}, {} in the completion). Please reduce the length of the {} or completion.",
+                      context, length + int64_t{completion}, length, where, completion, where),
+          where, "context_length_exceeded"};
     }
     const int room = context - length;
     plan.max_tokens.push_back(!asked && wanted <= 0 ? room : std::min(wanted, room));
@@ -62,7 +64,8 @@ std::optional<ApiError> check_token_ids(const ServedModel& model, const api::Sam
   for (const int32_t id : sampling.stop_token_ids) {
     if (known(id)) continue;
     return ApiError{ErrorKind::kInvalidFormat,
-                    fmt::format("Expected token ids below {}, found {}.", model.vocab_size(), id), "stop_token_ids", ""};
+                    fmt::format("Expected token ids below {}, found {}.", model.vocab_size(), id), "stop_token_ids",
+                    ""};
   }
   return std::nullopt;
 }
@@ -70,10 +73,12 @@ std::optional<ApiError> check_token_ids(const ServedModel& model, const api::Sam
 void set_stops(Plan& plan, const ServedModel& model, const api::Sampling& sampling) {
   plan.text.stops = sampling.stop;
   if (!sampling.ignore_eos) plan.text.stop_tokens = model.end_tokens();
-  plan.text.stop_tokens.insert(plan.text.stop_tokens.end(), sampling.stop_token_ids.begin(), sampling.stop_token_ids.end());
+  plan.text.stop_tokens.insert(plan.text.stop_tokens.end(), sampling.stop_token_ids.begin(),
+                               sampling.stop_token_ids.end());
 }
 
-std::optional<ApiError> set_format(Plan& plan, const ServedModel& model, const api::ResponseFormat& format, bool in_reasoning) {
+std::optional<ApiError> set_format(Plan& plan, const ServedModel& model, const api::ResponseFormat& format,
+                                   bool in_reasoning) {
   if (format.kind == api::ResponseFormat::Kind::kText) return std::nullopt;
   auto grammar = model.grammars().format(format, in_reasoning);
   if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "response_format", ""};
@@ -81,16 +86,18 @@ std::optional<ApiError> set_format(Plan& plan, const ServedModel& model, const a
   return std::nullopt;
 }
 
-// Models whose template knows no tools can still be made to call one: the constraint writes the form, and Hermes' is the
-// plainest.
+// Models whose template knows no tools can still be made to call one: the constraint writes the form, and Hermes' is
+// the plainest.
 text::ToolStyle call_style(const ServedModel& model) {
   return model.tool_style() == text::ToolStyle::kNone ? text::ToolStyle::kHermes : model.tool_style();
 }
 
-std::optional<ApiError> set_tools(Plan& plan, const ServedModel& model, const api::ChatRequest& request, bool in_reasoning) {
+std::optional<ApiError> set_tools(Plan& plan, const ServedModel& model, const api::ChatRequest& request,
+                                  bool in_reasoning) {
   using Choice = api::ToolChoice::Kind;
   if (request.tools.empty() || request.tool_choice.kind == Choice::kNone) return std::nullopt;
   plan.text.parser.tools = call_style(model);
+  plan.text.tool_calls_max = request.parallel_tool_calls ? 0 : 1;
   if (request.tool_choice.kind == Choice::kAuto) return std::nullopt;
   auto grammar = model.grammars().tools(request, plan.text.parser.tools, in_reasoning);
   if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "tools", ""};
@@ -119,7 +126,8 @@ api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& re
   const bool in_reasoning = prompt->in_reasoning;
   plan.prompts.push_back(std::move(prompt).value());
   plan.n = request.sampling.n;
-  if (auto error = set_max_tokens(plan, model, request.sampling.max_tokens, model.defaults().max_tokens, "messages")) return *error;
+  if (auto error = set_max_tokens(plan, model, request.sampling.max_tokens, model.defaults().max_tokens, "messages"))
+    return *error;
   plan.sampling = sampling_params(model.defaults(), request.sampling);
   plan.min_tokens = request.sampling.min_tokens;
   plan.priority = priority_of(request.priority);
@@ -136,7 +144,8 @@ api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& re
   return plan;
 }
 
-api::Parsed<Plan> plan_completion(const ServedModel& model, const api::CompletionRequest& request, int max_tokens_default) {
+api::Parsed<Plan> plan_completion(const ServedModel& model, const api::CompletionRequest& request,
+                                  int max_tokens_default) {
   if (auto error = check_token_ids(model, request.sampling)) return *error;
   Plan plan;
   for (const api::Prompt& prompt : request.prompts) {

@@ -1,6 +1,6 @@
-// Plan: a checked request made ready for an engine: prompt ids, sampling with the model's defaults, limits, stop tokens,
-// constraint. Pure functions of the request and the model, any thread; building one is the CPU work of a request
-// (template, tokenizer, grammar). Not its job: running it (completion.h).
+// Plan: a checked request made ready for an engine: prompt ids, sampling with the model's defaults, limits, stop
+// tokens, constraint. Pure functions of the request and the model, any thread; building one is the CPU work of a
+// request (template, tokenizer, grammar). Not its job: running it (completion.h).
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ namespace spillway::server {
 
 struct Plan {
   std::vector<PromptIds> prompts;
-  int n = 1;                          // choices a prompt; choice index = prompt * n + k
-  std::vector<int> max_tokens;        // one a prompt
+  int n = 1;                    // choices a prompt; choice index = prompt * n + k
+  std::vector<int> max_tokens;  // one a prompt
   engine::SamplingParams sampling;
   int min_tokens = 0;
   int top_logprobs = -1;
@@ -29,7 +29,7 @@ struct Plan {
   engine::Priority priority = engine::Priority::kNormal;
   TimePoint deadline = TimePoint::max();
   std::shared_ptr<const text::Grammar> grammar;  // null: free text
-  ChoiceTextOptions text;             // parser.starts_in_reasoning is set from each prompt
+  ChoiceTextOptions text;                        // parser.starts_in_reasoning is set from each prompt
 };
 
 // Whether the request asks for constrained output, whose grammar takes time to compile.
@@ -38,6 +38,7 @@ bool is_constrained(const api::ChatRequest& request);
 api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& request);
 
 // max_tokens_default: when the request has none; 0: the model's.
-api::Parsed<Plan> plan_completion(const ServedModel& model, const api::CompletionRequest& request, int max_tokens_default);
+api::Parsed<Plan> plan_completion(const ServedModel& model, const api::CompletionRequest& request,
+                                  int max_tokens_default);
 
 }  // namespace spillway::server

@@ -63,13 +63,16 @@ api::Parsed<PromptIds> chat_prompt(const ServedModel& model, const api::ChatRequ
   using api::ErrorKind;
   if (model.chat_template() == nullptr) {
     return api::ApiError{ErrorKind::kInvalidFormat,
-                         fmt::format("The model `{}` has no chat template; use /v1/completions.", model.name()), "model", ""};
+                         fmt::format("The model `{}` has no chat template; use /v1/completions.", model.name()),
+                         "model", ""};
   }
-  const bool as_objects = model.tool_style() == text::ToolStyle::kHermes || model.tool_style() == text::ToolStyle::kLlama;
+  const bool as_objects =
+      model.tool_style() == text::ToolStyle::kHermes || model.tool_style() == text::ToolStyle::kLlama;
   const bool continues = request.continue_final_message && !request.messages.empty();
   const PromptGuard& guard = model.guard();
 
-  json::object marked{{"messages", api::template_messages(request, as_objects)}, {"tools", api::template_tools(request)}};
+  json::object marked{{"messages", api::template_messages(request, as_objects)},
+                      {"tools", api::template_tools(request)}};
   json::value everything(std::move(marked));
   const Result<std::string> mark = guard.mark(everything);
   if (!mark.ok()) return api::ApiError{ErrorKind::kInvalidFormat, mark.error().message, "messages", ""};
@@ -80,15 +83,16 @@ api::Parsed<PromptIds> chat_prompt(const ServedModel& model, const api::ChatRequ
     last.erase("reasoning_content");
   }
 
-  const json::object variables =
-      template_variables(model, request, std::move(everything.at("messages")), std::move(everything.at("tools")), continues);
+  const json::object variables = template_variables(model, request, std::move(everything.at("messages")),
+                                                    std::move(everything.at("tools")), continues);
   Result<std::string> rendered = model.chat_template()->render(variables);
   if (!rendered.ok()) return template_failed(rendered.error());
   std::string text = std::move(rendered).value();
   bool in_reasoning = false;
   if (continues) {
     const size_t here = text.rfind(kHere);
-    if (here == std::string::npos) return template_failed(invalid("it does not show the message that is to be continued"));
+    if (here == std::string::npos)
+      return template_failed(invalid("it does not show the message that is to be continued"));
     text.resize(here);
     const std::string written = continued_text(guard, *mark, request.messages.back());
     in_reasoning = written.find("<think>") == std::string::npos && written.find("</think>") == std::string::npos
@@ -117,7 +121,8 @@ api::Parsed<PromptIds> completion_prompt(const ServedModel& model, const api::Co
     for (const int32_t id : *ids) {
       if (id < 0 || id >= model.vocab_size()) {
         return api::ApiError{ErrorKind::kInvalidFormat,
-                             fmt::format("Expected token ids below {}, found {}.", model.vocab_size(), id), "prompt", ""};
+                             fmt::format("Expected token ids below {}, found {}.", model.vocab_size(), id), "prompt",
+                             ""};
       }
     }
     return PromptIds{*ids, false};
@@ -127,13 +132,15 @@ api::Parsed<PromptIds> completion_prompt(const ServedModel& model, const api::Co
     return PromptIds{encode_raw(model, text, request.add_special_tokens), opens_reasoning(text)};
   }
   if (!model.fim()) {
-    return api::ApiError{ErrorKind::kInvalidFormat,
-                         fmt::format("The model `{}` has no fill-in-the-middle tokens; `suffix` is not supported.", model.name()),
-                         "suffix", ""};
+    return api::ApiError{
+        ErrorKind::kInvalidFormat,
+        fmt::format("The model `{}` has no fill-in-the-middle tokens; `suffix` is not supported.", model.name()),
+        "suffix", ""};
   }
   const auto* text = std::get_if<std::string>(&prompt);
   if (text == nullptr) {
-    return api::ApiError{ErrorKind::kInvalidFormat, "Expected a text prompt beside `suffix`, found token ids.", "prompt", ""};
+    return api::ApiError{ErrorKind::kInvalidFormat, "Expected a text prompt beside `suffix`, found token ids.",
+                         "prompt", ""};
   }
   const FimTokens& fim = *model.fim();
   json::value parts = json::array{*text, *request.suffix};
@@ -142,7 +149,8 @@ api::Parsed<PromptIds> completion_prompt(const ServedModel& model, const api::Co
   const std::string assembled = fim.prefix + std::string(parts.at(0).as_string()) + fim.suffix +
                                 std::string(parts.at(1).as_string()) + fim.middle;
   PromptIds out{model.guard().encode(assembled, *mark), false};
-  const std::vector<int32_t> front = model.tokenizer().encode("", {.add_special_tokens = request.add_special_tokens}).ids;
+  const std::vector<int32_t> front =
+      model.tokenizer().encode("", {.add_special_tokens = request.add_special_tokens}).ids;
   const auto bos = model.tokenizer().id_of(model.bos());
   if (bos && !front.empty() && front.front() == *bos) out.ids.insert(out.ids.begin(), *bos);
   return out;

@@ -1,5 +1,5 @@
-// From a typed request to prompt ids: chat template, prefix continuation, raw prompts, fill-in-the-middle. Pure functions
-// of the request and the model, any thread. Not its job: sampling parameters, the engine.
+// From a typed request to prompt ids: chat template, prefix continuation, raw prompts, fill-in-the-middle. Pure
+// functions of the request and the model, any thread. Not its job: sampling parameters, the engine.
 #pragma once
 
 #include <cstdint>

@@ -23,8 +23,8 @@ size_t first_character_length(std::string_view text) {
   return length;
 }
 
-// Some vocabularies add plain text too (runs of spaces, a word): that is no harm, and cutting it would change the ids of
-// honest prompts. Some mark their roles as not special, so the brackets count as well.
+// Some vocabularies add plain text too (runs of spaces, a word): that is no harm, and cutting it would change the ids
+// of honest prompts. Some mark their roles as not special, so the brackets count as well.
 bool is_control(std::string_view content, bool special) {
   if (content.empty() || first_character_length(content) == content.size()) return false;
   return special || content.front() == '<' || content.front() == '[';

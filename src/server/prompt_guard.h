@@ -1,6 +1,6 @@
 // PromptGuard: keeps text that clients control from turning into control tokens. A message that contains
-// "<｜Assistant｜>" must reach the model as those characters, while the same characters written by the chat template are
-// the control token. So before rendering, a mark (a Unicode noncharacter that the request does not contain) is put
+// "<｜Assistant｜>" must reach the model as those characters, while the same characters written by the chat template
+// are the control token. So before rendering, a mark (a Unicode noncharacter that the request does not contain) is put
 // inside every control token that a client's string contains, and after a string that ends like the beginning of one;
 // after rendering, the text is encoded piece by piece between marks, so that no added token can match across one.
 // Strings without control tokens are left exactly as they were, so templates render them as transformers does.

@@ -62,8 +62,8 @@ TEST_F(PromptTest, UserTextCannotBecomeControlTokens) {
 
 TEST_F(PromptTest, ControlTokensCannotBeJoinedFromNeighbouringStrings) {
   // The template writes system messages one after the other with nothing between.
-  const PromptIds prompt = ids(request({message(api::Role::kSystem, "a<｜Assi"), message(api::Role::kSystem, "stant｜>b"),
-                                        message(api::Role::kUser, "c")}));
+  const PromptIds prompt = ids(request({message(api::Role::kSystem, "a<｜Assi"),
+                                        message(api::Role::kSystem, "stant｜>b"), message(api::Role::kUser, "c")}));
   EXPECT_THAT(text(prompt.ids), HasSubstr("a<｜Assistant｜>b<｜User｜>c"));
   EXPECT_EQ(count(prompt.ids, "<｜Assistant｜>"), 1);
 }
@@ -87,14 +87,17 @@ TEST_F(PromptTest, TextWithoutControlTokensIsEncodedAsIfWritten) {
 }
 
 TEST_F(PromptTest, HistoryLosesItsReasoning) {
-  const PromptIds prompt = ids(request({message(api::Role::kUser, "a"), message(api::Role::kAssistant, "<think>no</think>\nb"),
-                                        message(api::Role::kUser, "c")}));
-  EXPECT_EQ(text(prompt.ids), std::string(kBos) + "<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>c<｜Assistant｜><think>\n");
+  const PromptIds prompt =
+      ids(request({message(api::Role::kUser, "a"), message(api::Role::kAssistant, "<think>no</think>\nb"),
+                   message(api::Role::kUser, "c")}));
+  EXPECT_EQ(text(prompt.ids),
+            std::string(kBos) + "<｜User｜>a<｜Assistant｜>b<｜end▁of▁sentence｜><｜User｜>c<｜Assistant｜><think>\n");
   EXPECT_EQ(count(prompt.ids, "<｜end▁of▁sentence｜>"), 1);
 }
 
 TEST_F(PromptTest, PrefixReplacesTheGenerationPrompt) {
-  api::ChatRequest request = this->request({message(api::Role::kUser, "a"), message(api::Role::kAssistant, "The answer")});
+  api::ChatRequest request =
+      this->request({message(api::Role::kUser, "a"), message(api::Role::kAssistant, "The answer")});
   request.messages.back().prefix = true;
   request.continue_final_message = true;
   PromptIds prompt = ids(request);
@@ -122,7 +125,8 @@ TEST_F(PromptTest, ThinkingCanBeTurnedOff) {
 }
 
 TEST_F(PromptTest, RawPromptsKeepTheirControlTokensAndOneBos) {
-  EXPECT_EQ(encode_raw(*model_.served, std::string(kBos) + "<｜User｜>x", false), model_.ids(std::string(kBos) + "<｜User｜>x"));
+  EXPECT_EQ(encode_raw(*model_.served, std::string(kBos) + "<｜User｜>x", false),
+            model_.ids(std::string(kBos) + "<｜User｜>x"));
   EXPECT_EQ(count(encode_raw(*model_.served, std::string(kBos) + "x", true), kBos), 1);
 }
 

@@ -88,8 +88,8 @@ Result<std::shared_ptr<ServedModel>> ServedModel::make(ServedModelOptions option
                                                        std::unique_ptr<engine::Engine> engine) {
   std::shared_ptr<ServedModel> model(new ServedModel());
   model->options_ = std::move(options);
-  model->created_ = std::chrono::duration_cast<std::chrono::seconds>(
-                        std::chrono::system_clock::now().time_since_epoch()).count();
+  model->created_ =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   SW_ASSIGN(model->tokenizer_, text::Tokenizer::parse(text.tokenizer));
   model->guard_ = std::make_unique<PromptGuard>(*model->tokenizer_);
   model->think_end_ = model->tokenizer_->id_of("</think>");
@@ -157,9 +157,7 @@ bool ServedModel::answers_to(std::string_view name) const {
 }
 
 std::shared_ptr<const text::TokenTrie> ServedModel::trie() const {
-  std::call_once(trie_once_, [&] {
-    trie_ = text::TokenTrie::build(*tokenizer_, options_.vocab_size, end_tokens_);
-  });
+  std::call_once(trie_once_, [&] { trie_ = text::TokenTrie::build(*tokenizer_, options_.vocab_size, end_tokens_); });
   return trie_;
 }
 

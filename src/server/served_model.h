@@ -84,7 +84,7 @@ class ServedModel {
   const text::ChatTemplate* chat_template() const { return chat_template_.get(); }  // null: it has none
   const PromptGuard& guard() const { return *guard_; }
   text::ToolStyle tool_style() const { return tool_style_; }  // kNone: its template knows no tools
-  bool reasons() const { return reasons_; }  // its template or vocabulary knows <think>
+  bool reasons() const { return reasons_; }                   // its template or vocabulary knows <think>
   std::optional<int32_t> think_end() const { return think_end_; }
   const GenerationDefaults& defaults() const { return defaults_; }
   const std::vector<int32_t>& end_tokens() const { return end_tokens_; }

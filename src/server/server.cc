@@ -32,7 +32,8 @@ Server::~Server() {
 
 Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
-  SW_ASSIGN(server->keys_, ApiKeys::load(server->options_.api_keys, server->options_.api_keys_file));
+  const ServerOptions& given = server->options_;
+  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission));
   SW_TRY(server->listen());
   return server;
 }
@@ -40,7 +41,9 @@ Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
 Status Server::listen() {
   net::HttpServerOptions http = options_.http;
   http.error_body = transport_error_body;
-  auto api = [this](net::HttpRequest request, net::ResponseWriter& writer) { return route(*this, std::move(request), writer); };
+  auto api = [this](net::HttpRequest request, net::ResponseWriter& writer) {
+    return route(*this, std::move(request), writer);
+  };
   SW_ASSIGN(http_, net::HttpServer::start(http, api));
   if (options_.metrics_port < 0) return {};
   http.port = static_cast<uint16_t>(options_.metrics_port);
@@ -58,8 +61,36 @@ Status Server::listen() {
 void Server::serve(std::vector<std::shared_ptr<ServedModel>> models) {
   std::lock_guard lock(mutex_);
   models_ = std::make_shared<const Models>(std::move(models));
+  set_queue_bounds();
   ServerState loading = ServerState::kLoading;
   state_.compare_exchange_strong(loading, ServerState::kReady);
+}
+
+asio::awaitable<void> Server::answer_locally(net::HttpRequest request, net::ResponseWriter& writer) {
+  return route_locally(*this, std::move(request), writer);
+}
+
+Status Server::reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
+                      const AdmissionBounds& admission) {
+  auto fresh = std::make_shared<HotOptions>();
+  fresh->admission = admission;
+  SW_ASSIGN(fresh->keys, ApiKeys::load(api_keys, api_keys_file));
+  std::lock_guard lock(mutex_);
+  hot_ = std::move(fresh);
+  set_queue_bounds();
+  return {};
+}
+
+void Server::set_queue_bounds() {
+  const AdmissionBounds& bounds = hot_->admission;
+  for (const auto& model : *models_) {
+    model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
+  }
+}
+
+std::shared_ptr<const HotOptions> Server::hot() const {
+  std::lock_guard lock(mutex_);
+  return hot_;
 }
 
 bool Server::drain(TimePoint deadline) {
@@ -87,9 +118,10 @@ std::shared_ptr<ServedModel> Server::find_model(std::string_view name) const {
 
 bool Server::stalled() const {
   const auto all = models();
+  const double stall_s = hot()->admission.stall_s;
   return std::ranges::any_of(*all, [&](const auto& model) {
     const engine::EngineState state = model->engine().state();
-    return state.stalled || state.seconds_since_progress >= options_.admission.stall_s;
+    return state.stalled || state.seconds_since_progress >= stall_s;
   });
 }
 

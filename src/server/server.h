@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,20 +22,37 @@
 
 namespace spillway::server {
 
+// What a front did, for the metrics.
+struct FrontAnswer {
+  int status = 0;
+  const char* outcome = "ok";
+};
+
 struct ServerOptions {
-  net::HttpServerOptions http;             // address, port, TLS, limits; error_body is set by the server
-  int metrics_port = -1;                   // a second listener with /metrics and /health; -1: none, 0: any free one
-  std::vector<std::string> api_keys;       // with api_keys_file: who may call; none at all: everyone
+  net::HttpServerOptions http;        // address, port, TLS, limits; error_body is set by the server
+  int metrics_port = -1;              // a second listener with /metrics and /health; -1: none, 0: any free one
+  std::vector<std::string> api_keys;  // with api_keys_file: who may call; none at all: everyone
   std::string api_keys_file;
-  bool open_health = true;                 // /health needs no key
-  bool open_metrics = true;                // /metrics needs no key
-  std::vector<std::string> cors_origins;   // "*": any
+  bool open_health = true;                                  // /health needs no key
+  bool open_metrics = true;                                 // /metrics needs no key
+  std::vector<std::string> cors_origins;                    // "*": any
   Duration keep_alive_interval = std::chrono::seconds(10);  // of silence, before a comment is sent on a stream
   // Empty lines while a non-streaming answer is being made, as DeepSeek sends them. The status is then 200 before the
   // outcome is known and a later failure can only be told in the body, hence off.
   bool trickle = false;
   AdmissionBounds admission;
-  bool strict_reasoning_content = false;   // reasoning_content in an input message is a 400
+  bool strict_reasoning_content = false;  // reasoning_content in an input message is a 400
+  // Answers in place of the models here what it takes, to the last byte; nothing when it leaves a request alone. It may
+  // send requests back by answer_locally().
+  using Front = std::function<net::asio::awaitable<std::optional<FrontAnswer>>(net::HttpRequest& request,
+                                                                               net::ResponseWriter& writer)>;
+  Front front;
+};
+
+// What may change while serving.
+struct HotOptions {
+  AdmissionBounds admission;
+  ApiKeys keys;
 };
 
 enum class ServerState { kLoading, kReady, kDraining };
@@ -50,6 +68,13 @@ class Server {
   // The models to serve, the first being the default; the server is ready from now on.
   void serve(std::vector<std::shared_ptr<ServedModel>> models);
 
+  // Answers by the models here, without keys and front.
+  net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
+
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
+                const AdmissionBounds& admission);
+
   // Refuses new requests with 503 and Connection: close; returns when the accepted ones have been answered to the last
   // byte, or false at the deadline. Blocks; not for an I/O thread.
   bool drain(TimePoint deadline);
@@ -60,7 +85,7 @@ class Server {
   // ---- for the routes ----
   using Models = std::vector<std::shared_ptr<ServedModel>>;
   const ServerOptions& options() const { return options_; }
-  const ApiKeys& keys() const { return keys_; }
+  std::shared_ptr<const HotOptions> hot() const;
   std::shared_ptr<const Models> models() const;  // empty while loading
   std::shared_ptr<ServedModel> find_model(std::string_view name) const;
   bool stalled() const;
@@ -76,9 +101,10 @@ class Server {
   class Workers;
   explicit Server(ServerOptions options);
   Status listen();
+  void set_queue_bounds();  // mutex_ is held
 
   ServerOptions options_;
-  ApiKeys keys_;
+  std::shared_ptr<const HotOptions> hot_;  // under mutex_
   std::atomic<ServerState> state_{ServerState::kLoading};
   mutable std::mutex mutex_;
   std::condition_variable idle_;

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "net/http_client.h"
-#include "net/test_raw_client.h"
 #include "net/sse.h"
+#include "net/test_raw_client.h"
 #include "server/fake_engine_for_test.h"
 #include "server/server.h"
 
@@ -35,8 +35,8 @@ struct TestModel {
 };
 
 // A model whose engine says the text, and then the end token.
-inline TestModel make_model(std::string says = "thinking</think>\nThe answer is 42.", const CheckpointText& text = tiny_text(),
-                            std::string name = "tiny-r1") {
+inline TestModel make_model(std::string says = "thinking</think>\nThe answer is 42.",
+                            const CheckpointText& text = tiny_text(), std::string name = "tiny-r1") {
   auto engine = std::make_unique<FakeEngine>();
   TestModel model;
   model.engine = engine.get();
@@ -66,7 +66,8 @@ class ServerTest : public ::testing::Test {
     if (serve) server_->serve({model_.served});
   }
 
-  Answer call(std::string method, std::string path, std::string body = "", net::Headers headers = {}, uint16_t port = 0) {
+  Answer call(std::string method, std::string path, std::string body = "", net::Headers headers = {},
+              uint16_t port = 0) {
     net::ClientRequest request;
     request.method = std::move(method);
     auto url = net::parse_url("http://127.0.0.1:" + std::to_string(port ? port : server_->port()) + path);

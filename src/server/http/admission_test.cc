@@ -25,7 +25,8 @@ TEST_F(AdmissionTest, FullQueueIs429WithRetryAfter) {
   model_.engine->refusal = refusal;
   start();
   for (const char* path : {"/v1/chat/completions", "/v1/messages"}) {
-    const std::string body = std::string(R"({"model":"tiny-r1","max_tokens":9,"messages":[{"role":"user","content":"x"}]})");
+    const std::string body =
+        std::string(R"({"model":"tiny-r1","max_tokens":9,"messages":[{"role":"user","content":"x"}]})");
     const Answer answer = post(path, body);
     EXPECT_EQ(answer.status, 429) << answer.body;
     EXPECT_EQ(answer.headers.value_or("Retry-After", ""), "3");
@@ -173,7 +174,8 @@ TEST_F(AdmissionTest, DrainLetsStreamsEndAndRefusesNewOnes) {
   eventually([&] { return server_->state() == ServerState::kDraining; });
   EXPECT_THAT(get("/health/ready").body, HasSubstr("draining"));
   const std::string body = kChat + "}";
-  other->send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  other->send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n\r\n" + body);
   const std::string refused = other->read_to_close();
   EXPECT_THAT(refused, StartsWith("HTTP/1.1 503"));
   EXPECT_THAT(refused, HasSubstr("Connection: close"));

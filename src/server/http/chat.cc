@@ -1,8 +1,9 @@
 // POST /v1/chat/completions.
+#include "api/chat.h"
+
 #include <optional>
 #include <utility>
 
-#include "api/chat.h"
 #include "net/sse.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
@@ -33,11 +34,12 @@ class ChatReply final : public OpenAiReply {
       net::append_sse_event(out, chunks_.delta(delta));
     }
     if (!update.finish) return;
-    // DeepSeek's clients look for usage on the last finish chunk, OpenAI's in a chunk of its own when they asked for it.
+    // DeepSeek's clients look for usage on the last finish chunk, OpenAI's in a chunk of its own when they asked for
+    // it.
     const bool last = ++finished_ == completion.choices();
     const api::Usage usage = completion.usage();
-    net::append_sse_event(out, chunks_.finish(update.choice, *update.finish,
-                                              last && !stream_.include_usage ? &usage : nullptr));
+    net::append_sse_event(
+        out, chunks_.finish(update.choice, *update.finish, last && !stream_.include_usage ? &usage : nullptr));
   }
 
   void end(const Completion& completion, std::string& out) override {

@@ -159,7 +159,8 @@ TEST_F(ChatTest, LogprobsTravelWithTheirText) {
 TEST_F(ChatTest, JsonModeConstrainsTheAnswerButNotTheReasoning) {
   model_ = make_model("so</think>nonsense");
   start();
-  const Answer answer = post("/v1/chat/completions", with(R"("response_format":{"type":"json_object"},"max_tokens":200)"));
+  const Answer answer =
+      post("/v1/chat/completions", with(R"("response_format":{"type":"json_object"},"max_tokens":200)"));
   ASSERT_EQ(answer.status, 200) << answer.body;
   const json::value choice = answer.json().at("choices").at(0);
   EXPECT_EQ(choice.at("message").at("reasoning_content").as_string(), "so");
@@ -170,8 +171,8 @@ TEST_F(ChatTest, PromptThatDoesNotFit) {
   start();
   std::string many;
   for (int i = 0; i < 3000; ++i) many += "7 ";
-  const Answer answer = post("/v1/chat/completions",
-                             R"({"model":"tiny-r1","messages":[{"role":"user","content":")" + many + R"("}]})");
+  const Answer answer =
+      post("/v1/chat/completions", R"({"model":"tiny-r1","messages":[{"role":"user","content":")" + many + R"("}]})");
   EXPECT_EQ(answer.status, 400);
   const json::value error = answer.json().at("error");
   EXPECT_EQ(error.at("code").as_string(), "context_length_exceeded");

@@ -15,7 +15,8 @@ namespace {
 constexpr int kOpenAiMaxTokens = 16;  // OpenAI's default for this endpoint, which harnesses count on
 
 int code_points(std::string_view bytes) {
-  return static_cast<int>(std::ranges::count_if(bytes, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<int>(
+      std::ranges::count_if(bytes, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 class CompletionReply final : public OpenAiReply {
@@ -42,12 +43,13 @@ class CompletionReply final : public OpenAiReply {
     const bool last = ++finished_ == completion.choices();
     const api::Usage usage = completion.usage();
     const bool here = last && !request_->stream.include_usage;
-    net::append_sse_event(out, api::completion_finish_chunk(head_, update.choice, *update.finish, here ? &usage : nullptr,
-                                                            request_->stream.include_usage));
+    net::append_sse_event(out, api::completion_finish_chunk(head_, update.choice, *update.finish,
+                                                            here ? &usage : nullptr, request_->stream.include_usage));
   }
 
   void end(const Completion& completion, std::string& out) override {
-    if (request_->stream.include_usage) net::append_sse_event(out, api::completion_usage_chunk(head_, completion.usage()));
+    if (request_->stream.include_usage)
+      net::append_sse_event(out, api::completion_usage_chunk(head_, completion.usage()));
     net::append_sse_event(out, "[DONE]");
   }
 
@@ -86,7 +88,8 @@ class CompletionReply final : public OpenAiReply {
     return tokenizer_.decode(plan.prompts[index].ids, true);
   }
 
-  void append_chunk(int choice, std::string_view text, const std::vector<api::CompletionLogprob>& logprobs, std::string& out) {
+  void append_chunk(int choice, std::string_view text, const std::vector<api::CompletionLogprob>& logprobs,
+                    std::string& out) {
     net::append_sse_event(out, api::completion_chunk(head_, choice, text, request_->logprobs ? &logprobs : nullptr,
                                                      request_->stream.include_usage));
   }

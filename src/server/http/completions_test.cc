@@ -38,8 +38,9 @@ TEST_F(CompletionsTest, EchoWithLogprobsHasOneEntryAToken) {
   start();
   const std::vector<int32_t> prompt = model_.ids("What is");
   json::array ids(prompt.begin(), prompt.end());
-  const Answer answer = post("/v1/completions", R"({"model":"tiny-r1","echo":true,"logprobs":1,"max_tokens":1,"prompt":)" +
-                                                    json::serialize(ids) + "}");
+  const Answer answer =
+      post("/v1/completions",
+           R"({"model":"tiny-r1","echo":true,"logprobs":1,"max_tokens":1,"prompt":)" + json::serialize(ids) + "}");
   ASSERT_EQ(answer.status, 200) << answer.body;
   const json::value choice = answer.json().at("choices").at(0);
   const json::value& logprobs = choice.at("logprobs");
@@ -54,7 +55,8 @@ TEST_F(CompletionsTest, EchoWithLogprobsHasOneEntryAToken) {
 
 TEST_F(CompletionsTest, PromptLogprobsAlone) {
   start();
-  const Answer answer = post("/v1/completions", R"({"model":"tiny-r1","echo":true,"logprobs":0,"max_tokens":0,"prompt":"What is"})");
+  const Answer answer =
+      post("/v1/completions", R"({"model":"tiny-r1","echo":true,"logprobs":0,"max_tokens":0,"prompt":"What is"})");
   ASSERT_EQ(answer.status, 200) << answer.body;
   EXPECT_EQ(answer.json().at("choices").at(0).at("text").as_string(), "What is");
   EXPECT_EQ(answer.json().at("choices").at(0).at("finish_reason").as_string(), "length");
@@ -73,11 +75,13 @@ TEST_F(CompletionsTest, ManyPromptsAndChoices) {
 
 TEST_F(CompletionsTest, Streams) {
   start();
-  const Answer answer = post("/v1/completions", R"({"model":"tiny-r1","prompt":"x","stream":true,"echo":true,"max_tokens":50})");
+  const Answer answer =
+      post("/v1/completions", R"({"model":"tiny-r1","prompt":"x","stream":true,"echo":true,"max_tokens":50})");
   const std::vector<net::SseEvent> all = events(answer.body);
   ASSERT_GT(all.size(), 3u);
   std::string text;
-  for (size_t i = 0; i + 1 < all.size(); ++i) text += json::parse(all[i].data).at("choices").at(0).at("text").as_string();
+  for (size_t i = 0; i + 1 < all.size(); ++i)
+    text += json::parse(all[i].data).at("choices").at(0).at("text").as_string();
   EXPECT_EQ(text, "xone two three");
   EXPECT_EQ(all.back().data, "[DONE]");
 }
@@ -141,7 +145,8 @@ TEST_F(MessagesTest, StopSequenceIsNamed) {
 
 TEST_F(MessagesTest, CountTokens) {
   start();
-  const Answer answer = post("/v1/messages/count_tokens", R"({"model":"tiny-r1","messages":[{"role":"user","content":"x"}]})");
+  const Answer answer =
+      post("/v1/messages/count_tokens", R"({"model":"tiny-r1","messages":[{"role":"user","content":"x"}]})");
   ASSERT_EQ(answer.status, 200) << answer.body;
   const auto expected = model_.ids("<｜begin▁of▁sentence｜><｜User｜>x<｜Assistant｜><think>\n").size();
   EXPECT_EQ(answer.json().at("input_tokens").as_int64(), static_cast<int64_t>(expected));

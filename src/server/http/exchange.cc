@@ -85,6 +85,14 @@ asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
   co_return co_await writer_.start_stream(200, std::move(fields));
 }
 
+asio::awaitable<bool> Exchange::answer_by_front() {
+  const std::optional<FrontAnswer> answered = co_await server_.options().front(request_, writer_);
+  if (!answered) co_return false;
+  status_ = answered->status;
+  outcome_ = answered->outcome;
+  co_return true;
+}
+
 std::string Exchange::error_body(const ApiError& error) const {
   return dialect_ == Dialect::kAnthropic ? api::anthropic_error_body(error) : api::openai_error_body(error);
 }
@@ -94,8 +102,9 @@ api::Parsed<TimePoint> Exchange::deadline(std::optional<int64_t> deadline_ms) co
     deadline_ms = parse_integer(*header);
     if (!deadline_ms || *deadline_ms < 0 || *deadline_ms > kDeadlineMsMax) {
       return ApiError{ErrorKind::kInvalidFormat,
-                      fmt::format("X-Request-Deadline: expected milliseconds from 0 to {}, found \"{}\".", kDeadlineMsMax,
-                                  api::utf8_lossy(*header)), "", ""};
+                      fmt::format("X-Request-Deadline: expected milliseconds from 0 to {}, found \"{}\".",
+                                  kDeadlineMsMax, api::utf8_lossy(*header)),
+                      "", ""};
     }
   }
   if (!deadline_ms) return TimePoint::max();
@@ -110,9 +119,10 @@ api::Parsed<engine::Priority> Exchange::priority(engine::Priority asked) const {
   if (net::equals_ignoring_case(*header, "high")) return engine::Priority::kHigh;
   const auto number = parse_integer(*header);
   if (!number) {
-    return ApiError{ErrorKind::kInvalidFormat,
-                    fmt::format("X-Priority: expected low, normal, high or an integer, found \"{}\".", api::utf8_lossy(*header)),
-                    "", ""};
+    return ApiError{
+        ErrorKind::kInvalidFormat,
+        fmt::format("X-Priority: expected low, normal, high or an integer, found \"{}\".", api::utf8_lossy(*header)),
+        "", ""};
   }
   return static_cast<engine::Priority>(std::clamp<int64_t>(*number, -1, 1));
 }

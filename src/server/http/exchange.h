@@ -1,6 +1,6 @@
-// Exchange: one HTTP request and its answer, with what every route needs: JSON bodies, errors in the endpoint's dialect,
-// the headers that all answers carry, limits that clients set in headers. Lives in the router's frame, on its connection's
-// thread.
+// Exchange: one HTTP request and its answer, with what every route needs: JSON bodies, errors in the endpoint's
+// dialect, the headers that all answers carry, limits that clients set in headers. Lives in the router's frame, on its
+// connection's thread.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -37,6 +37,9 @@ class Exchange {
   asio::awaitable<void> send_error(api::ApiError error);  // a named one: see answer() in router.cc
   asio::awaitable<void> send_refused(Refused refused);
   asio::awaitable<bool> start_stream(std::string_view content_type);
+
+  // Whether the server's front took the request, and then has answered it.
+  asio::awaitable<bool> answer_by_front();
 
   // Headers of every answer: request id, CORS, content type.
   net::Headers headers(std::string_view content_type) const;

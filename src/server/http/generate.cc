@@ -13,8 +13,10 @@ namespace {
 using api::ApiError;
 using api::ErrorKind;
 
-metrics::Counter refusals_total("spillway_http_refusals_total", "Generations refused by admission, by reason.", {"reason"});
-metrics::Counter disconnects_total("spillway_http_disconnects_total", "Clients that left before their answer was complete.");
+metrics::Counter refusals_total("spillway_http_refusals_total", "Generations refused by admission, by reason.",
+                                {"reason"});
+metrics::Counter disconnects_total("spillway_http_disconnects_total",
+                                   "Clients that left before their answer was complete.");
 metrics::Counter keep_alives_total("spillway_http_keep_alives_total", "Keep-alive comments sent on silent streams.");
 metrics::Histogram first_token_seconds("spillway_http_time_to_first_token_seconds",
                                        "Time from request to the first text handed to the client's socket.",
@@ -184,7 +186,7 @@ std::optional<Refused> refused_now(Server& server) {
   const auto models = server.models();
   std::optional<Refused> first;
   for (const auto& model : *models) {
-    auto refused = refused_by_state(model->engine().state(), server.options().admission);
+    auto refused = refused_by_state(model->engine().state(), server.hot()->admission);
     if (!refused) return std::nullopt;  // the request may be for this one
     if (!first) first = std::move(refused);
   }
@@ -198,7 +200,7 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
     if (refused) co_await refuse(exchange, std::move(*refused));
     co_return;
   }
-  if (auto refused = refused_by_state(model->engine().state(), exchange.server().options().admission)) {
+  if (auto refused = refused_by_state(model->engine().state(), exchange.server().hot()->admission)) {
     co_await refuse(exchange, std::move(*refused));
     co_return;
   }
@@ -243,7 +245,8 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
 }
 
 ApiError model_not_found(std::string_view name) {
-  return {ErrorKind::kNotFound, "The model `" + api::utf8_lossy(name) + "` does not exist.", "model", "model_not_found"};
+  return {ErrorKind::kNotFound, "The model `" + api::utf8_lossy(name) + "` does not exist.", "model",
+          "model_not_found"};
 }
 
 }  // namespace spillway::server

@@ -14,9 +14,12 @@ namespace json = boost::json;
 
 const char* status_name(const Server& server) {
   switch (server.state()) {
-    case ServerState::kLoading: return "loading";
-    case ServerState::kDraining: return "draining";
-    case ServerState::kReady: break;
+    case ServerState::kLoading:
+      return "loading";
+    case ServerState::kDraining:
+      return "draining";
+    case ServerState::kReady:
+      break;
   }
   return server.stalled() ? "stalled" : "ready";
 }

@@ -13,7 +13,9 @@ namespace {
 class MessagesReply final : public Reply {
  public:
   MessagesReply(const api::ChatRequest& request, const ServedModel& model)
-      : head_{random_id("msg_"), unix_seconds(), request.model, model.fingerprint()}, streams_(request.stream.stream), stream_(head_) {}
+      : head_{random_id("msg_"), unix_seconds(), request.model, model.fingerprint()},
+        streams_(request.stream.stream),
+        stream_(head_) {}
 
   bool streams() const override { return streams_; }
 

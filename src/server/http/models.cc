@@ -82,7 +82,8 @@ asio::awaitable<void> tokenize(Exchange& exchange) {
   }
   std::vector<std::string> texts;
   for (const int32_t id : ids) texts.push_back(api::utf8_lossy(model->tokenizer().token_bytes(id)));
-  std::string body = api::tokenize_response(ids, model->context_tokens_max(), request->return_token_strs ? &texts : nullptr);
+  std::string body =
+      api::tokenize_response(ids, model->context_tokens_max(), request->return_token_strs ? &texts : nullptr);
   co_await exchange.send_json(200, std::move(body));
 }
 

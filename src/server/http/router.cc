@@ -15,11 +15,14 @@ namespace {
 using api::ApiError;
 using api::ErrorKind;
 
-metrics::Counter requests_total("spillway_http_requests_total", "HTTP requests by route and status.", {"route", "status"});
-metrics::Counter outcomes_total("spillway_http_outcomes_total", "HTTP requests by route and outcome.", {"route", "outcome"});
+metrics::Counter requests_total("spillway_http_requests_total", "HTTP requests by route and status.",
+                                {"route", "status"});
+metrics::Counter outcomes_total("spillway_http_outcomes_total", "HTTP requests by route and outcome.",
+                                {"route", "outcome"});
 metrics::Gauge in_flight("spillway_http_requests_in_flight", "HTTP requests being answered.");
 metrics::Histogram request_seconds("spillway_http_request_seconds", "Time from request to the last byte of its answer.",
-                                   {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300},
+                                   {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100,
+                                    300},
                                    {"route"});
 
 enum class Access { kKey, kHealth, kMetrics };
@@ -71,30 +74,52 @@ bool needs_key(const ServerOptions& options, Access access) {
 }
 
 std::optional<ApiError> check_key(Exchange& exchange) {
-  const ApiKeys& keys = exchange.server().keys();
+  const std::shared_ptr<const HotOptions> hot = exchange.server().hot();
+  const ApiKeys& keys = hot->keys;
   if (!keys.required()) return std::nullopt;
   std::string_view key = exchange.request().headers.value_or("x-api-key", "");
   const auto authorization = exchange.request().headers.find("Authorization");
   if (key.empty() && authorization) key = bearer_key(*authorization).value_or("");
   if (keys.find(key)) return std::nullopt;
   if (key.empty()) {
-    return ApiError{ErrorKind::kAuthentication,
-                    "Authentication Fails (governor): no API key was given; send it as Authorization: Bearer or x-api-key.", "", ""};
+    return ApiError{
+        ErrorKind::kAuthentication,
+        "Authentication Fails (governor): no API key was given; send it as Authorization: Bearer or x-api-key.", "",
+        ""};
   }
-  return ApiError{ErrorKind::kAuthentication, "Authentication Fails, Your api key: " + masked_key(key) + " is invalid", "", ""};
+  return ApiError{ErrorKind::kAuthentication, "Authentication Fails, Your api key: " + masked_key(key) + " is invalid",
+                  "", ""};
 }
 
 asio::awaitable<void> preflight(Exchange& exchange, const char* method) {
   exchange.set_header("Access-Control-Allow-Methods", std::string(method) + ", OPTIONS");
-  exchange.set_header("Access-Control-Allow-Headers", std::string(exchange.request().headers.value_or(
-                                                          "Access-Control-Request-Headers", "Authorization, Content-Type")));
+  exchange.set_header("Access-Control-Allow-Headers",
+                      std::string(exchange.request().headers.value_or("Access-Control-Request-Headers",
+                                                                      "Authorization, Content-Type")));
   exchange.set_header("Access-Control-Max-Age", "86400");
   co_await exchange.send_text(204, "", "");
 }
 
+// Whether the key is right for the route; otherwise that has been told.
+asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
+  if (!needs_key(exchange.server().options(), route == nullptr ? Access::kKey : route->access)) co_return true;
+  std::optional<ApiError> error = check_key(exchange);
+  if (!error) co_return true;
+  exchange.set_header("WWW-Authenticate", "Bearer");
+  co_await exchange.send_error(std::move(*error));
+  co_return false;
+}
+
 // Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.
-asio::awaitable<void> answer(Exchange& exchange, const Route* route) {
+asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
+  const bool has_front = fronted && exchange.server().options().front != nullptr && request.method != "OPTIONS";
+  if (has_front) {
+    const bool open = co_await may_pass(exchange, route);
+    if (!open) co_return;
+    const bool answered = co_await exchange.answer_by_front();
+    if (answered) co_return;
+  }
   if (route == nullptr) {
     ApiError error{ErrorKind::kNotFound, "No such path: " + api::utf8_lossy(request.path), "", ""};
     co_await exchange.send_error(std::move(error));
@@ -108,27 +133,24 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route) {
   if (request.method != route->method && !head) {
     exchange.set_header("Allow", std::string(route->method) + ", OPTIONS");
     ApiError error{ErrorKind::kMethodNotAllowed,
-                   "Expected " + std::string(route->method) + ", found " + api::utf8_lossy(request.method) + ".", "", ""};
+                   "Expected " + std::string(route->method) + ", found " + api::utf8_lossy(request.method) + ".", "",
+                   ""};
     co_await exchange.send_error(std::move(error));
     co_return;
   }
-  if (needs_key(exchange.server().options(), route->access)) {
-    std::optional<ApiError> error = check_key(exchange);
-    if (error) {
-      exchange.set_header("WWW-Authenticate", "Bearer");
-      co_await exchange.send_error(std::move(*error));
-      co_return;
-    }
+  if (fronted) {
+    const bool open = co_await may_pass(exchange, route);
+    if (!open) co_return;
   }
   co_await route->handler(exchange);
 }
 
 // Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
-asio::awaitable<void> run(Exchange& exchange, const Route* route) {
+asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) {
   in_flight->add(1);
   std::string failure;
   try {
-    co_await answer(exchange, route);
+    co_await answer(exchange, route, fronted);
   } catch (const std::exception& exception) {
     failure = exception.what();
   }
@@ -150,10 +172,22 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route) {
 
 asio::awaitable<void> route(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
   const Route* found = find_route(request.path);
-  const Dialect dialect = found != nullptr ? found->dialect
-                          : request.path.starts_with("/anthropic/") ? Dialect::kAnthropic : Dialect::kOpenAi;
+  const Dialect dialect = found != nullptr                          ? found->dialect
+                          : request.path.starts_with("/anthropic/") ? Dialect::kAnthropic
+                                                                    : Dialect::kOpenAi;
   Exchange exchange(server, std::move(request), writer, dialect);
-  co_await run(exchange, found);
+  co_await run(exchange, found, true);
+}
+
+asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
+  const Route* found = find_route(request.path);
+  Exchange exchange(server, std::move(request), writer, found != nullptr ? found->dialect : Dialect::kOpenAi);
+  if (found != nullptr) {
+    co_await found->handler(exchange);
+  } else {
+    ApiError error{ErrorKind::kNotFound, "No such path here.", "", ""};
+    co_await exchange.send_error(std::move(error));
+  }
 }
 
 asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {

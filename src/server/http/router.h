@@ -1,4 +1,5 @@
-// The table of routes and what happens before each: unknown paths and methods, CORS, keys, metrics. Called on I/O threads.
+// The table of routes and what happens before each: unknown paths and methods, CORS, keys, metrics. Called on I/O
+// threads.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -11,6 +12,9 @@ namespace spillway::server {
 class Server;
 
 net::asio::awaitable<void> route(Server& server, net::HttpRequest request, net::ResponseWriter& writer);
+
+// As route, for a request that has passed the front already: no key, no front.
+net::asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer);
 
 // The second listener: /metrics and /health alone, without keys.
 net::asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, net::ResponseWriter& writer);

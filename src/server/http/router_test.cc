@@ -127,7 +127,8 @@ TEST_F(RouterTest, TokenizeAndBack) {
   answer = post("/detokenize", R"({"model":"tiny-r1","tokens":)" + json::serialize(body.at("tokens")) + "}");
   EXPECT_EQ(answer.json().at("prompt").as_string(), "What is 1?");
   answer = post("/tokenize", kChat + "}");
-  const std::vector<int32_t> rendered = model_.ids("<｜begin▁of▁sentence｜><｜User｜>What is 12 + 30?<｜Assistant｜><think>\n");
+  const std::vector<int32_t> rendered =
+      model_.ids("<｜begin▁of▁sentence｜><｜User｜>What is 12 + 30?<｜Assistant｜><think>\n");
   EXPECT_EQ(answer.json().at("count").as_int64(), static_cast<int64_t>(rendered.size()));
 }
 
