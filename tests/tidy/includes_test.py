@@ -25,9 +25,9 @@ MAY_INCLUDE = {
 }
 # The engine sees a model through its interface, the server sees the engine through its own; never a family or a kernel.
 NARROW = {
-    ("engine", "models"): {"models/language_model.h"},
+    ("engine", "models"): {"models/language_model.h", "models/one_shot_model.h"},
     ("engine", "nn"): {"nn/kv_storage.h"},
-    ("server", "models"): {"models/language_model.h"},
+    ("server", "models"): {"models/language_model.h", "models/one_shot_model.h"},
     ("server", "nn"): set(),
     ("server", "tensor"): set(),
 }
