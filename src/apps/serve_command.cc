@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 #include <future>
+#include <mutex>
 
 #include "apps/command.h"
 #include "apps/gateway_front.h"
@@ -72,7 +73,7 @@ void warn_of_ignored(const Config& config) {
 
 Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
   server::ServerOptions options = server_options(config);
-  if (gateway) options.front = gateway->front();
+  if (gateway) gateway->stand_before(options);
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
@@ -119,36 +120,56 @@ void announce(const Config& config, const LocalModel& model, uint16_t port) {
                url.c_str(), keyed ? " -H \"Authorization: Bearer $API_KEY\"" : "", model.served->name().c_str());
 }
 
-// Takes over the hot options of the file as it is now, and the keys of theirs. All or nothing.
-void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
-  auto fresh = flags.resolve();
-  if (!fresh.ok()) {
-    SW_ERROR("reload: {}; nothing was changed", fresh.error().message);
-    return;
-  }
-  const server::ServerOptions options = server_options(*fresh);
-  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission); !taken.ok()) {
-    SW_ERROR("reload: {}; nothing was changed", taken.error().message);
-    return;
-  }
-  for (size_t i = 0; i < config::kOptionCount; ++i) {
-    const config::Option& option = config::kOptions[i];
-    if (fresh->value(i) == config.value(i)) continue;
-    if (option.hot)
-      SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh->value(i)));
-    else
-      SW_WARN("reload: {} has changed, which needs a restart", option.key);
-  }
-  config = std::move(fresh).value();
-}
+// Takes over the hot options of the file as it is now, the keys of theirs, and the gateway. All or nothing; what asks for
+// it are a signal and the admin API, on threads of their own.
+class Reloader {
+ public:
+  Reloader(const ConfigFlags& flags, Config& config, server::Server& server, GatewayFront* gateway)
+      : flags_(flags), config_(config), server_(server), gateway_(gateway) {}
 
-void wait_for_stop(const ConfigFlags& flags, Config& config, server::Server& server) {
+  Status reload() {
+    std::lock_guard lock(mutex_);
+    Status taken = try_reload();
+    if (!taken.ok()) SW_ERROR("reload: {}; nothing was changed", taken.error().message);
+    return taken;
+  }
+
+ private:
+  Status try_reload() {
+    SW_ASSIGN(Config fresh, flags_.resolve());
+    std::shared_ptr<gateway::Gateway> next;
+    if (gateway_ != nullptr) {
+      SW_ASSIGN(next, gateway_->prepare(fresh));
+    }
+    const server::ServerOptions options = server_options(fresh);
+    SW_TRY(server_.reload(options.api_keys, options.api_keys_file, options.admission));
+    if (gateway_ != nullptr) gateway_->take_over(std::move(next), fresh);
+    for (size_t i = 0; i < config::kOptionCount; ++i) {
+      const config::Option& option = config::kOptions[i];
+      if (fresh.value(i) == config_.value(i)) continue;
+      if (option.hot)
+        SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh.value(i)));
+      else
+        SW_WARN("reload: {} has changed, which needs a restart", option.key);
+    }
+    config_ = std::move(fresh);
+    return {};
+  }
+
+  const ConfigFlags& flags_;
+  Config& config_;
+  server::Server& server_;
+  GatewayFront* const gateway_;  // null: there is none
+  std::mutex mutex_;
+};
+
+void wait_for_stop(Reloader& reloader) {
   constexpr double kForever = 3600;
   for (int reloads = reload_signals(); stop_signals() == 0;) {
     wait_for_signal(kForever);
     if (reload_signals() == reloads) continue;
     reloads = reload_signals();
-    reload(flags, config, server);
+    (void)reloader.reload();  // it has logged
   }
 }
 
@@ -194,7 +215,8 @@ int serve(const ConfigFlags& flags, Config config) {
   catch_reload_signal();
   auto server = listen(config, *gateway);
   if (!server.ok()) return fail(server.error());
-  if (*gateway) (*gateway)->set_local(**server);
+  const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get());
+  if (*gateway) (*gateway)->begin(**server, [reloader] { return reloader->reload(); });
   if (no_model) {
     (*server)->serve({});
     SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
@@ -203,7 +225,7 @@ int serve(const ConfigFlags& flags, Config config) {
   if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
     return fail(written.error());
   if (const auto loaded = no_model ? Status() : load(config, **server); !loaded.ok()) return fail(loaded.error());
-  wait_for_stop(flags, config, **server);
+  wait_for_stop(*reloader);
   return drain(config, **server);
 }
 

@@ -45,14 +45,15 @@ std::optional<Upstream::Ticket> Upstream::admit(TimePoint now, int64_t prompt_to
   return Ticket{key.value_or(0), prompt_tokens, true};
 }
 
-void Upstream::first_token(Ticket& ticket, TimePoint now, Duration after) {
+void Upstream::first_token(Ticket& ticket, TimePoint now, std::optional<Duration> after) {
   std::lock_guard lock(mutex_);
   if (ticket.counted) in_flight_prompt_tokens_ -= ticket.prompt_tokens;
   ticket.counted = false;
-  first_tokens_.add(now, after);
-  limit_.first_token(now, after, in_flight_);
-  if (ticket.prompt_tokens >= 64 && after.count() > 0) {
-    smooth(rate_.prefill_tokens_per_s, double(ticket.prompt_tokens) / seconds(after));
+  if (!after) return;
+  first_tokens_.add(now, *after);
+  limit_.first_token(now, *after, in_flight_);
+  if (ticket.prompt_tokens >= 64 && after->count() > 0) {
+    smooth(rate_.prefill_tokens_per_s, double(ticket.prompt_tokens) / seconds(*after));
   }
 }
 
@@ -169,6 +170,11 @@ Result<net::TlsContext> Upstream::tls() {
 int Upstream::in_flight() const {
   std::lock_guard lock(mutex_);
   return in_flight_;
+}
+
+int Upstream::limit() const {
+  std::lock_guard lock(mutex_);
+  return std::min(options_.info.concurrency_max, limit_.limit());
 }
 
 }  // namespace spillway::gateway
