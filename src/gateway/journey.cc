@@ -158,7 +158,7 @@ asio::awaitable<Step> Journey::try_upstreams() {
     if (!chosen) co_return last_;
     Step step = co_await first_token();
     if (left()) co_return step;
-    attempts_total.with({attempt_->upstream().name(), step.kind == Step::Kind::kGood ? "ok" : step.reason}).add();
+    count_attempt(*attempt_, step.kind == Step::Kind::kGood ? "ok" : step.reason);
     if (step.kind != Step::Kind::kFailed) co_return step;
     note_failure(attempt_, current_, step);
     attempt_.reset();
@@ -166,6 +166,10 @@ asio::awaitable<Step> Journey::try_upstreams() {
     if (!may) co_return last_;
     retries_total.with({step.reason}).add();
   }
+}
+
+void Journey::count_attempt(Attempt& attempt, const char* result) {
+  attempts_total.with({attempt.upstream().name(), result}).add();
 }
 
 void Journey::note_failure(const std::shared_ptr<Attempt>& attempt, size_t index, const Step& step) {

@@ -43,6 +43,7 @@ class Journey {
   asio::awaitable<bool> admit();           // the tenant's right and reservation
   asio::awaitable<void> serve();           // what is neither kept nor under way for somebody else
   asio::awaitable<Step> try_upstreams();   // until one gives its first token, or none can
+  static void count_attempt(Attempt& attempt, const char* result);
   void note_failure(const std::shared_ptr<Attempt>& attempt, size_t upstream, const Step& step);
   asio::awaitable<bool> await_budget(bool free);
   asio::awaitable<void> pause(Duration time);

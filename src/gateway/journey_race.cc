@@ -13,8 +13,6 @@ namespace {
 metrics::Counter hedges_total{"spillway_gateway_hedges_total", "Second attempts sent while the first was slow, by who won.",
                               {"upstream", "result"}};
 metrics::Counter shadows_total{"spillway_gateway_shadows_total", "Copies sent whose answer was thrown away.", {"upstream", "result"}};
-metrics::Counter attempts_total{"spillway_gateway_attempts_total", "Attempts by upstream and how they ended.",
-                                {"upstream", "result"}};
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -108,7 +106,7 @@ asio::awaitable<Step> Journey::await_winner(std::shared_ptr<Contender> first, st
       if (!one->step) continue;
       const bool failed = one->step->kind == Step::Kind::kFailed;
       if (failed && open.size() > 1) {  // the other may still do it
-        attempts_total.with({one->attempt->upstream().name(), one->step->reason}).add();
+        count_attempt(*one->attempt, one->step->reason);
         note_failure(one->attempt, one->upstream, *one->step);
         again_.reset();
         open.erase(open.begin() + long(i));
@@ -118,7 +116,7 @@ asio::awaitable<Step> Journey::await_winner(std::shared_ptr<Contender> first, st
         if (other == one) continue;
         other->attempt->cancel();
         other->attempt->conclude(Outcome::kAbandoned);
-        attempts_total.with({other->attempt->upstream().name(), "lost"}).add();
+        count_attempt(*other->attempt, "lost");
         forget(other->attempt);
       }
       if (second) hedges_total.with({second->attempt->upstream().name(), one == second && !failed ? "won" : "lost"}).add();
