@@ -17,13 +17,15 @@ namespace {
 constexpr std::string_view kAdminPath = "/admin/v1/";
 constexpr std::string_view kAdminPepper = "gateway-admin";
 
+std::string model_entry(const std::string& name) {
+  std::string entry = "{\"id\":";
+  gateway::append_json_string(entry, name);
+  return entry + ",\"object\":\"model\",\"owned_by\":\"spillway\"}";
+}
+
 std::string model_list(const std::vector<std::string>& names) {
   std::string body = "{\"object\":\"list\",\"data\":[";
-  for (size_t i = 0; i < names.size(); ++i) {
-    body += i > 0 ? ",{\"id\":" : "{\"id\":";
-    gateway::append_json_string(body, names[i]);
-    body += ",\"object\":\"model\",\"owned_by\":\"spillway\"}";
-  }
+  for (size_t i = 0; i < names.size(); ++i) body += (i > 0 ? "," : "") + model_entry(names[i]);
   return body + "]}";
 }
 
@@ -238,12 +240,20 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
       co_return answered;
     }
   }
-  const bool lists = request.method == "GET" && (request.path == "/v1/models" || request.path == "/models");
-  if (!lists) co_return std::nullopt;
+  std::string_view path = request.path;
+  if (path.starts_with("/v1")) path.remove_prefix(3);
+  if (request.method != "GET" || !path.starts_with("/models")) co_return std::nullopt;
+  const std::vector<std::string> models = gateway->models();
+  const std::string name(path.substr(std::min(path.size(), std::string_view("/models/").size())));
+  const bool one = path.starts_with("/models/");
+  const bool known = !one || std::ranges::find(models, name) != models.end();
+  const int status = known ? 200 : 404;
+  std::string body = !known ? api::openai_error_body({api::ErrorKind::kNotFound, "The model `" + name + "` does not exist.", "model", "model_not_found"})
+                     : one  ? model_entry(name)
+                            : model_list(models);
   net::Headers fields = net::Headers::of("Content-Type", "application/json");
-  std::string body = model_list(gateway->models());
-  co_await writer.send(200, std::move(fields), std::move(body));
-  server::FrontAnswer answered{200, "ok"};
+  co_await writer.send(status, std::move(fields), std::move(body));
+  server::FrontAnswer answered{status, known ? "ok" : "not_found"};
   co_return answered;
 }
 

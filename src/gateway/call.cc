@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "api/common.h"
 #include "gateway/json_cursor.h"
 #include "gateway/policies/prompt_scan.h"
 #include "gateway/translate/translate.h"
@@ -89,7 +90,7 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
   if (!deadline.ok()) return deadline.error();
   call.deadline = *deadline;
   auto model = unescaped(scan->model.of(request.body));
-  if (!model) return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
+  if (!model || api::utf8_lossy(*model) != *model) return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
   const auto alias = options.aliases.find(*model);
   call.features.model = alias == options.aliases.end() ? *model : alias->second;
   const auto traced = continue_trace(request.headers.value_or("traceparent", ""));

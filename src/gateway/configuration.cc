@@ -308,6 +308,7 @@ Result<GatewayOptions> gateway_options(const config::Config& config) {
   options.request_timeout = from_seconds(config.seconds("gateway.request_timeout"));
   options.queue_requests_max = int(config.integer("gateway.queue_requests_max"));
   options.queue_wait_max = from_seconds(config.seconds("gateway.queue_wait_max"));
+  options.keep_alive_interval = from_seconds(config.seconds("server.keep_alive_interval"));
   options.access_log = config.text("gateway.access_log");
   options.cache_bytes_max = size_t(config.bytes("gateway.cache_bytes"));
   options.cache_ttl = from_seconds(config.seconds("gateway.cache_ttl"));

@@ -65,7 +65,9 @@ asio::awaitable<Answered> Journey::run() {
 
 asio::awaitable<void> Journey::serve() {
   gateway_->retry_budget().request(now());
+  begin_patience();
   Step step = co_await try_upstreams();
+  co_await end_patience();
   if (left()) {
     answered_ = {499, "cancelled"};
     if (attempt_) attempt_->conclude(Outcome::kAbandoned);

@@ -1,7 +1,8 @@
 // Journey: one request's way through the gateway, from the choice of an upstream to its one terminal outcome: an answer, a
 // refusal, or an error told in the stream. Owned by the coroutine that runs it, on its connection's thread. Written in
 // parts: journey.cc the whole way, journey_choice.cc who is asked, journey_race.cc first tokens and hedges,
-// journey_answer.cc what the client is told, journey_shared.cc answers that others asked for too.
+// journey_answer.cc what the client is told, journey_patience.cc comments meanwhile, journey_shared.cc answers that others
+// asked for too.
 #pragma once
 
 #include <memory>
@@ -37,6 +38,12 @@ class Journey {
     std::shared_ptr<Attempt> attempt;
     size_t upstream = 0;
     std::optional<Step> step;  // how begin() ended
+  };
+
+  // The coroutine that sends comments while the first token is awaited.
+  struct Patience {
+    bool stop = false, ended = false;
+    std::shared_ptr<net::Signal> wake, over;
   };
 
   // ---- journey.cc ----
@@ -78,8 +85,13 @@ class Journey {
   asio::awaitable<void> send_error(api::ApiError error, std::optional<Duration> retry_after = {});
   asio::awaitable<void> send_whole(int status);
   net::Headers headers(std::string content_type) const;
+  net::Headers stream_headers() const;
   void finish_log();
   void record_span();
+
+  // ---- journey_patience.cc ----
+  void begin_patience();
+  asio::awaitable<void> end_patience();
 
   // ---- journey_shared.cc ----
   asio::awaitable<bool> answer_from_others();
@@ -107,12 +119,14 @@ class Journey {
   bool was_open_ = false;           // the upstream that failed last is out of service
   Step last_;
   std::shared_ptr<WaitingLine::Place> place_;
+  std::shared_ptr<Patience> patience_;
   std::shared_ptr<const Resume> resume_;
   std::string shared_key_;          // of the answer, where it may be kept or shared
   bool leads_ = false;              // others wait for this answer
   Answered answered_;
   Duration waited_{};
   std::optional<Duration> first_token_after_;
+  double cached_expected_ = 0;      // tokens of the prompt that the choice counted on
   std::vector<AttemptSpan> spans_;
 };
 

@@ -58,14 +58,22 @@ net::Headers Journey::headers(std::string content_type) const {
   return fields;
 }
 
-asio::awaitable<void> Journey::relay() {
+net::Headers Journey::stream_headers() const {
   net::Headers fields = headers(std::string(net::kSseContentType));
   fields.add("Cache-Control", "no-cache");
   fields.add("X-Accel-Buffering", "no");
+  return fields;
+}
+
+asio::awaitable<void> Journey::relay() {
   answered_ = {200, "ok"};
   first_token_after_ = now() - call_.received;
   first_token_seconds.with({last_upstream_}).observe(seconds(*first_token_after_));
-  bool alive = co_await writer_.start_stream(200, std::move(fields));
+  bool alive = true;
+  if (!writer_.started()) {
+    net::Headers fields = stream_headers();
+    alive = co_await writer_.start_stream(200, std::move(fields));
+  }
   while (alive) {
     if (!attempt_->out().empty()) alive = co_await writer_.write(attempt_->out());
     if (!alive || attempt_->finished()) break;
@@ -139,6 +147,13 @@ asio::awaitable<void> Journey::tell_error(const Step& step) {
 }
 
 asio::awaitable<void> Journey::send_whole(int status) {
+  if (writer_.started()) {  // by comments: the refusal is told as an event
+    std::string event;
+    net::append_sse_event(event, attempt_->out(), call_.protocol == Protocol::kAnthropic ? "error" : "");
+    const bool written = co_await writer_.write(event);
+    if (written) co_await writer_.end();
+    co_return;
+  }
   net::Headers fields = headers(attempt_->content_type());
   std::string body = std::move(attempt_->out());
   co_await writer_.send(status, std::move(fields), std::move(body));
@@ -153,6 +168,9 @@ asio::awaitable<void> Journey::send_error(ApiError error, std::optional<Duration
 }
 
 void Journey::finish_log() {
+  if (attempt_ && attempt_->has_usage() && cached_expected_ > 0) {
+    gateway_->prefixes().observe(current_, cached_expected_, double(attempt_->usage().cached_tokens));
+  }
   answers_total.with({last_upstream_, answered_.outcome}).add();
   if (attempt_ && attempt_->has_usage()) {
     tokens_total.with({last_upstream_, "prompt"}).add(double(attempt_->usage().prompt_tokens));

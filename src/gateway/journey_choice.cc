@@ -66,6 +66,7 @@ bool Journey::pick(TimePoint at) {
     }
     if (!call_.features.prefix_blocks.empty()) {
       gateway_->prefixes().record(candidate.upstream, call_.features.prefix_blocks, at);
+      cached_expected_ = candidate.cached_tokens;
     }
     return true;
   }

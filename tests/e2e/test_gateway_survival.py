@@ -256,7 +256,8 @@ def test_slowloris_does_not_keep_others_out(fleet, tmp_path):
 def test_no_descriptors_left_is_survived(fleet, tmp_path):
     one = fleet("--token-us", "20000")
     with gateway(tmp_path, upstream("one", one.url)) as program:
-        resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+        _, most = resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, (64, most))
         held = []
         for _ in range(100):
             with socket.socket() as probe:
@@ -265,7 +266,7 @@ def test_no_descriptors_left_is_survived(fleet, tmp_path):
         time.sleep(0.5)
         for connection in held:
             connection.close()
-        resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, (1024, 1024))
+        resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, (1024, most))
         assert eventually(lambda: ask(program, "ok", True, timeout=5) == (TEXT, "stop"))
 
 
@@ -358,3 +359,13 @@ def test_a_clock_that_jumps_changes_no_deadline(fleet, tmp_path):
                 time.sleep(0.2)
                 stamp.write_text(jump)
             assert {done.result() for done in seen} == {(TEXT, "stop")}
+
+
+def test_a_client_that_waits_long_hears_comments_and_then_its_answer(fleet, tmp_path):
+    slow = fleet("--slots", "1", "--work-us", "1200000")
+    with gateway(tmp_path, upstream("slow", slow.url), top="server: {keep_alive_interval: 200ms}\n") as program:
+        raw = program.http().post("/v1/chat/completions", json={**BODY, "stream": True}).text
+        assert raw.startswith(": keep-alive\n\n") and raw.count(": keep-alive") >= 3
+        assert "".join(choice["delta"].get("content") or "" for event in events(raw) for choice in event["choices"]) == TEXT
+        raw = program.http().post("/v1/chat/completions", json={**BODY, "model": "context", "stream": True}).text
+        assert events(raw)[-1]["error"]["code"] == "context_length_exceeded"
