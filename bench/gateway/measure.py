@@ -63,8 +63,8 @@ class Bench:
         lines = ["model: {path: none}", f"network: {{host: 127.0.0.1, port: {port}, metrics_port: 0, max_workers: {threads}}}",
                  "limits: {connections: 20000}", "log: {level: error}", "gateway:", extra, "  upstreams:"]
         for i, (upstream, fields) in enumerate(upstreams):
-            lines += [f"    - name: u{i}", f"      base_url: http://127.0.0.1:{upstream}", "      concurrency_max: 20000"]
-            lines += [f"      {key}: {value}" for key, value in fields.items()]
+            lines += [f"    - name: u{i}", f"      base_url: http://127.0.0.1:{upstream}"]
+            lines += [f"      {key}: {value}" for key, value in {"concurrency_max": 20000, **fields}.items()]
         config.write_text("\n".join(line for line in lines if line) + "\n")
         process = self.spawn(self.build / "spillway", "serve", "--config", config, stdout=subprocess.DEVNULL)
         wait_port(port)

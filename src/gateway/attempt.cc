@@ -116,7 +116,10 @@ asio::awaitable<Step> Attempt::open() {
     request.headers.add(std::string(kResumeHeader), "1");
   }
   auto body = upstream_body(call_, upstream.kind, upstream_->model_name(call_.features.model), changes(), body_);
-  if (!body.ok()) co_return failed(Outcome::kClientError, "untranslatable", body.error().message);
+  if (!body.ok()) {
+    conclude(Outcome::kAbandoned);  // it was not asked, so that says nothing of it
+    co_return failed(Outcome::kClientError, "untranslatable", body.error().message);
+  }
   request.body = *body;
   if (upstream.kind == UpstreamKind::kLocal) {
     source_ = local_source(lane_, local_, std::move(request));

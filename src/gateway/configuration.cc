@@ -191,7 +191,7 @@ const std::map<std::string_view, Apply>& fields() {
       {"concurrency_max", integer(1, [](auto& u, int64_t v) {
          u.info.concurrency_max = int(v);
          u.concurrency.max = double(v);
-         u.concurrency.initial = std::min(u.concurrency.initial, double(v));
+         u.concurrency.initial = double(v);  // whoever names a number is taken at his word until it proves too much
        })},
       {"context_tokens_max", integer(0, [](auto& u, int64_t v) { u.info.context_tokens_max = v; })},
   };

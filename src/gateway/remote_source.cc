@@ -21,7 +21,8 @@ class RemoteSource final : public Source {
     const std::string& address = upstream_->options().address;
     const std::string origin = address.empty() ? url_.origin() : url_.origin() + " at " + address;
     for (;;) {
-      auto connection = lane_->pool()->take(origin);
+      if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
+      auto connection = lane_->pool()->take(origin, net::ConnectionPool::Check::kNone);
       const bool reused = connection != nullptr;
       if (!reused) {
         auto connected = co_await connect(origin, connect_deadline);

@@ -71,7 +71,7 @@ class Upstream {
   Result<net::TlsContext> tls();
 
  private:
-  bool room() const;
+  bool room(TimePoint now) const;
 
   const UpstreamOptions options_;
   mutable std::mutex mutex_;
