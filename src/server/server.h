@@ -19,6 +19,8 @@
 #include "server/admission.h"
 #include "server/auth.h"
 #include "server/served_model.h"
+#include "telemetry/outcomes/outcomes.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -26,6 +28,7 @@ namespace spillway::server {
 struct FrontAnswer {
   int status = 0;
   const char* outcome = "ok";
+  telemetry::RequestRecord facts;  // of them: model, upstream, tenant, tokens, cost
 };
 
 struct ServerOptions {
@@ -47,6 +50,9 @@ struct ServerOptions {
   using Front = std::function<net::asio::awaitable<std::optional<FrontAnswer>>(net::HttpRequest& request,
                                                                                net::ResponseWriter& writer)>;
   Front front;
+  // Who hears of each request that has ended, on its I/O thread; they outlive the server.
+  std::vector<telemetry::RequestSink*> sinks;
+  telemetry::Outcomes* outcomes = nullptr;  // where feedback goes; null: /v1/feedback is not there
 };
 
 // What may change while serving.
@@ -71,7 +77,8 @@ class Server {
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
 
-  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
+  // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
                 const AdmissionBounds& admission);
 
