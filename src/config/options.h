@@ -107,6 +107,7 @@ inline constexpr Option kOptions[] = {
   {"telemetry.objective_latency", "objective-latency", Type::kDuration, "0s", "A good generation's first token comes within this. 0: no matter.", "", 0, 3600},
   {"telemetry.feedback", "feedback", Type::kBool, "true", "Remember requests and take what came of them at POST /v1/feedback."},
   {"telemetry.feedback_requests_max", "feedback-requests-max", Type::kInt, "262144", "Requests that feedback can find; about 100 bytes each.", "", 1, 1 << 26},
+  {"telemetry.feedback_dir", "feedback-dir", Type::kString, "", "Folder in which those requests are kept over restarts. Empty: in memory alone."},
   {"telemetry.feedback_late_after", "feedback-late-after", Type::kDuration, "24h", "Feedback that comes later is not counted.", "", 1, 1e7},
   {"telemetry.spool_dir", "spool-dir", Type::kString, "", "Folder of the write-ahead spool that outlets are fed from; needed when there is one."},
   {"telemetry.spool_bytes_max", "spool-bytes-max", Type::kBytes, "256MiB", "Size of the spool; past it the oldest points go.", "", 1 << 20},
