@@ -37,6 +37,13 @@ std::string_view client_key(const net::HttpRequest& request) {
 
 bool is_open(std::string_view path) { return path.starts_with("/health") || path == "/metrics"; }
 
+server::FrontAnswer answer_of(int status, const char* outcome) {
+  server::FrontAnswer answer;
+  answer.status = status;
+  answer.outcome = outcome;
+  return answer;
+}
+
 std::string error_body(api::ErrorKind kind, std::string message) {
   return api::openai_error_body({kind, std::move(message), "", ""});
 }
@@ -211,7 +218,7 @@ net::asio::awaitable<server::FrontAnswer> GatewayFront::administer(net::HttpRequ
   const int status = response->status;
   std::string body = std::move(response->body);
   co_await writer.send(status, std::move(fields), std::move(body));
-  server::FrontAnswer answered{status, status < 400 ? "ok" : "admin_error"};
+  server::FrontAnswer answered = answer_of(status, status < 400 ? "ok" : "admin_error");
   co_return answered;
 }
 
@@ -226,7 +233,17 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
   const std::shared_ptr<gateway::Gateway> gateway = this->gateway();
   if (endpoint && request.method == "POST") {
     const gateway::Answered done = co_await gateway->answer(std::move(request), *endpoint, writer);
-    server::FrontAnswer answered{done.status, done.outcome};
+    server::FrontAnswer answered = answer_of(done.status, done.outcome);
+    answered.facts.model = done.model;
+    answered.facts.answered_by = done.answered_by;
+    answered.facts.upstream = done.upstream;
+    answered.facts.tenant = done.tenant;
+    answered.facts.finish_reason = done.finish_reason;
+    answered.facts.first_token_s = done.first_token_s;
+    answered.facts.prompt_tokens = done.usage.prompt_tokens;
+    answered.facts.cached_tokens = done.usage.cached_tokens;
+    answered.facts.output_tokens = done.usage.output_tokens;
+    answered.facts.cost = done.cost;
     co_return answered;
   }
   if (tenants_ && !is_open(request.path)) {
@@ -236,7 +253,7 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
       const int status = caller.error().http_status();
       std::string body = api::openai_error_body(caller.error());
       co_await writer.send(status, std::move(fields), std::move(body));
-      server::FrontAnswer answered{status, api::error_row(caller.error().kind).label};
+      server::FrontAnswer answered = answer_of(status, api::error_row(caller.error().kind).label);
       co_return answered;
     }
   }
@@ -253,7 +270,7 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
                             : model_list(models);
   net::Headers fields = net::Headers::of("Content-Type", "application/json");
   co_await writer.send(status, std::move(fields), std::move(body));
-  server::FrontAnswer answered{status, known ? "ok" : "not_found"};
+  server::FrontAnswer answered = answer_of(status, known ? "ok" : "not_found");
   co_return answered;
 }
 

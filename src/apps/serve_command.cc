@@ -9,7 +9,9 @@
 #include <fstream>
 #include <future>
 #include <mutex>
+#include <optional>
 
+#include "apps/attempt_spans.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
 #include "apps/local_model.h"
@@ -17,6 +19,7 @@
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "apps/system.h"
+#include "apps/telemetry_parts.h"
 #include "base/log.h"
 #include "server/server.h"
 
@@ -71,8 +74,10 @@ void warn_of_ignored(const Config& config) {
   }
 }
 
-Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
+Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway,
+                                               TelemetryParts& telemetry) {
   server::ServerOptions options = server_options(config);
+  telemetry.attach(options);
   if (gateway) gateway->stand_before(options);
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
@@ -205,16 +210,22 @@ Status load(const Config& config, server::Server& server) {
 }
 
 int serve(const ConfigFlags& flags, Config config) {
-  auto gateway = GatewayFront::make(config);
+  auto telemetry = TelemetryParts::make(config);
+  if (!telemetry.ok()) return fail(telemetry.error());
+  std::optional<AttemptSpans> attempt_spans;
+  if (telemetry::SpanExporter* spans = (*telemetry)->spans()) attempt_spans.emplace(*spans);
+  auto gateway = GatewayFront::make(config, attempt_spans ? &*attempt_spans : nullptr);
   if (!gateway.ok()) return fail(gateway.error());
   const bool no_model = config.text("model.path") == "none";
   if (no_model && !*gateway) return fail(invalid("model.path: none leaves nothing to serve without gateway.upstreams"));
-  if (const auto checked = no_model ? Status() : check_model_options(config); !checked.ok()) return fail(checked.error());
+  if (const auto checked = no_model ? Status() : check_model_options(config); !checked.ok())
+    return fail(checked.error());
   warn_of_ignored(config);
   catch_stop_signals();
   catch_reload_signal();
-  auto server = listen(config, *gateway);
+  auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
+  if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
   const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get());
   if (*gateway) (*gateway)->begin(**server, [reloader] { return reloader->reload(); });
   if (no_model) {

@@ -147,7 +147,9 @@ asio::awaitable<Answered> Gateway::answer(net::HttpRequest request, Endpoint end
     net::Headers fields = net::Headers::of("Content-Type", "application/json", "X-Request-Id", id);
     std::string body = endpoint == Endpoint::kMessages ? api::anthropic_error_body(error) : api::openai_error_body(error);
     co_await writer.send(error.http_status(), std::move(fields), std::move(body));
-    Answered refused{error.http_status(), api::error_row(error.kind).label};
+    Answered refused;
+    refused.status = error.http_status();
+    refused.outcome = api::error_row(error.kind).label;
     co_return refused;
   }
   const auto call = std::make_shared<Call>(std::move(understood).value());

@@ -1,7 +1,8 @@
 // Gateway: many upstreams behind one model name. Answers a request by the upstream that the policies prefer, goes on to
-// the next when one fails before its first token, takes a broken stream up elsewhere where that can be done exactly, and
-// says so in the stream where it cannot. Owned by the program; answer() runs on the connection's I/O thread, everything
-// shared is locked for moments. Not its job: listening, HTTP's grammar (net), the models of this process (server).
+// the next when one fails before its first token, takes a broken stream up elsewhere where that can be done exactly,
+// and says so in the stream where it cannot. Owned by the program; answer() runs on the connection's I/O thread,
+// everything shared is locked for moments. Not its job: listening, HTTP's grammar (net), the models of this process
+// (server).
 #pragma once
 
 #include <memory>
@@ -16,6 +17,7 @@
 #include "gateway/prober.h"
 #include "gateway/retry_budget.h"
 #include "gateway/span_sink.h"
+#include "gateway/tenants.h"
 #include "gateway/tenants/coalescer.h"
 #include "gateway/tenants/response_cache.h"
 #include "gateway/upstream.h"
@@ -27,6 +29,13 @@ namespace spillway::gateway {
 struct Answered {
   int status = 0;
   const char* outcome = "ok";
+  // What is known of the request at its end.
+  std::string model, upstream, tenant;
+  std::string answered_by;    // the model, as the upstream calls it
+  std::string finish_reason;
+  std::optional<double> first_token_s;
+  TokenUsage usage;
+  double cost = 0;  // dollars, as the upstream's price says
 };
 
 // What gateways use and do not own: it outlives them all, from one configuration to the next. Any may be missing.

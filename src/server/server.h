@@ -20,6 +20,8 @@
 #include "server/admission.h"
 #include "server/auth.h"
 #include "server/served_model.h"
+#include "telemetry/outcomes/outcomes.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -27,6 +29,7 @@ namespace spillway::server {
 struct FrontAnswer {
   int status = 0;
   const char* outcome = "ok";
+  telemetry::RequestRecord facts;  // of them: model, upstream, tenant, tokens, cost
 };
 
 struct ServerOptions {
@@ -50,6 +53,9 @@ struct ServerOptions {
   Front front;
   // Paths whose callers the front checks itself, instead of the keys above.
   std::function<bool(std::string_view path)> front_checks_key;
+  // Who hears of each request that has ended, on its I/O thread; they outlive the server.
+  std::vector<telemetry::RequestSink*> sinks;
+  telemetry::Outcomes* outcomes = nullptr;  // where feedback goes; null: /v1/feedback is not there
 };
 
 // What may change while serving.
@@ -74,7 +80,8 @@ class Server {
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
 
-  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
+  // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
                 const AdmissionBounds& admission);
 
@@ -99,6 +106,8 @@ class Server {
 
   // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
   net::asio::awaitable<void> run_aside(std::function<void()> work);
+  // As run_aside, on a thread that reads metrics and does nothing else.
+  net::asio::awaitable<void> run_scrape(std::function<void()> work);
 
  private:
   class Workers;
