@@ -97,10 +97,11 @@ __device__ void produce(const Arguments& args, const Ring& ring, const Choice& c
   }
 }
 
+// One warp.
 template <bool kDown>
 __device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
   const ExpertProduct& e = plan.e;
-  for (int r = threadIdx.x; r < pass.rows.count; r += kConsumers) {
+  for (int r = static_cast<int>(threadIdx.x) % 32; r < pass.rows.count; r += 32) {
     float value = take_sum(sums, r, 0, 1);
     if constexpr (!kDown) {
       value = e.ids[pass.lane] < 0 ? 0.0f : silu(value) * take_sum(sums, r + pass.rows.pitch, 0, 1);
@@ -129,7 +130,7 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
     fragment_rows(next_pass.rows, globals);
     load_next(next_pass, 0);
   }
-  while (more) {
+  for (int number = 0; more; ++number) {
     pass = next_pass;
     more = passes.next(&next_pass);
     const int tiles = (pass.rows.local() + 15) / 16;
@@ -147,10 +148,9 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
       product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(slot) : 1.0f);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
-    product.leave(sums, 1, tiles);
-    ptx::named_barrier(1, kConsumers);
-    finish<kDown>(plan, pass, sums);
-    ptx::named_barrier(1, kConsumers);
+    wait_place_free(number);
+    product.leave(sums + (number & 1) * (sums_bytes(1) / 4), 1, tiles);
+    place_filled(number);
   }
 }
 
@@ -186,12 +186,21 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
     choice = {kept_ids, kept_weights};
   }
   __syncthreads();
-  if (threadIdx.x >= kConsumers) {
+  auto* sums = reinterpret_cast<float*>(tail);
+  if (threadIdx.x >= kConsumers + 32) {
+    Passes<kDown> passes(plan);
+    Pass pass;
+    for (int number = 0; passes.next(&pass); ++number) {
+      wait_place_filled(number);
+      finish<kDown>(plan, pass, sums + (number & 1) * (sums_bytes(1) / 4));
+      place_free(number);
+    }
+  } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce<kDown>(args, ring, choice);
-    return;
+  } else {
+    if constexpr (kKept) keep_x(s, kDown ? slots : plan.e.tokens, kept, nullptr);
+    consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums);
   }
-  if constexpr (kKept) keep_x(s, kDown ? slots : plan.e.tokens, kept, nullptr);
-  consume<kFormat, kDown, kKept>(plan, ring, choice, kept, reinterpret_cast<float*>(tail));
 #endif
 }
 

@@ -66,9 +66,10 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
   }
 }
 
+// One warp.
 __device__ void finish(const Plan& plan, Rows rows, const float* sums) {
   const SmallBatchProduct& p = plan.p;
-  for (int i = threadIdx.x; i < rows.count * p.m; i += kConsumers) {
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < rows.count * p.m; i += 32) {
     const int r = i % rows.count, token = i / rows.count;
     const auto output = [&](int row) {
       const float sum = take_sum(sums, row, token, p.m);
@@ -104,10 +105,9 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
       product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
-    product.leave(sums, plan.p.m, tiles);
-    ptx::named_barrier(1, kConsumers);
-    finish(plan, rows, sums);
-    ptx::named_barrier(1, kConsumers);
+    wait_place_free(pass);
+    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
+    place_filled(pass);
     rows = next_rows;
   }
 }
@@ -134,13 +134,22 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   }
   __syncthreads();
   ptx::launch_dependents();
-  if (threadIdx.x >= kConsumers) {
+  auto* sums = reinterpret_cast<float*>(tail);
+  if (threadIdx.x >= kConsumers + 32) {
+    ptx::wait_for_previous();
+    const Share share(plan);
+    for (int pass = 0; share.rows(pass).count > 0; ++pass) {
+      wait_place_filled(pass);
+      finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4));
+      place_free(pass);
+    }
+  } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce(args, ring);
-    return;
+  } else {
+    ptx::wait_for_previous();
+    if constexpr (kKept) keep_x(plan, plan.p.m, kept, partial);
+    consume<kFormat, kColumns, kKept>(plan, ring, kept, sums);
   }
-  ptx::wait_for_previous();
-  if constexpr (kKept) keep_x(plan, plan.p.m, kept, partial);
-  consume<kFormat, kColumns, kKept>(plan, ring, kept, reinterpret_cast<float*>(tail));
 #endif
 }
 

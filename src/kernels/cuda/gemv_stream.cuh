@@ -20,7 +20,7 @@ constexpr int kSlices = 8;
 constexpr int kRowBytes = kSlices * 128;  // of one weight row in a stage
 constexpr int kRowsMax = 32;              // weight rows of a stage
 constexpr int kConsumers = 8 * 32;
-constexpr int kThreads = kConsumers + 32;
+constexpr int kThreads = kConsumers + 64;  // and a warp that loads, one that finishes passes
 constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
@@ -303,10 +303,23 @@ __device__ __forceinline__ float take_sum(const float* sums, int row, int token,
 
 constexpr int sums_bytes(int m) { return kSlices * kRowsMax * m * 4; }
 
+// The sums of a pass lie in one of two places, so that the consumers go on while the finishing warp adds up. Named
+// barriers 2 and 3: a place is filled; 4 and 5: it is free.
+constexpr int kPassThreads = kConsumers + 32;
+__device__ __forceinline__ void wait_place_free(int pass) {
+  if (pass >= 2) ptx::named_barrier(4 + (pass & 1), kPassThreads);
+}
+__device__ __forceinline__ void place_filled(int pass) { ptx::named_arrive(2 + (pass & 1), kPassThreads); }
+__device__ __forceinline__ void wait_place_filled(int pass) { ptx::named_barrier(2 + (pass & 1), kPassThreads); }
+__device__ __forceinline__ void place_free(int pass) {
+  __syncwarp();
+  ptx::named_arrive(4 + (pass & 1), kPassThreads);
+}
+
 // Behind the last stage: the sums. A tile's rows past those loaded are read as well, whatever lies there, and left out.
 constexpr int tail_bytes(int m) {
   constexpr int kPastRows = 31 * 128;
-  return sums_bytes(m) > kPastRows ? sums_bytes(m) : kPastRows;
+  return 2 * sums_bytes(m) > kPastRows ? 2 * sums_bytes(m) : kPastRows;
 }
 
 struct StreamShape {
@@ -342,7 +355,8 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
 // Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is one.
 inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep) {
   for (const int shared : kSharedBytes) {
-    for (int rows = kRowsMax; rows >= 16; rows /= 2) {
+    for (int rows = kRowsMax; rows >= 16; rows -= 8) {
+      if (rows == 16 && shared == kSharedBytes[0]) continue;  // the whole multiprocessor for wider stages first
       const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
       plan->block_units = (shape.share + passes - 1) / passes;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;

@@ -61,7 +61,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   if (!make_mla_maps(a, kPair ? 32 : 64, &queries, &pages)) return cudaErrorInvalidValue;
   const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
   const auto kernel = mla_decode_kernel<T, kPair>;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  cudaError_t error = allow_shared(kernel, int(shared));
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeClusterDimension;
