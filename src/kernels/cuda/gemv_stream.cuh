@@ -190,28 +190,38 @@ struct WarpProduct {
   static constexpr int kPartElements = 4 * F::kElements16;
   float sums[2][kColumns][4] = {};
 
-  // x: the kept values of the step's first element, or the stage's boxes. factor multiplies all products.
-  __device__ void run(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity, int tiles, const char* kept,
-                      const StageScales<kFormat>& scales, float factor = 1.0f) {
+  // kept: the values of the step's first element, where they are kept. factor multiplies all products. One or two tiles
+  // are code of their own: a branch at each product would keep the compiler from overlapping them.
+  __device__ __forceinline__ void run(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity, int tiles,
+                                      const char* kept, const StageScales<kFormat>& scales, float factor = 1.0f) {
+    if (tiles > 1) {
+      run_tiles<2>(plan, ring, stage, parity, kept, scales, factor);
+    } else {
+      run_tiles<1>(plan, ring, stage, parity, kept, scales, factor);
+    }
+  }
+
+  template <int kTiles>
+  __device__ __forceinline__ void run_tiles(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity,
+                                            const char* kept, const StageScales<kFormat>& scales, float factor) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
     ptx::barrier_wait(&ring.full[stage], parity);
     const char* base = ring.data + stage * plan.stage_bytes;
     const char* weights = base + slice * plan.slab_bytes + stage_row(g) * 128;
     const char* x = kKept ? kept : base + kSlices * plan.slab_bytes;
-    float part_sums[2][kColumns][4] = {};
-    const bool second_tile = tiles > 1;
+    float part_sums[kTiles][kColumns][4] = {};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
-      uint4 q[2][2];
+      uint4 q[kTiles][2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128 + segment);
         }
       }
-      multiply(plan, x, slice * 2 * kPartElements + part * kPartElements, q, second_tile, part_sums);
+      multiply(plan, x, slice * 2 * kPartElements + part * kPartElements, q, part_sums);
       if constexpr (F::kGroupParts > 0) {
         if ((part + 1) % F::kGroupParts == 0) {
           constexpr int kParts = F::kGroupParts;
@@ -225,8 +235,9 @@ struct WarpProduct {
   }
 
   // k0: from the step's first element.
-  __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, const uint4 (&q)[2][2],
-                                           bool second_tile, float (&part_sums)[2][kColumns][4]) {
+  template <int kTiles>
+  __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, const uint4 (&q)[kTiles][2],
+                                           float (&part_sums)[kTiles][kColumns][4]) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int u = 0; u < F::kElements16 / 8; ++u) {
@@ -241,8 +252,7 @@ struct WarpProduct {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          if (i == 1 && !second_tile) break;
+        for (int i = 0; i < kTiles; ++i) {
           const Pair low = F::fragment(q[i][0], u, j), high = F::fragment(q[i][1], u, j);
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
@@ -254,10 +264,11 @@ struct WarpProduct {
     }
   }
 
+  template <int kTiles>
   __device__ __forceinline__ void promote(const StageScales<kFormat>& scales, int part, float factor,
-                                          float (&part_sums)[2][kColumns][4]) {
+                                          float (&part_sums)[kTiles][kColumns][4]) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float scale = factor;
