@@ -32,7 +32,7 @@ if wanted build; then
   chip=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
   [[ "$chip" == 90 ]] && chip=90a
   run configure 120 cmake -S . -B "$build" -G Ninja -DSPILLWAY_CUDA=ON -DSPILLWAY_CUDA_ARCHITECTURES="$chip" \
-    -DCMAKE_BUILD_TYPE=RelWithDebInfo
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O2"
   run build 1200 cmake --build "$build" --target models_test model_bench spillway "${programs[@]}" -- -k 0
 fi
 for program in "${programs[@]}"; do
