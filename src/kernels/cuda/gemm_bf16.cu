@@ -106,7 +106,7 @@ __device__ void multiply(const Arguments& args, const Stages& s, const Part& par
   __syncwarp();
   for (int i = 0; i < count; ++i) {
     const int stage = i % T::kStages;
-    ptx::barrier_wait_cluster(&s.full[stage], i / T::kStages & 1);
+    ptx::barrier_wait(&s.full[stage], i / T::kStages & 1);
     const uint64_t a = ptx::tile_descriptor(s.a + stage * T::kABytes + group * 64 * 128);
     const uint64_t b = ptx::tile_descriptor(s.b + stage * T::kBBytes);
     ptx::hold(sums);
@@ -126,7 +126,7 @@ __device__ void multiply(const Arguments& args, const Stages& s, const Part& par
       }
     }
     if (threadIdx.x == 0 && i - 1 + T::kStages < count) {
-      ptx::barrier_wait_cluster(&s.empty[left], (i - 1) / T::kStages & 1);
+      ptx::barrier_wait(&s.empty[left], (i - 1) / T::kStages & 1);
       load_weight<T>(args, s, part, i - 1 + T::kStages);
       load_x<T>(args, s, part, i - 1 + T::kStages);
     }

@@ -90,7 +90,7 @@ __device__ void produce(const Arguments& args, const Stages<T>& s, const int* st
       if (loaded > 0) {
         --loaded;
       } else {
-        ptx::barrier_wait_cluster(&s.empty[stage], phase ^ 1);
+        ptx::barrier_wait(&s.empty[stage], phase ^ 1);
         load_weight(place, kb, stage);
       }
       constexpr int kPart = T::kRows / T::kCluster;
@@ -120,7 +120,7 @@ __device__ void consume(const Arguments& args, const Stages<T>& s, const int* st
     for (int kb = 0; kb < args.k_blocks; ++kb) {
       const float weight_scale = next_scale;
       if (kb + 1 < args.k_blocks) next_scale = __ldg(weight_scales + kb + 1);
-      ptx::barrier_wait_cluster(&s.full[stage], phase);
+      ptx::barrier_wait(&s.full[stage], phase);
       const uint64_t b = ptx::tile_descriptor(s.b + stage * T::kBBytes);
       const auto* scales = reinterpret_cast<const float*>(s.scales + stage * T::kScaleBytes);
 #pragma unroll

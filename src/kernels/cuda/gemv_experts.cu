@@ -172,8 +172,8 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   s.block_units = (share + passes - 1) / passes;
   s.x_offset = s.block_units * rows_of_unit * kRowStride;
   s.stage_bytes = s.x_offset + s.x_stride;
-  s.stages = std::min((kShared - sums_bytes(1) - 2048) / s.stage_bytes, kStagesMax);
-  const size_t shared = static_cast<size_t>(s.stages) * s.stage_bytes + sums_bytes(1);
+  s.stages = std::min((kShared - tail_bytes(1) - 2048) / s.stage_bytes, kStagesMax);
+  const size_t shared = static_cast<size_t>(s.stages) * s.stage_bytes + tail_bytes(1);
   const auto kernel = experts_kernel<kFormat, kDown>;
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;

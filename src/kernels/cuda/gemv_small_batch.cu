@@ -143,7 +143,7 @@ void size_stages(Plan* plan, int rows_wanted, int share, int rows_of_unit, int s
   plan->block_units = (share + passes - 1) / passes;
   plan->x_offset = plan->block_units * rows_of_unit * kRowStride;
   plan->stage_bytes = plan->x_offset + m * plan->x_stride;
-  plan->stages = std::min((shared_bytes - sums_bytes(m) - kBarrierBytes) / plan->stage_bytes, kStagesMax);
+  plan->stages = std::min((shared_bytes - tail_bytes(m) - kBarrierBytes) / plan->stage_bytes, kStagesMax);
 }
 
 Plan make_plan(const SmallBatchProduct& p, int step_elements, int processors, int* grid) {
@@ -174,7 +174,7 @@ cudaError_t launch(const SmallBatchProduct& p, cudaStream_t stream) {
   const Plan plan = make_plan(p, kStepElements<kFormat>, processor_count(), &grid);
   if (plan.stages < 2) return cudaErrorInvalidValue;
   const auto kernel = small_batch_kernel<kFormat, kColumns>;
-  const size_t shared = static_cast<size_t>(plan.stages) * plan.stage_bytes + sums_bytes(p.m);
+  const size_t shared = static_cast<size_t>(plan.stages) * plan.stage_bytes + tail_bytes(p.m);
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
   return launch_kernel(kernel, grid, kThreads, shared, stream, p.overlap, 1, plan);

@@ -229,4 +229,10 @@ __device__ __forceinline__ float take_sum(const float* sums, int row, int token,
 
 constexpr int sums_bytes(int m) { return kSlices * kRowsMax * m * 4; }
 
+// Behind the last stage: the sums. A tile's rows past those loaded are read as well, whatever lies there, and left out.
+constexpr int tail_bytes(int m) {
+  constexpr int kPastRows = 15 * kRowStride;
+  return sums_bytes(m) > kPastRows ? sums_bytes(m) : kPastRows;
+}
+
 }  // namespace spillway::kernels::cuda

@@ -127,7 +127,7 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::load(const CUtensorMap* quer
       char* to = shared.tiles[stage()];
       uint64_t* full = shared.full[stage()];
       for (int side = 0; side < 2; ++side) {
-        ptx::barrier_wait_cluster(&shared.empty[stage()][side], parity() ^ 1);
+        ptx::barrier_wait(&shared.empty[stage()][side], parity() ^ 1);
         for (int c = side * 4; c < (side == 0 ? 4 : kChunks); ++c) {
           ptx::barrier_expect(full + c, kChunkBytes);
           char* chunk = to + c * kChunkBytes;

@@ -25,8 +25,9 @@ constexpr double kBoundOf = std::is_same_v<T, float>    ? 1e-5
 template <typename T>
 struct Problem {
   TestBatch batch;
+  int64_t page_stride = int64_t{64} * kWidth * sizeof(T);  // before what is computed from it
   int heads, sets;
-  int64_t page_stride = int64_t{64} * kWidth * sizeof(T), pool_bytes;
+  int64_t pool_bytes;
   Buffer pool, queries, out;
   LatentAttention args;
 
