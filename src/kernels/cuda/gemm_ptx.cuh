@@ -91,6 +91,10 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+__device__ __forceinline__ void named_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Programmatic dependent launch: let the next kernel of the stream start; wait for the previous one's end. Before sm_90
 // there is none: kernels start when the previous one has ended.
 __device__ __forceinline__ void launch_dependents() {

@@ -175,7 +175,7 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
 cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStream_t stream) {
   if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 4) return cudaErrorInvalidValue;
   ExpertProduct p;
-  p.tokens = m.tokens, p.slots = m.slots, p.ids = m.ids, p.weights = m.weights;
+  p.tokens = m.tokens, p.slots = m.slots, p.experts = m.experts, p.ids = m.ids, p.weights = m.weights;
   p.x = m.x, p.x_type = m.x_type, p.x_stride = m.x_stride, p.weight = m.gate_up;
   p.y = space, p.y_type = Scalar::kF32, p.y_stride = m.inter;
   const cudaError_t error = launch_experts_gate_up(p, stream);

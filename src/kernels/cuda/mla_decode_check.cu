@@ -140,6 +140,10 @@ void all_checks(bool small) {
   for (int i = 0; i < 40; ++i) contexts.push_back(random_int(1, 3000));
   check<__nv_bfloat16>(128, ones, contexts, true);
   check<__nv_bfloat16>(16, ones, contexts, true);
+  contexts.clear();
+  for (int i = 0; i < 140; ++i) contexts.push_back(random_int(700, 768));
+  check<__nv_bfloat16>(128, std::vector<int>(140, 1), contexts, true);
+  check<__nv_bfloat16>(16, std::vector<int>(140, 1), contexts, true);
 }
 
 }  // namespace

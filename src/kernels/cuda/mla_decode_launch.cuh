@@ -50,7 +50,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   p.scale_log2e = a.scale * kLog2e;
   p.page_tokens = a.pages.page_tokens;
   p.batch = a.batch;
-  p.shape = {ceil_div(row_blocks, p.ranks), std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 2};
+  p.shape = {ceil_div(row_blocks, p.ranks), std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 2, 6};
   const int64_t most =
       int64_t{a.batch.sequences} * p.shape.units * ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
   p.shape.blocks = static_cast<int>(std::min<int64_t>(processor_count() / p.ranks, most));

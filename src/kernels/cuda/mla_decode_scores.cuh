@@ -140,9 +140,9 @@ __global__ void __launch_bounds__(512, 1)
   wait_for_previous_kernel();
   let_next_kernel_start();
   prefetch_page_table(p.batch);
-  plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
+  const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
-  MlaBlock<T, kPair> block(p, shared);
+  MlaBlock<T, kPair> block(p, shared, whole);
   if (group == 0) {
     ptx::fewer_registers<32>();
     if (threadIdx.x == 0) block.load(&queries, &pages);
@@ -167,13 +167,14 @@ __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant_
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ int combine_shared[];
   wait_for_previous_kernel();
-  plan_work(p.batch, p.shape, combine_shared + 40, combine_shared);
+  const bool whole = plan_work(p.batch, p.shape, combine_shared + 40, combine_shared);
+  if (whole) return;
   const int lane = threadIdx.x & 31, sequence = static_cast<int>(blockIdx.z), row_block = static_cast<int>(blockIdx.y);
   const int row = static_cast<int>(blockIdx.x) * 8 + static_cast<int>(threadIdx.x >> 5), packed = row_block * 64 + row;
   const int first = p.batch.row_begin[sequence];
   if (packed >= (p.batch.row_begin[sequence + 1] - first) * p.heads) return;
   WorkCursor cursor;
-  cursor.start(combine_shared + 40, p.shape, p.batch.sequences, 0);
+  cursor.start(combine_shared + 40, p.shape, p.batch.sequences, 0, false);
   Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
   if (piece.pieces == 1) return;
   const int rank = row_block % p.ranks;
