@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the kernels' own programs (*_check, *_bench) with nvcc alone: needs no CMake, no Boost, a GPU.
-# gpu_kernels.sh FOLDER PROGRAM[:ARGUMENT]...; objects and logs go to FOLDER. Ends with the first failure's number.
+# gpu_kernels.sh FOLDER PROGRAM[:ARGUMENT]...; objects and programs go to FOLDER. Ends with the first failure's number.
+# GPU_BUILD_ONLY=1 runs nothing; GPU_PREFIX="compute-sanitizer ..." stands before each program.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 folder=$1
@@ -35,6 +36,7 @@ for program in "$@"; do
   [[ "$program" == *:* ]] && argument=${program#*:}
   nvcc -gencode=arch=compute_"$chip",code=sm_"$chip" "$folder/$name.o" "$folder/kernels.a" -lcublasLt -o "$folder/$name" ||
     { failed=1; continue; }
+  [[ -n "${GPU_BUILD_ONLY:-}" ]] && continue
   echo "== $name $argument"
   ${GPU_PREFIX:-} timeout 150 "$folder/$name" ${argument:+"$argument"}
   status=$?

@@ -1,4 +1,4 @@
-// One tile of 64 or 128 rows by 112 or 144 outputs a block, two blocks a multiprocessor. A cluster is either 2 to 8 blocks
+// One tile of 64 or 128 rows by 112 or 144 outputs a block, two blocks a multiprocessor. A cluster is either 2 or 4 blocks
 // that split K of one tile (few outputs) or neighbours that share x's tile by multicast. A stage is 64 elements of K;
 // a warpgroup for each 64 rows multiplies. The sums meet in shared memory, are added over the cluster, and leave
 // in whole rows. The weight's first stages are loaded before the previous kernel ends.
@@ -282,8 +282,7 @@ cudaError_t launch_rows(const Bf16Product& p, cudaStream_t stream) {
   const int processors = processor_count();
   const auto tiles = [&](int columns) { return (p.weight.n + columns - 1) / columns; };
   const int slots = 2 * processors;
-  if (tiles(112) * 8 <= slots) return launch<Tile<kGroups, 112, 8, 1>>(p, stream);
-  if (tiles(144) * 8 <= slots) return launch<Tile<kGroups, 144, 8, 1>>(p, stream);
+  if (tiles(112) * 4 <= processors) return launch<Tile<kGroups, 112, 4, 1>>(p, stream);
   if (tiles(144) * 4 <= slots) return launch<Tile<kGroups, 144, 4, 1>>(p, stream);
   if (tiles(144) * 2 <= slots) return launch<Tile<kGroups, 144, 2, 1>>(p, stream);
   if (p.share == 1) return launch<Tile<kGroups, 144, 1, 1>>(p, stream);

@@ -10,8 +10,6 @@
 namespace spillway::kernels::cuda {
 namespace {
 
-constexpr int kShared = 112 * 1024;  // twice in one multiprocessor
-
 struct Plan {
   StreamPlan stream;
   ExpertProduct e;
@@ -93,16 +91,17 @@ __device__ void produce(const Arguments& args, const Ring& ring, const Choice& c
       ptx::barrier_expect(&ring.full[stage], bytes);
       char* to = ring.data + stage * s.stage_bytes;
       load_stage_weights(s, &args.weight, to, row, pass.rows.half, part, &ring.full[stage]);
-      load_stage_x(s, &args.x, to, kDown ? slot : slot / plan.e.slots, part, &ring.full[stage]);
+      if (!s.kept) load_stage_x(s, &args.x, to, kDown ? slot : slot / plan.e.slots, part, &ring.full[stage]);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
   }
 }
 
+// One warp.
 template <bool kDown>
 __device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
   const ExpertProduct& e = plan.e;
-  for (int r = threadIdx.x; r < pass.rows.count; r += kConsumers) {
+  for (int r = static_cast<int>(threadIdx.x) % 32; r < pass.rows.count; r += 32) {
     float value = take_sum(sums, r, 0, 1);
     if constexpr (!kDown) {
       value = e.ids[pass.lane] < 0 ? 0.0f : silu(value) * take_sum(sums, r + pass.rows.pitch, 0, 1);
@@ -111,20 +110,18 @@ __device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
   }
 }
 
-template <WeightFormat kFormat, bool kDown>
-__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, float* sums) {
+template <WeightFormat kFormat, bool kDown, bool kKept>
+__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, const char* kept, float* sums) {
   const StreamPlan& s = plan.stream;
   const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
-  WarpProduct<kFormat, 1> product;
-  StageScales scales = {}, next_scales = {};
-  float factor = 1.0f, next_factor = 1.0f;
+  WarpProduct<kFormat, 1, kKept> product;
+  StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
   const auto load_next = [&](const Pass& pass, int step) {
-    const int slot = slot_of<kDown>(plan, pass, step);
-    if constexpr (kDown) next_factor = choice.factor(slot);
-    const char* from = static_cast<const char*>(plan.e.weight.scales) + choice.expert(slot) * plan.expert_scales;
-    load_scales<kFormat>(plan.e.weight, from, globals, step % s.k_steps, next_factor, next_scales);
+    const char* from = static_cast<const char*>(plan.e.weight.scales) +
+                       choice.expert(slot_of<kDown>(plan, pass, step)) * plan.expert_scales;
+    next_scales.load(plan.e.weight, from, globals, step % s.k_steps);
   };
   Passes<kDown> passes(plan);
   Pass pass, next_pass;
@@ -133,31 +130,31 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
     fragment_rows(next_pass.rows, globals);
     load_next(next_pass, 0);
   }
-  while (more) {
+  for (int number = 0; more; ++number) {
     pass = next_pass;
     more = passes.next(&next_pass);
     const int tiles = (pass.rows.local() + 15) / 16;
     for (int step = 0; step < steps; ++step) {
-      factor = next_factor;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) scales[i / 4][i / 2 % 2][i % 2] = next_scales[i / 4][i / 2 % 2][i % 2];
+      const StageScales<kFormat> scales = next_scales;
+      const int slot = slot_of<kDown>(plan, pass, step);
       if (step + 1 < steps) {
         load_next(pass, step + 1);
       } else if (more) {
         fragment_rows(next_pass.rows, globals);
         load_next(next_pass, 0);
       }
-      product.run(s, ring, stage, parity, tiles, step % s.k_steps, scales, factor);
+      const char* x = kept + (kDown ? slot : slot / plan.e.slots) * s.x_stride +
+                      step % s.k_steps * kStepElements<kFormat> * 2;
+      product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(slot) : 1.0f);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
-    product.leave(sums, nullptr, 1, tiles, false);
-    ptx::named_barrier(1, kConsumers);
-    finish<kDown>(plan, pass, sums);
-    ptx::named_barrier(1, kConsumers);
+    wait_place_free(number);
+    product.leave(sums + (number & 1) * (sums_bytes(1) / 4), 1, tiles);
+    place_filled(number);
   }
 }
 
-template <WeightFormat kFormat, bool kDown>
+template <WeightFormat kFormat, bool kDown, bool kKept>
 __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ char shared[];
@@ -167,10 +164,10 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
   const Plan& plan = args.plan;
   const StreamPlan& s = plan.stream;
   const Ring ring{full, empty, ring_base(shared)};
-  auto* sums = reinterpret_cast<float*>(ring.data + s.stages * s.stage_bytes);
+  char* const tail = ring.data + s.stages * s.stage_bytes;
+  char* const kept = tail + tail_bytes(1);
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.weight);
-    ptx::prefetch_map(&args.x);
     for (int i = 0; i < s.stages; ++i) {
       ptx::barrier_init(&full[i], 1);
       ptx::barrier_init(&empty[i], kConsumers / 32);
@@ -189,12 +186,40 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
     choice = {kept_ids, kept_weights};
   }
   __syncthreads();
-  if (threadIdx.x >= kConsumers) {
+  auto* sums = reinterpret_cast<float*>(tail);
+  if (threadIdx.x >= kConsumers + 32) {
+    Passes<kDown> passes(plan);
+    Pass pass;
+    for (int number = 0; passes.next(&pass); ++number) {
+      wait_place_filled(number);
+      finish<kDown>(plan, pass, sums + (number & 1) * (sums_bytes(1) / 4));
+      place_free(number);
+    }
+  } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce<kDown>(args, ring, choice);
-    return;
+  } else {
+    if constexpr (kKept) keep_x(s, kDown ? slots : plan.e.tokens, kept, nullptr);
+    consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums);
   }
-  consume<kFormat, kDown>(plan, ring, choice, sums);
 #endif
+}
+
+template <WeightFormat kFormat, bool kDown>
+cudaError_t launch(const ExpertProduct& e, cudaStream_t stream);
+
+// Float32 rows of many tokens that shared memory does not hold: the tokens in two launches, which read nothing twice.
+template <WeightFormat kFormat, bool kDown>
+cudaError_t launch_halves(const ExpertProduct& e, cudaStream_t stream) {
+  if (e.tokens < 2) return cudaErrorInvalidValue;
+  ExpertProduct first = e, second = e;
+  first.tokens = e.tokens / 2, second.tokens = e.tokens - first.tokens;
+  const int64_t items = int64_t{first.tokens} * e.slots;
+  second.ids += items;
+  if (e.weights != nullptr) second.weights += items;
+  second.x = static_cast<const char*>(e.x) + (kDown ? items : first.tokens) * e.x_stride * scalar_bytes(e.x_type);
+  second.y = static_cast<char*>(e.y) + (kDown ? first.tokens : items) * e.y_stride * scalar_bytes(e.y_type);
+  const cudaError_t error = launch<kFormat, kDown>(first, stream);
+  return error != cudaSuccess ? error : launch<kFormat, kDown>(second, stream);
 }
 
 template <WeightFormat kFormat, bool kDown>
@@ -209,16 +234,12 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   StreamPlan& s = plan.stream;
   s.p.m = 1, s.p.weight = e.weight, s.p.x = e.x, s.p.x_type = e.x_type, s.p.x_stride = e.x_stride;
   const int grid = static_cast<int>(std::min<int64_t>(processor_count(), plan.units));
-  const int rows_of_unit = kDown ? 1 : 2;
-  const int share = static_cast<int>((plan.units + grid - 1) / grid);
-  const int wanted = std::max(1, (share * rows_of_unit <= kRowsMax ? kRowsMax : kRowsMax / 2) / rows_of_unit);
-  const int passes = (share + wanted - 1) / wanted;
-  s.block_units = (share + passes - 1) / passes;
-  size_stream(&s, rows_of_unit, kStepElements<kFormat>, kShared);
-  const int64_t tokens = kDown ? static_cast<int64_t>(e.tokens) * e.slots : e.tokens;
-  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, tokens, &args.weight, &args.x)) return cudaErrorInvalidValue;
-  const size_t shared = stream_shared_bytes(s);
-  const auto kernel = experts_kernel<kFormat, kDown>;
+  const int rows = kDown ? e.tokens * e.slots : e.tokens;
+  const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid), rows};
+  if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16)) return launch_halves<kFormat, kDown>(e, stream);
+  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, rows, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  const size_t shared = stream_shared_bytes(s, rows);
+  const auto kernel = s.kept ? experts_kernel<kFormat, kDown, true> : experts_kernel<kFormat, kDown, false>;
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
   return launch_kernel(kernel, static_cast<unsigned>(grid), kThreads, shared, stream, true, 1, args);

@@ -66,18 +66,13 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
   }
 }
 
-__device__ void finish(const Plan& plan, Rows rows, const float* sums, const float* square_sums) {
+// One warp.
+__device__ void finish(const Plan& plan, Rows rows, const float* sums) {
   const SmallBatchProduct& p = plan.p;
-  for (int i = threadIdx.x; i < rows.count * p.m; i += kConsumers) {
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < rows.count * p.m; i += 32) {
     const int r = i % rows.count, token = i / rows.count;
     const auto output = [&](int row) {
-      float sum = take_sum(sums, row, token, p.m);
-      if (p.norm_weight != nullptr) {
-        float squares = 0;
-#pragma unroll
-        for (int s = 0; s < kSlices; ++s) squares += square_sums[s * kSmallBatchRowsMax + token];
-        sum *= rsqrtf(squares / static_cast<float>(p.weight.k) + p.norm_eps);
-      }
+      const float sum = take_sum(sums, row, token, p.m);
       return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
     };
     float value = output(r);
@@ -86,55 +81,51 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const flo
   }
 }
 
-template <WeightFormat kFormat, int kColumns>
-__device__ void consume(const Plan& plan, const Ring& ring, float* sums, float* square_sums) {
+template <WeightFormat kFormat, int kColumns, bool kKept>
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums) {
   const Share share(plan);
-  WarpProduct<kFormat, kColumns> product;
-  StageScales scales = {}, next_scales = {};
+  WarpProduct<kFormat, kColumns, kKept> product;
+  StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
-  const auto load_next = [&](int step) {
-    load_scales<kFormat>(plan.p.weight, plan.p.weight.scales, globals, step, 1.0f, next_scales);
-  };
   Rows rows = share.rows(0);
   fragment_rows(rows, globals);
-  load_next(0);
+  next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
   for (int pass = 0; rows.count > 0; ++pass) {
     const Rows next_rows = share.rows(pass + 1);
     const int tiles = (rows.local() + 15) / 16;
     for (int step = 0; step < plan.k_steps; ++step) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) scales[i / 4][i / 2 % 2][i % 2] = next_scales[i / 4][i / 2 % 2][i % 2];
+      const StageScales<kFormat> scales = next_scales;
       if (step + 1 < plan.k_steps) {
-        load_next(step + 1);
+        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, step + 1);
       } else if (next_rows.count > 0) {
         fragment_rows(next_rows, globals);
-        load_next(0);
+        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
       }
-      product.run(plan, ring, stage, parity, tiles, step, scales);
+      product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
-    product.leave(sums, square_sums, plan.p.m, tiles, plan.p.norm_weight != nullptr);
-    ptx::named_barrier(1, kConsumers);
-    finish(plan, rows, sums, square_sums);
-    ptx::named_barrier(1, kConsumers);
+    wait_place_free(pass);
+    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
+    place_filled(pass);
     rows = next_rows;
   }
 }
 
-template <WeightFormat kFormat, int kColumns>
+template <WeightFormat kFormat, int kColumns, bool kKept>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
-  __shared__ float square_sums[kSlices * kSmallBatchRowsMax];
+  __shared__ float partial[8 * kSmallBatchRowsMax];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
-  auto* sums = reinterpret_cast<float*>(ring.data + plan.stages * plan.stage_bytes);
+  char* const tail = ring.data + plan.stages * plan.stage_bytes;
+  char* const kept = tail + tail_bytes(plan.p.m);
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.weight);
-    ptx::prefetch_map(&args.x);
+    if (!kKept) ptx::prefetch_map(&args.x);
     for (int s = 0; s < plan.stages; ++s) {
       ptx::barrier_init(&full[s], 1);
       ptx::barrier_init(&empty[s], kConsumers / 32);
@@ -143,36 +134,36 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   }
   __syncthreads();
   ptx::launch_dependents();
-  if (threadIdx.x >= kConsumers) {
+  auto* sums = reinterpret_cast<float*>(tail);
+  if (threadIdx.x >= kConsumers + 32) {
+    ptx::wait_for_previous();
+    const Share share(plan);
+    for (int pass = 0; share.rows(pass).count > 0; ++pass) {
+      wait_place_filled(pass);
+      finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4));
+      place_free(pass);
+    }
+  } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce(args, ring);
-    return;
+  } else {
+    ptx::wait_for_previous();
+    if constexpr (kKept) keep_x(plan, plan.p.m, kept, partial);
+    consume<kFormat, kColumns, kKept>(plan, ring, kept, sums);
   }
-  ptx::wait_for_previous();
-  consume<kFormat, kColumns>(plan, ring, sums, square_sums);
 #endif
 }
 
-Plan make_plan(const SmallBatchProduct& p, int step_elements, int processors, int* grid) {
-  Plan plan{};
-  plan.p = p;
+bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Plan* plan, int* grid) {
+  *plan = {};
+  plan->p = p;
   const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
-  plan.units = p.weight.n / rows_of_unit;
-  *grid = std::min(plan.units, processors);
-  const int share = (plan.units + *grid - 1) / *grid;
-  const bool small = share * rows_of_unit <= kRowsMax || p.m > 8;
-  for (const int shared : kSharedBytes) {
-    for (int rows = small ? kRowsMax : kRowsMax / 2; rows >= 16; rows /= 2) {
-      const int passes = (share * rows_of_unit + rows - 1) / rows;
-      plan.block_units = (share + passes - 1) / passes;
-      if ((plan.block_units + 7) / 8 * 8 * rows_of_unit > kRowsMax) continue;
-      size_stream(&plan, rows_of_unit, step_elements, shared);
-      if (plan.stages >= 3) return plan;
-    }
-  }
-  return plan;
+  plan->units = p.weight.n / rows_of_unit;
+  *grid = std::min(plan->units, processors);
+  const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m};
+  return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
 
-// Wide float32 rows of many tokens do not fit in a ring: the tokens in two launches.
+// Float32 or normalised rows of many tokens that shared memory does not hold: the tokens in two launches.
 cudaError_t launch_halves(const SmallBatchProduct& p, cudaStream_t stream) {
   if (p.m < 2) return cudaErrorInvalidValue;
   SmallBatchProduct first = p, second = p;
@@ -186,13 +177,12 @@ cudaError_t launch_halves(const SmallBatchProduct& p, cudaStream_t stream) {
 template <WeightFormat kFormat, int kColumns>
 cudaError_t launch(const SmallBatchProduct& p, cudaStream_t stream) {
   int grid = 0;
-  const Plan plan = make_plan(p, kStepElements<kFormat>, processor_count(), &grid);
-  if (plan.stages < 2) return launch_halves(p, stream);
   Arguments args;
-  args.plan = plan;
-  if (!make_stream_maps(plan, p.weight.n, p.m, &args.weight, &args.x)) return cudaErrorInvalidValue;
-  const auto kernel = small_batch_kernel<kFormat, kColumns>;
-  const size_t shared = stream_shared_bytes(plan);
+  if (!make_plan(p, kStepElements<kFormat>, processor_count(), &args.plan, &grid)) return launch_halves(p, stream);
+  if (!make_stream_maps(args.plan, p.weight.n, p.m, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  const auto kernel =
+      args.plan.kept ? small_batch_kernel<kFormat, kColumns, true> : small_batch_kernel<kFormat, kColumns, false>;
+  const size_t shared = stream_shared_bytes(args.plan, p.m);
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
   return launch_kernel(kernel, grid, kThreads, shared, stream, p.overlap, 1, args);

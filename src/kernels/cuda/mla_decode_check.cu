@@ -156,6 +156,12 @@ void run(const std::string& what) {
       bench(16, sequences, context, 1);
     }
   }
+  for (const int context : {64, 512}) {  // what a sequence costs apart from its tokens
+    bench(128, 64, context, 1);
+    bench(128, 128, context, 1);
+    bench(128, 256, context, 1);
+  }
+  bench(128, 66, 4096, 1);
   bench(128, 128, 4096, 2);
   bench(128, 128, 4096, 4);
   bench(128, 256, 2048, 1);
