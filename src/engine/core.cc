@@ -7,7 +7,7 @@
 
 namespace spillway::engine {
 
-constexpr void (*kActions[])(State&) = {expire, admit, compute};
+constexpr void (*kActions[])(State&) = {land, expire, admit, compute};
 
 void Core::submit(std::unique_ptr<Sequence> sequence) {
   sequence->arrival = ++state_.arrivals;

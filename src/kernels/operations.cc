@@ -168,4 +168,12 @@ void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::A
   operations(stream.device()).latent_layer(args, batch, arena, stream);
 }
 
+void draw_rows(tensor::TensorView logits, const RowDraw* draws, tensor::TensorView tokens, tensor::Stream& stream) {
+  operations(stream.device()).draw_rows(logits, draws, tokens, stream);
+}
+
+void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::TensorView ids, tensor::Stream& stream) {
+  operations(stream.device()).carry_tokens(carried, drawn, ids, stream);
+}
+
 }  // namespace spillway::kernels

@@ -9,6 +9,7 @@
 #include "kernels/mla.h"
 #include "kernels/moe.h"
 #include "kernels/rope.h"
+#include "kernels/sampling.h"
 
 namespace spillway::kernels {
 
@@ -43,6 +44,8 @@ struct Operations {
   decltype(&kernels::grouped_attention) grouped_attention = nullptr;
   decltype(&kernels::latent_store) latent_store = nullptr;
   decltype(&kernels::latent_layer) latent_layer = nullptr;
+  decltype(&kernels::draw_rows) draw_rows = nullptr;
+  decltype(&kernels::carry_tokens) carry_tokens = nullptr;
 };
 
 // A CHECK when the device's kernels are not in this program (a stream on it cannot be opened then).

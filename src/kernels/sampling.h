@@ -21,11 +21,12 @@ struct RowDraw {
 };
 static_assert(sizeof(RowDraw) == 32, "the kernels read 8 words");
 
-// tokens i32 [T] = what is drawn from logits f32 [T, V] with draws [T] (32 bytes each, on the device); -1 where no logit
-// is finite.
+// tokens i32 [T] = what is drawn from logits f32 [T, V] with draws [T] (32 bytes each, on the device); -1 where no
+// logit is finite.
 void draw_rows(tensor::TensorView logits, const RowDraw* draws, tensor::TensorView tokens, tensor::Stream& stream);
 
-// ids[t] = drawn[carried[t]] where carried[t] >= 0: tokens that the step before drew and the host has not seen. All i32.
+// ids[t] = drawn[carried[t]] where carried[t] >= 0: tokens that the step before drew and the host has not seen. All
+// i32.
 void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::TensorView ids, tensor::Stream& stream);
 
 }  // namespace spillway::kernels

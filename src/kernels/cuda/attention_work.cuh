@@ -155,7 +155,7 @@ __device__ inline bool units_whole(const Batch& batch, WorkShape shape, const in
   }
   if (threadIdx.x == 0) scratch[33] = 0;
   __syncthreads();
-  most = __reduce_max_sync(0xffffffffu, most);
+  for (int step = 16; step > 0; step /= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, step));
   if ((threadIdx.x & 31) == 0) atomicMax(scratch + 33, most);
   __syncthreads();
   return scratch[33] <= ceil_div(cursor.total, cursor.blocks) + shape.split_cost;
