@@ -21,7 +21,8 @@ MAY_INCLUDE = {
     "api": {"text"},
     "net": set(),
     "gateway": {"api", "net"},
-    "server": {"api", "text", "net", "engine", "models", "nn", "tensor"},
+    "image": set(),
+    "server": {"api", "text", "net", "image", "engine", "models", "nn", "tensor"},
 }
 # The engine sees a model through its interface, the server sees the engine through its own; never a family or a kernel.
 NARROW = {

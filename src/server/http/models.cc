@@ -18,6 +18,13 @@ api::ModelEntry entry_of(const ServedModel& model, const std::string& id) {
   return {id, model.created(), kOwner, id == model.name() ? "" : model.name(), model.context_tokens_max()};
 }
 
+api::ModelEntry entry_of(const ServedOneShot& model, const std::string& id) {
+  api::ModelEntry entry{id, model.created(), kOwner, id == model.name() ? "" : model.name(), 0};
+  if (model.text() != nullptr) entry.max_model_len = model.text()->tokens_max();
+  entry.version = model.version();
+  return entry;
+}
+
 // An absent model means the default one here: these endpoints ask about the server, not for an answer of a model.
 std::shared_ptr<ServedModel> named_or_default(const Server& server, const std::string& name) {
   if (!name.empty()) return server.find_model(name);
@@ -43,6 +50,10 @@ asio::awaitable<void> list_models(Exchange& exchange) {
     entries.push_back(entry_of(*model, model->name()));
     for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
   }
+  for (const OneShotPtr& model : exchange.server().catalogue()->ready()) {
+    entries.push_back(entry_of(*model, model->name()));
+    for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
+  }
   co_await exchange.send_json(200, api::models_response(entries));
 }
 
@@ -50,6 +61,11 @@ asio::awaitable<void> one_model(Exchange& exchange) {
   constexpr std::string_view kMark = "/models/";
   const std::string& path = exchange.request().path;
   const std::string id = path.substr(path.find(kMark) + kMark.size());
+  if (const OneShotPtr one_shot = exchange.server().catalogue()->find(id, "")) {
+    std::string body = api::model_response(entry_of(*one_shot, id));
+    co_await exchange.send_json(200, std::move(body));
+    co_return;
+  }
   std::shared_ptr<ServedModel> model = exchange.server().find_model(id);
   if (!model) {
     co_await no_model(exchange, id);
