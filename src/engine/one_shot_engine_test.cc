@@ -28,8 +28,12 @@ class Gate {
     changed_.wait(lock, [&] { return open_ || passes_ > 0; });
     if (!open_) --passes_;
   }
-  void pass(int batches = 1) { change([&] { passes_ += batches; }); }
-  void open() { change([&] { open_ = true; }); }
+  void pass(int batches = 1) {
+    change([&] { passes_ += batches; });
+  }
+  void open() {
+    change([&] { open_ = true; });
+  }
   void wait_for_arrivals(int count) {
     std::unique_lock lock(mutex_);
     ASSERT_TRUE(changed_.wait_for(lock, 10s, [&] { return arrived_ >= count; }));
@@ -274,11 +278,11 @@ TEST(DeviceShareTest, TurnsFollowTheWeights) {
   std::array<std::unique_ptr<OneShotEngine>, 2> engines;
   for (size_t i = 0; i < 2; ++i) {
     FakeOneShotModel::Options fake{.inputs_max = 1, .on_run = [&, i](auto) {
-      if (++inside > 1) overlapped = true;
-      std::this_thread::sleep_for(1ms);
-      --inside;
-      ++batches[i];
-    }};
+                                     if (++inside > 1) overlapped = true;
+                                     std::this_thread::sleep_for(1ms);
+                                     --inside;
+                                     ++batches[i];
+                                   }};
     OneShotEngineOptions options;
     options.threads = 1;
     options.warm_up_s = 0;
