@@ -1,15 +1,15 @@
 // ModelRepository: the models of this process, by name and version: loads, reloads, unloads, evicts the idle and brings
-// them back. Whoever answers a request holds the version it began with, which is drained and freed only when nobody
-// does: a reload drops nothing. Loading, draining and freeing happen on the repository's own thread, one at a time; the
-// other functions are for any thread and never wait for a load, but acquire().
-// Not its job: how a folder or a store becomes a model (the Loader's), what protocols answer.
+// them back. Whoever answers a request holds the version that it began with, which is freed only when nobody does: a
+// reload drops nothing. Each model has a thread on which its loads, unloads and releases happen one after another; the
+// public functions are for any thread, and those that wait for such a thread say so.
+// Not its job: how a folder or a store becomes a model (a Source's), what protocols answer.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -52,7 +52,7 @@ class ModelRepository {
     std::string version;
     std::string identity;
   };
-  // What a model is made by. Called on the repository's thread.
+  // What a model is made by. Called on the model's thread.
   struct Source {
     std::string name;
     std::vector<std::string> aliases;
@@ -62,19 +62,19 @@ class ModelRepository {
     bool load_at_start = true;
   };
   struct Options {
-    std::function<int64_t()> memory_free;  // for models now, in bytes; none: not accounted
-    double idle_timeout_s = 0;             // a model without a request for this long is evicted; 0: never
-    double drain_timeout_s = 30;           // an old version's requests get this long to end
-    // Called on the repository's thread when the set of ready models has changed.
-    std::function<void()> changed;
+    int64_t memory_bytes_max = 0;  // of all models together; 0: not accounted
+    double idle_timeout_s = 0;     // a model without a request for this long is evicted; 0: never
+    double drain_timeout_s = 30;   // a request that takes longer than this on an unloaded version is told of in the log
+    // Called on a model's thread when the set of ready models has changed.
+    std::function<void()> changed = nullptr;
   };
 
   ModelRepository(std::vector<Source> sources, Options options);
-  ~ModelRepository();  // waits for a load under way
+  ~ModelRepository();  // waits for loads under way; all versions must have been let go
   ModelRepository(const ModelRepository&) = delete;
   ModelRepository& operator=(const ModelRepository&) = delete;
 
-  // Loads all that loads at the start, in order; the first error ends it.
+  // Loads all that loads at the start, side by side; the first error in order of configuration. Blocks.
   Status start();
 
   // The ready version; an empty version means the newest. Null: not there, or not ready (index() says which).
@@ -84,7 +84,7 @@ class ModelRepository {
   // As find; an evicted model is brought back first, which may take as long as a load. Blocks.
   Result<VersionPtr> acquire(std::string_view name, std::string_view version = {});
 
-  // The same without blocking: done is called once, at once or on the repository's thread.
+  // The same without blocking: done is called once, at once or on the model's thread.
   using Acquired = std::function<void(Result<VersionPtr>)>;
   void acquire_async(std::string_view name, std::string_view version, Acquired done);
 
@@ -95,11 +95,13 @@ class ModelRepository {
   // Loads, or loads anew when what the source holds has changed; requests meanwhile are answered by the old version,
   // which stays when the load fails. Blocks.
   Status load(std::string_view name);
-  // No new requests; blocks until those under way have ended or drain_timeout_s has passed.
+  // From now on no request finds it; those under way end as they would. Blocks for a load under way alone.
   Status unload(std::string_view name);
 
-  // Unloads everything, or returns false at the deadline.
+  // Every engine refuses new requests; false when some have not ended at the deadline.
   bool drain(TimePoint deadline);
+
+  int64_t memory_used() const;  // accounted for
 
  private:
   struct Version {
@@ -108,47 +110,48 @@ class ModelRepository {
     std::string reason;
     VersionPtr loaded;
   };
+  struct Retired {
+    VersionPtr version;
+    TimePoint since;
+    bool told = false;
+  };
   struct Entry {
     Source source;
     std::vector<Version> versions;  // oldest first
-    bool wanted = false;            // loaded, or evicted and to come back
-    std::string failure;            // of a scan
+    std::vector<Retired> retired;   // unloaded, and perhaps still held
+    std::string failure;            // of the last scan
+    int64_t reserved = 0;           // bytes of a load under way
     mutable TimePoint used;
+    std::deque<std::function<void()>> jobs;
+    std::condition_variable work;
+    std::thread thread;
   };
-  struct Job {
-    std::function<void()> work;
-  };
 
-  void run();
-  void post(std::function<void()> work);
-  Status run_and_wait(std::function<Status()> work);
-  TimePoint next_idle_check() const;  // mutex_ is held
-
-  // On the repository's thread.
-  Status load_now(Entry& entry);
-  Status load_version(Entry& entry, const Candidate& candidate, bool bring_back);
-  Status make_room(const Entry& entry, int64_t bytes);
-  Status unload_now(Entry& entry, VersionState into, const std::string& reason);
-  void retire(VersionPtr version);
-  void reap(bool wait);
-  void evict_idle();
-  void announce();
-
+  // Any thread.
   Entry* entry_of(std::string_view name) const;
-  static const Version* ready_version(const Entry& entry, std::string_view version);
+  static const Version* newest_ready(const Entry& entry, std::string_view version);
+  static bool has_evicted(const Entry& entry, std::string_view version);
+  std::future<Status> post(Entry& entry, std::function<Status()> work);
+  int64_t used_with_lock() const;
+  int64_t evictable(const Entry& but) const;
+  static bool idle(const Entry& entry);
 
-  Options options_;
+  // The entry's thread.
+  void run(Entry& entry);
+  TimePoint next_look(const Entry& entry) const;
+  void look(Entry& entry, std::unique_lock<std::mutex>& lock);
+  Status load_now(Entry& entry);
+  Status load_version(Entry& entry, const Candidate& candidate);
+  Status bring_back(Entry& entry);
+  Status unload_now(Entry& entry);
+  Status reserve(Entry& entry, const Candidate& candidate);
+  bool evict_idlest(const Entry& but, std::vector<VersionPtr>& evicted);
+  void changed() const;
+
+  const Options options_;
   std::vector<std::unique_ptr<Entry>> entries_;  // the list never changes; what is in it is under mutex_
   mutable std::mutex mutex_;
-  std::condition_variable work_;
-  std::deque<Job> jobs_;
   bool stopped_ = false;
-  struct Retired {
-    VersionPtr version;
-    TimePoint deadline;
-  };
-  std::vector<Retired> retired_;  // the repository's thread alone
-  std::thread thread_;
 };
 
 }  // namespace spillway::server
