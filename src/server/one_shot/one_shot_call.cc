@@ -24,7 +24,10 @@ OneShotCall::Started OneShotCall::start(std::shared_ptr<const ServedOneShot> mod
       const std::shared_ptr<OneShotCall> self = weak.lock();
       if (!self) return;
       self->answers_[i] = std::move(answer);
-      if (self->left_.fetch_sub(1, std::memory_order_acq_rel) == 1 && self->done_) self->done_(*self);
+      if (self->left_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+      // Moved out: it may own what owns this call.
+      const Done done = std::move(self->done_);
+      if (done) done(*self);
     });
   }
   auto refusal = call->model_->engine().submit(std::move(requests), std::move(dones), call->first_id_);

@@ -15,7 +15,7 @@
 
 namespace spillway::server {
 
-class OneShotCall {
+class OneShotCall : public std::enable_shared_from_this<OneShotCall> {
  public:
   using Started = std::variant<std::shared_ptr<OneShotCall>, Refused>;
 
