@@ -41,6 +41,7 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
   product.y_stride = weight.n;
   product.bias = options.bias.empty() ? nullptr : options.bias.as<float>();
   product.accumulate = options.accumulate;
+  product.activation = options.activation;
   const size_t packed = packed_bytes(product.x.format, rows, weight.k);
   auto* scratch = static_cast<std::byte*>(stream.scratch(packed + products_bytes({&product, 1}, stream)));
   product.x.data = scratch;
