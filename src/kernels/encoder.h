@@ -46,10 +46,10 @@ struct SequenceAttentionArgs {
   int64_t row_stride = 0;            // 3 * heads * head_dim where they are one product's columns
   std::span<const int32_t> offsets;  // sequence s is rows [offsets[s], offsets[s + 1])
   int heads = 0;
-  int head_dim = 0;     // even
-  float scale = 1;      // of q k
-  int window = 0;       // 0: the whole sequence
-  bool half = false;    // products in bf16 where the CPU has them
+  int head_dim = 0;      // even
+  float scale = 1;       // of q k
+  int window = 0;        // 0: the whole sequence
+  bool half = false;     // products in bf16 where the CPU has them
   tensor::TensorView y;  // f32 [T, heads * head_dim]
 };
 void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream);

@@ -64,8 +64,8 @@ Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision
 Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream);
 
 struct LinearOptions {
-  tensor::TensorView bias;  // float32 [N], optional
-  bool accumulate = false;  // y += instead of y =
+  tensor::TensorView bias;                    // float32 [N], optional
+  bool accumulate = false;                    // y += instead of y =
   Activation activation = Activation::kNone;  // of the whole: y = activation(x W^T + bias (+ y)); CPU only
 };
 

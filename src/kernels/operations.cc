@@ -24,7 +24,8 @@ const Operations& operations(tensor::Device device) {
 }
 
 tensor::DType half_type(tensor::Device device) {
-  const bool old = device.kind == tensor::DeviceKind::kCuda && tensor::cuda::device_info(device.index).capability() < 80;
+  const bool old =
+      device.kind == tensor::DeviceKind::kCuda && tensor::cuda::device_info(device.index).capability() < 80;
   return old ? tensor::DType::kF16 : tensor::DType::kBF16;
 }
 

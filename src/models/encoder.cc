@@ -1,10 +1,10 @@
 // Encoders: BERT, RoBERTa, DistilBERT, ModernBERT and NomicBERT, by EncoderConfig.
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <boost/json/object.hpp>
 #include <cmath>
 #include <map>
-
-#include <boost/json/object.hpp>
-#include <fmt/format.h>
 
 #include "kernels/isa.h"
 #include "models/encoder_heads.h"
@@ -130,8 +130,8 @@ class Encoder final : public OneShotModel {
     }
     SW_ASSIGN(sentence_, SentenceHead::load(sentence, hidden, context));
     if (config_.task == EncoderTask::kClassification) {
-      SW_ASSIGN(classifier_, ClassifierHead::load(root_, config_.names.classifier, hidden,
-                                                  int(config_.labels.size()), epsilon, context));
+      SW_ASSIGN(classifier_, ClassifierHead::load(root_, config_.names.classifier, hidden, int(config_.labels.size()),
+                                                  epsilon, context));
     } else if (config_.task == EncoderTask::kMaskedLm) {
       SW_ASSIGN(sparse_, SparseHead::load(root_, body_, config_, context));
     } else if (!config_.names.pooler.empty() && body_.contains(config_.names.pooler + ".weight")) {

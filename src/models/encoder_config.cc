@@ -1,11 +1,11 @@
 #include "models/encoder_config.h"
 
-#include <algorithm>
-#include <map>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <fmt/format.h>
+#include <map>
 
 #include "models/config_reader.h"
 

@@ -1,10 +1,10 @@
 #include "models/encoder_heads.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-
-#include <fmt/format.h>
 
 #include "weights/weight_source.h"
 
@@ -19,12 +19,12 @@ Result<SentenceHead> SentenceHead::load(const SentenceConfig& config, int hidden
   head.dims_ = hidden;
   for (const SentenceDense& dense : config.dense) {
     if (dense.inputs != head.dims_) {
-      return invalid(fmt::format("{}/config.json: in_features: expected {}, found {}", dense.folder, head.dims_,
-                                 dense.inputs));
+      return invalid(
+          fmt::format("{}/config.json: in_features: expected {}, found {}", dense.folder, head.dims_, dense.inputs));
     }
     SW_ASSIGN(const auto source, weights::open_safetensors(dense.folder + "/model.safetensors"));
-    SW_ASSIGN(nn::OneShotLinear product, nn::OneShotLinear::load(weights::WeightScope(*source), {{"linear", dense.outputs}},
-                                                                 dense.inputs, context));
+    SW_ASSIGN(nn::OneShotLinear product, nn::OneShotLinear::load(weights::WeightScope(*source),
+                                                                 {{"linear", dense.outputs}}, dense.inputs, context));
     head.dense_.push_back(std::move(product));
     head.dims_ = dense.outputs;
   }
@@ -96,7 +96,8 @@ Result<SparseHead> SparseHead::load(const weights::WeightScope& scope, const wei
   SW_ASSIGN(head.norm_, nn::LayerNorm::load(scope, names.norm, hidden, config.layer.epsilon, context));
   const nn::MatrixRow own{names.decoder, head.vocabulary_}, tied{config.names.words, head.vocabulary_};
   const bool has_own = scope.contains(names.decoder + ".weight");
-  SW_ASSIGN(head.decoder_, nn::load_matrices(has_own ? scope : words, std::span(has_own ? &own : &tied, 1), hidden, context));
+  SW_ASSIGN(head.decoder_,
+            nn::load_matrices(has_own ? scope : words, std::span(has_own ? &own : &tied, 1), hidden, context));
   if (scope.contains(names.bias)) {
     SW_ASSIGN(head.bias_, scope.f32(names.bias, {head.vocabulary_}));
   }

@@ -1,11 +1,11 @@
 #include "models/image_config.h"
 
-#include <cmath>
-#include <filesystem>
+#include <fmt/format.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <fmt/format.h>
+#include <cmath>
+#include <filesystem>
 
 #include "models/config_reader.h"
 #include "models/model_folder.h"

@@ -13,7 +13,7 @@ struct ImageConfig {
   enum class Filter { kNearest, kBilinear, kBicubic, kLanczos };
 
   bool resize = true;
-  int shortest_edge = 0;                      // resized to it, keeping the shape; 0: to resize_height x resize_width
+  int shortest_edge = 0;  // resized to it, keeping the shape; 0: to resize_height x resize_width
   int resize_height = 224, resize_width = 224;
   Filter filter = Filter::kBilinear;
   bool center_crop = false;

@@ -1,9 +1,9 @@
 #include "models/one_shot_loader.h"
 
-#include <filesystem>
+#include <fmt/format.h>
 
 #include <boost/json/object.hpp>
-#include <fmt/format.h>
+#include <filesystem>
 
 #include "models/config_reader.h"
 #include "models/model_folder.h"

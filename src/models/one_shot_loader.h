@@ -1,5 +1,5 @@
-// Loading a one-shot model (an encoder or a vision model) by its config.json. May be called from any thread; the model it
-// gives is then its engine's alone. A family is one file that defines its loader, and one row of the registry
+// Loading a one-shot model (an encoder or a vision model) by its config.json. May be called from any thread; the model
+// it gives is then its engine's alone. A family is one file that defines its loader, and one row of the registry
 // (one_shot_registry.cc), which also names the kinds of device that the family runs on.
 #pragma once
 

@@ -1,8 +1,8 @@
 #include "models/one_shot_model.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 namespace spillway::models {
 namespace {
@@ -11,8 +11,8 @@ Status check_tokens(const OneShotInfo& info, const OneShotInput& input) {
   if (input.tokens.empty() || int64_t(input.tokens.size()) > info.tokens_max)
     return invalid(fmt::format("expected 1 to {} tokens, found {}", info.tokens_max, input.tokens.size()));
   if (!input.types.empty() && input.types.size() != input.tokens.size()) {
-    return invalid(fmt::format("expected as many token types as tokens, {}, found {}", input.tokens.size(),
-                               input.types.size()));
+    return invalid(
+        fmt::format("expected as many token types as tokens, {}, found {}", input.tokens.size(), input.types.size()));
   }
   for (const int32_t id : input.tokens) {
     if (id < 0 || id >= info.vocab_size)
@@ -35,8 +35,8 @@ Status check_pixels(const OneShotInfo& info, const OneShotInput& input) {
                                height, width, input.pixels.size()));
   }
   if (height > info.height || width > info.width) {
-    return invalid(
-        fmt::format("expected an image of at most {} x {} pixels, found {} x {}", info.height, info.width, height, width));
+    return invalid(fmt::format("expected an image of at most {} x {} pixels, found {} x {}", info.height, info.width,
+                               height, width));
   }
   return {};
 }

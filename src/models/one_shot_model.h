@@ -55,8 +55,8 @@ struct OneShotInput {
   int64_t cost() const { return pixels.empty() ? int64_t(tokens.size()) : 1; }
 };
 
-// Whether the model can take the input: lengths, ids inside the vocabulary, an offered output. For whoever got the input
-// from outside; run() takes it for granted.
+// Whether the model can take the input: lengths, ids inside the vocabulary, an offered output. For whoever got the
+// input from outside; run() takes it for granted.
 Status check_input(const OneShotInfo& info, const OneShotInput& input);
 
 class OneShotModel {

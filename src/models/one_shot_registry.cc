@@ -1,8 +1,8 @@
-#include <array>
+#include <fmt/format.h>
 
+#include <array>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <fmt/format.h>
 
 #include "models/one_shot_loader.h"
 

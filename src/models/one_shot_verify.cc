@@ -1,9 +1,9 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <optional>
-
-#include <fmt/format.h>
 
 #include "models/one_shot_loader.h"
 #include "models/verify.h"
@@ -19,9 +19,12 @@ struct NamedOutput {
   OneShotOutput output;
 };
 constexpr NamedOutput kOutputs[] = {
-    {"last_hidden_state", OneShotOutput::kTokenVectors}, {"mean_pooled_l2", OneShotOutput::kTokenVectors},
-    {"embedding", OneShotOutput::kEmbedding},            {"pooler_output", OneShotOutput::kPooled},
-    {"logits", OneShotOutput::kScores},                  {"sparse", OneShotOutput::kSparse},
+    {"last_hidden_state", OneShotOutput::kTokenVectors},
+    {"mean_pooled_l2", OneShotOutput::kTokenVectors},
+    {"embedding", OneShotOutput::kEmbedding},
+    {"pooler_output", OneShotOutput::kPooled},
+    {"logits", OneShotOutput::kScores},
+    {"sparse", OneShotOutput::kSparse},
 };
 
 std::vector<float> normalized_mean(const std::vector<float>& rows, size_t width) {
@@ -137,12 +140,13 @@ class OneShotVerification {
     for (const std::string_view input : {"input_ids", "attention_mask", "token_type_ids", "pixel_values"}) {
       if (name == input) return {};
     }
-    const auto named =
-        std::find_if(std::begin(kOutputs), std::end(kOutputs), [&](const NamedOutput& row) { return row.name == name; });
+    const auto named = std::find_if(std::begin(kOutputs), std::end(kOutputs),
+                                    [&](const NamedOutput& row) { return row.name == name; });
     if (named == std::end(kOutputs)) {
-      return invalid(fmt::format("'{}': expected an output named last_hidden_state, mean_pooled_l2, embedding, "
-                                 "pooler_output, logits or sparse",
-                                 name));
+      return invalid(
+          fmt::format("'{}': expected an output named last_hidden_state, mean_pooled_l2, embedding, "
+                      "pooler_output, logits or sparse",
+                      name));
     }
     SW_ASSIGN(const weights::StoredTensor stored, expected_->open(name, {}, {}));
     SW_ASSIGN(auto found, answers(named->output));

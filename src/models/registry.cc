@@ -1,7 +1,8 @@
+#include <fmt/format.h>
+
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
-#include <fmt/format.h>
 
 #include "models/loader.h"
 #include "models/one_shot_loader.h"

@@ -1,12 +1,12 @@
 // ResNets, by the names of Hugging Face or of torchvision. Channels last throughout; images of one batch may differ in
 // size.
-#include <algorithm>
-#include <map>
-#include <optional>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <fmt/format.h>
+#include <map>
+#include <optional>
 
 #include "kernels/encoder.h"
 #include "models/config_reader.h"
@@ -34,7 +34,7 @@ struct ResnetConfig {
   int embedding = 64;
   std::vector<int> widths, depths;
   bool bottleneck = true;
-  bool downsample_first = false;       // the first stage halves the image too
+  bool downsample_first = false;          // the first stage halves the image too
   bool downsample_in_bottleneck = false;  // by its first convolution (v1) rather than the 3 x 3 one (v1.5)
   std::vector<std::string> labels;
 };
@@ -125,8 +125,8 @@ struct Block {
     for (size_t i = 0; i < parts.size(); ++i) {
       const Part& part = parts[i];
       const kernels::Window window{.size = part.size, .stride = part.stride, .padding = part.size / 2};
-      SW_ASSIGN(Convolution loaded, Convolution::load(scope, naming.convolution(int(i)), part.inputs, part.outputs,
-                                                      window, fold, context));
+      SW_ASSIGN(Convolution loaded,
+                Convolution::load(scope, naming.convolution(int(i)), part.inputs, part.outputs, window, fold, context));
       block.convolutions.push_back(std::move(loaded));
     }
     if (inputs != outputs || stride != 1) {
@@ -150,12 +150,12 @@ struct Block {
 class Resnet final : public OneShotModel {
  public:
   static Result<std::unique_ptr<OneShotModel>> load(ResnetConfig config, OneShotLoad load) {
-    auto model = std::unique_ptr<Resnet>(new Resnet(std::move(config), load.fusions));
+    auto model = std::unique_ptr<Resnet>(new Resnet(std::move(config), load));
     if (!load.folder.empty()) {
       SW_ASSIGN(model->image_, read_image_config(load.folder));
     }
     nn::LoadContext context{.precision = load.precision, .stream = load.stream};
-    SW_TRY(model->load_weights(*load.source, context));
+    SW_TRY(model->load_weights(*model->source_, context));
     model->describe(context, load.precision);
     return std::unique_ptr<OneShotModel>(std::move(model));
   }
@@ -169,12 +169,8 @@ class Resnet final : public OneShotModel {
     SW_CHECK(!batch.empty() && int(batch.size()) <= kImagesMax, "batch of another size");
     arena_.reset();
     launches_ = 0;
-    const nn::OneShotStep step{.arena = arena_,
-                               .stream = stream,
-                               .fusions = fusions_,
-                               .offsets = {},
-                               .positions = {},
-                               .launches = &launches_};
+    const nn::OneShotStep step{
+        .arena = arena_, .stream = stream, .fusions = fusions_, .offsets = {}, .positions = {}, .launches = &launches_};
     const TensorView scores = arena_.f32({int64_t(batch.size()), classifier_.outputs()});
     const TensorView vectors = arena_.f32({int64_t(batch.size()), config_.widths.back()});
     // One image after another: what is between its layers stays in the cache, and its bits are its own.
@@ -196,13 +192,15 @@ class Resnet final : public OneShotModel {
   }
 
  private:
-  Resnet(ResnetConfig config, const nn::Fusions& fusions) : config_(std::move(config)), fusions_(fusions) {}
+  Resnet(ResnetConfig config, OneShotLoad& load)
+      : config_(std::move(config)), source_(std::move(load.source)), fusions_(load.fusions) {}
 
   Status load_weights(const weights::WeightSource& source, nn::LoadContext& context) {
     const weights::WeightScope scope(source);
     Naming naming;
     naming.root = "resnet.";
-    naming.torchvision = scope.contains("conv1.weight") && !scope.contains("resnet.embedder.embedder.convolution.weight");
+    naming.torchvision =
+        scope.contains("conv1.weight") && !scope.contains("resnet.embedder.embedder.convolution.weight");
     const bool fold = fusions_.convolution;
     SW_ASSIGN(stem_, Convolution::load(scope, naming.stem(), config_.channels, config_.embedding,
                                        {.size = 7, .stride = 2, .padding = 3}, fold, context));
@@ -216,8 +214,8 @@ class Resnet final : public OneShotModel {
         inputs = config_.widths[stage];
       }
     }
-    SW_ASSIGN(classifier_, nn::OneShotLinear::load(scope, {{naming.classifier(), int64_t(config_.labels.size())}}, inputs,
-                                                   context));
+    SW_ASSIGN(classifier_,
+              nn::OneShotLinear::load(scope, {{naming.classifier(), int64_t(config_.labels.size())}}, inputs, context));
     return {};
   }
 
@@ -298,6 +296,7 @@ class Resnet final : public OneShotModel {
   }
 
   ResnetConfig config_;
+  std::unique_ptr<weights::WeightSource> source_;  // small weights lie in it
   nn::Fusions fusions_;
   ImageConfig image_;
   OneShotInfo info_;

@@ -1,10 +1,10 @@
 #include "models/sentence_config.h"
 
-#include <filesystem>
+#include <fmt/format.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <fmt/format.h>
+#include <filesystem>
 
 #include "models/config_reader.h"
 #include "models/model_folder.h"
@@ -44,8 +44,8 @@ Result<Pooling> read_pooling(const json::object& object, const std::string& wher
   }
   SW_TRY(reader.status());
   if (modes == 1 && found) return *found;
-  return unsupported(fmt::format("{}: expected one pooling mode of cls, mean, max, lasttoken and mean_sqrt_len, found {}",
-                                 where, modes));
+  return unsupported(fmt::format(
+      "{}: expected one pooling mode of cls, mean, max, lasttoken and mean_sqrt_len, found {}", where, modes));
 }
 
 Result<SentenceDense> read_dense(const json::object& object, const std::string& folder) {
@@ -53,8 +53,7 @@ Result<SentenceDense> read_dense(const json::object& object, const std::string& 
   SentenceDense dense{.folder = folder};
   dense.inputs = int(reader.integer("in_features", 1, 1 << 20));
   dense.outputs = int(reader.integer("out_features", 1, 1 << 20));
-  const std::string activation =
-      class_of(reader.string_or("activation_function", "torch.nn.modules.activation.Tanh"));
+  const std::string activation = class_of(reader.string_or("activation_function", "torch.nn.modules.activation.Tanh"));
   if (activation == "Tanh") {
     dense.activation = Activation::kTanh;
   } else if (activation == "ReLU") {

@@ -1,12 +1,12 @@
 #include "models/verify.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <boost/json/object.hpp>
 #include <cmath>
 #include <cstring>
 #include <numeric>
-
-#include <boost/json/object.hpp>
-#include <fmt/format.h>
 
 #include "models/model_folder.h"
 #include "models/one_shot_loader.h"

@@ -72,8 +72,7 @@ Result<Convolution> Convolution::load(const weights::WeightScope& scope, const C
   weights::widen(stored.view(), values.data());
   SW_ASSIGN(const Affine affine, load_affine(scope, names, outputs));
   const std::vector<float> ones(size_t(outputs), 1.0f);
-  const tensor::Tensor weight =
-      channels_last(values.data(), outputs, inputs, window.size, fold ? affine.scale : ones);
+  const tensor::Tensor weight = channels_last(values.data(), outputs, inputs, window.size, fold ? affine.scale : ones);
   const kernels::WeightSource source{.weight = weight.view(), .scales = {}};
   SW_ASSIGN(layer.weight_, kernels::pack_linear(source, context.precision, context.stream));
   layer.bias_ = tensor_of(affine.shift);

@@ -112,12 +112,9 @@ void EncoderLayer::attend(TensorView x, TensorView residual, TensorView rope, bo
     for (int64_t i = 0; i < 3; ++i)
       *parts[i] = TensorView(qkv.as<float>() + i * hidden, tensor::DType::kF32, qkv.shape);
     if (!rope.empty()) {
-      kernels::rope({.x = qkv,
-                     .cos_sin = rope,
-                     .positions = step.positions,
-                     .heads = 2 * config_.heads,
-                     .head_dim = head_dim},
-                    step.stream);
+      kernels::rope(
+          {.x = qkv, .cos_sin = rope, .positions = step.positions, .heads = 2 * config_.heads, .head_dim = head_dim},
+          step.stream);
       step.count();
     }
   } else {

@@ -1,5 +1,6 @@
 // EncoderLayer: attention over whole sequences and a feed-forward part, each with its residual and layer norm, after it
-// (BERT) or before it (ModernBERT); and OneShotLinear, a product with its epilogue. Owned by the model; engine's thread.
+// (BERT) or before it (ModernBERT); and OneShotLinear, a product with its epilogue. Owned by the model; engine's
+// thread.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
-// LayerNorm: weight and optional bias by name; old checkpoints call them gamma and beta. Owned by the layer that computes
-// with it; read-only after loading.
+// LayerNorm: weight and optional bias by name; old checkpoints call them gamma and beta. Owned by the layer that
+// computes with it; read-only after loading.
 #pragma once
 
 #include <string>

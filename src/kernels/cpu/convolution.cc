@@ -87,7 +87,8 @@ void check(const ConvolutionArgs& args) {
              "convolution to another image size");
   }
   const ImageRows& last = args.outputs.back();
-  SW_CHECK(args.y.elements() == (last.first + last.pixels()) * args.weight->n, "convolution to " + to_string(args.y.shape));
+  SW_CHECK(args.y.elements() == (last.first + last.pixels()) * args.weight->n,
+           "convolution to " + to_string(args.y.shape));
 }
 
 }  // namespace
@@ -99,8 +100,7 @@ void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
   const int64_t total = args.outputs.back().first + args.outputs.back().pixels();
   const int64_t fit = kBlockBytes / (weight.k * row_element_bytes(format)) / kRowTile * kRowTile;
   const int64_t most = std::min(total, std::max<int64_t>(fit, 8 * kRowTile));
-  const auto patch_bytes =
-      static_cast<size_t>(args.window.size > 1 ? kRowTile * weight.k * 4 + 63 : 0) / 64 * 64;
+  const auto patch_bytes = static_cast<size_t>(args.window.size > 1 ? kRowTile * weight.k * 4 + 63 : 0) / 64 * 64;
   Product product;
   product.weight = &weight;
   product.y_stride = weight.n;
@@ -110,8 +110,8 @@ void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
   product.x = {format, most, weight.k, nullptr};
   const size_t packed = packed_bytes(format, most, weight.k);
   const size_t products = products_bytes({&product, 1}, stream);
-  auto* scratch = static_cast<std::byte*>(
-      stream.scratch(packed + products + patch_bytes * static_cast<size_t>(stream.threads())));
+  auto* scratch =
+      static_cast<std::byte*>(stream.scratch(packed + products + patch_bytes * static_cast<size_t>(stream.threads())));
   product.x.data = scratch;
   for (int64_t first = 0; first < total; first += most) {
     product.x.rows = std::min(most, total - first);

@@ -55,8 +55,7 @@ void layer_norm(TensorView x, TensorView weight, TensorView bias, float eps, Ten
   const float *in = x.as<float>(), *w = weight.as<float>(), *b = floats_or_null(bias);
   float* out = y.as<float>();
   stream.parallel_for(x.elements() / width, grain(width), [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      kernel_table().layer_norm(in + t * width, w, b, eps, width, out + t * width);
+    for (int64_t t = begin; t < end; ++t) kernel_table().layer_norm(in + t * width, w, b, eps, width, out + t * width);
   });
 }
 

@@ -4,8 +4,8 @@
 // integral. Beyond, what is left of the integral is 4e-9.
 constexpr float kNormalP[] = {3.989421971e-01f, 3.523827489e-02f, 4.758902340e-03f,
                               1.823522290e-04f, 6.388092593e-06f, 2.131381208e-08f};
-constexpr float kNormalQ[] = {1.0f,             2.549945885e-01f, 2.943033632e-02f,
-                              1.961434291e-03f, 7.767879166e-05f, 1.158156469e-06f};
+constexpr float kNormalQ[] = {
+    1.0f, 2.549945885e-01f, 2.943033632e-02f, 1.961434291e-03f, 7.767879166e-05f, 1.158156469e-06f};
 
 SW_INLINE V normal_integral(V x) {
   const V limit = splat(5.75f);
@@ -57,7 +57,8 @@ SW_INLINE void with_activation(Activation activation, Body body) {
 
 void activate(Activation activation, float* x, int64_t count) {
   with_activation(activation, [&]<Activation A>() {
-    for_each_vector(count, [&](int64_t i, int lanes) { store_some(x + i, activated<A>(load_some(x + i, lanes)), lanes); });
+    for_each_vector(count,
+                    [&](int64_t i, int lanes) { store_some(x + i, activated<A>(load_some(x + i, lanes)), lanes); });
   });
 }
 

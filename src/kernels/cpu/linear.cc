@@ -61,9 +61,8 @@ Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first,
   const int64_t columns = full.shape[1];
   HeadLinear packed{heads, transposed ? columns : rows, transposed ? rows : columns, {}};
   for (int64_t h = 0; h < heads; ++h) {
-    const WeightSource source{.weight = full.rows(h * block + first, h * block + first + rows),
-                              .scales = {},
-                              .transposed = transposed};
+    const WeightSource source{
+        .weight = full.rows(h * block + first, h * block + first + rows), .scales = {}, .transposed = transposed};
     SW_ASSIGN(PackedLinear weight, kernels::pack_linear(std::span(&source, 1), precision, stream));
     packed.weights.push_back(std::move(weight));
   }

@@ -105,7 +105,8 @@ int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }
 int64_t tile_height(int64_t rows) { return rows == 0 ? kRowTile : (rows + tiles_of(rows) - 1) / tiles_of(rows); }
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
-  const int64_t row = padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 8;  // scale and sum of each group
+  const int64_t row =
+      padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 8;  // scale and sum of each group
   const int64_t bytes = tiles_of(rows) * kRowTile * row;
   return static_cast<size_t>((bytes + 63) / 64 * 64);
 }
@@ -127,7 +128,8 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
       break;
   }
   const int64_t tiles = tiles_of(packed.rows), groups = row_groups(packed.format, k);
-  auto* scales = reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * row_element_bytes(packed.format));
+  auto* scales =
+      reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * row_element_bytes(packed.format));
   auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups);
   const int64_t offset = tile * height * groups;
   if (packed.format == RowFormat::kBytes) return pack_bytes(rows, count, k, out, scales + offset, sums + offset);

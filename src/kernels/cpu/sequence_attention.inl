@@ -112,7 +112,7 @@ SW_INLINE int even_height(int count, int most) {
 
 void sequence_attention_f32(const SequenceAttentionTask& t) {
   const int tiles = (t.tokens + kRowsF32 - 1) / kRowsF32;
-  float* keys = (float*)t.work;                         // [tiles][dim][rows of the tile]
+  float* keys = (float*)t.work;                               // [tiles][dim][rows of the tile]
   float* queries = keys + (int64_t)tiles * kRowsF32 * t.dim;  // [dim][32]
   float* out = queries + (int64_t)t.dim * kQueries;
   float* sums = out + (int64_t)t.dim * kQueries;
@@ -197,8 +197,8 @@ SW_INLINE VU bf16_pair(V first, V second) {
   return low | (high << 16);
 }
 
-// scores [keys][32] to pairs of exponentials [keys / 2][32], in place; the sum of each column. An odd last key is paired
-// with 0.
+// scores [keys][32] to pairs of exponentials [keys / 2][32], in place; the sum of each column. An odd last key is
+// paired with 0.
 void softmax_bf16(float* scores, int keys, float scale, float* sums) {
   auto* pairs = (uint32_t*)scores;
   for (int c = 0; c < kQueries; c += kLanes) {
@@ -274,8 +274,8 @@ void sequence_attention_bf16(const SequenceAttentionTask& t) {
     // Past the range the values' pair may be a real one; its weight is 0.
     for (int d = 0; d < t.dim; d += height) {
       const int rows = t.dim - d < height ? t.dim - d : height;
-      lanes_bf16_of(rows, (const int32_t*)values + range.begin / 2 * t.dim + d, t.dim, (const uint32_t*)scores, kQueries,
-                    kLanes, (n + 1) / 2, out + d * kQueries);
+      lanes_bf16_of(rows, (const int32_t*)values + range.begin / 2 * t.dim + d, t.dim, (const uint32_t*)scores,
+                    kQueries, kLanes, (n + 1) / 2, out + d * kQueries);
     }
     store_outputs(t, first, out, sums);
   }
