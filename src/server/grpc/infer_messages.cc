@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "api/common.h"
+
 namespace spillway::server {
 namespace {
 
