@@ -20,7 +20,9 @@
 #include "apps/signals.h"
 #include "apps/system.h"
 #include "base/log.h"
+#include "server/grpc/grpc_server.h"
 #include "server/model_repository.h"
+#include "server/repository_catalogue.h"
 #include "server/server.h"
 
 namespace spillway::apps {
@@ -66,9 +68,6 @@ server::ServerOptions server_options(const Config& config) {
 
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
-  if (config.is_explicit(Key<Type::kInt>("network.grpc_port"))) {
-    SW_WARN("network.grpc_port: gRPC is not served by this build yet; HTTP is");
-  }
   if (const std::string fallback = device_fallback(config); !fallback.empty()) {
     SW_WARN("{} (hardware.strict: true refuses instead)", fallback);
   }
@@ -90,6 +89,27 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::
                     error == EADDRINUSE ? " (another server? choose another with --port, or --port 0 for any)" : "")};
   }
   return server::Server::start(std::move(options));
+}
+
+// The gRPC front end, or null where it is off: by network.grpc_port, or for a gateway alone, which forwards HTTP.
+Result<std::unique_ptr<server::GrpcServer>> listen_grpc(const Config& config, server::Server& server, bool no_model) {
+  const bool chosen = config.is_explicit(Key<Type::kInt>("network.grpc_port"));
+  server::GrpcOptions options;
+  options.port = uint16_t(config.integer("network.grpc_port"));
+  if (options.port == 0 || (no_model && !chosen)) return std::unique_ptr<server::GrpcServer>();
+  const net::HttpServerOptions& http = server.options().http;
+  options.address = http.address;
+  options.tls_certificate_file = http.tls_certificate_file;
+  options.tls_key_file = http.tls_key_file;
+  options.message_bytes_max = http.body_bytes_max;
+  options.threads = http.io_threads;
+  if (!chosen && port_error(options.address, options.port) == EADDRINUSE) {
+    SW_WARN("port {} is in use, so gRPC is not served (choose another with --grpc-port)", options.port);
+    return std::unique_ptr<server::GrpcServer>();
+  }
+  SW_ASSIGN(auto started, server::GrpcServer::start(std::move(options), server));
+  SW_INFO("gRPC on {}:{}", http.address, started->port());
+  return started;
 }
 
 Status write_port(const std::string& path, uint16_t port) {
@@ -177,11 +197,13 @@ void wait_for_stop(const ConfigFlags& flags, Config& config, server::Server& ser
   }
 }
 
-int drain(const Config& config, server::Server& server) {
+int drain(const Config& config, server::Server& server, server::GrpcServer* grpc) {
   const double allowed = config.seconds("server.drain_timeout");
   SW_INFO("stopping: {} requests get up to {:.0f} s to end; a second signal stops at once", server.requests_in_flight(),
           allowed);
-  const bool clean = server.drain(std::chrono::steady_clock::now() + from_seconds(allowed));
+  const TimePoint deadline = std::chrono::steady_clock::now() + from_seconds(allowed);
+  bool clean = server.drain(deadline);
+  if (grpc != nullptr) clean &= grpc->drain(deadline);
   if (clean)
     SW_INFO("stopped: every request was answered");
   else
@@ -236,7 +258,7 @@ class Models {
     for (const server::VersionPtr& version : repository_->ready()) {
       if (version->language) languages.push_back(version->language);
     }
-    server.serve(std::move(languages));
+    server.serve(std::move(languages), std::make_shared<server::RepositoryCatalogue>(*repository_));
   }
 
   std::mutex publishing_;
@@ -267,12 +289,14 @@ int serve(const ConfigFlags& flags, Config config) {
     SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
             seconds_since_process_start());
   }
+  auto grpc = listen_grpc(config, **server, no_model);
+  if (!grpc.ok()) return fail(grpc.error());
   if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
     return fail(written.error());
   if (const auto loaded = no_model ? Status() : models.load(config, *each, **server); !loaded.ok())
     return fail(loaded.error());
   wait_for_stop(flags, config, **server);
-  return drain(config, **server);
+  return drain(config, **server, grpc->get());
 }
 
 }  // namespace

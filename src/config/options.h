@@ -50,7 +50,7 @@ inline constexpr Option kOptions[] = {
 
   {"network.host", "host", Type::kString, "127.0.0.1", "Address to listen on; 0.0.0.0 for all."},
   {"network.port", "port", Type::kInt, "8000", "HTTP port. 0: any free one.", "", 0, kPortMax},
-  {"network.grpc_port", "grpc-port", Type::kInt, "50051", "gRPC port. Reserved: this build does not serve gRPC yet.", "", 0, kPortMax},
+  {"network.grpc_port", "grpc-port", Type::kInt, "50051", "gRPC port: KServe's inference protocol with Triton's extensions, and chat. 0: off. A gateway without models opens it only when it is set.", "", 0, kPortMax},
   {"network.metrics_port", "metrics-port", Type::kInt, "9100", "Port of /metrics alone, beside /metrics on the HTTP port. 0: off.", "", 0, kPortMax},
   {"network.max_workers", "max-workers", Type::kInt, "2", "Threads that serve connections.", "", 1, 256},
   {"network.port_file", "port-file", Type::kString, "", "File to write the HTTP port to once it listens."},

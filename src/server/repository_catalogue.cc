@@ -15,12 +15,12 @@ OneShotPtr one_shot_of(VersionPtr version) {
 }  // namespace
 
 OneShotPtr RepositoryCatalogue::find(std::string_view name, std::string_view version) const {
-  return one_shot_of(repository_->find(name, version));
+  return one_shot_of(repository_.find(name, version));
 }
 
 void RepositoryCatalogue::acquire(std::string_view name, std::string_view version, Found done) {
   const std::string asked(name);
-  repository_->acquire_async(name, version, [done = std::move(done), asked](Result<VersionPtr> found) {
+  repository_.acquire_async(name, version, [done = std::move(done), asked](Result<VersionPtr> found) {
     if (!found.ok()) return done(std::move(found).error());
     OneShotPtr model = one_shot_of(std::move(found).value());
     if (!model) return done(not_found("\"" + asked + "\" is a language model"));
@@ -30,7 +30,7 @@ void RepositoryCatalogue::acquire(std::string_view name, std::string_view versio
 
 std::vector<OneShotPtr> RepositoryCatalogue::ready() const {
   std::vector<OneShotPtr> models;
-  for (const VersionPtr& version : repository_->ready()) {
+  for (const VersionPtr& version : repository_.ready()) {
     if (OneShotPtr model = one_shot_of(version)) models.push_back(std::move(model));
   }
   return models;
@@ -38,7 +38,7 @@ std::vector<OneShotPtr> RepositoryCatalogue::ready() const {
 
 std::vector<CatalogueEntry> RepositoryCatalogue::index() const {
   std::vector<CatalogueEntry> entries;
-  for (VersionStatus& status : repository_->index()) {
+  for (VersionStatus& status : repository_.index()) {
     entries.push_back(
         {std::move(status.name), std::move(status.version), std::string(name_of(status.state)), std::move(status.reason)});
   }

@@ -6,6 +6,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "models/image_config.h"
+
 namespace spillway::server {
 namespace {
 
@@ -13,6 +15,37 @@ Result<std::string> read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return not_found(path.string() + ": expected a readable file");
   return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+image::Filter filter_of(models::ImageConfig::Filter filter) {
+  switch (filter) {
+    case models::ImageConfig::Filter::kNearest:
+      return image::Filter::kNearest;
+    case models::ImageConfig::Filter::kBicubic:
+      return image::Filter::kBicubic;
+    case models::ImageConfig::Filter::kLanczos:
+      return image::Filter::kLanczos;
+    case models::ImageConfig::Filter::kBilinear:
+      break;
+  }
+  return image::Filter::kBilinear;
+}
+
+image::PreprocessorSettings settings_of(const models::ImageConfig& config, const models::OneShotInfo& info) {
+  image::PreprocessorSettings settings;
+  settings.resize = config.resize;
+  settings.shortest_edge = config.shortest_edge;
+  settings.resize_height = config.resize_height;
+  settings.resize_width = config.resize_width;
+  settings.filter = filter_of(config.filter);
+  settings.rescale = config.rescale;
+  settings.normalize = config.normalize;
+  settings.mean = config.mean;
+  settings.deviation = config.deviation;
+  settings.channels = info.channels;
+  settings.height = info.height;
+  settings.width = info.width;
+  return settings;
 }
 
 }  // namespace
@@ -23,14 +56,8 @@ Result<std::shared_ptr<ServedOneShot>> ServedOneShot::make(ServedOneShotOptions 
   const models::OneShotInfo& info = engine->model().info();
   const std::filesystem::path folder = options.folder;
   if (info.vision) {
-    std::error_code missing;
-    const std::filesystem::path config = folder / "preprocessor_config.json";
-    std::string bytes;
-    if (std::filesystem::exists(config, missing)) {
-      SW_ASSIGN(bytes, read_file(config));
-    }
-    SW_ASSIGN(auto images, image::Preprocessor::make(bytes, info.channels, info.height, info.width));
-    model->images_ = std::make_unique<const image::Preprocessor>(std::move(images));
+    SW_ASSIGN(const models::ImageConfig config, models::read_image_config(options.folder));
+    model->images_ = std::make_unique<const image::Preprocessor>(settings_of(config, info));
   } else {
     SW_ASSIGN(const std::string bytes, read_file(folder / "tokenizer.json"));
     SW_ASSIGN(model->tokenizer_, text::Tokenizer::parse(bytes));

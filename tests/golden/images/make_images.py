@@ -1,6 +1,5 @@
 """Image files and what Pillow makes of them: the goldens of src/image. Run with Pillow 10 or later and NumPy:
 python3 make_images.py"""
-import json
 import pathlib
 
 import numpy as np
@@ -73,7 +72,6 @@ vit = {**common, "do_resize": True, "resample": 2, "size": {"height": 24, "width
 clip = {**common, "do_resize": True, "resample": 3, "size": {"shortest_edge": 24}, "do_center_crop": True,
         "crop_size": {"height": 24, "width": 24}}
 for name, config in {"convnext": convnext, "vit": vit, "clip": clip}.items():
-    (HERE / f"{name}.json").write_text(json.dumps(config, indent=1) + "\n")
     for image_name, image in {"rgb": rgb, "tall": tall}.items():
         if name == "vit":
             array = np.asarray(image.resize((24, 24), Image.Resampling(2)))
