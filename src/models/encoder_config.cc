@@ -126,18 +126,27 @@ void read_local_layers(ConfigReader& reader, const json::object& object, Encoder
   for (int i = 0; i < config.layers; ++i) config.local_layers.push_back(i % every != 0);
 }
 
+double theta_of(ConfigReader& reader, const json::object& parameters, const std::string& where, double fallback) {
+  ConfigReader inner(parameters, "config.json: " + where);
+  const double theta = inner.number_or("rope_theta", fallback);
+  const std::string type = inner.string_or("rope_type", "default");
+  if (type != "default") reader.fail(fmt::format("{}.rope_type: expected default, found '{}'", where, type));
+  if (!inner.status().ok()) reader.fail(inner.status().error().message);
+  return theta;
+}
+
+double plain_theta(ConfigReader& reader, double fallback) {
+  const json::object* parameters = reader.object_or_null("rope_parameters");
+  return parameters == nullptr ? fallback : theta_of(reader, *parameters, "rope_parameters", fallback);
+}
+
+// Of one kind of layer.
 double nested_theta(ConfigReader& reader, const char* kind, double fallback) {
   const json::object* parameters = reader.object_or_null("rope_parameters");
   if (parameters == nullptr) return fallback;
   ConfigReader outer(*parameters, "config.json: rope_parameters");
   const json::object* one = outer.object_or_null(kind);
-  if (one == nullptr) return fallback;
-  ConfigReader inner(*one, fmt::format("config.json: rope_parameters.{}", kind));
-  const double theta = inner.number_or("rope_theta", fallback);
-  const std::string type = inner.string_or("rope_type", "default");
-  if (type != "default") reader.fail(fmt::format("rope_type: expected default, found '{}'", type));
-  if (!inner.status().ok()) reader.fail(inner.status().error().message);
-  return theta;
+  return one == nullptr ? fallback : theta_of(reader, *one, fmt::format("rope_parameters.{}", kind), fallback);
 }
 
 void read_modernbert(ConfigReader& reader, const json::object& object, EncoderConfig& config) {
@@ -189,17 +198,27 @@ void read_nomic(ConfigReader& reader, EncoderConfig& config) {
                         .mlp_in = {"mlp.fc12", "mlp.fc11"},
                         .mlp_out = "mlp.fc2",
                         .mlp_norm = "norm2"};
-  config.layers = int(reader.integer("n_layer", 1, 1000));
+  // The published files have GPT-2's keys; those that the reference library writes have BERT's.
+  const bool published = reader.has("n_embd");
+  const auto size = [&](const char* old_key, const char* new_key, int64_t low, int64_t high) {
+    return int(reader.integer(published ? old_key : new_key, low, high));
+  };
+  config.layers = size("n_layer", "num_hidden_layers", 1, 1000);
   config.vocab_size = int(reader.integer("vocab_size", 1, 1 << 24));
-  config.layer.hidden = int(reader.integer("n_embd", 2, kDimensionMax));
-  config.layer.heads = int(reader.integer("n_head", 1, 1024));
-  config.layer.intermediate = int(reader.integer("n_inner", 1, kDimensionMax));
-  config.layer.epsilon = reader.number_or("layer_norm_epsilon", 1e-12);
+  config.layer.hidden = size("n_embd", "hidden_size", 2, kDimensionMax);
+  config.layer.heads = size("n_head", "num_attention_heads", 1, 1024);
+  config.layer.intermediate = size("n_inner", "intermediate_size", 1, kDimensionMax);
+  config.tokens_max = size("n_positions", "max_position_embeddings", 1, 1 << 24);
+  config.layer.epsilon = reader.number_or(published ? "layer_norm_epsilon" : "layer_norm_eps", 1e-12);
   config.type_rows = int(reader.integer_or("type_vocab_size", 2, 0, 1024));
-  config.tokens_max = int(reader.integer("n_positions", 1, 1 << 24));
-  config.rope_theta = reader.number_or("rotary_emb_base", 10000);
   config.layer.gated = true;
   config.layer.activation = Activation::kSilu;
+  config.rope_theta = reader.number_or("rotary_emb_base", 1000);
+  if (!published) {
+    config.layer.activation = parse_activation(reader, "hidden_act", "silu");
+    config.rope_theta = plain_theta(reader, 1000);
+    return;
+  }
   const std::string activation = reader.string_or("activation_function", "swiglu");
   if (activation != "swiglu") reader.fail(fmt::format("activation_function: expected swiglu, found '{}'", activation));
   if (reader.boolean_or("prenorm", false)) reader.fail("prenorm: expected false, found true");
