@@ -2,7 +2,6 @@
 // core: requests divided by the CPU time of the server's process. Beside each protocol its floor, a call that does
 // nothing. null_model [seconds a case] [connections]
 #include <arpa/inet.h>
-#include <csignal>
 #include <grpcpp/grpcpp.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -13,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -200,8 +200,8 @@ void measure(pid_t server, const char* name, const std::function<int64_t()>& loa
   const auto begun = Clock::now();
   const int64_t requests = load();
   const double wall = std::chrono::duration<double>(Clock::now() - begun).count(), cpu = cpu_s(server) - before;
-  std::printf("%-34s %9.0f requests/s and core  %6.1f us CPU each  (%.0f/s, %.2f cores)\n", name, double(requests) / cpu,
-              cpu / double(requests) * 1e6, double(requests) / wall, cpu / wall);
+  std::printf("%-34s %9.0f requests/s and core  %6.1f us CPU each  (%.0f/s, %.2f cores)\n", name,
+              double(requests) / cpu, cpu / double(requests) * 1e6, double(requests) / wall, cpu / wall);
   std::fflush(stdout);
 }
 
@@ -222,10 +222,13 @@ int main(int argc, char** argv) {
   if (read(ready[0], &ports, sizeof ports) != sizeof ports) return 1;
   const std::string infer =
       R"({"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,8],"data":[2,5,6,7,8,9,10,3]}]})";
-  const auto http = [&](const std::string& request) { return [&, request] { return http_load(ports.http, request, depth, for_s); }; };
+  const auto http = [&](const std::string& request) {
+    return [&, request] { return http_load(ports.http, request, depth, for_s); };
+  };
   std::printf("%d requests under way, %.0f s a case\n", depth, for_s);
   measure(child, "HTTP floor: GET /health/live", http("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"));
-  measure(child, "HTTP /v1/embeddings, text", http(post("/v1/embeddings", R"({"model":"null","input":"hello world"})")));
+  measure(child, "HTTP /v1/embeddings, text",
+          http(post("/v1/embeddings", R"({"model":"null","input":"hello world"})")));
   measure(child, "HTTP /v2/.../infer, JSON", http(post("/v2/models/null/infer", infer)));
   std::string binary =
       R"({"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,8],"parameters":{"binary_data_size":64}}],"parameters":{"binary_data_output":true}})";
@@ -234,7 +237,8 @@ int main(int argc, char** argv) {
   measure(child, "HTTP /v2/.../infer, binary", http(post("/v2/models/null/infer", binary, header)));
 
   grpc::ChannelArguments arguments;
-  auto channel = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(ports.grpc), grpc::InsecureChannelCredentials(), arguments);
+  auto channel = grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(ports.grpc),
+                                           grpc::InsecureChannelCredentials(), arguments);
   auto stub = inference::GRPCInferenceService::NewStub(channel);
   measure(child, "gRPC floor: ServerLive", [&] {
     return unary_load<inference::ServerLiveRequest, inference::ServerLiveResponse>(

@@ -1,5 +1,5 @@
-// POST /v1/embeddings as OpenAI has it, with vLLM's and sentence-transformers' extras. Pure functions over plain values,
-// any thread.
+// POST /v1/embeddings as OpenAI has it, with vLLM's and sentence-transformers' extras. Pure functions over plain
+// values, any thread.
 #pragma once
 
 #include <optional>

@@ -48,9 +48,9 @@ void read_tei_truncation(FieldReader& reader, Truncation& out);
 
 // Shortest decimals that read back as the same float32; what is not finite becomes null.
 void append_float(std::string& out, float value);
-void append_floats(std::string& out, std::span<const float> values);      // "[0.1,-2]"
-void append_base64(std::string& out, std::span<const float> values);      // little-endian, without quotes
-void append_json_string(std::string& out, std::string_view text);         // quoted and escaped
-std::optional<std::string> decode_base64(std::string_view text);          // nothing when it is not base64
+void append_floats(std::string& out, std::span<const float> values);  // "[0.1,-2]"
+void append_base64(std::string& out, std::span<const float> values);  // little-endian, without quotes
+void append_json_string(std::string& out, std::string_view text);     // quoted and escaped
+std::optional<std::string> decode_base64(std::string_view text);      // nothing when it is not base64
 
 }  // namespace spillway::api

@@ -15,7 +15,20 @@
 namespace spillway::api {
 
 enum class Datatype : uint8_t {
-  kBool, kUint8, kUint16, kUint32, kUint64, kInt8, kInt16, kInt32, kInt64, kFp16, kFp32, kFp64, kBytes, kBf16,
+  kBool,
+  kUint8,
+  kUint16,
+  kUint32,
+  kUint64,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kFp16,
+  kFp32,
+  kFp64,
+  kBytes,
+  kBf16,
 };
 std::string_view datatype_name(Datatype type);  // "INT64", ...
 std::optional<Datatype> datatype_of(std::string_view name);

@@ -180,8 +180,8 @@ class InferParser {
   void read_data(FieldReader& reader, TensorIn& tensor) {
     const json::value* data = reader.find("data");
     if (data == nullptr || !data->is_array()) {
-      return reader.fail(ErrorKind::kInvalidFormat, "data", "expected an array, found " +
-                                                                (data ? describe(*data) : std::string("nothing")));
+      return reader.fail(ErrorKind::kInvalidFormat, "data",
+                         "expected an array, found " + (data ? describe(*data) : std::string("nothing")));
     }
     std::string& bytes = out_.storage.emplace_back();
     DataReader elements(tensor.datatype, bytes);

@@ -47,7 +47,8 @@ Parsed<FormPart> read_part(std::string_view text) {
   bool named = false;
   for (;;) {
     const size_t end = text.find("\r\n");
-    if (end == std::string_view::npos || end > kHeaderBytesMax) return wrong("expected the headers of a part, found none");
+    if (end == std::string_view::npos || end > kHeaderBytesMax)
+      return wrong("expected the headers of a part, found none");
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(end + 2);
     if (line.empty()) break;
@@ -73,7 +74,8 @@ bool is_multipart(std::string_view content_type) {
 
 Parsed<std::vector<FormPart>> parse_multipart(std::string_view content_type, std::string_view body) {
   const auto boundary = parameter(content_type, "boundary");
-  if (!boundary || boundary->empty() || boundary->size() > 70) return wrong("expected a boundary of 1 to 70 characters");
+  if (!boundary || boundary->empty() || boundary->size() > 70)
+    return wrong("expected a boundary of 1 to 70 characters");
   const std::string mark = "--" + *boundary;
   if (!body.starts_with(mark)) return wrong("expected the boundary at the start, found something else");
   const std::string next = "\r\n" + mark;

@@ -1,5 +1,5 @@
-// Any bytes as the body of the endpoints of one-shot models: an error that is the client's, or a request that holds what
-// it says.
+// Any bytes as the body of the endpoints of one-shot models: an error that is the client's, or a request that holds
+// what it says.
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>

@@ -154,8 +154,9 @@ Parsed<ScoreRequest> parse_score_request(std::string_view body) {
   const std::vector<std::string> first = texts_of(reader, named ? "queries" : "text_1");
   const std::vector<std::string> second = texts_of(reader, named ? "documents" : "text_2");
   if (!reader.failed() && first.size() != 1 && first.size() != second.size()) {
-    reader.fail(ErrorKind::kInvalidParameters, named ? "queries" : "text_1",
-                fmt::format("expected one text or as many as the other side's {}, found {}", second.size(), first.size()));
+    reader.fail(
+        ErrorKind::kInvalidParameters, named ? "queries" : "text_1",
+        fmt::format("expected one text or as many as the other side's {}, found {}", second.size(), first.size()));
   }
   if (failure) return *failure;
   for (size_t i = 0; i < second.size(); ++i) out.pairs.emplace_back(first[first.size() == 1 ? 0 : i], second[i]);

@@ -42,7 +42,7 @@ struct TeiPredictRequest {
 
 Parsed<TeiPredictRequest> parse_tei_predict_request(std::string_view body);
 
-std::string tei_vectors_response(std::span<const std::vector<float>> vectors);                     // [[...], ...]
+std::string tei_vectors_response(std::span<const std::vector<float>> vectors);                      // [[...], ...]
 std::string tei_matrices_response(std::span<const std::vector<float>> matrices, size_t row_width);  // [[[...]]]
 std::string tei_sparse_response(std::span<const std::vector<float>> weights);  // [[{"index","value"}]], zeros left out
 std::string tei_predict_response(const TeiPredictRequest& request, const std::vector<std::string>& labels,

@@ -59,9 +59,8 @@ bool read_instance(const json::value& value, TfInput& out) {
     return true;
   }
   for (const char* key : {"text", "input_ids", "pixel_values", "image"}) {
-    if (const json::value* inner = object->if_contains(key)) return !inner->is_object() || inner->get_object().contains("b64")
-                                                                        ? read_instance(*inner, out)
-                                                                        : false;
+    if (const json::value* inner = object->if_contains(key))
+      return !inner->is_object() || inner->get_object().contains("b64") ? read_instance(*inner, out) : false;
   }
   return false;
 }
@@ -78,11 +77,14 @@ Parsed<TfPredictRequest> parse_tf_predict_request(std::string_view body) {
     return ApiError{ErrorKind::kInvalidFormat, std::string(key) + ": " + std::move(message), key, ""};
   };
   const json::value* value = object->if_contains(key);
-  if (out.columns && value->is_object() && value->get_object().size() == 1) value = &value->get_object().begin()->value();
+  if (out.columns && value->is_object() && value->get_object().size() == 1)
+    value = &value->get_object().begin()->value();
   const json::array* items = value != nullptr ? value->if_array() : nullptr;
   if (items == nullptr || items->empty() || items->size() > kInputsMax) {
     return wrong(fmt::format("expected an array of 1 to {} inputs, found {}", kInputsMax,
-                             items ? fmt::format("{}", items->size()) : value ? describe(*value) : "nothing"));
+                             items   ? fmt::format("{}", items->size())
+                             : value ? describe(*value)
+                                     : "nothing"));
   }
   for (size_t i = 0; i < items->size(); ++i) {
     TfInput input;

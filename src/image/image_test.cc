@@ -61,7 +61,8 @@ TEST(Decode, SaysWhatIsWrong) {
 }
 
 TEST(Decode, RefusesTooManyPixelsBeforeAllocatingThem) {
-  EXPECT_NE(decode(read("rgb.png"), {.pixels_max = 61 * 43 - 1}).error().message.find("found 61 x 43"), std::string::npos);
+  EXPECT_NE(decode(read("rgb.png"), {.pixels_max = 61 * 43 - 1}).error().message.find("found 61 x 43"),
+            std::string::npos);
   EXPECT_FALSE(decode(read("420.jpg"), {.side_max = 60}).ok());
   // A header that promises 60000 x 60000.
   std::string bomb = read("rgb.png");
@@ -76,7 +77,8 @@ TEST(Resize, EveryFilterIsPillowsBitForBit) {
                                                     {"box", Filter::kBox},           {"hamming", Filter::kHamming}};
   for (const auto& [name, filter] : filters) {
     for (const auto& [width, height] : {std::pair(17, 13), std::pair(122, 97), std::pair(61, 20)}) {
-      const std::string file = std::string("expected/") + name + "_" + std::to_string(width) + "x" + std::to_string(height);
+      const std::string file =
+          std::string("expected/") + name + "_" + std::to_string(width) + "x" + std::to_string(height);
       EXPECT_EQ(most_apart(resize(from, width, height, filter), decoded(file + ".png")), 0) << file;
     }
   }
@@ -90,7 +92,8 @@ TEST(Preprocessor, GivesTheProcessorsPixels) {
   vit.resize_height = vit.resize_width = 24;
   vit.mean = vit.deviation = {0.5, 0.5, 0.5};
   clip.shortest_edge = 24;
-  for (const auto& [config, settings] : {std::pair("convnext", convnext), std::pair("vit", vit), std::pair("clip", clip)}) {
+  for (const auto& [config, settings] :
+       {std::pair("convnext", convnext), std::pair("vit", vit), std::pair("clip", clip)}) {
     const Preprocessor preprocessor(settings);
     for (const char* name : {"rgb", "tall"}) {
       auto pixels = preprocessor.pixels(read(std::string(name) + ".png"));
@@ -113,8 +116,7 @@ TEST(Preprocessor, GreyAndSmallerPictures) {
   settings.channels = 1;
   settings.height = settings.width = 4;
   const Image white{2, 2, std::vector<uint8_t>(12, 255)};
-  EXPECT_EQ(Preprocessor(settings).pixels(white),
-            (std::vector<float>{0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(Preprocessor(settings).pixels(white), (std::vector<float>{0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0}));
 }
 
 }  // namespace

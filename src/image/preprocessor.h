@@ -1,5 +1,5 @@
-// Preprocessor: from an image file to the pixels a vision model takes, as Hugging Face's image processors do it: resize,
-// cut out the middle, scale, normalise. Immutable; any thread. Not its job: reading preprocessor_config.json.
+// Preprocessor: from an image file to the pixels a vision model takes, as Hugging Face's image processors do it:
+// resize, cut out the middle, scale, normalise. Immutable; any thread. Not its job: reading preprocessor_config.json.
 #pragma once
 
 #include <array>

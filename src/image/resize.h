@@ -1,5 +1,5 @@
-// Resampling as Pillow does it: filters widened when an image shrinks (antialiasing), weights in fixed point, rows first
-// and then columns with 8 bits between. Bit for bit the same, because models were trained on those bits.
+// Resampling as Pillow does it: filters widened when an image shrinks (antialiasing), weights in fixed point, rows
+// first and then columns with 8 bits between. Bit for bit the same, because models were trained on those bits.
 #pragma once
 
 #include "image/image.h"

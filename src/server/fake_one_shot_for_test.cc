@@ -9,8 +9,7 @@ using models::OneShotOutput;
 using Outcome = engine::OneShotAnswer::Outcome;
 
 std::optional<engine::Refusal> FakeOneShot::submit(std::vector<engine::OneShotRequest> requests,
-                                                   std::vector<engine::OneShotDone> done,
-                                                   engine::OneShotId& first_id) {
+                                                   std::vector<engine::OneShotDone> done, engine::OneShotId& first_id) {
   std::vector<Held> now;
   {
     std::lock_guard lock(mutex_);
@@ -41,7 +40,8 @@ void FakeOneShot::give(Held held, Outcome outcome) {
       ++statistics_.inputs;
       ++statistics_.batches;
       statistics_.last_inference_ms = 1;
-      for (auto* sum : {&statistics_.success, &statistics_.queue, &statistics_.compute, &statistics_.compute_by_size[1]}) {
+      for (auto* sum :
+           {&statistics_.success, &statistics_.queue, &statistics_.compute, &statistics_.compute_by_size[1]}) {
         sum->add(1e-6);
       }
     } else {

@@ -1,5 +1,5 @@
-// FakeOneShot: a one-shot engine whose answers are a function of the request, given at once, from a thread of its own, or
-// when the test lets it. For tests and for measuring what the protocols cost.
+// FakeOneShot: a one-shot engine whose answers are a function of the request, given at once, from a thread of its own,
+// or when the test lets it. For tests and for measuring what the protocols cost.
 #pragma once
 
 #include <condition_variable>

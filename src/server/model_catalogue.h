@@ -33,11 +33,11 @@ class ModelCatalogue {
   using Found = std::function<void(Result<OneShotPtr>)>;
   virtual void acquire(std::string_view name, std::string_view version, Found done) = 0;
 
-  virtual bool contains(std::string_view name) const = 0;      // known, ready or not
-  virtual std::vector<OneShotPtr> ready() const = 0;           // the newest of each
-  virtual std::vector<CatalogueEntry> index() const = 0;       // every known version
-  virtual Status load(std::string_view name) = 0;              // blocks
-  virtual Status unload(std::string_view name) = 0;            // blocks
+  virtual bool contains(std::string_view name) const = 0;  // known, ready or not
+  virtual std::vector<OneShotPtr> ready() const = 0;       // the newest of each
+  virtual std::vector<CatalogueEntry> index() const = 0;   // every known version
+  virtual Status load(std::string_view name) = 0;          // blocks
+  virtual Status unload(std::string_view name) = 0;        // blocks
 };
 
 // Models that are there from the start and stay.

@@ -39,8 +39,8 @@ std::vector<OneShotPtr> RepositoryCatalogue::ready() const {
 std::vector<CatalogueEntry> RepositoryCatalogue::index() const {
   std::vector<CatalogueEntry> entries;
   for (VersionStatus& status : repository_.index()) {
-    entries.push_back(
-        {std::move(status.name), std::move(status.version), std::string(name_of(status.state)), std::move(status.reason)});
+    entries.push_back({std::move(status.name), std::move(status.version), std::string(name_of(status.state)),
+                       std::move(status.reason)});
   }
   return entries;
 }

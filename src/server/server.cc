@@ -166,10 +166,11 @@ asio::awaitable<void> Server::run_in(int pool, std::function<void()> work) {
   // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
   const auto executor = co_await asio::this_coro::executor;
   auto done = std::make_shared<net::Signal>(executor);
-  asio::post(pool == 0 ? workers_->aside : workers_->apart, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
-    work();
-    if (auto signal = waiting.lock()) signal->notify();
-  });
+  asio::post(pool == 0 ? workers_->aside : workers_->apart,
+             [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
+               work();
+               if (auto signal = waiting.lock()) signal->notify();
+             });
   while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
 }
 

@@ -66,13 +66,15 @@ class Server {
   uint16_t port() const { return http_->port(); }
   uint16_t metrics_port() const { return metrics_http_ ? metrics_http_->port() : 0; }
 
-  // The language models to serve, the first being the default, and the one-shot models; the server is ready from now on.
+  // The language models to serve, the first being the default, and the one-shot models; the server is ready from now
+  // on.
   void serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue = nullptr);
 
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
 
-  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
+  // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
                 const AdmissionBounds& admission);
 
@@ -115,7 +117,7 @@ class Server {
   std::condition_variable idle_;
   std::shared_ptr<const Models> models_;       // under mutex_
   std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
-  std::atomic<int> in_flight_{0};         // changed under mutex_
+  std::atomic<int> in_flight_{0};              // changed under mutex_
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<net::HttpServer> metrics_http_;
   std::unique_ptr<net::HttpServer> http_;  // last: its connections end before the rest goes

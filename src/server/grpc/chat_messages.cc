@@ -15,7 +15,8 @@ std::optional<json::value> parse(const std::string& text, const char* field, std
   json::error_code error;
   json::value value = json::parse(text, error);
   if (!error) return value;
-  failure = ApiError{ErrorKind::kInvalidFormat, std::string(field) + ": expected JSON, found " + error.message(), field, ""};
+  failure =
+      ApiError{ErrorKind::kInvalidFormat, std::string(field) + ": expected JSON, found " + error.message(), field, ""};
   return std::nullopt;
 }
 

@@ -20,8 +20,8 @@ using spillway::v1::ChatChunk;
 using spillway::v1::ChatRequest;
 using spillway::v1::ChatResponse;
 
-// One chat call under way. What to do with its updates is the derived class'. Its events are taken on the workers, one at
-// a time; it lives until the reactor's OnDone has dropped it and no job is left.
+// One chat call under way. What to do with its updates is the derived class'. Its events are taken on the workers, one
+// at a time; it lives until the reactor's OnDone has dropped it and no job is left.
 class ChatCall : public std::enable_shared_from_this<ChatCall> {
  public:
   ChatCall(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request)

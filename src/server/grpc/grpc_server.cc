@@ -53,7 +53,8 @@ class RunningServer final : public GrpcServer {
     static_cast<void>(prepared);
     SW_ASSIGN(auto secured, credentials(options_));
     const bool bare_ipv6 = options_.address.find(':') != std::string::npos && options_.address.front() != '[';
-    const std::string address = fmt::format("{}:{}", bare_ipv6 ? "[" + options_.address + "]" : options_.address, options_.port);
+    const std::string address =
+        fmt::format("{}:{}", bare_ipv6 ? "[" + options_.address + "]" : options_.address, options_.port);
     grpc::ServerBuilder builder;
     int port = 0;
     builder.AddListeningPort(address, secured, &port);
@@ -75,7 +76,8 @@ class RunningServer final : public GrpcServer {
   bool drain(TimePoint deadline) override {
     if (grpc::HealthCheckServiceInterface* health = grpc_->GetHealthCheckService()) health->SetServingStatus(false);
     const auto left = std::max(deadline - std::chrono::steady_clock::now(), Duration::zero());
-    const auto wall = std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(left);
+    const auto wall =
+        std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::system_clock::duration>(left);
     grpc_->Shutdown(wall);
     return std::chrono::steady_clock::now() < deadline;
   }

@@ -15,7 +15,7 @@ namespace spillway::server {
 
 struct GrpcOptions {
   std::string address = "0.0.0.0";
-  uint16_t port = 50051;            // 0: any free one
+  uint16_t port = 50051;             // 0: any free one
   std::string tls_certificate_file;  // PEM chain; with the key, TLS is on
   std::string tls_key_file;
   uint64_t message_bytes_max = 32 << 20;

@@ -241,10 +241,13 @@ TEST_F(GrpcTest, TellsOfItsModels) {
   EXPECT_EQ(config.config().input(0).data_type(), inference::TYPE_STRING);
   ASSERT_TRUE(infer(text_request("a")).ok());
   inference::ModelStatisticsResponse statistics;
-  ASSERT_TRUE(call([&](auto... a) { return stub_->ModelStatistics(a...); }, inference::ModelStatisticsRequest(), statistics).ok());
+  ASSERT_TRUE(
+      call([&](auto... a) { return stub_->ModelStatistics(a...); }, inference::ModelStatisticsRequest(), statistics)
+          .ok());
   EXPECT_EQ(statistics.model_stats(0).inference_count(), 1u);
   inference::RepositoryIndexResponse index;
-  ASSERT_TRUE(call([&](auto... a) { return stub_->RepositoryIndex(a...); }, inference::RepositoryIndexRequest(), index).ok());
+  ASSERT_TRUE(
+      call([&](auto... a) { return stub_->RepositoryIndex(a...); }, inference::RepositoryIndexRequest(), index).ok());
   EXPECT_EQ(index.models_size(), 4);
   inference::RepositoryModelUnloadRequest unload;
   unload.set_model_name("mini");
@@ -253,7 +256,8 @@ TEST_F(GrpcTest, TellsOfItsModels) {
             grpc::StatusCode::UNIMPLEMENTED);
   inference::SystemSharedMemoryRegisterResponse registered;
   EXPECT_EQ(call([&](auto... a) { return stub_->SystemSharedMemoryRegister(a...); },
-                 inference::SystemSharedMemoryRegisterRequest(), registered).error_code(),
+                 inference::SystemSharedMemoryRegisterRequest(), registered)
+                .error_code(),
             grpc::StatusCode::UNIMPLEMENTED);
 }
 

@@ -16,15 +16,18 @@ ApiError unknown_model(const Server& server, const std::string& name, const std:
   const std::string shown = "'" + api::utf8_lossy(name) + "'";
   const auto catalogue = server.catalogue();
   if (!catalogue->contains(name)) {
-    if (server.find_model(name)) return {ErrorKind::kUnsupported, "the model " + shown + " is a language model", "", ""};
+    if (server.find_model(name))
+      return {ErrorKind::kUnsupported, "the model " + shown + " is a language model", "", ""};
     return {ErrorKind::kNotFound, "unknown model " + shown, "", ""};
   }
   std::string reason;
   for (const CatalogueEntry& entry : catalogue->index()) {
-    if (entry.name == name && (version.empty() || version == entry.version) && !entry.reason.empty()) reason = entry.reason;
+    if (entry.name == name && (version.empty() || version == entry.version) && !entry.reason.empty())
+      reason = entry.reason;
   }
   if (reason.empty() && !version.empty()) {
-    return {ErrorKind::kNotFound, "the model " + shown + " has no ready version '" + api::utf8_lossy(version) + "'", "", ""};
+    return {ErrorKind::kNotFound, "the model " + shown + " has no ready version '" + api::utf8_lossy(version) + "'", "",
+            ""};
   }
   return {ErrorKind::kOverloaded, "the model " + shown + " is not ready: " + reason, "", ""};
 }

@@ -98,8 +98,8 @@ std::optional<ApiError> read_input(const inference::ModelInferRequest& message, 
   } else {
     std::string& bytes = out.storage.emplace_back();
     if (!pack_contents(input.contents(), *datatype, bytes)) {
-      return wrong(fmt::format("input '{}': expected contents that fit {}", api::utf8_lossy(input.name()),
-                               input.datatype()));
+      return wrong(
+          fmt::format("input '{}': expected contents that fit {}", api::utf8_lossy(input.name()), input.datatype()));
     }
     tensor.data = bytes;
   }
@@ -119,7 +119,8 @@ api::Parsed<api::InferRequest> infer_request_of(const inference::ModelInferReque
   if (message.inputs_size() == 0) return wrong("expected at least one tensor, found none");
   const int raw = message.raw_input_contents_size();
   if (raw > 0 && raw != message.inputs_size()) {
-    return wrong(fmt::format("expected raw_input_contents for each of {} inputs, found {}", message.inputs_size(), raw));
+    return wrong(
+        fmt::format("expected raw_input_contents for each of {} inputs, found {}", message.inputs_size(), raw));
   }
   for (int i = 0; i < message.inputs_size(); ++i) {
     if (auto error = read_input(message, i, out)) return std::move(*error);

@@ -54,8 +54,9 @@ TEST_F(KserveTest, TokenVectorsGoBackToTheirPlaces) {
 
 TEST_F(KserveTest, BinaryTensorsGoBothWays) {
   start_all();
-  std::string body = R"({"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,2],"parameters":{"binary_data_size":16}}],)"
-                     R"("outputs":[{"name":"embedding","parameters":{"binary_data":true}}]})";
+  std::string body =
+      R"({"inputs":[{"name":"input_ids","datatype":"INT64","shape":[1,2],"parameters":{"binary_data_size":16}}],)"
+      R"("outputs":[{"name":"embedding","parameters":{"binary_data":true}}]})";
   const size_t head = body.size();
   const int64_t ids[] = {2, 3};
   body.append(reinterpret_cast<const char*>(ids), sizeof ids);
@@ -66,7 +67,9 @@ TEST_F(KserveTest, BinaryTensorsGoBothWays) {
   ASSERT_TRUE(split);
   const size_t at = std::stoul(std::string(*split));
   ASSERT_EQ(answer.body.size(), at + 16);
-  EXPECT_EQ(json::parse(answer.body.substr(0, at)).at("outputs").at(0).at("parameters").at("binary_data_size").as_int64(), 16);
+  EXPECT_EQ(
+      json::parse(answer.body.substr(0, at)).at("outputs").at(0).at("parameters").at("binary_data_size").as_int64(),
+      16);
   float first;
   std::memcpy(&first, answer.body.data() + at, 4);
   EXPECT_EQ(first, 2);
@@ -88,14 +91,16 @@ TEST_F(KserveTest, MalformedTensorsSayWhatIsWrong) {
       {R"({"name":"input_ids","datatype":"INT8","shape":[1,1],"data":[300]})", "expected INT8, found 300"},
       {R"({"name":"input_ids","datatype":"FP32","shape":[1,1],"data":[1]})", "expected integers"},
       {R"({"name":"input_ids","datatype":"FLOAT","shape":[1,1],"data":[1]})", "such as INT64"},
-      {R"({"name":"input_ids","datatype":"INT64","shape":[1,1],"data":[40000]})", "from 0 to 30521, found 40000 at [0,0]"},
+      {R"({"name":"input_ids","datatype":"INT64","shape":[1,1],"data":[40000]})",
+       "from 0 to 30521, found 40000 at [0,0]"},
       {R"({"name":"input_ids","datatype":"INT64","shape":[1,1,1],"data":[4]})", "expected shape [N,S]"},
       {R"({"name":"input_ids","datatype":"INT64","shape":[0,3],"data":[]})", "at least one row"},
       {R"({"name":"input_ids","datatype":"INT64","shape":[1,0],"data":[]})", "1 to 32 tokens"},
       {R"({"name":"text","datatype":"BYTES","shape":[1,2],"data":["a","b"]})", "[N,1]"},
       {R"({"name":"pixels","datatype":"FP32","shape":[1],"data":[1]})", "unexpected inference input 'pixels'"},
       {R"({"name":"attention_mask","datatype":"INT64","shape":[1,1],"data":[1]})", "found neither"},
-      {R"({"name":"text","datatype":"BYTES","shape":[1],"data":["a"]},{"name":"text","datatype":"BYTES","shape":[1],"data":["a"]})", "came twice"},
+      {R"({"name":"text","datatype":"BYTES","shape":[1],"data":["a"]},{"name":"text","datatype":"BYTES","shape":[1],"data":["a"]})",
+       "came twice"},
       {R"({"name":"text","datatype":"BYTES","shape":[1],"parameters":{"shared_memory_region":"r"}})", "shared memory"},
       {R"({"name":"text","datatype":"BYTES","shape":[1]})", "expected an array, found nothing"},
       {"7", "expected an object"},
@@ -105,7 +110,8 @@ TEST_F(KserveTest, MalformedTensorsSayWhatIsWrong) {
     EXPECT_EQ(answer.status, 400) << inputs;
     EXPECT_THAT(error_of(answer), HasSubstr(message)) << inputs;
   }
-  EXPECT_THAT(error_of(infer(R"({"name":"text","datatype":"BYTES","shape":[1],"data":["a"]})", R"(,"outputs":[{"name":"logits"}])")),
+  EXPECT_THAT(error_of(infer(R"({"name":"text","datatype":"BYTES","shape":[1],"data":["a"]})",
+                             R"(,"outputs":[{"name":"logits"}])")),
               HasSubstr("unexpected inference output 'logits'"));
 }
 
@@ -115,13 +121,15 @@ TEST_F(KserveTest, VisionAndClassification) {
   std::string pixels = "[";
   for (int i = 0; i < 3 * 8 * 8; ++i) pixels += (i ? ",0.5" : "0.5");
   const Answer answer = post("/v2/models/eyes/versions/1/infer",
-                             R"({"inputs":[{"name":"pixel_values","datatype":"FP32","shape":[1,3,8,8],"data":)" + pixels +
-                                 R"(]}],"outputs":[{"name":"logits","parameters":{"classification":2}}]})");
+                             R"({"inputs":[{"name":"pixel_values","datatype":"FP32","shape":[1,3,8,8],"data":)" +
+                                 pixels + R"(]}],"outputs":[{"name":"logits","parameters":{"classification":2}}]})");
   ASSERT_EQ(answer.status, 200) << answer.body;
   EXPECT_EQ(answer.json().at("outputs").at(0).at("data"), json::parse(R"(["1.5:1:dog","0.25:0:cat"])"));
-  EXPECT_THAT(error_of(post("/v2/models/eyes/infer", R"({"inputs":[{"name":"pixel_values","datatype":"FP32","shape":[1,1],"data":[1]}]})")),
+  EXPECT_THAT(error_of(post("/v2/models/eyes/infer",
+                            R"({"inputs":[{"name":"pixel_values","datatype":"FP32","shape":[1,1],"data":[1]}]})")),
               HasSubstr("expected FP32 of shape [N,3,8,8], found FP32 of shape [1,1]"));
-  EXPECT_THAT(error_of(post("/v2/models/eyes/infer", R"({"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["GIF"]}]})")),
+  EXPECT_THAT(error_of(post("/v2/models/eyes/infer",
+                            R"({"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["GIF"]}]})")),
               HasSubstr("expected a JPEG or PNG file"));
 }
 

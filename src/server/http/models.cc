@@ -88,7 +88,8 @@ OneShotPtr tokenizing_one_shot(const Server& server, const std::string& name) {
   return model && model->tokenizer() != nullptr ? model : nullptr;
 }
 
-std::string tokenized(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids, int tokens_max, bool with_texts) {
+std::string tokenized(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids, int tokens_max,
+                      bool with_texts) {
   std::vector<std::string> texts;
   for (const int32_t id : ids) texts.push_back(api::utf8_lossy(tokenizer.token_bytes(id)));
   return api::tokenize_response(ids, tokens_max, with_texts ? &texts : nullptr);

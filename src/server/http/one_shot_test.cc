@@ -18,7 +18,9 @@ std::string image_file(const std::string& name) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-std::string error_message(const Answer& answer) { return std::string(answer.json().at("error").at("message").as_string()); }
+std::string error_message(const Answer& answer) {
+  return std::string(answer.json().at("error").at("message").as_string());
+}
 
 TEST_F(OneShotTest, EmbedsTextsAndIds) {
   start_all();
@@ -33,7 +35,8 @@ TEST_F(OneShotTest, EmbedsTextsAndIds) {
   EXPECT_EQ(encoder_.engine->seen().at(0).tokens, first);
   EXPECT_EQ(encoder_.engine->seen().at(1).tokens, second);
   EXPECT_EQ(body.at("usage").at("total_tokens").as_int64(), int64_t(first.size() + second.size()));
-  EXPECT_EQ(body.at("data").at(0).at("embedding").at(0).to_number<float>(), encoder_.engine->answer(encoder_.engine->seen()[0])[0]);
+  EXPECT_EQ(body.at("data").at(0).at("embedding").at(0).to_number<float>(),
+            encoder_.engine->answer(encoder_.engine->seen()[0])[0]);
 
   ASSERT_EQ(post("/embeddings", R"({"model":"text-embedding-3-small","input":[2,5,3]})").status, 200);
   EXPECT_EQ(encoder_.engine->seen().at(0).tokens, (std::vector<int32_t>{2, 5, 3}));
@@ -68,7 +71,8 @@ TEST_F(OneShotTest, TooLongIsRefusedOrCutAsAsked) {
   EXPECT_EQ(refused.status, 400);
   EXPECT_EQ(refused.json().at("error").at("code").as_string(), "context_length_exceeded");
   EXPECT_THAT(error_message(refused), HasSubstr("at most 32 tokens"));
-  ASSERT_EQ(post("/v1/embeddings", R"({"model":"mini","truncate_prompt_tokens":-1,"input":")" + text + "\"}").status, 200);
+  ASSERT_EQ(post("/v1/embeddings", R"({"model":"mini","truncate_prompt_tokens":-1,"input":")" + text + "\"}").status,
+            200);
   const auto cut = encoder_.engine->seen().at(0).tokens;
   EXPECT_EQ(cut.size(), 32u);
   EXPECT_EQ(cut.back(), encoder_.served->tokenizer()->encode("x").ids.back());  // [SEP] stays
@@ -81,12 +85,15 @@ TEST_F(OneShotTest, TooLongIsRefusedOrCutAsAsked) {
 TEST_F(OneShotTest, SaysWhichModelCannotWhat) {
   start_all();
   EXPECT_EQ(post("/v1/embeddings", R"({"model":"nobody","input":"x"})").status, 404);
-  EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"moods","input":"x"})")), HasSubstr("gives no embeddings; it gives scores"));
+  EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"moods","input":"x"})")),
+              HasSubstr("gives no embeddings; it gives scores"));
   EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"tiny-r1","input":"x"})")), HasSubstr("language model"));
   EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini"})")), HasSubstr("input: expected a string"));
   EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini","input":[]})")), HasSubstr("an empty array"));
-  EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini","input":[1,40000]})")), HasSubstr("from 0 to 30521, found 40000"));
-  EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini","input":"x","prompt_name":"query"})")), HasSubstr("prompts (none)"));
+  EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini","input":[1,40000]})")),
+              HasSubstr("from 0 to 30521, found 40000"));
+  EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini","input":"x","prompt_name":"query"})")),
+              HasSubstr("prompts (none)"));
 }
 
 TEST_F(OneShotTest, RefusalsDeadlinesAndFailuresAreTold) {
@@ -134,7 +141,9 @@ TEST_F(OneShotTest, DrainWaitsForWhatWasAccepted) {
 TEST_F(OneShotTest, RerankSpeaksThreeDialects) {
   start_all();
   reranker_.engine->answer = [](const auto& request) { return std::vector<float>{float(request.tokens.size()) - 8}; };
-  const Answer jina = post("/v1/rerank", R"({"model":"ranker","query":"q","documents":["a",{"text":"a a a a a"},"a a"],"top_n":2,"return_documents":true})");
+  const Answer jina = post(
+      "/v1/rerank",
+      R"({"model":"ranker","query":"q","documents":["a",{"text":"a a a a a"},"a a"],"top_n":2,"return_documents":true})");
   ASSERT_EQ(jina.status, 200) << jina.body;
   const json::value body = jina.json();
   ASSERT_EQ(body.at("results").as_array().size(), 2u);
@@ -146,11 +155,13 @@ TEST_F(OneShotTest, RerankSpeaksThreeDialects) {
   EXPECT_LT(score, 1);
   EXPECT_EQ(reranker_.engine->seen().at(1).types.back(), 1);
 
-  const Answer tei = post("/rerank", R"({"query":"q","texts":["a","a a"],"raw_scores":true,"return_text":true,"model":"ranker"})");
+  const Answer tei =
+      post("/rerank", R"({"query":"q","texts":["a","a a"],"raw_scores":true,"return_text":true,"model":"ranker"})");
   ASSERT_TRUE(tei.json().is_array()) << tei.body;
   EXPECT_EQ(tei.json().at(0).at("index").as_int64(), 1);
   EXPECT_EQ(tei.json().at(0).at("text").as_string(), "a a");
-  EXPECT_EQ(post("/rerank", R"({"query":"q","texts":["a"],"model":"moods"})").json().at("error_type").as_string(), "Backend");
+  EXPECT_EQ(post("/rerank", R"({"query":"q","texts":["a"],"model":"moods"})").json().at("error_type").as_string(),
+            "Backend");
   EXPECT_EQ(post("/v2/rerank", R"({"model":"ranker","query":"q","documents":[]})").status, 400);
 }
 
@@ -159,7 +170,9 @@ TEST_F(OneShotTest, ScoresPairsByRerankerOrCosine) {
   const Answer ranked = post("/score", R"({"model":"ranker","text_1":"q","text_2":["a","b"]})");
   ASSERT_EQ(ranked.status, 200) << ranked.body;
   EXPECT_EQ(ranked.json().at("data").as_array().size(), 2u);
-  encoder_.engine->answer = [](const auto& r) { return r.tokens.size() > 3 ? std::vector<float>{0, 1, 0, 0} : std::vector<float>{1, 1, 0, 0}; };
+  encoder_.engine->answer = [](const auto& r) {
+    return r.tokens.size() > 3 ? std::vector<float>{0, 1, 0, 0} : std::vector<float>{1, 1, 0, 0};
+  };
   const Answer cosine = post("/score", R"({"model":"mini","text_1":["a","a"],"text_2":["a","a a"]})");
   ASSERT_EQ(cosine.status, 200) << cosine.body;
   EXPECT_NEAR(cosine.json().at("data").at(0).at("score").to_number<double>(), 1, 1e-6);
@@ -181,7 +194,9 @@ TEST_F(OneShotTest, ClassifiesTexts) {
   ASSERT_EQ(tei.status, 200) << tei.body;
   EXPECT_EQ(tei.json().at(1).at(0).at("label").as_string(), "neutral");
   EXPECT_EQ(classifier_.engine->seen().at(1).types.back(), 1);
-  EXPECT_EQ(post("/predict", R"({"model":"moods","inputs":"a","raw_scores":true})").json().at(0).at("score").to_number<int>(), 2);
+  EXPECT_EQ(
+      post("/predict", R"({"model":"moods","inputs":"a","raw_scores":true})").json().at(0).at("score").to_number<int>(),
+      2);
 }
 
 TEST_F(OneShotTest, ClassifiesImagesFromBase64AndForms) {
@@ -198,15 +213,18 @@ TEST_F(OneShotTest, ClassifiesImagesFromBase64AndForms) {
     }
     encoded.resize((part.size() * 4 + 2) / 3);
   }
-  const Answer json_answer = post("/classify", R"({"model":"eyes","images":["data:image/png;base64,)" + encoded + "\"]}");
+  const Answer json_answer =
+      post("/classify", R"({"model":"eyes","images":["data:image/png;base64,)" + encoded + "\"]}");
   ASSERT_EQ(json_answer.status, 200) << json_answer.body;
   EXPECT_EQ(json_answer.json().at("data").at(0).at("label").as_string(), "cat");
   EXPECT_EQ(vision_.engine->seen().at(0).pixels.size(), 3u * 8 * 8);
-  const std::string form = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jpg\"\r\nContent-Type: image/jpeg\r\n\r\n" +
-                           image_file("420.jpg") + "\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\neyes\r\n--b--\r\n";
+  const std::string form =
+      "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jpg\"\r\nContent-Type: image/jpeg\r\n\r\n" +
+      image_file("420.jpg") + "\r\n--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\neyes\r\n--b--\r\n";
   const Answer form_answer = post("/classify", form, {{"Content-Type", "multipart/form-data; boundary=b"}});
   ASSERT_EQ(form_answer.status, 200) << form_answer.body;
-  const Answer corrupt = post("/classify", R"({"model":"eyes","image":")" + encoded.substr(0, encoded.size() / 2 / 4 * 4) + "\"}");
+  const Answer corrupt =
+      post("/classify", R"({"model":"eyes","image":")" + encoded.substr(0, encoded.size() / 2 / 4 * 4) + "\"}");
   EXPECT_EQ(corrupt.status, 400);
   EXPECT_THAT(error_message(corrupt), HasSubstr("PNG"));
   EXPECT_EQ(post("/classify", R"({"model":"eyes","image":"not base64!"})").status, 400);
@@ -225,8 +243,10 @@ TEST_F(OneShotTest, TeiEmbeds) {
   const json::value all = post("/embed_all", R"({"inputs":"hello"})").json();
   EXPECT_EQ(all.at(0).as_array().size(), encoder_.served->tokenizer()->encode("hello").ids.size());
   EXPECT_EQ(all.at(0).at(0), json::parse("[0.5,0.5,0.5,0.5]"));
-  EXPECT_EQ(post("/embed_sparse", R"({"inputs":"a"})").json(), json::parse(R"([[{"index":1,"value":0.5},{"index":3,"value":2}]])"));
-  EXPECT_EQ(post("/similarity", R"({"inputs":{"source_sentence":"a","sentences":["a","b"]}})").json(), json::parse("[1,1]"));
+  EXPECT_EQ(post("/embed_sparse", R"({"inputs":"a"})").json(),
+            json::parse(R"([[{"index":1,"value":0.5},{"index":3,"value":2}]])"));
+  EXPECT_EQ(post("/similarity", R"({"inputs":{"source_sentence":"a","sentences":["a","b"]}})").json(),
+            json::parse("[1,1]"));
   const json::value info = get("/info").json();
   EXPECT_EQ(info.at("model_id").as_string(), "mini");
   EXPECT_EQ(info.at("max_input_length").as_int64(), 32);
@@ -238,9 +258,11 @@ TEST_F(OneShotTest, TensorFlowServingPredictsAndTellsItsStatus) {
   encoder_.engine->answer = [](const auto&) { return std::vector<float>{1, 2, 3, 4}; };
   EXPECT_EQ(post("/v1/models/mini:predict", R"({"instances":["a",{"text":"b"},[2,3]]})").json(),
             json::parse(R"({"predictions":[[1,2,3,4],[1,2,3,4],[1,2,3,4]]})"));
-  EXPECT_EQ(post("/v1/models/mini/versions/1:predict", R"({"inputs":{"text":["a"]}})").json(), json::parse(R"({"outputs":[[1,2,3,4]]})"));
+  EXPECT_EQ(post("/v1/models/mini/versions/1:predict", R"({"inputs":{"text":["a"]}})").json(),
+            json::parse(R"({"outputs":[[1,2,3,4]]})"));
   EXPECT_EQ(post("/v1/models/mini/versions/9:predict", R"({"instances":["a"]})").status, 404);
-  EXPECT_EQ(post("/v1/models/eyes:predict", R"({"instances":["a"]})").json().at("error").as_string(), "instances: expected images, found text");
+  EXPECT_EQ(post("/v1/models/eyes:predict", R"({"instances":["a"]})").json().at("error").as_string(),
+            "instances: expected images, found text");
   const json::value status = get("/v1/models/mini").json();
   EXPECT_EQ(status.at("id").as_string(), "mini");
   EXPECT_EQ(status.at("model_version_status").at(0).at("state").as_string(), "AVAILABLE");

@@ -146,8 +146,7 @@ asio::awaitable<void> classify(Exchange& exchange) {
   if (!out) co_return;
   for (std::vector<float>& row : out->values) to_probabilities(row, model->info().multi_label);
   const api::ResponseHead head = head_of("classify-", request->common.model, *model);
-  std::string body =
-      api::classify_response(head, model->info().labels, out->values, request->top_k, out->tokens);
+  std::string body = api::classify_response(head, model->info().labels, out->values, request->top_k, out->tokens);
   co_await exchange.send_json(200, std::move(body));
 }
 

@@ -69,8 +69,7 @@ asio::awaitable<void> tei_embed_all(Exchange& exchange) {
   auto parsed = api::parse_tei_embed_request(exchange.request().body);
   std::optional<Embedded> embedded = co_await embed(exchange, std::move(parsed), OneShotOutput::kTokenVectors);
   if (!embedded) co_return;
-  std::string body =
-      api::tei_matrices_response(embedded->out.values, size_t(embedded->model->info().hidden_size));
+  std::string body = api::tei_matrices_response(embedded->out.values, size_t(embedded->model->info().hidden_size));
   co_await exchange.send_json(200, std::move(body));
 }
 

@@ -1,5 +1,5 @@
-// TensorFlow Serving: POST /v1/models/NAME[/versions/V]:predict, the status and metadata of a model. (The status without
-// a version shares its path with OpenAI's /v1/models/NAME, see models.cc.)
+// TensorFlow Serving: POST /v1/models/NAME[/versions/V]:predict, the status and metadata of a model. (The status
+// without a version shares its path with OpenAI's /v1/models/NAME, see models.cc.)
 #include "api/tf_serving.h"
 
 #include <fmt/format.h>
@@ -109,7 +109,9 @@ asio::awaitable<void> tf_metadata(Exchange& exchange) {
       json::array dims{json::object{{"size", "-1"}, {"name", ""}}};
       for (const int64_t side : spec.shape) dims.push_back(json::object{{"size", std::to_string(side)}, {"name", ""}});
       const bool text = spec.datatype == api::Datatype::kBytes, number = spec.datatype == api::Datatype::kFp32;
-      out[spec.name] = json::object{{"dtype", text ? "DT_STRING" : number ? "DT_FLOAT" : "DT_INT64"},
+      out[spec.name] = json::object{{"dtype", text     ? "DT_STRING"
+                                              : number ? "DT_FLOAT"
+                                                       : "DT_INT64"},
                                     {"tensor_shape", json::object{{"dim", dims}, {"unknown_rank", false}}},
                                     {"name", spec.name}};
     }
@@ -120,11 +122,9 @@ asio::awaitable<void> tf_metadata(Exchange& exchange) {
                                {"outputs", tensors_map(tensors.outputs)},
                                {"method_name", "tensorflow/serving/predict"}};
   const json::object definitions{{"signature_def", json::object{{"serving_default", signature}}}};
-  std::string body = json::serialize(
-      json::object{{"model_spec", json::object{{"name", model->name()},
-                                               {"signature_name", ""},
-                                               {"version", model->version()}}},
-                   {"metadata", json::object{{"signature_def", definitions}}}});
+  std::string body = json::serialize(json::object{
+      {"model_spec", json::object{{"name", model->name()}, {"signature_name", ""}, {"version", model->version()}}},
+      {"metadata", json::object{{"signature_def", definitions}}}});
   co_await exchange.send_json(200, std::move(body));
 }
 

@@ -39,10 +39,8 @@ json::object statistics_of(const ServedOneShot& model) {
   const json::object none = duration({});
   json::array batches;
   for (const auto& [size, compute] : all.compute_by_size) {
-    batches.push_back(json::object{{"batch_size", size},
-                                   {"compute_input", none},
-                                   {"compute_infer", duration(compute)},
-                                   {"compute_output", none}});
+    batches.push_back(json::object{
+        {"batch_size", size}, {"compute_input", none}, {"compute_infer", duration(compute)}, {"compute_output", none}});
   }
   return {{"name", model.name()},
           {"version", model.version()},
@@ -74,8 +72,8 @@ asio::awaitable<void> change(Exchange& exchange, bool load) {
     co_return;
   }
   ApiError error = api::to_api_error(status->error());
-  error.message = std::string(load ? "failed to load '" : "failed to unload '") + api::utf8_lossy(name) +
-                  "': " + error.message;
+  error.message =
+      std::string(load ? "failed to load '" : "failed to unload '") + api::utf8_lossy(name) + "': " + error.message;
   co_await exchange.send_error(std::move(error));
 }
 

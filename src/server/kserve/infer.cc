@@ -149,7 +149,8 @@ class Planner {
     std::vector<int64_t> shape = pixels->shape;
     plan.has_batch = shape.size() != 3;
     if (!plan.has_batch) shape.insert(shape.begin(), 1);
-    const bool fits = shape.size() == 4 && shape[1] == info.channels && shape[2] == info.height && shape[3] == info.width;
+    const bool fits =
+        shape.size() == 4 && shape[1] == info.channels && shape[2] == info.height && shape[3] == info.width;
     if (pixels->datatype != Datatype::kFp32 || !fits) {
       return wrong(fmt::format("input 'pixel_values': expected FP32 of shape [N,{},{},{}], found {} of shape {}",
                                info.channels, info.height, info.width, api::datatype_name(pixels->datatype),
@@ -202,7 +203,8 @@ class Planner {
     }
     plan.rows = plan.has_batch ? tensor.shape[0] : 1;
     plan.columns = tensor.shape.back();
-    const auto ids = integers(tensor), mask = beside("attention_mask", tensor), types = beside("token_type_ids", tensor);
+    const auto ids = integers(tensor), mask = beside("attention_mask", tensor),
+               types = beside("token_type_ids", tensor);
     for (const auto* each : {&ids, &mask, &types}) {
       if (!each->ok()) return each->error();
     }
@@ -264,7 +266,8 @@ void classify(const ServedOneShot& model, const std::vector<float>& logits, int 
 }
 
 // Token vectors go back to where their tokens stood; padding is zero.
-void place(const InferPlan& plan, size_t row, const std::vector<float>& vectors, size_t width, std::vector<float>& out) {
+void place(const InferPlan& plan, size_t row, const std::vector<float>& vectors, size_t width,
+           std::vector<float>& out) {
   const size_t begin = out.size();
   out.resize(begin + size_t(plan.columns) * width);
   const size_t tokens = width > 0 ? vectors.size() / width : 0;

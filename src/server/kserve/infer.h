@@ -1,5 +1,5 @@
-// An inference request of KServe's protocol as engine requests, and the engine's answers as its response. Pure functions,
-// any thread; HTTP and gRPC share them. Not its job: running them.
+// An inference request of KServe's protocol as engine requests, and the engine's answers as its response. Pure
+// functions, any thread; HTTP and gRPC share them. Not its job: running them.
 #pragma once
 
 #include <chrono>

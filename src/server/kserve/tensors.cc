@@ -65,7 +65,8 @@ const char* platform_of(const ServedOneShot& model) {
 }
 
 std::vector<std::string> server_extensions() {
-  return {"classification", "model_configuration", "model_repository", "binary_tensor_data", "statistics", "parameters"};
+  return {"classification",     "model_configuration", "model_repository",
+          "binary_tensor_data", "statistics",          "parameters"};
 }
 
 }  // namespace spillway::server

@@ -1,5 +1,6 @@
-// OneShotCall: the inputs of one client's request on a one-shot engine, and their answers. Independent of HTTP and gRPC.
-// Dropping it cancels what still waits. start() and take() from the caller's thread; the answers come on the engine's.
+// OneShotCall: the inputs of one client's request on a one-shot engine, and their answers. Independent of HTTP and
+// gRPC. Dropping it cancels what still waits. start() and take() from the caller's thread; the answers come on the
+// engine's.
 #pragma once
 
 #include <atomic>

@@ -52,7 +52,8 @@ std::string_view name_of(OneShotOutput output) {
 std::optional<ApiError> lacks(const ServedOneShot& model, OneShotOutput output) {
   if (model.offers(output)) return std::nullopt;
   std::string offered;
-  for (const OneShotOutput each : model.info().outputs) offered += fmt::format("{}{}", offered.empty() ? "" : ", ", name_of(each));
+  for (const OneShotOutput each : model.info().outputs)
+    offered += fmt::format("{}{}", offered.empty() ? "" : ", ", name_of(each));
   return ApiError{ErrorKind::kUnsupported,
                   fmt::format("The model {} ({}) gives no {}; it gives {}.", model.name(), model.info().architecture,
                               name_of(output), offered),

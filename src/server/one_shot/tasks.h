@@ -28,7 +28,7 @@ api::Parsed<OneShotRequests> image_requests(const ServedOneShot& model, std::spa
 using TextPair = std::pair<std::string_view, std::string_view>;
 struct ScorePlan {
   bool cosine = false;
-  OneShotRequests requests;  // cosine: one for each different text
+  OneShotRequests requests;                      // cosine: one for each different text
   std::vector<std::pair<size_t, size_t>> pairs;  // cosine: which of them
 };
 api::Parsed<ScorePlan> score_plan(const ServedOneShot& model, std::span<const TextPair> pairs,

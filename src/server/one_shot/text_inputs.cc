@@ -83,8 +83,10 @@ Status TextInputs::read_folder(const std::string& folder) {
   tokens_max_ = limit_of(tokenizer, "model_max_length", tokens_max_);
   tokens_max_ = limit_of(sentence, "max_seq_length", tokens_max_);
   if (const json::value* lower = sentence.if_contains("do_lower_case"); lower != nullptr && lower->is_bool()) {
-    if (lower->get_bool()) return unsupported("sentence_bert_config.json: do_lower_case: true is not supported; the "
-                                              "tokenizer's own normalizer has to lower the case");
+    if (lower->get_bool())
+      return unsupported(
+          "sentence_bert_config.json: do_lower_case: true is not supported; the "
+          "tokenizer's own normalizer has to lower the case");
   }
   if (const json::value* prompts = transformers.if_contains("prompts"); prompts != nullptr && prompts->is_object()) {
     for (const auto& [name, text] : prompts->get_object()) {
@@ -137,8 +139,8 @@ int TextInputs::limit(const api::Truncation& truncation) const {
 
 ApiError TextInputs::too_long(size_t tokens, int limit) const {
   return {ErrorKind::kInvalidFormat,
-          fmt::format("expected at most {} tokens, found {}; ask for truncation or shorten the text", limit, tokens), "",
-          "context_length_exceeded"};
+          fmt::format("expected at most {} tokens, found {}; ask for truncation or shorten the text", limit, tokens),
+          "", "context_length_exceeded"};
 }
 
 api::Parsed<Encoding> TextInputs::one(std::string_view text, const api::Truncation& truncation) const {

@@ -1,6 +1,6 @@
-// TextInputs: how one encoder's inputs are made of text: its tokenizer with the special tokens of one text and of a pair,
-// cutting to the model's length, and the prompts of sentence-transformers. Read from the checkpoint's folder; immutable,
-// any thread. Not its job: the engine.
+// TextInputs: how one encoder's inputs are made of text: its tokenizer with the special tokens of one text and of a
+// pair, cutting to the model's length, and the prompts of sentence-transformers. Read from the checkpoint's folder;
+// immutable, any thread. Not its job: the engine.
 #pragma once
 
 #include <map>
