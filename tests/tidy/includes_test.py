@@ -28,7 +28,8 @@ MAY_INCLUDE = {
 NARROW = {
     ("engine", "models"): {"models/language_model.h", "models/one_shot_model.h"},
     ("engine", "nn"): {"nn/kv_storage.h"},
-    ("server", "models"): {"models/language_model.h", "models/one_shot_model.h", "models/image_config.h"},
+    ("server", "models"): {"models/language_model.h", "models/one_shot_model.h", "models/image_config.h",
+                           "models/sentence_config.h"},
     ("server", "nn"): set(),
     ("server", "tensor"): set(),
 }

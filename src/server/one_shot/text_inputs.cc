@@ -8,6 +8,8 @@
 #include <fstream>
 #include <iterator>
 
+#include "models/sentence_config.h"
+
 namespace spillway::server {
 namespace {
 
@@ -78,30 +80,16 @@ Result<std::unique_ptr<const TextInputs>> TextInputs::make(const text::Tokenizer
 
 Status TextInputs::read_folder(const std::string& folder) {
   SW_ASSIGN(const json::object tokenizer, read_object(folder, "tokenizer_config.json"));
-  SW_ASSIGN(const json::object sentence, read_object(folder, "sentence_bert_config.json"));
-  SW_ASSIGN(const json::object transformers, read_object(folder, "config_sentence_transformers.json"));
   tokens_max_ = limit_of(tokenizer, "model_max_length", tokens_max_);
-  tokens_max_ = limit_of(sentence, "max_seq_length", tokens_max_);
-  if (const json::value* lower = sentence.if_contains("do_lower_case"); lower != nullptr && lower->is_bool()) {
-    if (lower->get_bool())
-      return unsupported(
-          "sentence_bert_config.json: do_lower_case: true is not supported; the "
-          "tokenizer's own normalizer has to lower the case");
+  SW_ASSIGN(const models::SentenceConfig sentence, models::read_sentence_config(folder));
+  if (sentence.tokens_max) tokens_max_ = std::min(tokens_max_, *sentence.tokens_max);
+  prompts_.insert(sentence.prompts.begin(), sentence.prompts.end());
+  if (sentence.default_prompt.empty()) return {};
+  const auto chosen = prompts_.find(sentence.default_prompt);
+  if (chosen == prompts_.end()) {
+    return corrupt("config_sentence_transformers.json: default_prompt_name: there is no prompt of that name");
   }
-  if (const json::value* prompts = transformers.if_contains("prompts"); prompts != nullptr && prompts->is_object()) {
-    for (const auto& [name, text] : prompts->get_object()) {
-      if (!text.is_string()) return corrupt("config_sentence_transformers.json: prompts: expected texts");
-      prompts_[std::string(name)] = std::string(text.get_string());
-    }
-  }
-  const json::value* chosen = transformers.if_contains("default_prompt_name");
-  if (chosen != nullptr && chosen->is_string()) {
-    const auto found = prompts_.find(std::string_view(chosen->get_string()));
-    if (found == prompts_.end()) {
-      return corrupt("config_sentence_transformers.json: default_prompt_name: there is no prompt of that name");
-    }
-    default_prompt_ = found->second;
-  }
+  default_prompt_ = chosen->second;
   return {};
 }
 
