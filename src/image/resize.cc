@@ -57,7 +57,7 @@ struct Taps {
 };
 
 Taps taps_for(int in, int out, Filter filter) {
-  const double scale = double(in) / out, widen = std::max(scale, 1.0);
+  const double scale = double(in) / out, widen = std::max(scale, 1.0), narrow = 1 / widen;
   const double support = support_of(filter) * widen;
   Taps taps;
   taps.stride = int(std::ceil(support)) * 2 + 1;
@@ -68,7 +68,7 @@ Taps taps_for(int in, int out, Filter filter) {
     const int first = std::max(int(center - support + 0.5), 0);
     const int count = std::min(int(center + support + 0.5), in) - first;
     double sum = 0;
-    for (int i = 0; i < count; ++i) sum += row[i] = weight(filter, (i + first - center + 0.5) / widen);
+    for (int i = 0; i < count; ++i) sum += row[i] = weight(filter, (i + first - center + 0.5) * narrow);
     for (int i = 0; i < count; ++i) {
       const double scaled = (sum != 0 ? row[i] / sum : row[i]) * (1 << kPlaces);
       taps.weights[size_t(at) * taps.stride + i] = int32_t(scaled < 0 ? scaled - 0.5 : scaled + 0.5);

@@ -55,10 +55,10 @@ std::optional<grpc::Status> check_key(const Server& server, const grpc::Callback
   std::string_view key = metadata(context, "x-api-key");
   if (key.empty()) key = bearer_key(metadata(context, "authorization")).value_or("");
   if (hot->keys.find(key)) return std::nullopt;
-  return status_of({api::ErrorKind::kAuthentication,
-                    key.empty() ? "no API key was given; send it as authorization: Bearer or x-api-key"
-                                : "the API key " + masked_key(key) + " is invalid",
-                    "", ""});
+  return status_of(api::ApiError{api::ErrorKind::kAuthentication,
+                                 key.empty() ? "no API key was given; send it as authorization: Bearer or x-api-key"
+                                             : "the API key " + masked_key(key) + " is invalid",
+                                 "", ""});
 }
 
 std::optional<grpc::Status> check_state(Server& server) {

@@ -124,16 +124,13 @@ bool matches(const Route& route, std::string_view path, std::vector<std::string>
   return path.size() > pattern.size() && path.starts_with(pattern);
 }
 
-// The route of the path and method; of the path alone where the method is wrong for all of them.
-Found find_route(std::string_view path, std::string_view method) {
-  Found other;
+// The first whose pattern the path is, whatever the method.
+Found find_route(std::string_view path) {
   for (const Route& route : kRoutes) {
     Found found{&route, {}};
-    if (!matches(route, path, found.arguments)) continue;
-    if (method == route.method || (method == "HEAD" && std::string_view(route.method) == "GET")) return found;
-    if (other.route == nullptr) other = std::move(found);
+    if (matches(route, path, found.arguments)) return found;
   }
-  return other;
+  return {};
 }
 
 bool needs_key(const ServerOptions& options, Access access) {
@@ -239,7 +236,7 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
 }  // namespace
 
 asio::awaitable<void> route(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  Found found = find_route(request.path, request.method);
+  Found found = find_route(request.path);
   const Dialect dialect = found.route != nullptr                    ? found.route->dialect
                           : request.path.starts_with("/anthropic/") ? Dialect::kAnthropic
                           : request.path.starts_with("/v2/")        ? Dialect::kPlain
@@ -250,7 +247,7 @@ asio::awaitable<void> route(Server& server, net::HttpRequest request, net::Respo
 }
 
 asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  Found found = find_route(request.path, request.method);
+  Found found = find_route(request.path);
   Exchange exchange(server, std::move(request), writer,
                     found.route != nullptr ? found.route->dialect : Dialect::kOpenAi);
   exchange.set_arguments(std::move(found.arguments));
@@ -263,7 +260,7 @@ asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, ne
 }
 
 asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path, request.method).route;
+  const Route* found = find_route(request.path).route;
   if (found != nullptr && found->access == Access::kKey) found = nullptr;
   Exchange exchange(server, std::move(request), writer, Dialect::kOpenAi);
   if (found != nullptr && exchange.request().method == "GET") {
