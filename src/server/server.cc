@@ -16,16 +16,22 @@ namespace asio = net::asio;
 
 class Server::Workers {
  public:
-  asio::thread_pool pool{1};
+  asio::thread_pool aside{1}, apart{1};
 };
 
 Server::Server(ServerOptions options)
-    : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {}
+    : options_(std::move(options)),
+      models_(std::make_shared<Models>()),
+      catalogue_(std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>())),
+      workers_(std::make_unique<Workers>()) {}
 
 Server::~Server() {
   state_ = ServerState::kDraining;
-  workers_->pool.stop();  // its jobs wake connections, so none may run when those are gone
-  workers_->pool.join();
+  // Their jobs wake connections, so none may run when those are gone.
+  workers_->aside.stop();
+  workers_->apart.stop();
+  workers_->aside.join();
+  workers_->apart.join();
   http_.reset();
   metrics_http_.reset();
 }
@@ -58,9 +64,10 @@ Status Server::listen() {
   return {};
 }
 
-void Server::serve(std::vector<std::shared_ptr<ServedModel>> models) {
+void Server::serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue) {
   std::lock_guard lock(mutex_);
   models_ = std::make_shared<const Models>(std::move(models));
+  if (catalogue) catalogue_ = std::move(catalogue);
   set_queue_bounds();
   ServerState loading = ServerState::kLoading;
   state_.compare_exchange_strong(loading, ServerState::kReady);
@@ -86,6 +93,9 @@ void Server::set_queue_bounds() {
   for (const auto& model : *models_) {
     model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
   }
+  for (const auto& model : catalogue_->ready()) {
+    model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
+  }
 }
 
 std::shared_ptr<const HotOptions> Server::hot() const {
@@ -101,6 +111,7 @@ bool Server::drain(TimePoint deadline) {
     clean = idle_.wait_until(lock, deadline, [&] { return in_flight_ == 0; });
   }
   for (const auto& model : *models()) clean &= model->engine().drain(deadline);
+  for (const auto& model : catalogue()->ready()) clean &= model->engine().drain(deadline);
   clean &= http_->drain(deadline);
   return clean;
 }
@@ -116,9 +127,20 @@ std::shared_ptr<ServedModel> Server::find_model(std::string_view name) const {
   return found == all->end() ? nullptr : *found;
 }
 
+std::shared_ptr<ModelCatalogue> Server::catalogue() const {
+  std::lock_guard lock(mutex_);
+  return catalogue_;
+}
+
 bool Server::stalled() const {
   const auto all = models();
   const double stall_s = hot()->admission.stall_s;
+  const auto one_shot = catalogue()->ready();
+  const bool stuck = std::ranges::any_of(one_shot, [&](const OneShotPtr& model) {
+    const engine::OneShotState state = model->engine().state();
+    return state.stalled || state.seconds_since_progress >= stall_s;
+  });
+  if (stuck) return true;
   return std::ranges::any_of(*all, [&](const auto& model) {
     const engine::EngineState state = model->engine().state();
     return state.stalled || state.seconds_since_progress >= stall_s;
@@ -137,14 +159,18 @@ void Server::leave() {
   if (--in_flight_ == 0) idle_.notify_all();
 }
 
-asio::awaitable<void> Server::run_aside(std::function<void()> work) {
+asio::awaitable<void> Server::run_aside(std::function<void()> work) { return run_in(0, std::move(work)); }
+asio::awaitable<void> Server::run_apart(std::function<void()> work) { return run_in(1, std::move(work)); }
+
+asio::awaitable<void> Server::run_in(int pool, std::function<void()> work) {
   // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
   const auto executor = co_await asio::this_coro::executor;
   auto done = std::make_shared<net::Signal>(executor);
-  asio::post(workers_->pool, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
-    work();
-    if (auto signal = waiting.lock()) signal->notify();
-  });
+  asio::post(pool == 0 ? workers_->aside : workers_->apart,
+             [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
+               work();
+               if (auto signal = waiting.lock()) signal->notify();
+             });
   while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
 }
 

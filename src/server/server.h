@@ -18,6 +18,7 @@
 #include "net/http_server.h"
 #include "server/admission.h"
 #include "server/auth.h"
+#include "server/model_catalogue.h"
 #include "server/served_model.h"
 
 namespace spillway::server {
@@ -65,13 +66,15 @@ class Server {
   uint16_t port() const { return http_->port(); }
   uint16_t metrics_port() const { return metrics_http_ ? metrics_http_->port() : 0; }
 
-  // The models to serve, the first being the default; the server is ready from now on.
-  void serve(std::vector<std::shared_ptr<ServedModel>> models);
+  // The language models to serve, the first being the default, and the one-shot models; the server is ready from now
+  // on.
+  void serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue = nullptr);
 
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
 
-  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
+  // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
                 const AdmissionBounds& admission);
 
@@ -88,6 +91,7 @@ class Server {
   std::shared_ptr<const HotOptions> hot() const;
   std::shared_ptr<const Models> models() const;  // empty while loading
   std::shared_ptr<ServedModel> find_model(std::string_view name) const;
+  std::shared_ptr<ModelCatalogue> catalogue() const;  // never null
   bool stalled() const;
 
   // Counts a generation in, so that drain() waits for it; false when it may not begin any more.
@@ -96,11 +100,14 @@ class Server {
 
   // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
   net::asio::awaitable<void> run_aside(std::function<void()> work);
+  // The same for work that may take seconds, such as loading a model: the short jobs do not wait behind it.
+  net::asio::awaitable<void> run_apart(std::function<void()> work);
 
  private:
   class Workers;
   explicit Server(ServerOptions options);
   Status listen();
+  net::asio::awaitable<void> run_in(int pool, std::function<void()> work);
   void set_queue_bounds();  // mutex_ is held
 
   ServerOptions options_;
@@ -108,8 +115,9 @@ class Server {
   std::atomic<ServerState> state_{ServerState::kLoading};
   mutable std::mutex mutex_;
   std::condition_variable idle_;
-  std::shared_ptr<const Models> models_;  // under mutex_
-  std::atomic<int> in_flight_{0};         // changed under mutex_
+  std::shared_ptr<const Models> models_;       // under mutex_
+  std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
+  std::atomic<int> in_flight_{0};              // changed under mutex_
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<net::HttpServer> metrics_http_;
   std::unique_ptr<net::HttpServer> http_;  // last: its connections end before the rest goes
