@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "net/channel.h"
+#include "server/console/live_state.h"
 #include "server/http/router.h"
 
 namespace spillway::server {
@@ -20,7 +21,9 @@ class Server::Workers {
 };
 
 Server::Server(ServerOptions options)
-    : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {}
+    : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {
+  live_ = std::make_unique<LiveState>(*this);
+}
 
 Server::~Server() {
   state_ = ServerState::kDraining;
@@ -28,12 +31,14 @@ Server::~Server() {
   workers_->pool.join();
   http_.reset();
   metrics_http_.reset();
+  live_.reset();
 }
 
 Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   const ServerOptions& given = server->options_;
-  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission));
+  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission, given.admin_keys,
+                        given.admin_keys_file));
   SW_TRY(server->listen());
   return server;
 }
@@ -71,10 +76,12 @@ asio::awaitable<void> Server::answer_locally(net::HttpRequest request, net::Resp
 }
 
 Status Server::reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
-                      const AdmissionBounds& admission) {
+                      const AdmissionBounds& admission, const std::vector<std::string>& admin_keys,
+                      const std::string& admin_keys_file) {
   auto fresh = std::make_shared<HotOptions>();
   fresh->admission = admission;
   SW_ASSIGN(fresh->keys, ApiKeys::load(api_keys, api_keys_file));
+  SW_ASSIGN(fresh->admin_keys, ApiKeys::load(admin_keys, admin_keys_file));
   std::lock_guard lock(mutex_);
   hot_ = std::move(fresh);
   set_queue_bounds();

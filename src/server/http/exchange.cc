@@ -86,7 +86,9 @@ asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
 }
 
 asio::awaitable<bool> Exchange::answer_by_front() {
+  const std::shared_ptr<metrics::Timeline> timeline = request_.timeline;  // the front may take the request away
   const std::optional<FrontAnswer> answered = co_await server_.options().front(request_, writer_);
+  request_.timeline = timeline;
   if (!answered) co_return false;
   status_ = answered->status;
   outcome_ = answered->outcome;

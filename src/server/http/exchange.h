@@ -28,6 +28,7 @@ class Exchange {
 
   Server& server() { return server_; }
   const net::HttpRequest& request() const { return request_; }
+  void set_timeline(std::shared_ptr<metrics::Timeline> timeline) { request_.timeline = std::move(timeline); }
   net::ResponseWriter& writer() { return writer_; }
   Dialect dialect() const { return dialect_; }
   TimePoint received() const { return received_; }

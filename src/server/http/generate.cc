@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
 #include "net/channel.h"
 #include "net/sse.h"
+#include "server/console/live_state.h"
 
 namespace spillway::server {
 namespace {
@@ -142,7 +144,9 @@ class Pump {
 
   void first_text() {
     if (std::exchange(told_, true)) return;
-    first_token_seconds->observe(seconds(now() - exchange_.received()));
+    const double after = seconds(now() - exchange_.received());
+    first_token_seconds->observe(after);
+    exchange_.server().live().record_first_token(after);
   }
 
   Exchange& exchange_;
@@ -173,6 +177,9 @@ void OpenAiReply::fail(const api::ApiError& error, std::string& out) {
 
 asio::awaitable<void> refuse(Exchange& exchange, Refused refused) {
   refusals_total.with({refused.reason}).add();
+  if (const auto& timeline = exchange.request().timeline) {
+    timeline->add(metrics::Moment::Kind::kRefused, now(), 0, 0, refused.reason);
+  }
   co_await exchange.send_refused(std::move(refused));
 }
 
@@ -227,6 +234,8 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   }
   plan.deadline = *deadline;
   plan.priority = *priority;
+  plan.timeline = exchange.request().timeline;
+  if (plan.timeline) plan.timeline->set_model(model->name());
 
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
   Completion::Started started = Completion::start(model, std::move(plan), [signal] { signal->notify(); });

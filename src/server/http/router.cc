@@ -6,7 +6,10 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
+#include "server/console/live_state.h"
 #include "server/http/routes.h"
 
 namespace spillway::server {
@@ -25,7 +28,7 @@ metrics::Histogram request_seconds("spillway_http_request_seconds", "Time from r
                                     300},
                                    {"route"});
 
-enum class Access { kKey, kHealth, kMetrics };
+enum class Access { kKey, kHealth, kMetrics, kAdmin, kOpen };
 
 struct Route {
   const char* path;  // one that ends in '/' takes what follows as its argument
@@ -56,6 +59,12 @@ constexpr std::array kRoutes = {
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
     Route{"/metrics", "GET", metrics_text, Access::kMetrics},
+    Route{"/console", "GET", console_page, Access::kOpen},
+    Route{"/console/api/state", "GET", console_state, Access::kAdmin},
+    Route{"/console/api/events", "GET", console_events, Access::kAdmin},
+    Route{"/console/api/requests/", "GET", console_request, Access::kAdmin},
+    Route{"/console/api/trace", "POST", console_trace, Access::kAdmin},
+    Route{"/console/", "GET", console_file, Access::kOpen},
 };
 
 const Route* find_route(std::string_view path) {
@@ -69,13 +78,14 @@ const Route* find_route(std::string_view path) {
 }
 
 bool needs_key(const ServerOptions& options, Access access) {
-  return access == Access::kKey || (access == Access::kHealth && !options.open_health) ||
+  return access == Access::kKey || access == Access::kAdmin || (access == Access::kHealth && !options.open_health) ||
          (access == Access::kMetrics && !options.open_metrics);
 }
 
-std::optional<ApiError> check_key(Exchange& exchange) {
+// What administers asks for an admin key, or, where there is none, for what everything else asks for.
+std::optional<ApiError> check_key(Exchange& exchange, Access access) {
   const std::shared_ptr<const HotOptions> hot = exchange.server().hot();
-  const ApiKeys& keys = hot->keys;
+  const ApiKeys& keys = access == Access::kAdmin && hot->admin_keys.required() ? hot->admin_keys : hot->keys;
   if (!keys.required()) return std::nullopt;
   std::string_view key = exchange.request().headers.value_or("x-api-key", "");
   const auto authorization = exchange.request().headers.find("Authorization");
@@ -102,8 +112,9 @@ asio::awaitable<void> preflight(Exchange& exchange, const char* method) {
 
 // Whether the key is right for the route; otherwise that has been told.
 asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
-  if (!needs_key(exchange.server().options(), route == nullptr ? Access::kKey : route->access)) co_return true;
-  std::optional<ApiError> error = check_key(exchange);
+  const Access access = route == nullptr ? Access::kKey : route->access;
+  if (!needs_key(exchange.server().options(), access)) co_return true;
+  std::optional<ApiError> error = check_key(exchange, access);
   if (!error) co_return true;
   exchange.set_header("WWW-Authenticate", "Bearer");
   co_await exchange.send_error(std::move(*error));
@@ -113,7 +124,8 @@ asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
 // Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.
 asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
-  const bool has_front = fronted && exchange.server().options().front != nullptr && request.method != "OPTIONS";
+  const bool ours = route != nullptr && (route->access == Access::kAdmin || route->access == Access::kOpen);
+  const bool has_front = fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
   if (has_front) {
     const bool open = co_await may_pass(exchange, route);
     if (!open) co_return;
@@ -145,9 +157,29 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
   co_await route->handler(exchange);
 }
 
+// Gives what serves clients a timeline, and so a place among the requests that the console shows.
+void begin_timeline(Exchange& exchange, const Route* route) {
+  const net::HttpRequest& request = exchange.request();
+  Server& server = exchange.server();
+  if (request.method != "POST" || (route == nullptr ? !server.options().front : route->access != Access::kKey)) return;
+  exchange.set_timeline(server.timelines().begin(request.id, route == nullptr ? request.path.substr(0, 64) : route->path,
+                                                 exchange.received()));
+  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(), static_cast<int64_t>(request.body.size()));
+}
+
+void settle(const Exchange& exchange) {
+  const auto& timeline = exchange.request().timeline;
+  if (!timeline) return;
+  const TimePoint now = std::chrono::steady_clock::now();
+  timeline->add(metrics::Moment::Kind::kAnswered, now, exchange.status(), 0, exchange.outcome());
+  exchange.server().live().record(seconds(now - exchange.received()), exchange.status() >= 500);
+}
+
 // Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
 asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) {
   in_flight->add(1);
+  begin_timeline(exchange, route);
+  const int64_t traced = trace::begin_async();
   std::string failure;
   try {
     co_await answer(exchange, route, fronted);
@@ -162,7 +194,9 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
     }
   }
   in_flight->add(-1);
+  settle(exchange);
   const char* name = route == nullptr ? "unknown" : route->path;
+  trace::end_async("http", name, reinterpret_cast<uintptr_t>(&exchange), traced, "status", exchange.status());
   requests_total.with({name, std::to_string(exchange.status())}).add();
   outcomes_total.with({name, exchange.outcome()}).add();
   request_seconds.with({name}).observe(seconds(std::chrono::steady_clock::now() - exchange.received()));

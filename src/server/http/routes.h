@@ -22,4 +22,11 @@ asio::awaitable<void> health_live(Exchange& exchange);   // GET /health/live
 asio::awaitable<void> health_ready(Exchange& exchange);  // GET /health/ready
 asio::awaitable<void> metrics_text(Exchange& exchange);  // GET /metrics
 
+asio::awaitable<void> console_page(Exchange& exchange);     // GET /console
+asio::awaitable<void> console_file(Exchange& exchange);     // GET /console/{file}
+asio::awaitable<void> console_state(Exchange& exchange);    // GET /console/api/state
+asio::awaitable<void> console_events(Exchange& exchange);   // GET /console/api/events
+asio::awaitable<void> console_request(Exchange& exchange);  // GET /console/api/requests/{id}
+asio::awaitable<void> console_trace(Exchange& exchange);    // POST /console/api/trace
+
 }  // namespace spillway::server
