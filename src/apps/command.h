@@ -19,6 +19,7 @@ void add_bench(CLI::App& program, int& status);
 void add_doctor(CLI::App& program, int& status);
 void add_verify(CLI::App& program, int& status);
 void add_config(CLI::App& program, int& status);
+void add_metrics(CLI::App& program, int& status);
 void add_route(CLI::App& program, int& status);
 
 inline constexpr int kFailed = 1;

@@ -43,6 +43,7 @@ int run(int argc, char** argv) {
   add_doctor(program, status);
   add_verify(program, status);
   add_config(program, status);
+  add_metrics(program, status);
   add_route(program, status);
   try {
     program.parse(argc, argv);

@@ -18,7 +18,23 @@ namespace asio = net::asio;
 class Server::Workers {
  public:
   asio::thread_pool pool{1};
+  asio::thread_pool scrapes{1};  // one at a time, so that many scrapers cost no more memory than one
 };
+
+namespace {
+
+asio::awaitable<void> run_in(asio::thread_pool& pool, std::function<void()> work) {
+  // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
+  const auto executor = co_await asio::this_coro::executor;
+  auto done = std::make_shared<net::Signal>(executor);
+  asio::post(pool, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
+    work();
+    if (auto signal = waiting.lock()) signal->notify();
+  });
+  while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
+}
+
+}  // namespace
 
 Server::Server(ServerOptions options)
     : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {
@@ -28,7 +44,9 @@ Server::Server(ServerOptions options)
 Server::~Server() {
   state_ = ServerState::kDraining;
   workers_->pool.stop();  // its jobs wake connections, so none may run when those are gone
+  workers_->scrapes.stop();
   workers_->pool.join();
+  workers_->scrapes.join();
   http_.reset();
   metrics_http_.reset();
   live_.reset();
@@ -144,15 +162,10 @@ void Server::leave() {
   if (--in_flight_ == 0) idle_.notify_all();
 }
 
-asio::awaitable<void> Server::run_aside(std::function<void()> work) {
-  // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
-  const auto executor = co_await asio::this_coro::executor;
-  auto done = std::make_shared<net::Signal>(executor);
-  asio::post(workers_->pool, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
-    work();
-    if (auto signal = waiting.lock()) signal->notify();
-  });
-  while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
+asio::awaitable<void> Server::run_aside(std::function<void()> work) { return run_in(workers_->pool, std::move(work)); }
+
+asio::awaitable<void> Server::run_scrape(std::function<void()> work) {
+  return run_in(workers_->scrapes, std::move(work));
 }
 
 }  // namespace spillway::server

@@ -109,6 +109,8 @@ class Server {
 
   // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
   net::asio::awaitable<void> run_aside(std::function<void()> work);
+  // As run_aside, on a thread that reads metrics and does nothing else.
+  net::asio::awaitable<void> run_scrape(std::function<void()> work);
 
  private:
   class Workers;
