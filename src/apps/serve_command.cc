@@ -17,6 +17,7 @@
 #include "apps/signals.h"
 #include "apps/system.h"
 #include "base/log.h"
+#include "config/render.h"
 #include "server/server.h"
 
 namespace spillway::apps {
@@ -47,6 +48,8 @@ server::ServerOptions server_options(const Config& config) {
   options.metrics_port = metrics_port > 0 ? metrics_port : -1;
   options.api_keys = config.strings("server.api_keys");
   options.api_keys_file = config.text("server.api_keys_file");
+  options.admin_keys = config.strings("server.admin_keys");
+  options.admin_keys_file = config.text("server.admin_keys_file");
   options.open_health = config.boolean("server.open_health");
   options.open_metrics = config.boolean("server.open_metrics");
   options.cors_origins = config.strings("server.cors");
@@ -73,6 +76,8 @@ void warn_of_ignored(const Config& config) {
 Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
   server::ServerOptions options = server_options(config);
   if (gateway) options.front = gateway->front();
+  if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
+  options.configuration = config::print_json(config);
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
@@ -127,7 +132,9 @@ void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
     return;
   }
   const server::ServerOptions options = server_options(*fresh);
-  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission); !taken.ok()) {
+  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission,
+                                         options.admin_keys, options.admin_keys_file);
+      !taken.ok()) {
     SW_ERROR("reload: {}; nothing was changed", taken.error().message);
     return;
   }

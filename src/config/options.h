@@ -57,6 +57,8 @@ inline constexpr Option kOptions[] = {
 
   {"server.api_keys", "api-keys", Type::kStrings, "", "Keys that clients may present. None: no key is asked for.", "", 0, 1e18, true, true},
   {"server.api_keys_file", "api-keys-file", Type::kString, "", "File with one such key a line; read again on SIGHUP.", "", 0, 1e18, true},
+  {"server.admin_keys", "admin-keys", Type::kStrings, "", "Keys that open the console and its API (docs/console.md). None: what clients are asked for.", "", 0, 1e18, true, true},
+  {"server.admin_keys_file", "admin-keys-file", Type::kString, "", "File with one such key a line; read again on SIGHUP.", "", 0, 1e18, true},
   {"server.keep_alive_interval", "keep-alive-interval", Type::kDuration, "10s", "While a request waits, a comment is sent this often so that nobody hangs up.", "", 0.01, 3600},
   {"server.stall_timeout", "stall-timeout", Type::kDuration, "8s", "With work to do and no progress for this long, readiness turns 503.", "", 0.1, 3600, true},
   {"server.drain_timeout", "drain-timeout", Type::kDuration, "30s", "After SIGTERM, running requests get this long to end.", "", 0, 86400},

@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
 namespace spillway::config {
 namespace {
 
@@ -57,6 +61,25 @@ std::string print_yaml(const Config& config) {
     }
   }
   return out;
+}
+
+std::string print_json(const Config& config) {
+  boost::json::array rows;
+  for (size_t i = 0; i < kOptionCount; ++i) {
+    const Option& option = kOptions[i];
+    std::string value;
+    if (option.secret) {
+      value = fmt::format("({} not shown)", std::get<std::vector<std::string>>(config.value(i)).size());
+    } else {
+      value = format_value(option, config.value(i));
+    }
+    rows.push_back(boost::json::object{{"key", option.key},
+                                       {"value", value},
+                                       {"origin", describe_origin(config.origin(i))},
+                                       {"help", option.help},
+                                       {"hot", option.hot}});
+  }
+  return boost::json::serialize(rows);
 }
 
 std::string print_markdown() {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/trace.h"
 #include "engine/engine_metrics.h"
 #include "engine/live_view.h"
 #include "metrics/timeline.h"
@@ -73,6 +74,7 @@ void Intake::cancel(RequestId id) {
 
 Intake::Taken Intake::take(bool wait) {
   std::unique_lock lock(mutex_);
+  trace::Span span("engine", wait ? "wait for work" : "take");
   if (wait) work_.wait(lock, [&] { return stopped_ || !inbox_.empty() || !cancelled_.empty(); });
   Taken taken{std::move(inbox_), std::move(cancelled_), stopped_};
   inbox_.clear();

@@ -64,13 +64,24 @@ Timeline::Snapshot Timeline::snapshot() const {
 
 std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, TimePoint received) {
   auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received);
-  std::shared_ptr<Timeline> oldest = timeline;  // freed after the lock
+  std::shared_ptr<Timeline> oldest = timeline;  // leaves the ring; freed after the lock
   std::lock_guard lock(mutex_);
   std::swap(ring_[next_++ % ring_.size()], oldest);
+  if (oldest) {
+    const auto found = by_id_.find(oldest->id());
+    if (found != by_id_.end() && found->second == oldest) by_id_.erase(found);
+  }
+  by_id_.erase(timeline->id());  // its key is a view of the older one's
+  by_id_.emplace(timeline->id(), timeline);
   return timeline;
 }
 
 std::shared_ptr<Timeline> Timelines::find(std::string_view id) const {
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = by_id_.find(id);
+    if (found != by_id_.end()) return found->second;
+  }
   for (auto& timeline : recent(ring_.size())) {
     if (timeline->is_named(id)) return timeline;
   }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/trace.h"
 #include "metrics/metrics.h"
 #include "metrics/timeline.h"
 #include "net/channel.h"
@@ -161,7 +162,10 @@ class Pump {
 asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<api::Parsed<Plan>()> make_plan) {
   // The job may outlive this frame when the server stops, so what it writes to is shared.
   auto result = std::make_shared<std::optional<api::Parsed<Plan>>>();
-  std::function<void()> work = [result, make_plan = std::move(make_plan)] { result->emplace(make_plan()); };
+  std::function<void()> work = [result, make_plan = std::move(make_plan)] {
+    trace::Span span("server", "plan aside");
+    result->emplace(make_plan());
+  };
   co_await exchange.server().run_aside(std::move(work));
   co_return std::move(**result);
 }
@@ -220,6 +224,7 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   if (job.constrained || exchange.request().body.size() > kAsideBytes) {
     planned.emplace(co_await plan_aside(exchange, std::move(job.make)));
   } else {
+    trace::Span span("server", "plan", "bytes", static_cast<int64_t>(exchange.request().body.size()));
     planned.emplace(job.make());
   }
   if (!planned->ok()) {

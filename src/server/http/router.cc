@@ -167,7 +167,7 @@ void begin_timeline(Exchange& exchange, const Route* route) {
   request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(), static_cast<int64_t>(request.body.size()));
 }
 
-void settle(const Exchange& exchange) {
+void settle(Exchange& exchange) {
   const auto& timeline = exchange.request().timeline;
   if (!timeline) return;
   const TimePoint now = std::chrono::steady_clock::now();
@@ -215,6 +215,7 @@ asio::awaitable<void> route(Server& server, net::HttpRequest request, net::Respo
 
 asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
   const Route* found = find_route(request.path);
+  if (!request.timeline) request.timeline = server.timelines().find(request.id);
   Exchange exchange(server, std::move(request), writer, found != nullptr ? found->dialect : Dialect::kOpenAi);
   if (found != nullptr) {
     co_await found->handler(exchange);
