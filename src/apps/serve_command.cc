@@ -8,7 +8,9 @@
 #include <cstring>
 #include <fstream>
 #include <future>
+#include <thread>
 
+#include "apps/bench/measure.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
 #include "apps/local_model.h"
@@ -19,6 +21,7 @@
 #include "base/log.h"
 #include "config/render.h"
 #include "server/server.h"
+#include "tensor/device.h"
 
 namespace spillway::apps {
 namespace {
@@ -63,6 +66,8 @@ server::ServerOptions server_options(const Config& config) {
   return options;
 }
 
+constexpr int64_t kMeasuredBytes = 256 << 20;   // more than the processors' caches
+
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
   if (config.is_explicit(Key<Type::kInt>("network.grpc_port"))) {
@@ -78,6 +83,14 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::
   if (gateway) options.front = gateway->front();
   if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
   options.configuration = config::print_json(config);
+  const std::string& device = config.text("hardware.device");
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, 0};
+  if (device == "cpu" || (device == "auto" && !tensor::check_available(gpu).ok())) {
+    const int threads = int(config.integer("hardware.threads"));
+    options.measure_bandwidth = [threads] {
+      return memory_bandwidth(threads > 0 ? threads : int(std::max(1U, std::thread::hardware_concurrency())), kMeasuredBytes);
+    };
+  }
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",

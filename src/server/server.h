@@ -54,6 +54,9 @@ struct ServerOptions {
   // For the console: the upstreams of the front, and the options as resolved (JSON: [{key, value, origin, help}]).
   std::function<std::vector<UpstreamView>()> upstreams;
   std::string configuration;
+  // Bytes a second that the memory of the models' device gives; called once, when somebody first looks and no request
+  // is being answered. Empty: not known.
+  std::function<double()> measure_bandwidth;
 };
 
 // What may change while serving.

@@ -44,7 +44,7 @@ function mark() {
 
 function buildFrame() {
   const status = h('span', {class: 'pill', id: 'status'}, '–'), up = h('span', {class: 'muted wide'});
-  const live = h('button', {class: 'quiet', id: 'pause', 'aria-pressed': 'false', onclick: togglePause}, t('live'));
+  const live = h('button', {class: 'quiet', id: 'pause', 'aria-pressed': 'false', onclick: togglePause}, '❚❚');
   parts = {status, up, live};
   document.getElementById('header').replaceChildren(h('h1', null, mark(), 'Spillway'), status, up, h('span', {class: 'grow'}), live,
     h('button', {class: 'quiet', id: 'language', onclick: toggleLanguage, 'aria-label': t('language_name')}, t('language')),
@@ -52,7 +52,7 @@ function buildFrame() {
     h('button', {class: 'quiet', id: 'keys', onclick: () => askKeys(false)}, t('keys')),
     h('button', {class: 'quiet wide', id: 'help', onclick: showHelp, 'aria-label': t('help'), title: t('help')}, '?'));
   const nav = document.getElementById('nav');
-  nav.setAttribute('aria-label', t('overview'));
+  nav.setAttribute('aria-label', t('views'));
   nav.replaceChildren(h('ul', null, views.map(([name], i) =>
     h('li', null, h('a', {href: '#' + name, id: 'nav-' + name}, t(name), h('kbd', {'aria-hidden': 'true'}, i + 1))))));
   text(document.getElementById('skip'), t('skip'));
@@ -79,12 +79,14 @@ function updateHeader() {
   attribute(parts.status, 'class', 'pill ' + tone);
   text(parts.status, state.connected ? t(frame ? frame.status : 'loading') : t('offline'));
   text(parts.up, frame ? `${t('up')} ${duration(Math.floor(frame.uptime_s))}` : '');
-  text(parts.live, state.paused ? '▶ ' + t('paused') : '❚❚ ' + t('live'));
+  text(parts.live, state.paused ? '▶' : '❚❚');
+  attribute(parts.live, 'aria-label', t(state.paused ? 'resume' : 'pause'));
+  attribute(parts.live, 'title', t(state.paused ? 'paused' : 'live'));
   attribute(parts.live, 'aria-pressed', state.paused);
 }
 
 // Counted for whoever measures: frames that the page drew and the longest of them.
-window.drawn = {frames: 0, longest_ms: 0};
+window.drawn = {frames: 0, longest_ms: 0, total_ms: 0};
 function draw() {
   requestAnimationFrame(draw);
   if (!dirty || document.hidden) return;
@@ -93,7 +95,9 @@ function draw() {
   updateHeader();
   if (state.frame && shown) shown.update(state);
   ++window.drawn.frames;
-  window.drawn.longest_ms = Math.max(window.drawn.longest_ms, performance.now() - begin);
+  const took = performance.now() - begin;
+  window.drawn.total_ms += took;
+  window.drawn.longest_ms = Math.max(window.drawn.longest_ms, took);
 }
 
 function dialog(title, ...children) {

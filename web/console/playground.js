@@ -73,7 +73,7 @@ function answerBubble() {
 function chat() {
   const model = modelChoice(), temperature = h('input', {type: 'number', min: 0, max: 2, step: 0.1, value: 0.6});
   const limit = h('input', {type: 'number', min: 1, max: 32768, value: 256}), system = h('input', {value: ''});
-  const talk = h('div', {class: 'talk', role: 'log', 'aria-label': t('chat')}), input = h('textarea', {id: 'message', rows: 3});
+  const talk = h('div', {class: 'talk', role: 'log', 'aria-label': t('chat')}), input = h('textarea', {id: 'message', rows: 3, placeholder: t('message')});
   const send = h('button', {class: 'main', id: 'send'}, t('send'));
   let turns = [], running = null;
   async function ask(said) {

@@ -8,7 +8,7 @@ function labels(reading) {
   return Object.entries(reading.labels).map(([name, value]) => `${name}=${value}`).join(', ');
 }
 
-function short(name) { return name.replace(/^spillway_/, '').replace(/_/g, ' '); }
+function short(name) { return name.replace(/^spillway_/, '').replace(/_(ratio|seconds|bytes|celsius|watts|total)+$/g, '').replace(/_/g, ' '); }
 
 function readingTable(caption) {
   return table(caption, [

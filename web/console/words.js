@@ -3,7 +3,7 @@ import {words as zh} from './words_zh.js';
 
 export const en = {
   overview: 'Overview', engine: 'Engine', requests: 'Requests', fleet: 'Upstreams', hardware: 'Hardware',
-  business: 'Outcomes', playground: 'Playground', settings: 'Configuration',
+  business: 'Outcomes', playground: 'Playground', settings: 'Configuration', views: 'Views',
   live: 'live', paused: 'paused', offline: 'no connection', theme: 'Dark or light', language: '中文', language_name: 'Language: 中文',
   keys: 'Keys', help: 'Keyboard shortcuts', pause: 'Pause', resume: 'Resume', close: 'Close', save: 'Save', skip: 'Skip to content',
   ready: 'ready', loading: 'loading', stalled: 'stalled', draining: 'draining', up: 'up',

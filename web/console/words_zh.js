@@ -1,6 +1,6 @@
 // The page in Chinese.
 export const words = {
-  overview: '总览', engine: '引擎', requests: '请求', fleet: '上游', hardware: '硬件', business: '业务结果', playground: '试用', settings: '配置',
+  overview: '总览', engine: '引擎', requests: '请求', fleet: '上游', hardware: '硬件', business: '业务结果', playground: '试用', settings: '配置', views: '视图',
   live: '实时', paused: '已暂停', offline: '无连接', theme: '深色或浅色', language: 'English', language_name: '语言：English',
   keys: '密钥', help: '键盘快捷键', pause: '暂停', resume: '继续', close: '关闭', save: '保存', skip: '跳到内容',
   ready: '就绪', loading: '加载中', stalled: '停滞', draining: '正在退出', up: '已运行',

@@ -62,6 +62,7 @@ void LiveState::run() {
     const TimePoint begin = now();
     if (begin - second_began_ >= kSecond) tick_second(begin);
     const bool watched = begin.time_since_epoch().count() < watched_until_ns_.load(std::memory_order_relaxed);
+    if (watched) measure();
     if (watched) sample(begin);
     const TimePoint next = watched ? begin + kTick : second_began_ + kSecond;
     std::unique_lock lock(mutex_);
@@ -141,6 +142,13 @@ Signals LiveState::signals() const {
   }
   s.time = time_shares(server_.timelines().recent(kRecentJudged), now() - kWindow_s * kSecond);
   return s;
+}
+
+// The roofline's first half, while it disturbs nobody.
+void LiveState::measure() {
+  const auto& how = server_.options().measure_bandwidth;
+  if (bandwidth_ > 0 || !how || server_.state() != ServerState::kReady || server_.requests_in_flight() > 0) return;
+  bandwidth_ = how();
 }
 
 void LiveState::sample(TimePoint at) {

@@ -43,9 +43,6 @@ class LiveState {
   // The newest frame with the history of the last minutes and the configuration.
   std::string whole();
 
-  // Measured once by whoever started the server: bytes a second that the memory gives.
-  void set_bandwidth(double bytes_per_s) { bandwidth_ = bytes_per_s; }
-
   // Viewers of the event stream, bounded.
   bool enter();
   void leave() { --viewers_; }
@@ -56,6 +53,7 @@ class LiveState {
     double requests_per_s = 0, generated_per_s = 0, prompt_per_s = 0, waiting = 0, running = 0, pages_used = 0;
   };
   void run();
+  void measure();
   void sample(TimePoint now);
   void tick_second(TimePoint now);  // once a second
   Signals signals() const;
@@ -66,7 +64,6 @@ class LiveState {
   LatencyMap requests_;
   LatencyMap first_tokens_;
   std::atomic<uint64_t> errors_{0};
-  std::atomic<double> bandwidth_{0};
   std::atomic<int> viewers_{0};
   std::atomic<int64_t> watched_until_ns_{0};
 
@@ -77,6 +74,7 @@ class LiveState {
   uint64_t errors_before_ = 0;
   double errors_per_s_ = 0;
   double flops_peak_ = 0;
+  double bandwidth_ = 0;  // 0: not measured
   Second latest_;
 
   mutable std::mutex mutex_;
