@@ -68,19 +68,26 @@ std::vector<server::UpstreamView> GatewayFront::upstreams() const {
 }
 
 net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(net::HttpRequest& request,
-                                                                               net::ResponseWriter& writer) {
+                                                                              net::ResponseWriter& writer) {
   const bool lists = request.method == "GET" && (request.path == "/v1/models" || request.path == "/models");
   if (lists) {
     net::Headers fields = net::Headers::of("Content-Type", "application/json");
     std::string body = model_list(gateway_->models());
     co_await writer.send(200, std::move(fields), std::move(body));
-    server::FrontAnswer answered{200, "ok"};
+    server::FrontAnswer answered{200, "ok", {}};
     co_return answered;
   }
   const auto endpoint = gateway::Gateway::endpoint_of(request.path);
   if (!endpoint || request.method != "POST") co_return std::nullopt;
   const gateway::Answered done = co_await gateway_->answer(std::move(request), *endpoint, writer);
-  server::FrontAnswer answered{done.status, done.outcome};
+  server::FrontAnswer answered{done.status, done.outcome, {}};
+  answered.facts.model = answered.facts.answered_by = done.model;
+  answered.facts.upstream = done.upstream;
+  answered.facts.tenant = done.tenant;
+  answered.facts.prompt_tokens = done.usage.prompt_tokens;
+  answered.facts.cached_tokens = done.usage.cached_tokens;
+  answered.facts.output_tokens = done.usage.output_tokens;
+  answered.facts.cost = done.cost;
   co_return answered;
 }
 

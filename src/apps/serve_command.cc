@@ -18,6 +18,7 @@
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "apps/system.h"
+#include "apps/telemetry_parts.h"
 #include "base/log.h"
 #include "config/render.h"
 #include "server/server.h"
@@ -78,8 +79,10 @@ void warn_of_ignored(const Config& config) {
   }
 }
 
-Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
+Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway,
+                                               TelemetryParts& telemetry) {
   server::ServerOptions options = server_options(config);
+  telemetry.attach(options);
   if (gateway) options.front = gateway->front();
   if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
   options.configuration = config::print_json(config);
@@ -208,12 +211,16 @@ int serve(const ConfigFlags& flags, Config config) {
   if (!gateway.ok()) return fail(gateway.error());
   const bool no_model = config.text("model.path") == "none";
   if (no_model && !*gateway) return fail(invalid("model.path: none leaves nothing to serve without gateway.upstreams"));
-  if (const auto checked = no_model ? Status() : check_model_options(config); !checked.ok()) return fail(checked.error());
+  if (const auto checked = no_model ? Status() : check_model_options(config); !checked.ok())
+    return fail(checked.error());
   warn_of_ignored(config);
   catch_stop_signals();
   catch_reload_signal();
-  auto server = listen(config, *gateway);
+  auto telemetry = TelemetryParts::make(config);
+  if (!telemetry.ok()) return fail(telemetry.error());
+  auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
+  if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
   if (*gateway) (*gateway)->set_local(**server);
   if (no_model) {
     (*server)->serve({});

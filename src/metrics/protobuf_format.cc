@@ -120,15 +120,19 @@ void write_metric(ProtoWriter& out, const Description& description, const Readin
 
 void write_protobuf(std::string& out, const Exported& metric) {
   const Description& description = metric.description();
+  const size_t start = out.size();
+  size_t series = 0;
   ProtoWriter(out).delimited([&](ProtoWriter& message) {
     message.text(family::kName, description.name);
     message.text(family::kHelp, description.help);
     message.integer(family::kType, type_of(description.kind));
     metric.read([&](const Reading& reading) {
+      ++series;
       message.nested(family::kMetric, [&](ProtoWriter& one) { write_metric(one, description, reading); });
     });
     if (!description.unit.empty()) message.text(family::kUnit, description.unit);
   });
+  if (series == 0) out.resize(start);  // what has no series yet is not there
 }
 
 }  // namespace spillway::metrics

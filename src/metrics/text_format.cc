@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 namespace spillway::metrics {
 namespace {
@@ -142,8 +143,11 @@ std::string label_text(const std::vector<std::string>& names, const std::vector<
 
 void write_text(std::string& out, const Exported& metric, TextDialect dialect) {
   SampleWriter writer(out, metric.description(), dialect);
-  writer.header();
-  metric.read([&](const Reading& reading) { writer.series(reading); });
+  bool told = false;  // what has no series yet is not there
+  metric.read([&](const Reading& reading) {
+    if (!std::exchange(told, true)) writer.header();
+    writer.series(reading);
+  });
 }
 
 }  // namespace spillway::metrics

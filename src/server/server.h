@@ -21,6 +21,8 @@
 #include "server/auth.h"
 #include "server/console/upstream_view.h"
 #include "server/served_model.h"
+#include "telemetry/outcomes/outcomes.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -28,6 +30,7 @@ namespace spillway::server {
 struct FrontAnswer {
   int status = 0;
   const char* outcome = "ok";
+  telemetry::RequestRecord facts;  // of them: model, upstream, tenant, tokens, cost
 };
 
 struct ServerOptions {
@@ -57,6 +60,9 @@ struct ServerOptions {
   // Bytes a second that the memory of the models' device gives; called once, when somebody first looks and no request
   // is being answered. Empty: not known.
   std::function<double()> measure_bandwidth;
+  // Who hears of each request that has ended, on its I/O thread; they outlive the server.
+  std::vector<telemetry::RequestSink*> sinks;
+  telemetry::Outcomes* outcomes = nullptr;  // where feedback goes; null: /v1/feedback is not there
 };
 
 // What may change while serving.
@@ -84,7 +90,8 @@ class Server {
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
 
-  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
+  // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
                 const AdmissionBounds& admission, const std::vector<std::string>& admin_keys = {},
                 const std::string& admin_keys_file = {});

@@ -20,8 +20,9 @@ MAY_INCLUDE = {
     "text": set(),
     "api": {"text"},
     "net": set(),
+    "telemetry": {"net"},
     "gateway": {"api", "net"},
-    "server": {"api", "text", "net", "engine", "models", "nn", "tensor"},
+    "server": {"api", "text", "net", "telemetry", "engine", "models", "nn", "tensor"},
 }
 # The engine sees a model through its interface, the server sees the engine through its own; never a family or a kernel.
 NARROW = {

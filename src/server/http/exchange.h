@@ -15,6 +15,7 @@
 #include "net/http_server.h"
 #include "server/completion.h"
 #include "server/server.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -58,6 +59,12 @@ class Exchange {
   const char* outcome() const { return outcome_; }
   void set_outcome(const char* outcome) { outcome_ = outcome; }
 
+  // What the routes add to as they learn it; told to the server's sinks at the end.
+  telemetry::RequestRecord& record() { return record_; }
+  std::string_view trace_id() const { return record_.trace.sampled ? std::string_view(record_.trace.trace_id) : ""; }
+  // Ends the record: how long it took and what was answered.
+  const telemetry::RequestRecord& finish_record(std::string_view route, std::string_view operation);
+
  private:
   Server& server_;
   net::HttpRequest request_;
@@ -67,7 +74,11 @@ class Exchange {
   net::Headers extra_;
   int status_ = 0;
   const char* outcome_ = "ok";
+  telemetry::RequestRecord record_;
 };
+
+// Stands for the key that a request presents; 0: none.
+uint64_t caller_of(const net::HttpRequest& request);
 
 // "PREFIX" and 24 random hexadecimal digits.
 std::string random_id(std::string_view prefix);

@@ -73,6 +73,7 @@ class Pump {
       }
       for (ChoiceUpdate& update : completion_->poll()) {
         if (update.error && !error_) error_ = update.error;
+        if (update.finish && !finish_) finish_ = update.finish;
         if (!update.pieces.empty()) first_text();
         const int choice = update.choice;
         choices[choice].add(std::move(update));
@@ -90,12 +91,16 @@ class Pump {
     }
   }
 
+  // Of the first choice that ended; empty before.
+  std::string_view finish_reason() const { return finish_ ? api::finish_reason_name(*finish_) : ""; }
+
  private:
   // Polls and words what came; one choice's error ends the whole answer. Whether there was text in it.
   bool take() {
     bool text = false;
     for (const ChoiceUpdate& update : completion_->poll()) {
       if (update.error && !error_) error_ = update.error;
+      if (update.finish && !finish_) finish_ = update.finish;
       for (const TextPiece& piece : update.pieces) text |= !piece.delta.text.empty() || !piece.delta.tool_name.empty();
       reply_.update(update, *completion_, out_);
     }
@@ -145,9 +150,10 @@ class Pump {
 
   void first_text() {
     if (std::exchange(told_, true)) return;
-    const double after = seconds(now() - exchange_.received());
-    first_token_seconds->observe(after);
-    exchange_.server().live().record_first_token(after);
+    const double waited_s = seconds(now() - exchange_.received());
+    exchange_.record().first_token_s = waited_s;
+    first_token_seconds->observe(waited_s, exchange_.trace_id());
+    exchange_.server().live().record_first_token(waited_s);
   }
 
   Exchange& exchange_;
@@ -156,6 +162,7 @@ class Pump {
   std::shared_ptr<net::Signal> signal_;
   std::string out_;                // bytes of the stream not yet written
   std::optional<ApiError> error_;  // why the answer cannot be completed
+  std::optional<api::FinishReason> finish_;
   bool told_ = false;
 };
 
@@ -205,6 +212,8 @@ std::optional<Refused> refused_now(Server& server) {
 }
 
 asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model, PlanJob job, Reply& reply) {
+  exchange.record().model = exchange.record().answered_by = model->name();
+  exchange.record().version = model->fingerprint();
   InFlight in_flight(exchange.server());
   if (!in_flight) {
     auto refused = refused_now(exchange.server());
@@ -250,12 +259,18 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   }
   std::shared_ptr<Completion> completion = std::move(std::get<std::unique_ptr<Completion>>(started));
   exchange.writer().on_disconnect([completion] { completion->cancel(); });
-  Pump pump(exchange, reply, std::move(completion), std::move(signal));
+  Pump pump(exchange, reply, completion, std::move(signal));
   if (reply.streams()) {
     co_await pump.stream();
   } else {
     co_await pump.whole();
   }
+  const api::Usage usage = completion->usage();
+  telemetry::RequestRecord& record = exchange.record();
+  record.prompt_tokens = usage.prompt_tokens;
+  record.cached_tokens = usage.cached_tokens;
+  record.output_tokens = usage.completion_tokens;
+  record.finish_reason = pump.finish_reason();
 }
 
 ApiError model_not_found(std::string_view name) {

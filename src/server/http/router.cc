@@ -1,5 +1,6 @@
 #include "server/http/router.h"
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <string>
@@ -53,6 +54,7 @@ constexpr std::array kRoutes = {
     Route{"/models", "GET", list_models},
     Route{"/v1/models/", "GET", one_model},
     Route{"/models/", "GET", one_model},
+    Route{"/v1/feedback", "POST", feedback},
     Route{"/tokenize", "POST", tokenize},
     Route{"/detokenize", "POST", detokenize},
     Route{"/health", "GET", health, Access::kHealth},
@@ -75,6 +77,17 @@ const Route* find_route(std::string_view path) {
     if (takes_rest && path.size() > pattern.size() && path.starts_with(pattern)) return &route;
   }
   return nullptr;
+}
+
+// OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
+std::string_view operation_of(const Route* route) {
+  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens"};
+  if (route == nullptr || route->access != Access::kKey || std::string_view(route->method) != "POST") return "";
+  const std::string_view path = route->path;
+  if (std::ranges::any_of(kOther, [&](std::string_view end) { return path.ends_with(end); })) return "";
+  if (path.ends_with("/chat/completions") || path.ends_with("/messages")) return "chat";
+  if (path.ends_with("/completions")) return "text_completion";
+  return path.substr(path.rfind('/') + 1);  // "embeddings", "rerank", ...
 }
 
 bool needs_key(const ServerOptions& options, Access access) {
@@ -199,7 +212,9 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
   trace::end_async("http", name, reinterpret_cast<uintptr_t>(&exchange), traced, "status", exchange.status());
   requests_total.with({name, std::to_string(exchange.status())}).add();
   outcomes_total.with({name, exchange.outcome()}).add();
-  request_seconds.with({name}).observe(seconds(std::chrono::steady_clock::now() - exchange.received()));
+  const telemetry::RequestRecord& record = exchange.finish_record(name, operation_of(route));
+  request_seconds.with({name}).observe(record.duration_s, exchange.trace_id());
+  for (telemetry::RequestSink* sink : exchange.server().options().sinks) sink->record(record);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ asio::awaitable<void> messages(Exchange& exchange);      // POST /v1/messages
 asio::awaitable<void> count_tokens(Exchange& exchange);  // POST /v1/messages/count_tokens
 asio::awaitable<void> list_models(Exchange& exchange);   // GET /v1/models
 asio::awaitable<void> one_model(Exchange& exchange);     // GET /v1/models/{id}
+asio::awaitable<void> feedback(Exchange& exchange);      // POST /v1/feedback
 asio::awaitable<void> tokenize(Exchange& exchange);      // POST /tokenize
 asio::awaitable<void> detokenize(Exchange& exchange);    // POST /detokenize
 asio::awaitable<void> health(Exchange& exchange);        // GET /health
