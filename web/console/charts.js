@@ -111,7 +111,11 @@ export function heatMap(label, describe) {
 export function pageMap(label) {
   const canvas = h('canvas', {class: 'map', role: 'img', 'aria-label': label});
   const tones = ['line', 'five', 'one', 'four'];
+  let drawn = '';
   return {canvas, draw(map) {
+    const key = map + canvas.clientWidth + document.documentElement.dataset.theme;
+    if (key === drawn) return;
+    drawn = key;
     const to = surface(canvas);
     if (!to || !map.length) return;
     const {context, width, height} = to;
@@ -143,8 +147,11 @@ export function stackedBar(label, parts) {
 export function bar(label) {
   const fill = h('i');
   const element = h('div', {class: 'bar', role: 'meter', 'aria-label': label, 'aria-valuemin': 0, 'aria-valuemax': 100, 'aria-valuenow': 0}, fill);
+  let before = -1;
   return {element, set(share, hot = false) {
     const percent = Math.round(100 * Math.min(1, Math.max(0, share || 0)));
+    if (percent === before) return;
+    before = percent;
     fill.style.width = percent + '%';
     element.setAttribute('aria-valuenow', percent);
     element.classList.toggle('hot', hot);

@@ -4,7 +4,9 @@ import {bar, pageMap, stackedBar} from './charts.js';
 import {count, duration, percent} from './format.js';
 import {t} from './words.js';
 
-function streamTable(open) {
+const kRows = 40;
+
+function streamTable() {
   return table(t('streams'), [
     {title: t('request'), head: true, class: 'mono', fill(cell, s) {
       if (!cell.firstChild) cell.append(h('a', {href: '#requests'}));
@@ -52,6 +54,7 @@ function modelPanel() {
   const element = h('div', {class: 'view'}, title, h('div', {class: 'tiles'}, Object.values(tiles).map((one) => one.element)),
     h('div', {class: 'pair'}, card(t('batch'), batch.element), card(t('kv'), map.canvas, pages.element)),
     card(t('streams'), none, streams.element), card(t('tree'), facts, tree.element));
+  let next = 0;
   return {element, update(model) {
     text(title, model.name);
     tiles.running.set(count(model.running), model.engine ? `≤ ${model.engine.sequences_max}` : '');
@@ -64,9 +67,11 @@ function modelPanel() {
     tiles.step.set(duration(step.seconds_mean), `${count(step.rows_mean)} ${t('rows')}`);
     batch.set([step.decode_rows - step.draft_rows > 0 ? step.decode_rows - step.draft_rows : step.decode_rows, step.prefill_tokens, step.draft_rows,
       Math.max(0, engine.batch_tokens_max - step.decode_rows - step.prefill_tokens)], (n) => count(n));
+    if (performance.now() < next) return;  // what the eye cannot follow ten times a second
+    next = performance.now() + 490;
     show(none, engine.streams.length === 0);
     show(streams.element, engine.streams.length > 0);
-    streams.update(engine.streams.slice(0, 60));
+    streams.update(engine.streams.slice(0, kRows));
     map.draw(engine.pages.map);
     const {total, free, cached, shared} = engine.pages;
     pages.set([total - free - cached - shared, shared, cached, free], (n, all) => `${count(n)} (${percent(n / all)})`);
