@@ -21,6 +21,13 @@ std::string name_of(const Option& option) {
 
 std::string describe_origin(const Origin& origin) { return origin.where.empty() ? "default" : origin.where; }
 
+// How many secrets a value holds, a text being one or none.
+size_t secrets_in(const Value& value) {
+  if (const auto* list = std::get_if<std::vector<std::string>>(&value)) return list->size();
+  const auto* text = std::get_if<std::string>(&value);
+  return text == nullptr || !text->empty();
+}
+
 // In a table cell, bars and line ends would end the cell.
 std::string cell(std::string text) {
   for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) text.replace(at, 1, "\\|");
@@ -53,8 +60,7 @@ std::string print_yaml(const Config& config) {
     }
     const std::string origin = describe_origin(config.origin(i));
     if (option.secret) {
-      const auto count = std::get<std::vector<std::string>>(config.value(i)).size();
-      out += fmt::format("  # {}: {} not shown  # {}\n", name_of(option), count, origin);
+      out += fmt::format("  # {}: {} not shown  # {}\n", name_of(option), secrets_in(config.value(i)), origin);
     } else {
       const std::string line = fmt::format("  {}: {}", name_of(option), format_yaml(option, config.value(i)));
       out += fmt::format("{:<44}  # {}\n", line, origin);
@@ -69,7 +75,7 @@ std::string print_json(const Config& config) {
     const Option& option = kOptions[i];
     std::string value;
     if (option.secret) {
-      value = fmt::format("({} not shown)", std::get<std::vector<std::string>>(config.value(i)).size());
+      value = fmt::format("({} not shown)", secrets_in(config.value(i)));
     } else {
       value = format_value(option, config.value(i));
     }

@@ -1,5 +1,6 @@
 """A real headless Chromium (Debian's chromium and chromium-driver), driven by Selenium."""
 import contextlib
+import importlib.resources
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -23,3 +24,12 @@ def chromium(width=1440, height=1000, dark=False, language="en"):
         yield driver
     finally:
         driver.quit()
+
+
+def axe_violations(driver, impacts=("serious", "critical")):
+    """What axe-core finds on the page as it is: [(rule, first element)]. The wheel that brings it is meant for another
+    driver; the script is the same."""
+    script = importlib.resources.files("axe_playwright_python").joinpath("axe.min.js").read_text()
+    driver.execute_script(script)
+    found = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    return [(v["id"], v["nodes"][0]["html"][:200], v["nodes"][0]["failureSummary"][:300]) for v in found["violations"] if v["impact"] in impacts]
