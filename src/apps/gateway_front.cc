@@ -35,7 +35,10 @@ std::string_view client_key(const net::HttpRequest& request) {
   return key.empty() && authorization.starts_with("Bearer ") ? authorization.substr(7) : key;
 }
 
-bool is_open(std::string_view path) { return path.starts_with("/health") || path == "/metrics"; }
+// What the server guards itself, by rules of its own.
+bool is_open(std::string_view path) {
+  return path.starts_with("/health") || path == "/metrics" || path.starts_with("/console");
+}
 
 server::FrontAnswer answer_of(int status, const char* outcome) {
   server::FrontAnswer answer;
@@ -106,7 +109,7 @@ GatewayFront::~GatewayFront() {
 void GatewayFront::stand_before(server::ServerOptions& options) {
   options.front = [this](net::HttpRequest& request, net::ResponseWriter& writer) { return answer(request, writer); };
   const bool tenants = tenants_ != nullptr;
-  options.front_checks_key = [tenants](std::string_view path) { return tenants || path.starts_with(kAdminPath); };
+  options.front_checks_key = [tenants](std::string_view path) { return path.starts_with(kAdminPath) || (tenants && !is_open(path)); };
 }
 
 void GatewayFront::begin(server::Server& server, std::function<Status()> reload) {
@@ -220,6 +223,36 @@ net::asio::awaitable<server::FrontAnswer> GatewayFront::administer(net::HttpRequ
   co_await writer.send(status, std::move(fields), std::move(body));
   server::FrontAnswer answered = answer_of(status, status < 400 ? "ok" : "admin_error");
   co_return answered;
+}
+
+std::vector<server::UpstreamView> GatewayFront::upstreams() const {
+  const TimePoint now = std::chrono::steady_clock::now();
+  std::vector<server::UpstreamView> views;
+  const std::shared_ptr<gateway::Gateway> present = gateway();
+  for (const auto& upstream : present->upstreams()) {
+    const gateway::UpstreamState state = upstream->state(now);
+    server::UpstreamView view;
+    view.name = upstream->name();
+    view.kind = gateway::kind_name(upstream->options().kind);
+    view.tier = gateway::tier_name(state.info->tier);
+    view.health = gateway::health_name(state.health);
+    view.share = state.share;
+    if (state.health == gateway::Health::kDown) view.opens_in_s = seconds(upstream->may_admit_at(now) - now);
+    view.in_flight = state.in_flight;
+    view.concurrency_max = state.info->concurrency_max;
+    view.prefill_tokens_per_s = state.rate.prefill_tokens_per_s;
+    view.decode_tokens_per_s = state.rate.decode_tokens_per_s;
+    view.first_token_p50_s = seconds(upstream->first_token_quantile(now, 0.5).value_or(Duration::zero()));
+    view.first_token_p99_s = seconds(upstream->first_token_quantile(now, 0.99).value_or(Duration::zero()));
+    view.price_input = state.info->price.input;
+    view.price_output = state.info->price.output;
+    view.models = state.info->models;
+    if (const auto& said = state.report) {
+      view.report = {seconds(now - said->at), said->running, said->waiting, said->predicted_wait_s, said->memory_used};
+    }
+    views.push_back(std::move(view));
+  }
+  return views;
 }
 
 net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(net::HttpRequest& request,

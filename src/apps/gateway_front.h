@@ -35,6 +35,7 @@ class GatewayFront {
   Result<std::shared_ptr<gateway::Gateway>> prepare(const config::Config& config) const;
   void take_over(std::shared_ptr<gateway::Gateway> next, const config::Config& config);
 
+  std::vector<server::UpstreamView> upstreams() const;  // for the console; any thread
   std::vector<std::string> models() const { return gateway()->models(); }
 
  private:

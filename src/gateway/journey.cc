@@ -4,6 +4,7 @@
 #include <mutex>
 #include <random>
 
+#include "base/trace.h"
 #include "metrics/metrics.h"
 
 namespace spillway::gateway {
@@ -69,17 +70,17 @@ asio::awaitable<void> Journey::serve() {
   Step step = co_await try_upstreams();
   co_await end_patience();
   if (left()) {
-    answered_ = {499, "cancelled"};
+    set_answered(499, "cancelled");
     if (attempt_) attempt_->conclude(Outcome::kAbandoned);
   } else if (step.kind == Step::Kind::kFailed) {
     co_await tell_error(step);
   } else if (step.kind == Step::Kind::kForClient) {
     attempt_->conclude(step.outcome);
-    answered_ = {step.status, step.reason};
+    set_answered(step.status, step.reason);
     co_await send_whole(step.status);
   } else if (!call_.scan.stream) {
     attempt_->conclude(Outcome::kAnswered);
-    answered_ = {200, "ok"};
+    set_answered(200, "ok");
     share();
     co_await send_whole(200);
   } else {
@@ -158,10 +159,16 @@ asio::awaitable<Step> Journey::try_upstreams() {
     if (attempts_ >= gateway_->options().attempts_max) co_return last_;
     const bool chosen = co_await choose();
     if (!chosen) co_return last_;
+    const int64_t traced = trace::begin_async();
     Step step = co_await first_token();
+    trace::end_async("gateway", "attempt", reinterpret_cast<uintptr_t>(this), traced, "attempt", attempts_);
     if (left()) co_return step;
     count_attempt(*attempt_, step.kind == Step::Kind::kGood ? "ok" : step.reason);
-    if (step.kind != Step::Kind::kFailed) co_return step;
+    if (step.kind != Step::Kind::kFailed) {
+      mark(metrics::Moment::Kind::kFirstByte, last_upstream_);
+      co_return step;
+    }
+    mark(metrics::Moment::Kind::kFailed, last_upstream_ + ": " + step.reason);
     note_failure(attempt_, current_, step);
     attempt_.reset();
     const bool may = co_await await_budget(was_open_);
@@ -213,6 +220,10 @@ asio::awaitable<bool> Journey::await_budget(bool free) {
 asio::awaitable<void> Journey::pause(Duration time) {
   const auto jittered = std::chrono::duration_cast<Duration>(time * jitter());
   co_await leaving_->signal->wait_until(std::min(call_.deadline, now() + jittered));
+}
+
+void Journey::mark(metrics::Moment::Kind kind, std::string_view note) const {
+  if (const auto& timeline = call_.request.timeline) timeline->add(kind, now(), 0, 0, note);
 }
 
 void Journey::settle() {

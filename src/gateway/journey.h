@@ -13,6 +13,7 @@
 #include "gateway/attempt.h"
 #include "gateway/gateway.h"
 #include "gateway/tenants.h"
+#include "metrics/timeline.h"
 
 namespace spillway::gateway {
 
@@ -56,6 +57,10 @@ class Journey {
   asio::awaitable<void> pause(Duration time);
   void settle();
   bool left() const { return leaving_->left; }
+  void set_answered(int status, const char* outcome) {
+    answered_.status = status;
+    answered_.outcome = outcome;
+  }
 
   // ---- journey_choice.cc ----
   asio::awaitable<bool> choose();          // sets attempt_; false when there is none, with the reason in last_
@@ -88,6 +93,7 @@ class Journey {
   net::Headers stream_headers() const;
   void finish_log();
   void record_span();
+  void mark(metrics::Moment::Kind kind, std::string_view note) const;   // in the request's timeline
 
   // ---- journey_patience.cc ----
   void begin_patience();

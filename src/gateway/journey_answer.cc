@@ -71,7 +71,7 @@ net::Headers Journey::stream_headers() const {
 }
 
 asio::awaitable<void> Journey::relay() {
-  answered_ = {200, "ok"};
+  set_answered(200, "ok");
   first_token_after_ = now() - call_.received;
   first_token_seconds.with({last_upstream_}).observe(seconds(*first_token_after_));
   bool alive = true;
@@ -98,7 +98,7 @@ asio::awaitable<void> Journey::relay() {
     co_return;
   }
   if (left() || !alive) {
-    answered_ = {499, "cancelled"};
+    set_answered(499, "cancelled");
     if (!attempt_) co_return;
     attempt_->cancel();
     attempt_->conclude(Outcome::kAbandoned);
@@ -167,7 +167,7 @@ asio::awaitable<void> Journey::send_whole(int status) {
 asio::awaitable<void> Journey::send_error(ApiError error, std::optional<Duration> retry_after) {
   net::Headers fields = headers("application/json");
   if (retry_after) fields.add("Retry-After", fmt::format("{:.0f}", std::max(1.0, std::ceil(seconds(*retry_after)))));
-  answered_ = {error.http_status(), api::error_row(error.kind).label};
+  set_answered(error.http_status(), api::error_row(error.kind).label);
   std::string body =
       call_.protocol == Protocol::kOpenAi ? api::openai_error_body(error) : api::anthropic_error_body(error);
   co_await writer_.send(answered_.status, std::move(fields), std::move(body));

@@ -50,6 +50,7 @@ bool Journey::start(size_t index, bool force) {
   current_ = index;
   ++attempts_;
   last_upstream_ = upstream->name();
+  mark(resume_ ? metrics::Moment::Kind::kResumed : metrics::Moment::Kind::kAttempt, last_upstream_);
   attempt_ = std::make_shared<Attempt>(lane_, upstream, *ticket, held_call_, gateway_->around().local,
                                        gateway_->options().answer_bytes_max, resume_);
   leaving_->running.push_back(attempt_);

@@ -49,7 +49,7 @@ asio::awaitable<bool> Journey::answer_from_others() {
   int expected = kWaits;
   if (waiting->state.compare_exchange_strong(expected, kGone)) {
     around.coalescer->leave(shared_key_, ticket.id);
-    answered_ = {499, "cancelled"};
+    set_answered(499, "cancelled");
     if (left()) co_return true;
     api::ApiError error{api::ErrorKind::kDeadline, "The deadline passed.", "", ""};
     co_await send_error(std::move(error));
@@ -62,7 +62,7 @@ asio::awaitable<bool> Journey::answer_from_others() {
 
 asio::awaitable<bool> Journey::send_kept(std::shared_ptr<const CachedResponse> kept, const char* how) {
   spared_total.with({how}).add();
-  answered_ = {200, "ok"};
+  set_answered(200, "ok");
   net::Headers fields = headers(kept->content_type);
   fields.add("X-Spillway-Answer", how);
   std::string body = kept->body;

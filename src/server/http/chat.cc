@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "metrics/timeline.h"
 #include "net/sse.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
@@ -50,6 +51,7 @@ class ChatReply final : public OpenAiReply {
         seed_(request.sampling.seed.value_or(0)),
         chunks_(head_, request.stream.include_usage, model.reasons()) {}
 
+  const std::string& id() const { return head_.id; }
   bool streams() const override { return stream_.stream; }
 
   void update(const ChoiceUpdate& update, const Completion& completion, std::string& out) override {
@@ -143,6 +145,7 @@ asio::awaitable<void> chat_completions(Exchange& exchange) {
     co_return;
   }
   ChatReply reply(*request, *model, marks, *point);
+  if (const auto& timeline = exchange.request().timeline) timeline->answers_as(reply.id());
   std::function<api::Parsed<Plan>()> plan = [model, request] { return plan_chat(*model, *request); };
   if (resumable) plan = [model, request, from = *point] { return plan_resumable(*model, *request, from); };
   PlanJob job{std::move(plan), request->deadline_ms, is_constrained(*request)};
