@@ -74,7 +74,7 @@ class Bench:
         port = free_port()
         config = self.folder / "haproxy.cfg"
         config.write_text(f"global\n  maxconn 8000\n  nbthread 1\ndefaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n"
-                          f"  timeout connect 5s\n  http-reuse always\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
+                          f"  timeout connect 5s\n  option http-no-delay\n  http-reuse always\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
                           f"backend b\n  server s 127.0.0.1:{upstream}\n")
         process = self.spawn("haproxy", "-f", config, "-db")
         wait_port(port)
