@@ -286,7 +286,7 @@ struct WidePrefill {
     products_wait<0>();
     hold(s);
     release(&shared.keys_empty[stage()]);
-    if (tokens <= kTokens) release(&shared.queries_empty[ahead]);
+    if (tokens <= kTokens) ptx::barrier_arrive(&shared.queries_empty[ahead]);
     softmax(0, factor);
     pack();
     for (int token = kTokens; token < tokens; token += kTokens) {
@@ -302,7 +302,7 @@ struct WidePrefill {
       products_wait<1>();
       hold(s);
       release(&shared.keys_empty[stage()]);
-      if (token + kTokens >= tokens) release(&shared.queries_empty[ahead]);
+      if (token + kTokens >= tokens) ptx::barrier_arrive(&shared.queries_empty[ahead]);
       softmax(token, factor);
       products_wait<0>();
       hold(o);
@@ -345,7 +345,7 @@ __global__ void __launch_bounds__(384, 1)
     ptx::barrier_init(&shared.tail, 1);
     for (int i = 0; i < Shared::kAhead; ++i) {
       ptx::barrier_init(&shared.queries_full[i], 64);
-      ptx::barrier_init(&shared.queries_empty[i], 8);
+      ptx::barrier_init(&shared.queries_empty[i], 256);  // all who have read limits
     }
     ptx::barrier_init_fence();
     publish_shared();

@@ -365,10 +365,13 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
 
 // Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is one.
 inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep) {
+  const SmallBatchProduct& p = plan->p;
   for (const int shared : kSharedBytes) {
     for (int rows = kRowsMax; rows >= 16; rows -= 8) {
-      if (rows == 16 && shared == kSharedBytes[0]) continue;  // the whole multiprocessor for wider stages first
       const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
+      const int fewest = (shape.share * shape.rows_of_unit + kRowsMax - 1) / kRowsMax;
+      // Rather the whole multiprocessor than narrow stages or twice the passes; but room beside counts for one token.
+      if (shared == kSharedBytes[0] && (rows == 16 || (p.m > 2 && passes * 3 > fewest * 4))) continue;
       plan->block_units = (shape.share + passes - 1) / passes;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
       for (const bool keep : {true, false}) {
