@@ -9,6 +9,7 @@
 // rows; then, unless they are kept, the tokens as boxes of at most 1,024 bytes a token.
 #pragma once
 
+#include "kernels/cuda/attention_maps.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -33,6 +34,7 @@ struct StreamPlan {
   int block_units;  // of one pass over K
   int pitch;        // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
   int slab_bytes;   // of one slice
+  int box_rows;     // that a copy brings: block_units, or twice pitch
   int stages;
   int stage_bytes;
   bool kept;      // the tokens' values
@@ -64,15 +66,13 @@ struct Ring {
   char* data;
 };
 
-// One thread: the boxes of a stage's weights; first_row counts from the first row of the map.
+// One thread: the boxes of a stage's weights, one a slice; first_row counts from the first row of the map, whose outer
+// dimension are the one or two rows of a unit.
 __device__ __forceinline__ void load_stage_weights(const StreamPlan& plan, const CUtensorMap* map, char* stage,
-                                                   int first_row, int half, int step, uint64_t* full) {
+                                                   int first_row, int step, uint64_t* full) {
 #pragma unroll
   for (int slice = 0; slice < kSlices; ++slice) {
-    const int column = step * kRowBytes + slice * 128;
-    char* to = stage + slice * plan.slab_bytes;
-    ptx::tensor_load(to, map, column, first_row, full);
-    if (half > 0) ptx::tensor_load(to + plan.pitch * 128, map, column, first_row + half, full);
+    ptx::tensor_load_3d(stage + slice * plan.slab_bytes, map, (step * kRowBytes + slice * 128) / 2, first_row, 0, full);
   }
 }
 __device__ __forceinline__ void load_stage_x(const StreamPlan& plan, const CUtensorMap* map, char* stage, int first_token,
@@ -83,8 +83,8 @@ __device__ __forceinline__ void load_stage_x(const StreamPlan& plan, const CUten
                      first_token, full);
   }
 }
-__device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan, int rows_of_unit) {
-  return static_cast<uint32_t>(kRowBytes * plan.block_units * rows_of_unit + plan.x_stage);
+__device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan) {
+  return static_cast<uint32_t>(kRowBytes * plan.box_rows + plan.x_stage);
 }
 
 // The consumers: the tokens' values to shared memory as bf16, normalised if asked for, zeros past K. partial: floats
@@ -348,6 +348,7 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->k_steps = static_cast<int>((plan->row_bytes + kRowBytes - 1) / kRowBytes);
   plan->pitch = (plan->block_units + 7) / 8 * 8;
   plan->slab_bytes = plan->pitch * shape.rows_of_unit * 128;
+  plan->box_rows = shape.rows_of_unit == 2 ? 2 * plan->pitch : plan->block_units;
   // Kept rows are 64 or 16 bytes longer: neighbouring tokens' reads fall on different banks.
   const bool bytes = p.weight.format == WeightFormat::kF8Block || p.weight.format == WeightFormat::kInt8;
   const int kept_stride = plan->k_steps * step_elements * 2 + (bytes ? 16 : 64);
@@ -392,11 +393,19 @@ __device__ __forceinline__ char* ring_base(char* shared) {
   return shared + ((1024 - (ptx::shared_address(shared) & 1023)) & 1023);
 }
 
-// rows: of the weight, all experts together; tokens: of x.
-inline bool make_stream_maps(const StreamPlan& plan, int64_t rows, int64_t tokens, CUtensorMap* weight, CUtensorMap* x) {
+// rows: of the weight, all experts together; half: rows from a unit's first row to its second, 0 where it has one.
+inline bool make_stream_maps(const StreamPlan& plan, int64_t rows, int half, int64_t tokens, CUtensorMap* weight,
+                             CUtensorMap* x) {
   const SmallBatchProduct& p = plan.p;
-  return make_map(weight, MapType::kBytes, p.weight.data, rows, plan.row_bytes, plan.row_bytes, plan.block_units, 128,
-                  true) &&
+  RowsMap w{p.weight.data};  // bytes, taken two at a time
+  w.columns = plan.row_bytes / 2;
+  w.row_stride = plan.row_bytes;
+  w.rows = rows - half;
+  w.outer = half > 0 ? 2 : 1;
+  w.outer_stride = half > 0 ? half * plan.row_bytes : plan.row_bytes;
+  w.box_outer = static_cast<int>(w.outer);
+  w.box_rows = half > 0 ? plan.pitch : plan.block_units;
+  return make_rows_map(weight, w) &&
          (plan.kept || make_map(x, MapType::kF32, p.x, tokens, p.weight.k / 2, p.x_stride * 2, p.m, plan.x_stride / 4,
                                 false));
 }
