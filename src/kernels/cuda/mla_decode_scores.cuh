@@ -137,7 +137,6 @@ __global__ void __launch_bounds__(512, 1)
     ptx::barrier_init_fence();
     publish_shared();
   }
-  wait_for_previous_kernel();
   let_next_kernel_start();
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
@@ -145,6 +144,7 @@ __global__ void __launch_bounds__(512, 1)
   MlaBlock<T, kPair> block(p, shared, whole);
   if (group == 0) {
     ptx::fewer_registers<32>();
+    wait_for_previous_kernel();  // all else follows from what is loaded
     if (threadIdx.x == 0) block.load(&queries, &pages);
   } else if (group == 1) {
     ptx::fewer_registers<96>();
