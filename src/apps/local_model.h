@@ -30,6 +30,13 @@ struct LocalEngine {
   double load_s = 0;
 };
 
+// The model without an engine, for measuring its steps.
+struct BareModel {
+  std::unique_ptr<models::LanguageModel> model;
+  tensor::Device device;
+  double load_s = 0;
+};
+
 // What can be known to be wrong before anything is loaded: the path, the device.
 Status check_model_options(const config::Config& config);
 
@@ -37,6 +44,9 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
 
 // Without tokenizer and template.
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress);
+
+// layers: "A:B", or empty for all.
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress);
 
 engine::EngineOptions engine_options(const config::Config& config);
 weights::PackedCacheOptions cache_options(const config::Config& config);

@@ -8,6 +8,7 @@ namespace {
 
 // A row whose logits were not finite drew -1: the host ends that request, and meanwhile its next step reads token 0.
 __global__ void carry_rows(const int32_t* carried, const int32_t* drawn, int32_t* ids, int count) {
+  take_turn();
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < count && carried[i] >= 0) ids[i] = max(0, drawn[carried[i]]);
 }
@@ -28,9 +29,8 @@ void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::
   const int64_t count = ids.elements();
   SW_CHECK(carried.elements() == count, "carried " + to_string(carried.shape));
   if (count == 0) return;
-  carry_rows<<<unsigned((count + 255) / 256), 256, 0, native(stream)>>>(carried.as<int32_t>(), drawn.as<int32_t>(),
-                                                                        ids.as<int32_t>(), int(count));
-  tensor::cuda::check_launch("carry_rows");
+  launch_row_kernel("carry_rows", carry_rows, unsigned((count + 255) / 256), 256, 0, stream, carried.as<int32_t>(),
+                    drawn.as<int32_t>(), ids.as<int32_t>(), int(count));
 }
 
 }  // namespace spillway::kernels::cuda

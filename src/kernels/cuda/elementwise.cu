@@ -11,6 +11,7 @@ using tensor::TensorView;
 template <class In, class Out>
 __global__ void norm_rows(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride,
                           int width) {
+  take_turn();
   __shared__ float shared[33];
   const In* row = x + blockIdx.x * x_stride;
   Out* out = y + blockIdx.x * y_stride;
@@ -60,11 +61,17 @@ __global__ void __launch_bounds__(kNormThreads)
   Out* out = y + blockIdx.x * y_stride;
   float v[kNormGroups][4], w[kNormGroups][4], sum = 0;
 #pragma unroll
+  for (int g = 0; g < kNormGroups; ++g) {  // the weight does not wait for the kernel before
+    const int i = (g * blockDim.x + threadIdx.x) * 4;
+    if (i < width) load_4(weight + i, w[g]);
+  }
+  ptx::wait_for_previous();
+  ptx::launch_dependents();
+#pragma unroll
   for (int g = 0; g < kNormGroups; ++g) {
     const int i = (g * blockDim.x + threadIdx.x) * 4;
     if (i >= width) break;
     load_4(row + i, v[g]);
-    load_4(weight + i, w[g]);
 #pragma unroll
     for (int e = 0; e < 4; ++e) sum += v[g][e] * v[g][e];
   }
@@ -101,6 +108,7 @@ int group_threads(int64_t width) {
 
 template <class T>
 __global__ void silu_mul_rows(const T* gate_up, T* y, int64_t width) {
+  take_turn();
   const T* row = gate_up + blockIdx.x * 2 * width;
   for (int64_t i = blockIdx.y * blockDim.x + threadIdx.x; i < width; i += gridDim.y * blockDim.x) {
     const float gate = to_float(row[i]);
@@ -110,6 +118,7 @@ __global__ void silu_mul_rows(const T* gate_up, T* y, int64_t width) {
 
 template <class In, class Out>
 __global__ void pick_rows(const In* table, const int32_t* ids, Out* y, int64_t width) {
+  take_turn();
   const In* row = table + int64_t{ids[blockIdx.x]} * width;
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x)
     y[blockIdx.x * width + i] = from_float<Out>(to_float(row[i]));
@@ -117,6 +126,7 @@ __global__ void pick_rows(const In* table, const int32_t* ids, Out* y, int64_t w
 
 template <class In, class Out>
 __global__ void convert(const In* x, Out* y, int64_t count) {
+  take_turn();
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i < count) y[i] = from_float<Out>(to_float(x[i]));
 }
@@ -130,17 +140,15 @@ void norm_slices(const NormSlices& args, tensor::Stream& stream) {
       using In = decltype(in);
       using Out = decltype(out);
       if (takes_groups<In, Out>(args)) {
-        norm_rows_4<<<unsigned(args.rows), group_threads(args.width), 0, native(stream)>>>(
-            static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps, static_cast<Out*>(args.y),
-            args.y_stride, int(args.width));
-        return;
+        return launch_row_kernel("norm_rows", norm_rows_4<In, Out>, unsigned(args.rows), group_threads(args.width), 0,
+                                 stream, static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps,
+                                 static_cast<Out*>(args.y), args.y_stride, int(args.width));
       }
-      norm_rows<<<unsigned(args.rows), threads_for(args.width), 0, native(stream)>>>(
-          static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps, static_cast<Out*>(args.y),
-          args.y_stride, int(args.width));
+      launch_row_kernel("norm_rows", norm_rows<In, Out>, unsigned(args.rows), threads_for(args.width), 0, stream,
+                        static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps, static_cast<Out*>(args.y),
+                        args.y_stride, int(args.width));
     });
   });
-  tensor::cuda::check_launch("norm_rows");
 }
 
 void rms_norm(TensorView x, TensorView weight, float eps, TensorView y, tensor::Stream& stream) {
@@ -166,9 +174,9 @@ void silu_mul(TensorView gate_up, TensorView y, tensor::Stream& stream) {
   const auto blocks = unsigned((width + 1023) / 1024);
   by_type(y.dtype, [&](auto type) {
     using T = decltype(type);
-    silu_mul_rows<<<dim3(unsigned(rows), blocks), 256, 0, native(stream)>>>(gate_up.raw<const T>(), y.raw<T>(), width);
+    launch_row_kernel("silu_mul_rows", silu_mul_rows<T>, dim3(unsigned(rows), blocks), 256, 0, stream,
+                      gate_up.raw<const T>(), y.raw<T>(), width);
   });
-  tensor::cuda::check_launch("silu_mul_rows");
 }
 
 void embedding(TensorView table, TensorView ids, TensorView y, tensor::Stream& stream) {
@@ -178,11 +186,10 @@ void embedding(TensorView table, TensorView ids, TensorView y, tensor::Stream& s
     by_type(y.dtype, [&](auto out) {
       using In = decltype(in);
       using Out = decltype(out);
-      pick_rows<<<unsigned(ids.elements()), threads_for(width), 0, native(stream)>>>(
-          table.raw<const In>(), ids.as<int32_t>(), y.raw<Out>(), width);
+      launch_row_kernel("pick_rows", pick_rows<In, Out>, unsigned(ids.elements()), threads_for(width), 0, stream,
+                        table.raw<const In>(), ids.as<int32_t>(), y.raw<Out>(), width);
     });
   });
-  tensor::cuda::check_launch("pick_rows");
 }
 
 void gather_rows(TensorView x, TensorView ids, TensorView y, tensor::Stream& stream) { embedding(x, ids, y, stream); }
@@ -192,9 +199,9 @@ void widen_to_f32(TensorView x, TensorView y, tensor::Stream& stream) {
   if (count == 0) return;
   by_type(x.dtype, [&](auto in) {
     using In = decltype(in);
-    convert<<<unsigned((count + 255) / 256), 256, 0, native(stream)>>>(x.raw<const In>(), y.as<float>(), count);
+    launch_row_kernel("convert", convert<In, float>, unsigned((count + 255) / 256), 256, 0, stream, x.raw<const In>(),
+                      y.as<float>(), count);
   });
-  tensor::cuda::check_launch("convert");
 }
 
 }  // namespace spillway::kernels::cuda

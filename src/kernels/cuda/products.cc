@@ -94,7 +94,6 @@ void small_batch(TensorView x, const PackedLinear& w, TensorView y, const float*
   product.y = y.data;
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
-  product.overlap = false;
   run(launch_small_batch(product, native(stream)), "small_batch");
 }
 
