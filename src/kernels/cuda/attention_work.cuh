@@ -53,6 +53,9 @@ struct WorkCursor {
     sequences = sequences_;
     total = prefix[sequences];
     blocks = shape.merge ? max(1, min(shape.blocks, total / shape.grains_min)) : min(shape.blocks, total);
+    // As many blocks for each unit where few are left over: stretches of like units then end where units do.
+    const int all_units = sequences * shape.units, even = blocks / max(all_units, 1) * all_units;
+    if (shape.merge && even * 8 >= blocks * 7) blocks = even;
     block = block_;
     next = end = sequence = 0;
     if (block >= blocks) return;
