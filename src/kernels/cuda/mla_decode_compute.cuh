@@ -235,7 +235,6 @@ __global__ void __launch_bounds__(384, 1)
     ptx::barrier_init_fence();
     publish_shared();
   }
-  let_next_kernel_start();
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
@@ -243,6 +242,7 @@ __global__ void __launch_bounds__(384, 1)
   if (group == 0) {
     ptx::fewer_registers<40>();
     wait_for_previous_kernel();  // all else follows from what is loaded
+    let_next_kernel_start();
     if (threadIdx.x == 0) block.load(&queries, &pages);
   } else {
     ptx::more_registers<232>();
