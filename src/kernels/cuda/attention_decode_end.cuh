@@ -156,7 +156,6 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::combine(const Piece& 
 SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   int* const prefix = scratch + 40;
   // Lengths and pages of earlier steps do not depend on the previous kernel; this step's own rows and queries do.
-  let_next_kernel_start();
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, prefix, scratch);
   cursor.start(prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x), whole);
@@ -173,6 +172,7 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
     load_next();
   }
   if (!waited) wait_for_previous_kernel();
+  let_next_kernel_start();  // not before: a product that starts two kernels early may land twice on one multiprocessor
   int stage = 0;
   Piece piece;
   while (done.take(piece)) {

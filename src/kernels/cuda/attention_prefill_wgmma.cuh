@@ -2,9 +2,10 @@
 // that loads, over tiles of 128 tokens.
 //
 // One warp has the copy engine bring keys and values (two stages, swizzled chunks of 64 columns); two others see to the
-// next queries, a row tile ahead where shared memory holds two. A tile has whole tokens: a multiple of group rows. A computing warpgroup starts the scores of the
-// next tile and the product of the last probabilities with their values together, and does its softmax while the
-// other's products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
+// next queries, a row tile ahead where shared memory holds two. A tile has whole tokens: a multiple of group rows. A
+// computing warpgroup starts the scores of the next tile and the product of the last probabilities with their values
+// together, and does its softmax while the other's products run: the two take turns by named barriers. Blocks are
+// persistent, long tiles first.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -20,8 +21,8 @@ struct WidePrefillParams {
   int64_t query_stride, out_stride;  // elements
   int group;                         // query heads of a kv head
   int kv_heads;
-  int tile_rows;                     // the largest multiple of group up to 128
-  int tiles;  // of rows, upper bound
+  int tile_rows;  // the largest multiple of group up to 128
+  int tiles;      // of rows, upper bound
   float scale_log2e;
   Batch batch;
   int page_tokens;               // 0: keys and values are not paged
@@ -166,7 +167,7 @@ struct WidePrefill {
   uint32_t a[8][4];  // probabilities
   float m[2], l[2];
   int limit[2], first_limit;
-  int side;      // which of the two computing warpgroups
+  int side;        // which of the two computing warpgroups
   uint32_t ahead;  // where this row tile's queries are
 
   __device__ __forceinline__ int row_of(int half) const { return side * 64 + warp * 16 + half * 8 + lane / 4; }
@@ -190,7 +191,8 @@ struct WidePrefill {
   }
 
   __device__ __forceinline__ void start_scores(int stage) {
-    const uint64_t q = inner_descriptor(ptx::shared_address(shared.queries[ahead]) + static_cast<uint32_t>(side) * 8192);
+    const uint64_t q =
+        inner_descriptor(ptx::shared_address(shared.queries[ahead]) + static_cast<uint32_t>(side) * 8192);
     const uint64_t k = inner_descriptor(ptx::shared_address(shared.keys[stage]));
     hold(s);
     products_begin();

@@ -33,8 +33,8 @@ cudaError_t launch(WidePrefillParams& p, const RowsMap& key_rows, const RowsMap&
   const auto kernel = wide_prefill_kernel<T, kKeyDim, 128>;
   const size_t shared = sizeof(WideShared<kKeyDim, 128>) + 1024;
   const int64_t blocks = std::min<int64_t>(processor_count(), int64_t{p.tiles} * p.kv_heads);
-  return launch_kernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(384), shared, stream, overlap, p, keys,
-                       values, queries);
+  return launch_kernel(kernel, dim3(static_cast<unsigned>(blocks)), dim3(384), shared, stream, overlap, p, keys, values,
+                       queries);
 }
 
 }  // namespace
@@ -71,7 +71,8 @@ cudaError_t mla_prefill(const RaggedAttention& a, cudaStream_t stream) {
   if (a.batch.rows == 0) return cudaSuccess;
   const bool narrow = a.dtype == DType::kBF16 || a.dtype == DType::kF16;
   const bool aligned =
-      (a.query_stride | a.out_stride | a.key_stride | a.key_head_stride | a.value_stride | a.value_head_stride) % 8 == 0;
+      (a.query_stride | a.out_stride | a.key_stride | a.key_head_stride | a.value_stride | a.value_head_stride) % 8 ==
+      0;
   if (capability_major() != 9 || !narrow || !aligned || a.k_dim != 192 || a.v_dim != 128) {
     return mla_prefill_simple(a, stream);
   }

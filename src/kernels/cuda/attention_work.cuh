@@ -35,7 +35,7 @@ struct Piece {
 
 // A block's stretch of the line; held in registers, the same in all threads.
 struct WorkCursor {
-  bool whole;  // units are not split; by plan_work
+  bool whole;         // units are not split; by plan_work
   const int* prefix;  // [sequences + 1] grains before each sequence, in shared memory
   WorkShape shape;
   int sequences, total, blocks;

@@ -1,10 +1,9 @@
-// The streaming core of gemv_stream.cuh over the rows of the chosen experts. gate_up shares out the pairs of rows of all
-// slots; down shares out the outputs of all tokens and runs K through the token's experts one after the other, so that
-// their weighted sum needs no second kernel.
-#include "kernels/cuda/gemv_experts.h"
-
+// The streaming core of gemv_stream.cuh over the rows of the chosen experts. gate_up shares out the pairs of rows of
+// all slots; down shares out the outputs of all tokens and runs K through the token's experts one after the other, so
+// that their weighted sum needs no second kernel.
 #include <algorithm>
 
+#include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_stream.cuh"
 
 namespace spillway::kernels::cuda {
@@ -137,8 +136,8 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
         fragment_rows(next_pass.rows, globals);
         load_next(first_slot(next_pass), 0);
       }
-      const char* x = kept + (kDown ? this_slot : this_slot / plan.e.slots) * s.x_stride +
-                      this_part * kStepElements<kFormat> * 2;
+      const char* x =
+          kept + (kDown ? this_slot : this_slot / plan.e.slots) * s.x_stride + this_part * kStepElements<kFormat> * 2;
       product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(this_slot) : 1.0f);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
@@ -226,12 +225,15 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   plan.expert_scales = weight_scale_bytes(kFormat, e.weight.n, e.weight.k, e.weight.scale_rows);
   StreamPlan& s = plan.stream;
   s.p.m = 1, s.p.weight = e.weight, s.p.x = e.x, s.p.x_type = e.x_type, s.p.x_stride = e.x_stride;
-  const int blocks = kFormat == WeightFormat::kBf16 ? processor_count() : 2 * processor_count();  // widening: more warps
+  const int blocks =
+      kFormat == WeightFormat::kBf16 ? processor_count() : 2 * processor_count();  // widening: more warps
   const int grid = static_cast<int>(std::min<int64_t>(blocks, plan.units));
   const int rows = kDown ? e.tokens * e.slots : e.tokens;
-  const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid), rows};
+  const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid),
+                          rows};
   if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16)) return launch_halves<kFormat, kDown>(e, stream);
-  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.weight, &args.x))
+    return cudaErrorInvalidValue;
   const size_t shared = stream_shared_bytes(s, rows);
   const auto kernel = s.kept ? experts_kernel<kFormat, kDown, true> : experts_kernel<kFormat, kDown, false>;
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
@@ -241,10 +243,9 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
 
 template <bool kDown>
 cudaError_t launch_format(const ExpertProduct& e, cudaStream_t stream) {
-  const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 &&
-                     e.experts >= 1 && e.ids != nullptr &&
-                     (!kDown || e.weights != nullptr) && e.weight.n >= 2 && e.weight.n % 2 == 0 && e.weight.k >= 16 &&
-                     e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
+  const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 && e.experts >= 1 &&
+                     e.ids != nullptr && (!kDown || e.weights != nullptr) && e.weight.n >= 2 && e.weight.n % 2 == 0 &&
+                     e.weight.k >= 16 && e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;
   if (e.weight.format == WeightFormat::kBf16) return launch<WeightFormat::kBf16, kDown>(e, stream);
   if (e.weight.format == WeightFormat::kF8Block) return launch<WeightFormat::kF8Block, kDown>(e, stream);

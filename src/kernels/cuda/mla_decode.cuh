@@ -6,11 +6,11 @@
 //   left     scores of even tiles; O[:, 0:256]
 //   right    scores of odd tiles; O[:, 256:512]
 // Each adds its own probabilities times its half of the values from registers, and the other's from shared memory (they
-// lie in a tile's rope chunk, which its scores no longer need). The two take turns: while one works on the scores of its
-// tile, the other's tile has been consumed by both and is being replaced; two tiles are too few for anything else, a copy
-// from device memory takes as long as the scores, softmax and outputs of one.
-// Two blocks with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile
-// into both (kPair), so that the cache is read once.
+// lie in a tile's rope chunk, which its scores no longer need). The two take turns: while one works on the scores of
+// its tile, the other's tile has been consumed by both and is being replaced; two tiles are too few for anything else,
+// a copy from device memory takes as long as the scores, softmax and outputs of one. Two blocks with the two halves of
+// 128 heads are a cluster and walk the same stretch: each loads half of every tile into both (kPair), so that the cache
+// is read once.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -87,8 +87,8 @@ struct MlaBlock {
   template <int kSide>
   __device__ __forceinline__ void scores(float (&s)[32], int tile);
   __device__ __forceinline__ void clear_tail(int place, int valid, int barrier);
-  __device__ __forceinline__ void softmax(float (&s)[32], int token, const int (&limit)[2], float (&m)[2], float (&l)[2],
-                                          float (&factor)[2]);
+  __device__ __forceinline__ void softmax(float (&s)[32], int token, const int (&limit)[2], float (&m)[2],
+                                          float (&l)[2], float (&factor)[2]);
   __device__ __forceinline__ void raise_maximum(float most, int half, float (&m)[2], float (&l)[2],
                                                 float (&factor)[2]) const {
     factor[half] = exp2_fast(m[half] * p.scale_log2e - (most == -INFINITY ? 0.0f : most * p.scale_log2e));
@@ -97,7 +97,8 @@ struct MlaBlock {
   }
   __device__ __forceinline__ void store_probabilities(const float (&s)[32], int place, const float (&m)[2]);
   __device__ __forceinline__ void release(int place, int half);
-  __device__ __forceinline__ void write(const float (&o)[2][64], int side, const float (&m)[2], const float (&total)[2]);
+  __device__ __forceinline__ void write(const float (&o)[2][64], int side, const float (&m)[2],
+                                        const float (&total)[2]);
 };
 
 __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
@@ -173,7 +174,8 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::write(const float (&o)[2][64
     const bool in = packed < rows;
     if (piece.pieces == 1) {
       const float inverse = 1.0f / total[half];
-      const int64_t at = (row_begin + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent + side * 256;
+      const int64_t at =
+          (row_begin + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent + side * 256;
       char* to = p.out + at * 2 + (lane % 4) * 16;
 #pragma unroll
       for (int n = 0; n < 32; n += 4) {  // four threads exchange so that each writes 16 bytes

@@ -53,7 +53,8 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::store_probabilities(const fl
     char* to = chunk + row * 128 + (lane % 4) * 4;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-      *reinterpret_cast<uint32_t*>(to + ((n ^ (row & 7)) << 4)) = pack2<T>(s[n * 4 + half * 2], s[n * 4 + half * 2 + 1]);
+      *reinterpret_cast<uint32_t*>(to + ((n ^ (row & 7)) << 4)) =
+          pack2<T>(s[n * 4 + half * 2], s[n * 4 + half * 2 + 1]);
     }
     if (lane % 4 == 0) shared.maxima[place][row] = m[half];
   }
@@ -105,8 +106,8 @@ __device__ __forceinline__ void finish_outputs(float (&o)[2][64]) {
 // Scores of 64 tokens from `token` on to probabilities in place; m and l go on, factor is what earlier sums and outputs
 // are to be multiplied with.
 template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], int token, const int (&limit)[2], float (&m)[2],
-                                                            float (&l)[2], float (&factor)[2]) {
+__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], int token, const int (&limit)[2],
+                                                            float (&m)[2], float (&l)[2], float (&factor)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float most = m[half];
@@ -235,7 +236,6 @@ __global__ void __launch_bounds__(384, 1)
     ptx::barrier_init_fence();
     publish_shared();
   }
-  let_next_kernel_start();
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
@@ -243,6 +243,7 @@ __global__ void __launch_bounds__(384, 1)
   if (group == 0) {
     ptx::fewer_registers<40>();
     wait_for_previous_kernel();  // all else follows from what is loaded
+    let_next_kernel_start();
     if (threadIdx.x == 0) block.load(&queries, &pages);
   } else {
     ptx::more_registers<232>();
@@ -262,7 +263,8 @@ __global__ void __launch_bounds__(384, 1)
 
 // One row of a unit of several pieces, added in order: a warp.
 template <typename T>
-__device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& cursor, int sequence, int row_block, int row) {
+__device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& cursor, int sequence, int row_block,
+                                            int row) {
   const int lane = threadIdx.x & 31, packed = row_block * 64 + row, first = p.batch.row_begin[sequence];
   if (packed >= (p.batch.row_begin[sequence + 1] - first) * p.heads) return;
   const Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
