@@ -1,5 +1,5 @@
-// W8A8: a row of x as signed bytes by its largest value, weights as bytes with 128 added. Sums over the whole of K are
-// exact in int32 (for K below 2^16), so every instruction set gives the same bits up to the last multiply-add.
+// W8A8: a group of a row of x as signed bytes by its largest value, weights as bytes with 128 added. Sums of a group are
+// exact in int32, so every instruction set gives the same bits up to the last multiply-add.
 
 float quantize_bytes(const float* x, int64_t count, int8_t* out, int32_t* sum128) {
   V most = {};
