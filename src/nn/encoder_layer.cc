@@ -48,6 +48,9 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
   const EncoderLayerNames& names = config.names;
   const int64_t hidden = config.hidden, intermediate = config.intermediate;
   std::vector<MatrixRow> qkv;
+  // The softmax magnifies errors of scores: their products keep 16 bits of x in int8.
+  const kernels::Precision precision = context.precision;
+  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
   for (const std::string& name : names.qkv) qkv.push_back({name, 3 * hidden / int64_t(names.qkv.size())});
   if (split_qkv && qkv.size() == 3) {
     for (const MatrixRow& row : qkv) {
@@ -58,6 +61,7 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
     SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, std::move(qkv), hidden, context));
     layer.qkv_.push_back(std::move(product));
   }
+  context.precision = precision;
   SW_ASSIGN(layer.attention_output_, OneShotLinear::load(scope, {{names.attention_output, hidden}}, hidden, context));
   if (config.has_attention_norm) {
     SW_ASSIGN(layer.attention_norm_, LayerNorm::load(scope, names.attention_norm, hidden, config.epsilon, context));
