@@ -48,7 +48,7 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
   const EncoderLayerNames& names = config.names;
   const int64_t hidden = config.hidden, intermediate = config.intermediate;
   std::vector<MatrixRow> qkv;
-  // The softmax magnifies errors of scores: their products keep 16 bits of x in int8.
+  // What comes from a layer norm has channels far larger than the rest: those products keep 16 bits of x in int8.
   const kernels::Precision precision = context.precision;
   if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
   for (const std::string& name : names.qkv) qkv.push_back({name, 3 * hidden / int64_t(names.qkv.size())});
@@ -69,7 +69,9 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
   std::vector<MatrixRow> mlp;
   const int64_t width = config.gated ? 2 * intermediate : intermediate;
   for (const std::string& name : names.mlp_in) mlp.push_back({name, width / int64_t(names.mlp_in.size())});
+  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
   SW_ASSIGN(layer.mlp_in_, OneShotLinear::load(scope, std::move(mlp), hidden, context));
+  context.precision = precision;
   SW_ASSIGN(layer.mlp_out_, OneShotLinear::load(scope, {{names.mlp_out, hidden}}, intermediate, context));
   SW_ASSIGN(layer.mlp_norm_, LayerNorm::load(scope, names.mlp_norm, hidden, config.epsilon, context));
   return layer;
