@@ -9,7 +9,9 @@
 #include <set>
 
 #include "apps/local_one_shot.h"
+#include "apps/store_source.h"
 #include "engine/batching/device_share.h"
+#include "store/location.h"
 
 namespace spillway::apps {
 namespace {
@@ -157,7 +159,15 @@ Result<std::vector<ModelRepository::Source>> model_sources(const std::vector<Con
   std::set<std::string> names;
   for (const Config& config : models) {
     SW_TRY(check_model_options(config));
-    ModelRepository::Source source = folder_source(config, common);
+    ModelRepository::Source source;
+    if (store::is_location(config.text("model.path"))) {
+      const auto load = [config, common](const std::string& folder, const std::string& version) {
+        return load_folder(config, folder, version, *common);
+      };
+      SW_ASSIGN(source, store_source(config, load, common->progress));
+    } else {
+      source = folder_source(config, common);
+    }
     source.name = model_name(config);
     source.aliases = config.strings("model.aliases");
     source.load_at_start = config.boolean("model.load");
