@@ -10,7 +10,9 @@
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <thread>
 
+#include "apps/bench/measure.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
 #include "apps/local_model.h"
@@ -19,9 +21,14 @@
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "apps/system.h"
+#include "apps/telemetry_parts.h"
 #include "base/log.h"
+#include "server/grpc/grpc_server.h"
 #include "server/model_repository.h"
+#include "server/repository_catalogue.h"
+#include "config/render.h"
 #include "server/server.h"
+#include "tensor/device.h"
 
 namespace spillway::apps {
 namespace {
@@ -51,6 +58,8 @@ server::ServerOptions server_options(const Config& config) {
   options.metrics_port = metrics_port > 0 ? metrics_port : -1;
   options.api_keys = config.strings("server.api_keys");
   options.api_keys_file = config.text("server.api_keys_file");
+  options.admin_keys = config.strings("server.admin_keys");
+  options.admin_keys_file = config.text("server.admin_keys_file");
   options.open_health = config.boolean("server.open_health");
   options.open_metrics = config.boolean("server.open_metrics");
   options.cors_origins = config.strings("server.cors");
@@ -64,19 +73,30 @@ server::ServerOptions server_options(const Config& config) {
   return options;
 }
 
+constexpr int64_t kMeasuredBytes = 256 << 20;   // more than the processors' caches
+
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
-  if (config.is_explicit(Key<Type::kInt>("network.grpc_port"))) {
-    SW_WARN("network.grpc_port: gRPC is not served by this build yet; HTTP is");
-  }
   if (const std::string fallback = device_fallback(config); !fallback.empty()) {
     SW_WARN("{} (hardware.strict: true refuses instead)", fallback);
   }
 }
 
-Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
+Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway,
+                                               TelemetryParts& telemetry) {
   server::ServerOptions options = server_options(config);
+  telemetry.attach(options);
   if (gateway) options.front = gateway->front();
+  if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
+  options.configuration = config::print_json(config);
+  const std::string& device = config.text("hardware.device");
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, 0};
+  if (device == "cpu" || (device == "auto" && !tensor::check_available(gpu).ok())) {
+    const int threads = int(config.integer("hardware.threads"));
+    options.measure_bandwidth = [threads] {
+      return memory_bandwidth(threads > 0 ? threads : int(std::max(1U, std::thread::hardware_concurrency())), kMeasuredBytes);
+    };
+  }
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
@@ -90,6 +110,27 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::
                     error == EADDRINUSE ? " (another server? choose another with --port, or --port 0 for any)" : "")};
   }
   return server::Server::start(std::move(options));
+}
+
+// The gRPC front end, or null where it is off: by network.grpc_port, or for a gateway alone, which forwards HTTP.
+Result<std::unique_ptr<server::GrpcServer>> listen_grpc(const Config& config, server::Server& server, bool no_model) {
+  const bool chosen = config.is_explicit(Key<Type::kInt>("network.grpc_port"));
+  server::GrpcOptions options;
+  options.port = uint16_t(config.integer("network.grpc_port"));
+  if (options.port == 0 || (no_model && !chosen)) return std::unique_ptr<server::GrpcServer>();
+  const net::HttpServerOptions& http = server.options().http;
+  options.address = http.address;
+  options.tls_certificate_file = http.tls_certificate_file;
+  options.tls_key_file = http.tls_key_file;
+  options.message_bytes_max = http.body_bytes_max;
+  options.threads = http.io_threads;
+  if (!chosen && port_error(options.address, options.port) == EADDRINUSE) {
+    SW_WARN("port {} is in use, so gRPC is not served (choose another with --grpc-port)", options.port);
+    return std::unique_ptr<server::GrpcServer>();
+  }
+  SW_ASSIGN(auto started, server::GrpcServer::start(std::move(options), server));
+  SW_INFO("gRPC on {}:{}", http.address, started->port());
+  return started;
 }
 
 Status write_port(const std::string& path, uint16_t port) {
@@ -152,7 +193,9 @@ void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
     return;
   }
   const server::ServerOptions options = server_options(*fresh);
-  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission); !taken.ok()) {
+  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission,
+                                         options.admin_keys, options.admin_keys_file);
+      !taken.ok()) {
     SW_ERROR("reload: {}; nothing was changed", taken.error().message);
     return;
   }
@@ -177,11 +220,13 @@ void wait_for_stop(const ConfigFlags& flags, Config& config, server::Server& ser
   }
 }
 
-int drain(const Config& config, server::Server& server) {
+int drain(const Config& config, server::Server& server, server::GrpcServer* grpc) {
   const double allowed = config.seconds("server.drain_timeout");
   SW_INFO("stopping: {} requests get up to {:.0f} s to end; a second signal stops at once", server.requests_in_flight(),
           allowed);
-  const bool clean = server.drain(std::chrono::steady_clock::now() + from_seconds(allowed));
+  const TimePoint deadline = std::chrono::steady_clock::now() + from_seconds(allowed);
+  bool clean = server.drain(deadline);
+  if (grpc != nullptr) clean &= grpc->drain(deadline);
   if (clean)
     SW_INFO("stopped: every request was answered");
   else
@@ -236,7 +281,7 @@ class Models {
     for (const server::VersionPtr& version : repository_->ready()) {
       if (version->language) languages.push_back(version->language);
     }
-    server.serve(std::move(languages));
+    server.serve(std::move(languages), std::make_shared<server::RepositoryCatalogue>(*repository_));
   }
 
   std::mutex publishing_;
@@ -258,21 +303,26 @@ int serve(const ConfigFlags& flags, Config config) {
   warn_of_ignored(config);
   catch_stop_signals();
   catch_reload_signal();
+  auto telemetry = TelemetryParts::make(config);
+  if (!telemetry.ok()) return fail(telemetry.error());
   Models models;  // outlives the server, whose connections use them
-  auto server = listen(config, *gateway);
+  auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
+  if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
   if (*gateway) (*gateway)->set_local(**server);
   if (no_model) {
     (*server)->serve({});
     SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
             seconds_since_process_start());
   }
+  auto grpc = listen_grpc(config, **server, no_model);
+  if (!grpc.ok()) return fail(grpc.error());
   if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
     return fail(written.error());
   if (const auto loaded = no_model ? Status() : models.load(config, *each, **server); !loaded.ok())
     return fail(loaded.error());
   wait_for_stop(flags, config, **server);
-  return drain(config, **server);
+  return drain(config, **server, grpc->get());
 }
 
 }  // namespace

@@ -323,7 +323,11 @@ void BatchingEngine::compute(BatchDecision decision) {
   std::vector<models::OneShotInput> inputs;
   for (const WaitingInput& waiting : decision.launch) {
     const OneShotRequest& request = live_.at(waiting.id).request;
-    inputs.push_back({request.tokens, request.types, request.pixels, request.output});
+    models::OneShotInput& input = inputs.emplace_back();
+    input.tokens = request.tokens;
+    input.types = request.types;
+    input.pixels = request.pixels;
+    input.output = request.output;
     record.longest = std::max(record.longest, waiting.cost);
   }
   publish(count, scheduler_.table().predict(decision.cost, count));

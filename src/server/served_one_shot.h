@@ -11,6 +11,8 @@
 
 #include "base/result.h"
 #include "engine/one_shot_engine.h"
+#include "image/preprocessor.h"
+#include "server/one_shot/text_inputs.h"
 #include "text/tokenizer.h"
 
 namespace spillway::server {
@@ -24,7 +26,7 @@ struct ServedOneShotOptions {
 
 class ServedOneShot {
  public:
-  // Reads tokenizer.json of the folder unless the model takes pixels.
+  // Reads the tokenizer and the settings beside it, or preprocessor_config.json, from the folder.
   static Result<std::shared_ptr<ServedOneShot>> make(ServedOneShotOptions options,
                                                      std::unique_ptr<engine::OneShotEngine> engine);
 
@@ -38,6 +40,9 @@ class ServedOneShot {
   engine::OneShotEngine& engine() const { return *engine_; }
   const models::OneShotInfo& info() const { return engine_->model().info(); }
   const text::Tokenizer* tokenizer() const { return tokenizer_.get(); }  // null: the model takes pixels
+  const TextInputs* text() const { return text_.get(); }                 // null: the model takes pixels
+  const image::Preprocessor* images() const { return images_.get(); }    // null: the model takes tokens
+  bool offers(models::OneShotOutput output) const;
 
  private:
   ServedOneShot() = default;
@@ -45,6 +50,8 @@ class ServedOneShot {
   ServedOneShotOptions options_;
   int64_t created_ = 0;
   std::unique_ptr<text::Tokenizer> tokenizer_;
+  std::unique_ptr<const TextInputs> text_;
+  std::unique_ptr<const image::Preprocessor> images_;
   std::unique_ptr<engine::OneShotEngine> engine_;  // last: its thread stops before the rest goes
 };
 

@@ -27,7 +27,9 @@ struct Sample {
       const int64_t count = std::min<int64_t>({kWarmUpTokens, info.tokens_max, cost_max});
       for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>((1 + i * 7919) % info.vocab_size));
     }
-    input = {tokens, {}, pixels, info.outputs.empty() ? models::OneShotOutput::kEmbedding : info.outputs.front()};
+    input.tokens = tokens;
+    input.pixels = pixels;
+    if (!info.outputs.empty()) input.output = info.outputs.front();
   }
 };
 
