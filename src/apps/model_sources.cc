@@ -151,10 +151,8 @@ Result<std::vector<VersionFolder>> version_folders(const std::string& folder, co
 Result<std::vector<ModelRepository::Source>> model_sources(const std::vector<Config>& models,
                                                            const LoadProgress& progress) {
   auto common = std::make_shared<Common>();
-  if (models.size() == 1)
-    common->progress = progress;  // several at once would tell of each other's bytes
-  else
-    common->share = std::make_shared<engine::DeviceShare>();
+  common->progress = progress;
+  if (models.size() > 1) common->share = std::make_shared<engine::DeviceShare>();
   std::vector<ModelRepository::Source> sources;
   std::set<std::string> names;
   for (const Config& config : models) {
