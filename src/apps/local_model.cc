@@ -11,10 +11,12 @@
 #include "apps/builtin_model.h"
 #include "apps/model_sources.h"
 #include "apps/shapes.h"
+#include "apps/store_source.h"
 #include "apps/system.h"
 #include "base/log.h"
 #include "engine/memory.h"
 #include "models/loader.h"
+#include "store/location.h"
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
@@ -168,7 +170,7 @@ std::string model_name(const config::Config& config) {
   if (const std::string& name = config.text("model.name"); !name.empty()) return name;
   const std::string& path = config.text("model.path");
   if (path == kBuiltin) return "tiny-r1";
-  const fs::path plain = fs::path(path).lexically_normal();
+  const fs::path plain = fs::path(store::is_location(path) ? path.substr(path.find("://") + 2) : path).lexically_normal();
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
@@ -186,15 +188,14 @@ Status check_model_options(const config::Config& config) {
     return not_found(fmt::format(
         "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"{}\"{}", path, found));
   };
-  if (path.find("://") != std::string::npos) {
-    return wrong(": this build reads no object stores; download the model and give its folder");
-  }
+  const bool stored = store::is_location(path);
+  if (stored) SW_TRY(check_store_options(config));
   std::error_code error;
   const bool random = config.boolean("model.random_weights");
-  if (random && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
+  if (random && !stored && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
     return wrong(", which does not exist and is no named shape (" + shape_names() + ")");
   }
-  if (!random && path != kBuiltin) {
+  if (!random && !stored && path != kBuiltin) {
     if (!fs::exists(path, error)) return wrong(", which does not exist");
     if (!fs::is_directory(path, error)) return wrong(", which is not a folder");
     const auto versions = version_folders(path, config.text("model.versions"));
