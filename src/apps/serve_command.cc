@@ -10,7 +10,9 @@
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <thread>
 
+#include "apps/bench/measure.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
 #include "apps/local_model.h"
@@ -19,11 +21,14 @@
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "apps/system.h"
+#include "apps/telemetry_parts.h"
 #include "base/log.h"
 #include "server/grpc/grpc_server.h"
 #include "server/model_repository.h"
 #include "server/repository_catalogue.h"
+#include "config/render.h"
 #include "server/server.h"
+#include "tensor/device.h"
 
 namespace spillway::apps {
 namespace {
@@ -53,6 +58,8 @@ server::ServerOptions server_options(const Config& config) {
   options.metrics_port = metrics_port > 0 ? metrics_port : -1;
   options.api_keys = config.strings("server.api_keys");
   options.api_keys_file = config.text("server.api_keys_file");
+  options.admin_keys = config.strings("server.admin_keys");
+  options.admin_keys_file = config.text("server.admin_keys_file");
   options.open_health = config.boolean("server.open_health");
   options.open_metrics = config.boolean("server.open_metrics");
   options.cors_origins = config.strings("server.cors");
@@ -66,6 +73,8 @@ server::ServerOptions server_options(const Config& config) {
   return options;
 }
 
+constexpr int64_t kMeasuredBytes = 256 << 20;   // more than the processors' caches
+
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
   if (const std::string fallback = device_fallback(config); !fallback.empty()) {
@@ -73,9 +82,21 @@ void warn_of_ignored(const Config& config) {
   }
 }
 
-Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
+Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway,
+                                               TelemetryParts& telemetry) {
   server::ServerOptions options = server_options(config);
+  telemetry.attach(options);
   if (gateway) options.front = gateway->front();
+  if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
+  options.configuration = config::print_json(config);
+  const std::string& device = config.text("hardware.device");
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, 0};
+  if (device == "cpu" || (device == "auto" && !tensor::check_available(gpu).ok())) {
+    const int threads = int(config.integer("hardware.threads"));
+    options.measure_bandwidth = [threads] {
+      return memory_bandwidth(threads > 0 ? threads : int(std::max(1U, std::thread::hardware_concurrency())), kMeasuredBytes);
+    };
+  }
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
@@ -172,7 +193,9 @@ void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
     return;
   }
   const server::ServerOptions options = server_options(*fresh);
-  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission); !taken.ok()) {
+  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission,
+                                         options.admin_keys, options.admin_keys_file);
+      !taken.ok()) {
     SW_ERROR("reload: {}; nothing was changed", taken.error().message);
     return;
   }
@@ -280,9 +303,12 @@ int serve(const ConfigFlags& flags, Config config) {
   warn_of_ignored(config);
   catch_stop_signals();
   catch_reload_signal();
+  auto telemetry = TelemetryParts::make(config);
+  if (!telemetry.ok()) return fail(telemetry.error());
   Models models;  // outlives the server, whose connections use them
-  auto server = listen(config, *gateway);
+  auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
+  if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
   if (*gateway) (*gateway)->set_local(**server);
   if (no_model) {
     (*server)->serve({});

@@ -1,7 +1,8 @@
 // Gateway: many upstreams behind one model name. Answers a request by the upstream that the policies prefer, goes on to
-// the next when one fails before its first token, takes a broken stream up elsewhere where that can be done exactly, and
-// says so in the stream where it cannot. Owned by the program; answer() runs on the connection's I/O thread, everything
-// shared is locked for moments. Not its job: listening, HTTP's grammar (net), the models of this process (server).
+// the next when one fails before its first token, takes a broken stream up elsewhere where that can be done exactly,
+// and says so in the stream where it cannot. Owned by the program; answer() runs on the connection's I/O thread,
+// everything shared is locked for moments. Not its job: listening, HTTP's grammar (net), the models of this process
+// (server).
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,7 @@
 #include "gateway/options.h"
 #include "gateway/policies/prefix_index.h"
 #include "gateway/retry_budget.h"
+#include "gateway/tenants.h"
 #include "gateway/upstream.h"
 #include "net/http_server.h"
 
@@ -24,6 +26,10 @@ namespace spillway::gateway {
 struct Answered {
   int status = 0;
   const char* outcome = "ok";
+  // What is known of the request at its end.
+  std::string model, upstream, tenant;
+  TokenUsage usage;
+  double cost = 0;  // dollars, as the upstream's price says
 };
 
 class Gateway {

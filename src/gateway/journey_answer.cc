@@ -14,13 +14,17 @@ namespace {
 using api::ApiError;
 using api::ErrorKind;
 
-metrics::Counter answers_total{"spillway_gateway_answers_total", "Requests by the upstream that answered and outcome.",
-                               {"upstream", "outcome"}};
-metrics::Counter tokens_total{"spillway_gateway_tokens_total", "Tokens by upstream, as it counted them.", {"upstream", "kind"}};
-metrics::Counter resumed_total{"spillway_gateway_resumed_total", "Streams that broke off and were taken up elsewhere.", {"how"}};
+metrics::Counter answers_total{
+    "spillway_gateway_answers_total", "Requests by the upstream that answered and outcome.", {"upstream", "outcome"}};
+metrics::Counter tokens_total{
+    "spillway_gateway_tokens_total", "Tokens by upstream, as it counted them.", {"upstream", "kind"}};
+metrics::Counter resumed_total{
+    "spillway_gateway_resumed_total", "Streams that broke off and were taken up elsewhere.", {"how"}};
 metrics::Counter broken_total{"spillway_gateway_broken_streams_total", "Streams that ended in an error told in them."};
-metrics::Histogram first_token_seconds{"spillway_gateway_first_token_seconds", "From request to first token, by upstream.",
-                                       {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30}, {"upstream"}};
+metrics::Histogram first_token_seconds{"spillway_gateway_first_token_seconds",
+                                       "From request to first token, by upstream.",
+                                       {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30},
+                                       {"upstream"}};
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -36,8 +40,9 @@ ApiError error_of(const Step& step) {
   if (std::string_view(step.reason) == "timeout" || std::string_view(step.reason) == "stalled") {
     return {ErrorKind::kDeadline, "No upstream answered in time: " + step.message, "", ""};
   }
-  return {ErrorKind::kOverloaded, "No upstream could answer: " + (step.message.empty() ? std::string(step.reason) : step.message),
-          "", "upstream_unavailable"};
+  return {ErrorKind::kOverloaded,
+          "No upstream could answer: " + (step.message.empty() ? std::string(step.reason) : step.message), "",
+          "upstream_unavailable"};
 }
 
 }  // namespace
@@ -88,8 +93,8 @@ asio::awaitable<void> Journey::relay() {
   co_await attempt_->tidy();
 }
 
-// The stream broke after the client had seen some of it. A Spillway's is resumed token by token by another; others' only
-// where an answer may be continued by an assistant prefix.
+// The stream broke after the client had seen some of it. A Spillway's is resumed token by token by another; others'
+// only where an answer may be continued by an assistant prefix.
 asio::awaitable<bool> Journey::take_up(const Step& broken) {
   auto resume = std::make_unique<Resume>(std::move(attempt_->told()));
   note_failure(broken);
@@ -108,7 +113,8 @@ asio::awaitable<void> Journey::tell_error(const Step& step) {
   ApiError error = error_of(step);
   if (!writer_.started()) {
     std::optional<Duration> after = step.rest;
-    if (!after && (step.outcome == Outcome::kBusy || step.outcome == Outcome::kLimited)) after = std::chrono::seconds(1);
+    if (!after && (step.outcome == Outcome::kBusy || step.outcome == Outcome::kLimited))
+      after = std::chrono::seconds(1);
     co_await send_error(std::move(error), after);
     co_return;
   }
@@ -126,12 +132,23 @@ asio::awaitable<void> Journey::send_error(ApiError error, std::optional<Duration
   net::Headers fields = headers("application/json");
   if (retry_after) fields.add("Retry-After", fmt::format("{:.0f}", std::max(1.0, std::ceil(seconds(*retry_after)))));
   answered_ = {error.http_status(), api::error_row(error.kind).label};
-  std::string body = call_.protocol == Protocol::kOpenAi ? api::openai_error_body(error) : api::anthropic_error_body(error);
+  std::string body =
+      call_.protocol == Protocol::kOpenAi ? api::openai_error_body(error) : api::anthropic_error_body(error);
   co_await writer_.send(answered_.status, std::move(fields), std::move(body));
 }
 
 void Journey::finish_log() {
   answers_total.with({last_upstream_, answered_.outcome}).add();
+  answered_.model = call_.features.model;
+  answered_.upstream = last_upstream_;
+  answered_.tenant = caller_.tenant;
+  if (attempt_ && attempt_->has_usage()) {
+    const TokenUsage& usage = answered_.usage = attempt_->usage();
+    const Price& price = attempt_->upstream().info().price;
+    answered_.cost = (double(usage.prompt_tokens - usage.cached_tokens) * price.input +
+                      double(usage.cached_tokens) * price.cached_input + double(usage.output_tokens) * price.output) *
+                     1e-6;
+  }
   if (attempt_ && attempt_->has_usage()) {
     tokens_total.with({last_upstream_, "prompt"}).add(double(attempt_->usage().prompt_tokens));
     tokens_total.with({last_upstream_, "cached"}).add(double(attempt_->usage().cached_tokens));
@@ -141,8 +158,8 @@ void Journey::finish_log() {
   std::string line = fmt::format(
       R"({{"time":{:.3f},"id":"{}","status":{},"outcome":"{}","upstream":"{}","attempts":{},"stream":{},"seconds":{:.6f},"waited_s":{:.6f})",
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(), call_.request.id,
-      answered_.status, answered_.outcome, last_upstream_, attempts_, call_.scan.stream, seconds(now() - call_.received),
-      seconds(waited_));
+      answered_.status, answered_.outcome, last_upstream_, attempts_, call_.scan.stream,
+      seconds(now() - call_.received), seconds(waited_));
   line += ",\"model\":";
   append_json_string(line, call_.features.model);
   if (!caller_.tenant.empty()) {

@@ -11,6 +11,7 @@
 #include "kernels/mla.h"
 #include "kernels/moe.h"
 #include "kernels/rope.h"
+#include "kernels/sampling.h"
 
 namespace spillway::kernels {
 
@@ -45,6 +46,8 @@ struct Operations {
   decltype(&kernels::grouped_attention) grouped_attention = nullptr;
   decltype(&kernels::latent_store) latent_store = nullptr;
   decltype(&kernels::latent_layer) latent_layer = nullptr;
+  decltype(&kernels::draw_rows) draw_rows = nullptr;
+  decltype(&kernels::carry_tokens) carry_tokens = nullptr;
   decltype(&kernels::layer_norm) layer_norm = nullptr;
   decltype(&kernels::activate) activate = nullptr;
   decltype(&kernels::add_bias) add_bias = nullptr;

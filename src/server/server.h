@@ -15,11 +15,15 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "metrics/timeline.h"
 #include "net/http_server.h"
 #include "server/admission.h"
 #include "server/auth.h"
 #include "server/model_catalogue.h"
+#include "server/console/upstream_view.h"
 #include "server/served_model.h"
+#include "telemetry/outcomes/outcomes.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -27,6 +31,7 @@ namespace spillway::server {
 struct FrontAnswer {
   int status = 0;
   const char* outcome = "ok";
+  telemetry::RequestRecord facts;  // of them: model, upstream, tenant, tokens, cost
 };
 
 struct ServerOptions {
@@ -34,6 +39,8 @@ struct ServerOptions {
   int metrics_port = -1;              // a second listener with /metrics and /health; -1: none, 0: any free one
   std::vector<std::string> api_keys;  // with api_keys_file: who may call; none at all: everyone
   std::string api_keys_file;
+  std::vector<std::string> admin_keys;  // with admin_keys_file: who may see the console; none: who may call
+  std::string admin_keys_file;
   bool open_health = true;                                  // /health needs no key
   bool open_metrics = true;                                 // /metrics needs no key
   std::vector<std::string> cors_origins;                    // "*": any
@@ -48,13 +55,25 @@ struct ServerOptions {
   using Front = std::function<net::asio::awaitable<std::optional<FrontAnswer>>(net::HttpRequest& request,
                                                                                net::ResponseWriter& writer)>;
   Front front;
+  // For the console: the upstreams of the front, and the options as resolved (JSON: [{key, value, origin, help}]).
+  std::function<std::vector<UpstreamView>()> upstreams;
+  std::string configuration;
+  // Bytes a second that the memory of the models' device gives; called once, when somebody first looks and no request
+  // is being answered. Empty: not known.
+  std::function<double()> measure_bandwidth;
+  // Who hears of each request that has ended, on its I/O thread; they outlive the server.
+  std::vector<telemetry::RequestSink*> sinks;
+  telemetry::Outcomes* outcomes = nullptr;  // where feedback goes; null: /v1/feedback is not there
 };
 
 // What may change while serving.
 struct HotOptions {
   AdmissionBounds admission;
   ApiKeys keys;
+  ApiKeys admin_keys;
 };
+
+class LiveState;
 
 enum class ServerState { kLoading, kReady, kDraining };
 
@@ -76,7 +95,8 @@ class Server {
   // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
   // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
-                const AdmissionBounds& admission);
+                const AdmissionBounds& admission, const std::vector<std::string>& admin_keys = {},
+                const std::string& admin_keys_file = {});
 
   // Refuses new requests with 503 and Connection: close; returns when the accepted ones have been answered to the last
   // byte, or false at the deadline. Blocks; not for an I/O thread.
@@ -93,6 +113,8 @@ class Server {
   std::shared_ptr<ServedModel> find_model(std::string_view name) const;
   std::shared_ptr<ModelCatalogue> catalogue() const;  // never null
   bool stalled() const;
+  metrics::Timelines& timelines() { return timelines_; }
+  LiveState& live() { return *live_; }
 
   // Counts a generation in, so that drain() waits for it; false when it may not begin any more.
   bool enter();
@@ -102,12 +124,13 @@ class Server {
   net::asio::awaitable<void> run_aside(std::function<void()> work);
   // The same for work that may take seconds, such as loading a model: the short jobs do not wait behind it.
   net::asio::awaitable<void> run_apart(std::function<void()> work);
+  // As run_aside, on a thread that reads metrics and does nothing else.
+  net::asio::awaitable<void> run_scrape(std::function<void()> work);
 
  private:
   class Workers;
   explicit Server(ServerOptions options);
   Status listen();
-  net::asio::awaitable<void> run_in(int pool, std::function<void()> work);
   void set_queue_bounds();  // mutex_ is held
 
   ServerOptions options_;
@@ -118,6 +141,8 @@ class Server {
   std::shared_ptr<const Models> models_;       // under mutex_
   std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
   std::atomic<int> in_flight_{0};              // changed under mutex_
+  metrics::Timelines timelines_;
+  std::unique_ptr<LiveState> live_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<net::HttpServer> metrics_http_;
   std::unique_ptr<net::HttpServer> http_;  // last: its connections end before the rest goes

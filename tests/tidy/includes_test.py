@@ -20,9 +20,10 @@ MAY_INCLUDE = {
     "text": set(),
     "api": {"text"},
     "net": set(),
+    "telemetry": {"net"},
     "gateway": {"api", "net"},
     "image": set(),
-    "server": {"api", "text", "net", "image", "engine", "models", "nn", "tensor"},
+    "server": {"api", "text", "net", "telemetry", "image", "engine", "models", "nn", "tensor"},
 }
 # The engine sees a model through its interface, the server sees the engine through its own; never a family or a kernel.
 NARROW = {

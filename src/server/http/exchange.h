@@ -17,6 +17,7 @@
 #include "net/http_server.h"
 #include "server/completion.h"
 #include "server/server.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -30,6 +31,7 @@ class Exchange {
 
   Server& server() { return server_; }
   const net::HttpRequest& request() const { return request_; }
+  void set_timeline(std::shared_ptr<metrics::Timeline> timeline) { request_.timeline = std::move(timeline); }
   net::ResponseWriter& writer() { return writer_; }
   Dialect dialect() const { return dialect_; }
   void set_dialect(Dialect dialect) { dialect_ = dialect; }
@@ -64,6 +66,12 @@ class Exchange {
   const char* outcome() const { return outcome_; }
   void set_outcome(const char* outcome) { outcome_ = outcome; }
 
+  // What the routes add to as they learn it; told to the server's sinks at the end.
+  telemetry::RequestRecord& record() { return record_; }
+  std::string_view trace_id() const { return record_.trace.sampled ? std::string_view(record_.trace.trace_id) : ""; }
+  // Ends the record: how long it took and what was answered.
+  const telemetry::RequestRecord& finish_record(std::string_view route, std::string_view operation);
+
  private:
   Server& server_;
   net::HttpRequest request_;
@@ -74,7 +82,11 @@ class Exchange {
   net::Headers extra_;
   int status_ = 0;
   const char* outcome_ = "ok";
+  telemetry::RequestRecord record_;
 };
+
+// Stands for the key that a request presents; 0: none.
+uint64_t caller_of(const net::HttpRequest& request);
 
 // "PREFIX" and 24 random hexadecimal digits.
 std::string random_id(std::string_view prefix);

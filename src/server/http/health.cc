@@ -4,7 +4,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
-#include "metrics/metrics.h"
+#include "metrics/exposition.h"
 #include "server/http/routes.h"
 
 namespace spillway::server {
@@ -72,8 +72,14 @@ asio::awaitable<void> health_ready(Exchange& exchange) { return send_state(excha
 
 asio::awaitable<void> health_live(Exchange& exchange) { co_await exchange.send_json(200, R"({"status":"live"})"); }
 
+// Written aside, on a thread of its own: with many series it takes longer than other connections should wait.
 asio::awaitable<void> metrics_text(Exchange& exchange) {
-  co_await exchange.send_text(200, "text/plain; version=0.0.4; charset=utf-8", metrics::prometheus_text());
+  const metrics::Format format = metrics::choose_format(exchange.request().headers.value_or("Accept", ""));
+  auto text = std::make_shared<std::string>();  // the job may outlive this frame when the server stops
+  std::function<void()> job = [text, format] { *text = metrics::expose(format); };
+  co_await exchange.server().run_scrape(std::move(job));
+  std::string body = std::move(*text);
+  co_await exchange.send_text(200, metrics::content_type(format).data(), std::move(body));
 }
 
 }  // namespace spillway::server

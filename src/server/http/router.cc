@@ -1,5 +1,6 @@
 #include "server/http/router.h"
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <string>
@@ -7,7 +8,10 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
+#include "server/console/live_state.h"
 #include "server/http/routes.h"
 
 namespace spillway::server {
@@ -26,7 +30,7 @@ metrics::Histogram request_seconds("spillway_http_request_seconds", "Time from r
                                     300},
                                    {"route"});
 
-enum class Access { kKey, kHealth, kMetrics };
+enum class Access { kKey, kHealth, kMetrics, kAdmin, kOpen };
 
 struct Route {
   const char* path;  // each "{}" takes text as an argument, as does what follows a '/' at the end
@@ -87,12 +91,19 @@ constexpr std::array kRoutes = {
     Route{"/v1/models/{}/metadata", "GET", tf_metadata, Access::kKey, Dialect::kPlain},
     Route{"/v1/models/", "GET", one_model},
     Route{"/models/", "GET", one_model},
+    Route{"/v1/feedback", "POST", feedback},
     Route{"/tokenize", "POST", tokenize},
     Route{"/detokenize", "POST", detokenize},
     Route{"/health", "GET", health, Access::kHealth},
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
     Route{"/metrics", "GET", metrics_text, Access::kMetrics},
+    Route{"/console", "GET", console_page, Access::kOpen},
+    Route{"/console/api/state", "GET", console_state, Access::kAdmin},
+    Route{"/console/api/events", "GET", console_events, Access::kAdmin},
+    Route{"/console/api/requests/", "GET", console_request, Access::kAdmin},
+    Route{"/console/api/trace", "POST", console_trace, Access::kAdmin},
+    Route{"/console/", "GET", console_file, Access::kOpen},
 };
 
 // Whether text is the pattern, with what stood for its "{}"s; the longest text is tried first, so that names may have
@@ -133,14 +144,26 @@ Found find_route(std::string_view path) {
   return {};
 }
 
+// OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
+std::string_view operation_of(const Route* route) {
+  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens"};
+  if (route == nullptr || route->access != Access::kKey || std::string_view(route->method) != "POST") return "";
+  const std::string_view path = route->path;
+  if (std::ranges::any_of(kOther, [&](std::string_view end) { return path.ends_with(end); })) return "";
+  if (path.ends_with("/chat/completions") || path.ends_with("/messages")) return "chat";
+  if (path.ends_with("/completions")) return "text_completion";
+  return path.substr(path.rfind('/') + 1);  // "embeddings", "rerank", ...
+}
+
 bool needs_key(const ServerOptions& options, Access access) {
-  return access == Access::kKey || (access == Access::kHealth && !options.open_health) ||
+  return access == Access::kKey || access == Access::kAdmin || (access == Access::kHealth && !options.open_health) ||
          (access == Access::kMetrics && !options.open_metrics);
 }
 
-std::optional<ApiError> check_key(Exchange& exchange) {
+// What administers asks for an admin key, or, where there is none, for what everything else asks for.
+std::optional<ApiError> check_key(Exchange& exchange, Access access) {
   const std::shared_ptr<const HotOptions> hot = exchange.server().hot();
-  const ApiKeys& keys = hot->keys;
+  const ApiKeys& keys = access == Access::kAdmin && hot->admin_keys.required() ? hot->admin_keys : hot->keys;
   if (!keys.required()) return std::nullopt;
   std::string_view key = exchange.request().headers.value_or("x-api-key", "");
   const auto authorization = exchange.request().headers.find("Authorization");
@@ -167,8 +190,9 @@ asio::awaitable<void> preflight(Exchange& exchange, const char* method) {
 
 // Whether the key is right for the route; otherwise that has been told.
 asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
-  if (!needs_key(exchange.server().options(), route == nullptr ? Access::kKey : route->access)) co_return true;
-  std::optional<ApiError> error = check_key(exchange);
+  const Access access = route == nullptr ? Access::kKey : route->access;
+  if (!needs_key(exchange.server().options(), access)) co_return true;
+  std::optional<ApiError> error = check_key(exchange, access);
   if (!error) co_return true;
   exchange.set_header("WWW-Authenticate", "Bearer");
   co_await exchange.send_error(std::move(*error));
@@ -178,7 +202,8 @@ asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
 // Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.
 asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
-  const bool has_front = fronted && exchange.server().options().front != nullptr && request.method != "OPTIONS";
+  const bool ours = route != nullptr && (route->access == Access::kAdmin || route->access == Access::kOpen);
+  const bool has_front = fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
   if (has_front) {
     const bool open = co_await may_pass(exchange, route);
     if (!open) co_return;
@@ -210,9 +235,29 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
   co_await route->handler(exchange);
 }
 
+// Gives what serves clients a timeline, and so a place among the requests that the console shows.
+void begin_timeline(Exchange& exchange, const Route* route) {
+  const net::HttpRequest& request = exchange.request();
+  Server& server = exchange.server();
+  if (request.method != "POST" || (route == nullptr ? !server.options().front : route->access != Access::kKey)) return;
+  exchange.set_timeline(server.timelines().begin(request.id, route == nullptr ? request.path.substr(0, 64) : route->path,
+                                                 exchange.received()));
+  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(), static_cast<int64_t>(request.body.size()));
+}
+
+void settle(Exchange& exchange) {
+  const auto& timeline = exchange.request().timeline;
+  if (!timeline) return;
+  const TimePoint now = std::chrono::steady_clock::now();
+  timeline->add(metrics::Moment::Kind::kAnswered, now, exchange.status(), 0, exchange.outcome());
+  exchange.server().live().record(seconds(now - exchange.received()), exchange.status() >= 500);
+}
+
 // Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
 asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) {
   in_flight->add(1);
+  begin_timeline(exchange, route);
+  const int64_t traced = trace::begin_async();
   std::string failure;
   try {
     co_await answer(exchange, route, fronted);
@@ -227,10 +272,14 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
     }
   }
   in_flight->add(-1);
+  settle(exchange);
   const char* name = route == nullptr ? "unknown" : route->path;
+  trace::end_async("http", name, reinterpret_cast<uintptr_t>(&exchange), traced, "status", exchange.status());
   requests_total.with({name, std::to_string(exchange.status())}).add();
   outcomes_total.with({name, exchange.outcome()}).add();
-  request_seconds.with({name}).observe(seconds(std::chrono::steady_clock::now() - exchange.received()));
+  const telemetry::RequestRecord& record = exchange.finish_record(name, operation_of(route));
+  request_seconds.with({name}).observe(record.duration_s, exchange.trace_id());
+  for (telemetry::RequestSink* sink : exchange.server().options().sinks) sink->record(record);
 }
 
 }  // namespace
@@ -248,6 +297,7 @@ asio::awaitable<void> route(Server& server, net::HttpRequest request, net::Respo
 
 asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
   Found found = find_route(request.path);
+  if (!request.timeline) request.timeline = server.timelines().find(request.id);
   Exchange exchange(server, std::move(request), writer,
                     found.route != nullptr ? found.route->dialect : Dialect::kOpenAi);
   exchange.set_arguments(std::move(found.arguments));

@@ -15,6 +15,7 @@ asio::awaitable<void> messages(Exchange& exchange);      // POST /v1/messages
 asio::awaitable<void> count_tokens(Exchange& exchange);  // POST /v1/messages/count_tokens
 asio::awaitable<void> list_models(Exchange& exchange);   // GET /v1/models
 asio::awaitable<void> one_model(Exchange& exchange);     // GET /v1/models/{id}
+asio::awaitable<void> feedback(Exchange& exchange);      // POST /v1/feedback
 asio::awaitable<void> tokenize(Exchange& exchange);      // POST /tokenize
 asio::awaitable<void> detokenize(Exchange& exchange);    // POST /detokenize
 asio::awaitable<void> health(Exchange& exchange);        // GET /health
@@ -51,5 +52,13 @@ asio::awaitable<void> kserve_unload(Exchange& exchange);       // POST /v2/repos
 asio::awaitable<void> tf_predict(Exchange& exchange);   // POST /v1/models/NAME[/versions/V]:predict
 asio::awaitable<void> tf_status(Exchange& exchange);    // GET /v1/models/NAME/versions/V
 asio::awaitable<void> tf_metadata(Exchange& exchange);  // GET /v1/models/NAME/metadata
+
+// The console.
+asio::awaitable<void> console_page(Exchange& exchange);     // GET /console
+asio::awaitable<void> console_file(Exchange& exchange);     // GET /console/{file}
+asio::awaitable<void> console_state(Exchange& exchange);    // GET /console/api/state
+asio::awaitable<void> console_events(Exchange& exchange);   // GET /console/api/events
+asio::awaitable<void> console_request(Exchange& exchange);  // GET /console/api/requests/{id}
+asio::awaitable<void> console_trace(Exchange& exchange);    // POST /console/api/trace
 
 }  // namespace spillway::server
