@@ -49,7 +49,7 @@ Server::Server(ServerOptions options)
     : options_(std::move(options)),
       models_(std::make_shared<Models>()),
       catalogue_(std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>())),
-      workers_(std::make_unique<Workers>()) {
+      workers_(std::make_unique<Workers>(options_.http.io_threads)) {
   live_ = std::make_unique<LiveState>(*this);
 }
 

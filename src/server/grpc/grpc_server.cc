@@ -36,13 +36,16 @@ class RunningServer final : public GrpcServer {
   RunningServer(GrpcOptions options, Server& server)
       : options_(std::move(options)),
         workers_(static_cast<size_t>(std::max(options_.threads, 1))),
-        shared_{server, workers_},
+        aside_(static_cast<size_t>(std::max(options_.threads, 1))),
+        shared_{server, workers_, aside_, apart_},
         inference_(shared_),
         chat_(shared_) {}
 
   ~RunningServer() override {
     if (grpc_) grpc_->Shutdown(std::chrono::system_clock::now());  // cancels the calls and waits for them
     grpc_.reset();
+    apart_.join();
+    aside_.join();
     workers_.join();
   }
 
@@ -86,7 +89,7 @@ class RunningServer final : public GrpcServer {
 
  private:
   const GrpcOptions options_;
-  boost::asio::thread_pool workers_;
+  boost::asio::thread_pool workers_, aside_, apart_{1};
   RpcShared shared_;
   InferenceService inference_;
   ChatService chat_;

@@ -21,7 +21,7 @@ struct GrpcOptions {
   uint64_t message_bytes_max = 32 << 20;
   uint64_t buffers_bytes_max = 512 << 20;  // of all messages being received and sent together
   int calls_max = 4096;                    // under way on one connection
-  int threads = 2;                         // that finish answers, tokenise chat prompts and load models
+  int threads = 2;                         // that finish answers, and as many that prepare long requests
 };
 
 class GrpcServer {

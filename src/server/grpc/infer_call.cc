@@ -68,8 +68,7 @@ void InferCall::start() {
 
 void InferCall::run(OneShotPtr model) {
   if (request_.ByteSizeLong() <= kAsideBytes) return prepare(std::move(model));
-  boost::asio::post(shared_.workers,
-                    [self = shared_from_this(), model = std::move(model)] { self->prepare(model); });
+  boost::asio::post(shared_.aside, [self = shared_from_this(), model = std::move(model)] { self->prepare(model); });
 }
 
 void InferCall::prepare(OneShotPtr model) {

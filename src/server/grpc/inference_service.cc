@@ -95,13 +95,13 @@ void fill(const ServedOneShot& model, inference::ModelStatistics* out) {
   }
 }
 
-// Loading and unloading block, so they happen on the workers.
+// Loading and unloading block, so they happen apart.
 Reactor* change(RpcShared& shared, Context* context, const char* method, const std::string& name, bool load) {
   if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, *wrong);
   Reactor* reactor = context->DefaultReactor();
   auto catalogue = shared.server.catalogue();
   const TimePoint begun = std::chrono::steady_clock::now();
-  boost::asio::post(shared.workers, [reactor, catalogue, name, load, method, begun] {
+  boost::asio::post(shared.apart, [reactor, catalogue, name, load, method, begun] {
     const Status done = load ? catalogue->load(name) : catalogue->unload(name);
     const grpc::Status status = done.ok() ? grpc::Status::OK : status_of(api::to_api_error(done.error()));
     count_call(method, status, begun);
