@@ -357,7 +357,7 @@ int serve(const ConfigFlags& flags, Config config) {
 
 void add_serve(CLI::App& program, int& status) {
   CLI::App* command =
-      program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
+      program.add_subcommand("serve", "Serve models over HTTP and gRPC (OpenAI's, DeepSeek's, Anthropic's, KServe's and TEI's API)");
   const auto flags = ConfigFlags::add(*command, every_section());
   command->callback([flags, &status] {
     auto config = flags->resolve();
