@@ -49,7 +49,8 @@ std::string print_yaml(const Config& config) {
     }
     const std::string origin = describe_origin(config.origin(i));
     if (option.secret) {
-      const auto count = std::get<std::vector<std::string>>(config.value(i)).size();
+      const auto* list = std::get_if<std::vector<std::string>>(&config.value(i));
+      const size_t count = list != nullptr ? list->size() : std::get<std::string>(config.value(i)).empty() ? 0 : 1;
       out += fmt::format("  # {}: {} not shown  # {}\n", name_of(option), count, origin);
     } else {
       const std::string line = fmt::format("  {}: {}", name_of(option), format_yaml(option, config.value(i)));
