@@ -38,6 +38,35 @@ server::ServerOptions::Front GatewayFront::front() {
   return [this](net::HttpRequest& request, net::ResponseWriter& writer) { return answer(request, writer); };
 }
 
+std::vector<server::UpstreamView> GatewayFront::upstreams() const {
+  const TimePoint now = std::chrono::steady_clock::now();
+  std::vector<server::UpstreamView> views;
+  for (const auto& upstream : gateway_->upstreams()) {
+    const gateway::UpstreamState state = upstream->state(now);
+    server::UpstreamView view;
+    view.name = upstream->name();
+    view.kind = gateway::kind_name(upstream->options().kind);
+    view.tier = gateway::tier_name(state.info->tier);
+    view.health = gateway::health_name(state.health);
+    view.share = state.share;
+    if (state.health == gateway::Health::kDown) view.opens_in_s = seconds(upstream->may_admit_at(now) - now);
+    view.in_flight = state.in_flight;
+    view.concurrency_max = state.info->concurrency_max;
+    view.prefill_tokens_per_s = state.rate.prefill_tokens_per_s;
+    view.decode_tokens_per_s = state.rate.decode_tokens_per_s;
+    view.first_token_p50_s = seconds(upstream->first_token_quantile(now, 0.5).value_or(Duration::zero()));
+    view.first_token_p99_s = seconds(upstream->first_token_quantile(now, 0.99).value_or(Duration::zero()));
+    view.price_input = state.info->price.input;
+    view.price_output = state.info->price.output;
+    view.models = state.info->models;
+    if (const auto& said = state.report) {
+      view.report = {seconds(now - said->at), said->running, said->waiting, said->predicted_wait_s, said->memory_used};
+    }
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
 net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(net::HttpRequest& request,
                                                                               net::ResponseWriter& writer) {
   const bool lists = request.method == "GET" && (request.path == "/v1/models" || request.path == "/models");

@@ -18,6 +18,7 @@ class GatewayFront {
   server::ServerOptions::Front front();
   // The server whose models are the upstreams of kind local. Before the first request is answered.
   void set_local(server::Server& server);
+  std::vector<server::UpstreamView> upstreams() const;  // for the console; any thread
   std::vector<std::string> models() const { return gateway_->models(); }
 
  private:

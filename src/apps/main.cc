@@ -45,6 +45,8 @@ int run(int argc, char** argv) {
   add_config(program, status);
   add_metrics(program, status);
   add_route(program, status);
+  add_top(program, status);
+  add_trace(program, status);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ExtrasError& error) {

@@ -11,6 +11,10 @@
 #include "base/clock.h"
 #include "engine/constraint.h"
 
+namespace spillway::metrics {
+class Timeline;
+}
+
 namespace spillway::engine {
 
 using RequestId = uint64_t;
@@ -45,6 +49,7 @@ struct Request {
   bool speculate = true;              // draft tokens may be used
   bool use_prefix_cache = true;
   uint64_t cache_salt = 0;            // prefixes are shared among requests with the same salt only
+  std::shared_ptr<metrics::Timeline> timeline;   // what happens to it is written there; null: nowhere
 };
 
 struct TokenLogprob {

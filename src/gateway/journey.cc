@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "base/trace.h"
 #include "metrics/metrics.h"
 
 namespace spillway::gateway {
@@ -140,10 +141,16 @@ asio::awaitable<Step> Journey::try_upstreams() {
     if (!chosen) co_return last_;
     const TimePoint first = is_last_chance() ? call_.deadline
                                              : std::min(call_.deadline, now() + attempt_->upstream().options().first_token_timeout);
+    const int64_t traced = trace::begin_async();
     Step step = co_await attempt_->begin(first);
+    trace::end_async("gateway", "attempt", reinterpret_cast<uintptr_t>(this), traced, "attempt", attempts_);
     if (left()) co_return step;
     attempts_total.with({attempt_->upstream().name(), step.kind == Step::Kind::kGood ? "ok" : step.reason}).add();
-    if (step.kind != Step::Kind::kFailed) co_return step;
+    if (step.kind != Step::Kind::kFailed) {
+      mark(metrics::Moment::Kind::kFirstByte, last_upstream_);
+      co_return step;
+    }
+    mark(metrics::Moment::Kind::kFailed, last_upstream_ + ": " + step.reason);
     note_failure(step);
     const bool may = co_await await_budget(was_open_);
     if (!may) co_return last_;
@@ -193,6 +200,7 @@ bool Journey::start(size_t index, bool force) {
   current_ = index;
   ++attempts_;
   last_upstream_ = upstream.name();
+  mark(resume_ ? metrics::Moment::Kind::kResumed : metrics::Moment::Kind::kAttempt, last_upstream_);
   attempt_ = std::make_unique<Attempt>(lane_, upstream, *ticket, call_, gateway_.local(), gateway_.options(), resume_.get());
   leaving_->attempt = attempt_.get();
   return true;
@@ -275,6 +283,10 @@ asio::awaitable<bool> Journey::choose() {
   }
   waited_ += now() - began;
   co_return started && !left();
+}
+
+void Journey::mark(metrics::Moment::Kind kind, std::string_view note) const {
+  if (const auto& timeline = call_.request.timeline) timeline->add(kind, now(), 0, 0, note);
 }
 
 void Journey::settle() {

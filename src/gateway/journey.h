@@ -9,6 +9,7 @@
 #include "gateway/attempt.h"
 #include "gateway/gateway.h"
 #include "gateway/tenants.h"
+#include "metrics/timeline.h"
 
 namespace spillway::gateway {
 
@@ -44,6 +45,7 @@ class Journey {
   net::Headers headers(std::string content_type) const;
   void settle();
   void finish_log();
+  void mark(metrics::Moment::Kind kind, std::string_view note) const;   // in the request's timeline
   bool left() const { return leaving_->left; }
 
   Gateway& gateway_;

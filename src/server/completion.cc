@@ -56,6 +56,7 @@ std::optional<Refused> Completion::submit(int choice) {
   request->prompt_logprobs = plan_.prompt_logprobs;
   request->priority = plan_.priority;
   request->deadline = plan_.deadline;
+  request->timeline = plan_.timeline;
   if (plan_.grammar) {
     request->constraint = std::make_unique<OutputConstraint>(text::GrammarState::start(plan_.grammar, model_->trie()));
   }

@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "engine/engine_metrics.h"
 
 namespace spillway::engine {
@@ -14,7 +15,7 @@ constexpr int64_t kParallelLogits = 1 << 16;
 
 struct Inputs {
   std::vector<models::SequenceInput> slices;
-  std::vector<int32_t> tokens;   // of all slices, drafts in place
+  std::vector<int32_t> tokens;  // of all slices, drafts in place
 };
 
 void assemble(std::span<Work> works, Inputs& inputs) {
@@ -49,7 +50,8 @@ void draw_guarded(const State& state, Work& work, const LogitsRows& logits, Samp
 }
 
 void draw_all(State& state, std::span<Work> works, const LogitsRows& logits) {
-  if (logits.rows * logits.width < kParallelLogits || works.size() < 2) {
+  const auto drawn = [](const Work& work) { return work.drawn.has_value() || !work.last_chunk; };
+  if (logits.rows * logits.width < kParallelLogits || works.size() < 2 || std::ranges::all_of(works, drawn)) {
     for (Work& work : works) draw_guarded(state, work, logits, state.scratch[0]);
     return;
   }
@@ -67,6 +69,7 @@ void commit(State& state, Work& work) {
   }
   sequence.computed = work.last_chunk ? static_cast<int>(sequence.tokens.size()) - (work.tokens.empty() ? 0 : 1)
                                       : work.start + work.rows;
+  if (!work.was_decoding) record_chunk(sequence, work.rows, state.now);
   if (!work.was_decoding || sequence.computed / state.options.page_tokens > sequence.table.shared) {
     share_pages(state, sequence);
   }
@@ -84,12 +87,18 @@ void commit(State& state, Work& work) {
   }
 }
 
+}  // namespace
+
 void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
-  draw_all(state, works, logits);
+  {
+    trace::Span span("engine", "sample", "sequences", static_cast<int64_t>(works.size()));
+    draw_all(state, works, logits);
+  }
   for (Work& work : works) learn_acceptance(state, *work.sequence, work.proposed, work.accepted);
   try {
+    trace::Span span("engine", "draft");
     run_drafts(state, works);
-  } catch (const std::exception& error) {   // the tokens of this step stand; these sequences go on without drafts
+  } catch (const std::exception& error) {  // the tokens of this step stand; these sequences go on without drafts
     SW_ERROR("the draft layer failed: {}", error.what());
     for (Work& work : works) {
       work.sequence->draft = -1;
@@ -100,15 +109,16 @@ void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
   for (Work& work : works) commit(state, work);
 }
 
-}  // namespace
-
 Work make_work(Sequence& sequence, const Slice& slice) {
   Work work;
   work.sequence = &sequence;
+  work.arrival = sequence.arrival;
+  work.id = sequence.id();
   work.start = sequence.computed;
   work.rows = slice.tokens;
   work.draft = slice.draft;
-  work.was_decoding = sequence.generated_tokens() > 0 && sequence.computed + 1 == static_cast<int>(sequence.tokens.size());
+  work.was_decoding =
+      sequence.generated_tokens() > 0 && sequence.computed + 1 == static_cast<int>(sequence.tokens.size());
   work.last_chunk = work.start + work.rows - work.draft == static_cast<int>(sequence.tokens.size());
   work.logits_rows = sequence.wants_prompt_rows() ? work.rows : (work.last_chunk ? 1 + work.draft : 0);
   return work;
@@ -119,6 +129,7 @@ void run_batch(State& state, std::span<Work> works) {
   assemble(works, inputs);
   LogitsRows logits;
   try {
+    trace::Span span("engine", "forward", "rows", static_cast<int64_t>(inputs.tokens.size()));
     logits = state.runner.forward(inputs.slices);
   } catch (const std::exception& error) {
     if (works.size() == 1) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "metrics/timeline.h"
 #include "net/sse.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
@@ -20,6 +21,7 @@ class ChatReply final : public OpenAiReply {
         reasoning_(model.reasons()),
         chunks_(head_, request.stream.include_usage, model.reasons()) {}
 
+  const std::string& id() const { return head_.id; }
   bool streams() const override { return stream_.stream; }
 
   void update(const ChoiceUpdate& update, const Completion& completion, std::string& out) override {
@@ -99,6 +101,7 @@ asio::awaitable<void> chat_completions(Exchange& exchange) {
     co_return;
   }
   ChatReply reply(*request, *model);
+  if (const auto& timeline = exchange.request().timeline) timeline->answers_as(reply.id());
   PlanJob job{[model, request] { return plan_chat(*model, *request); }, request->deadline_ms, is_constrained(*request)};
   co_await generate(exchange, model, std::move(job), reply);
 }

@@ -125,7 +125,9 @@ asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
 }
 
 asio::awaitable<bool> Exchange::answer_by_front() {
+  const std::shared_ptr<metrics::Timeline> timeline = request_.timeline;  // the front may take the request away
   const std::optional<FrontAnswer> answered = co_await server_.options().front(request_, writer_);
+  request_.timeline = timeline;
   if (!answered) co_return false;
   status_ = answered->status;
   outcome_ = answered->outcome;
@@ -143,7 +145,17 @@ asio::awaitable<bool> Exchange::answer_by_front() {
 }
 
 std::string Exchange::error_body(const ApiError& error) const {
-  return dialect_ == Dialect::kAnthropic ? api::anthropic_error_body(error) : api::openai_error_body(error);
+  switch (dialect_) {
+    case Dialect::kAnthropic:
+      return api::anthropic_error_body(error);
+    case Dialect::kTei:
+      return api::tei_error_body(error);
+    case Dialect::kPlain:
+      return api::plain_error_body(error);
+    case Dialect::kOpenAi:
+      break;
+  }
+  return api::openai_error_body(error);
 }
 
 api::Parsed<TimePoint> Exchange::deadline(std::optional<int64_t> deadline_ms) const {

@@ -3,9 +3,12 @@
 #include <chrono>
 #include <utility>
 
+#include "base/trace.h"
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
 #include "net/channel.h"
 #include "net/sse.h"
+#include "server/console/live_state.h"
 
 namespace spillway::server {
 namespace {
@@ -150,6 +153,7 @@ class Pump {
     const double waited_s = seconds(now() - exchange_.received());
     exchange_.record().first_token_s = waited_s;
     first_token_seconds->observe(waited_s, exchange_.trace_id());
+    exchange_.server().live().record_first_token(waited_s);
   }
 
   Exchange& exchange_;
@@ -165,7 +169,10 @@ class Pump {
 asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<api::Parsed<Plan>()> make_plan) {
   // The job may outlive this frame when the server stops, so what it writes to is shared.
   auto result = std::make_shared<std::optional<api::Parsed<Plan>>>();
-  std::function<void()> work = [result, make_plan = std::move(make_plan)] { result->emplace(make_plan()); };
+  std::function<void()> work = [result, make_plan = std::move(make_plan)] {
+    trace::Span span("server", "plan aside");
+    result->emplace(make_plan());
+  };
   co_await exchange.server().run_aside(std::move(work));
   co_return std::move(**result);
 }
@@ -181,6 +188,9 @@ void OpenAiReply::fail(const api::ApiError& error, std::string& out) {
 
 asio::awaitable<void> refuse(Exchange& exchange, Refused refused) {
   refusals_total.with({refused.reason}).add();
+  if (const auto& timeline = exchange.request().timeline) {
+    timeline->add(metrics::Moment::Kind::kRefused, now(), 0, 0, refused.reason);
+  }
   co_await exchange.send_refused(std::move(refused));
 }
 
@@ -223,6 +233,7 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   if (job.constrained || exchange.request().body.size() > kAsideBytes) {
     planned.emplace(co_await plan_aside(exchange, std::move(job.make)));
   } else {
+    trace::Span span("server", "plan", "bytes", static_cast<int64_t>(exchange.request().body.size()));
     planned.emplace(job.make());
   }
   if (!planned->ok()) {
@@ -237,6 +248,8 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   }
   plan.deadline = *deadline;
   plan.priority = *priority;
+  plan.timeline = exchange.request().timeline;
+  if (plan.timeline) plan.timeline->set_model(model->name());
 
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
   Completion::Started started = Completion::start(model, std::move(plan), [signal] { signal->notify(); });
