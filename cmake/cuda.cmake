@@ -20,7 +20,7 @@ else()
 endif()
 set(SPILLWAY_CUDA_ARCHITECTURES ${default_chips} CACHE STRING "Compute capabilities to build for, such as 80;90a")
 
-set(CMAKE_CUDA_ARCHITECTURES)
+set(CMAKE_CUDA_ARCHITECTURES "")
 set(spillway_cuda_chips "")
 set(spillway_cuda_numbers "")
 foreach(chip ${SPILLWAY_CUDA_ARCHITECTURES})

@@ -28,9 +28,11 @@ inline constexpr double kPortMax = 65535;
 
 // clang-format off
 inline constexpr Option kOptions[] = {
-  {"model.path", "model", Type::kString, "builtin", "Folder of a Hugging Face checkpoint, \"builtin\" for the embedded tiny-r1, or \"none\" for a gateway alone. With random weights also a config.json or a named shape."},
+  {"model.path", "model", Type::kString, "builtin", "Folder of a Hugging Face checkpoint or of its numbered versions, where one lies (s3://BUCKET/PREFIX, https://HOST/FOLDER), \"builtin\" for the embedded tiny-r1, or \"none\" for a gateway alone. With random weights also a config.json or a named shape."},
   {"model.name", "model-name", Type::kString, "", "Name in the API. Empty: the folder's name."},
   {"model.aliases", "model-aliases", Type::kStrings, "deepseek-reasoner,deepseek-chat", "Further names in the API that reach this model, so that DeepSeek clients need no change."},
+  {"model.versions", "model-versions", Type::kString, "latest", "Of a folder with numbered versions, those to serve: latest, all, or numbers with commas."},
+  {"model.load", "model-load", Type::kBool, "true", "Load the model at the start; otherwise when the repository's API asks for it."},
   {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load. auto: as the checkpoint is stored.", "fp32|bf16|int8|auto"},
   {"model.cache", "model-cache", Type::kString, "auto", "Keep the packed weights of a checkpoint on disk, so that the next start maps them instead of packing. auto: written in the background once the model serves. on: written before it serves.", "auto|on|off"},
   {"model.cache_dir", "model-cache-dir", Type::kString, "", "Folder of the packed weights. Empty: $XDG_CACHE_HOME/spillway or ~/.cache/spillway."},
@@ -43,11 +45,12 @@ inline constexpr Option kOptions[] = {
   {"hardware.device", "device", Type::kString, "auto", "Where the model runs.", "auto|cpu|cuda|cuda:#"},
   {"hardware.gpu_ids", "gpu-ids", Type::kInts, "", "GPUs to use, by number. Not used on the CPU.", "", 0, 1023},
   {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the free memory that weights and cache may take together.", "", 0.05, 1},
+  {"hardware.strict", "strict", Type::kBool, "false", "Refuse to start where a device that was asked for cannot be had, instead of saying what is used in its place."},
   {"hardware.threads", "threads", Type::kInt, "0", "Threads that compute. 0: one a physical core.", "", 0, 1024},
 
   {"network.host", "host", Type::kString, "127.0.0.1", "Address to listen on; 0.0.0.0 for all."},
   {"network.port", "port", Type::kInt, "8000", "HTTP port. 0: any free one.", "", 0, kPortMax},
-  {"network.grpc_port", "grpc-port", Type::kInt, "50051", "gRPC port. Reserved: this build does not serve gRPC yet.", "", 0, kPortMax},
+  {"network.grpc_port", "grpc-port", Type::kInt, "50051", "gRPC port: KServe's inference protocol with Triton's extensions, and chat. 0: off. A gateway without models opens it only when it is set.", "", 0, kPortMax},
   {"network.metrics_port", "metrics-port", Type::kInt, "9100", "Port of /metrics alone, beside /metrics on the HTTP port. 0: off.", "", 0, kPortMax},
   {"network.max_workers", "max-workers", Type::kInt, "2", "Threads that serve connections.", "", 1, 256},
   {"network.port_file", "port-file", Type::kString, "", "File to write the HTTP port to once it listens."},
@@ -92,6 +95,26 @@ inline constexpr Option kOptions[] = {
   {"engine.niceness", "niceness", Type::kInt, "5", "How far the computing threads stand back for the threads that serve connections, and for other programs.", "", 0, 19},
   {"engine.step_target", "step-target", Type::kDuration, "250ms", "Prompts share a step with running sequences for about this long.", "", 0.001, 60},
 
+  {"batching.tokens_max", "batching-tokens-max", Type::kInt, "16384", "Tokens in one batch of a one-shot model (images: model.batch_size counts alone).", "", 1, 1 << 24},
+  {"batching.delay_max", "batching-delay-max", Type::kDuration, "2ms", "The longest that a batch is held back for more to come, where measurements say that it pays. 0: never.", "", 0, 60},
+  {"batching.latency_target", "batching-latency-target", Type::kDuration, "0s", "Keep batches small enough that a request waits for one and is in one within this. 0: as large as pays.", "", 0, 3600},
+  {"batching.cooldown", "batching-cooldown", Type::kDuration, "30s", "The largest batch and the delay change no more than once in this.", "", 0, 86400},
+  {"batching.warm_up", "batching-warm-up", Type::kDuration, "1s", "Time for sample batches, which are measured, before a model is ready. 0: none.", "", 0, 600},
+  {"batching.timeout", "batching-timeout", Type::kDuration, "0s", "Longest wait for a batch of a request that names no deadline. 0: none.", "", 0, 86400},
+  {"batching.timeout_action", "batching-timeout-action", Type::kString, "reject", "What becomes of a request past its time: it ends, or goes behind the rest of its priority.", "reject|delay"},
+  {"batching.weight", "batching-weight", Type::kFloat, "1", "Share of the device among one-shot models that all have work.", "", 0.001, 1000},
+
+  {"repository.idle_timeout", "repository-idle-timeout", Type::kDuration, "0s", "A one-shot model without a request for this long gives its memory back until the next. 0: never.", "", 0, 1e9},
+  {"repository.memory", "repository-memory", Type::kBytes, "0", "Memory that models may take together. 0: memory_fraction of what is free at the start."},
+
+  {"store.endpoint", "store-endpoint", Type::kString, "", "URL of an S3-compatible store. Empty: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else Amazon's of the region."},
+  {"store.region", "store-region", Type::kString, "", "Region of the store. Empty: AWS_REGION, AWS_DEFAULT_REGION, else us-east-1."},
+  {"store.cache_dir", "store-cache-dir", Type::kString, "", "Folder of the files from stores. Empty: $XDG_CACHE_HOME/spillway/store or ~/.cache/spillway/store."},
+  {"store.connections", "store-connections", Type::kInt, "8", "Connections to a store at once.", "", 1, 256},
+  {"store.part_bytes", "store-part-bytes", Type::kBytes, "16MiB", "Range of a file that one request asks for.", "", 65536, 1e12},
+  {"store.timeout", "store-timeout", Type::kDuration, "30s", "A store that sends nothing for this long is asked again.", "", 0.1, 3600},
+  {"store.attempts", "store-attempts", Type::kInt, "5", "Times that one range is asked for before the download fails; what is on disk stays for the next.", "", 1, 100},
+
   {"gateway.policies", "gateway-policies", Type::kStrings, "", "Rules that order the upstreams, as policy specifications (docs/gateway.md). None: by weight."},
   {"gateway.retry_share", "gateway-retry-share", Type::kFloat, "0.2", "Further attempts that the whole fleet may make, for each request.", "", 0, 10},
   {"gateway.retry_floor", "gateway-retry-floor", Type::kFloat, "10", "Further attempts a second that are allowed besides.", "", 0, 1e6},
@@ -130,7 +153,7 @@ inline constexpr Option kOptions[] = {
 // clang-format on
 
 // Keys of the file whose values are lists of maps, read by whom they are for; only a file can give them.
-inline constexpr std::string_view kMapLists[] = {"gateway.upstreams"};
+inline constexpr std::string_view kMapLists[] = {"gateway.upstreams", "models"};
 bool is_map_list(std::string_view key);
 
 inline constexpr size_t kOptionCount = sizeof(kOptions) / sizeof(kOptions[0]);

@@ -15,7 +15,7 @@ struct Action {
   const char* name;
   void (*run)(State&);
 };
-constexpr Action kActions[] = {{"expire", expire}, {"admit", admit}, {"compute", compute}};
+constexpr Action kActions[] = {{"land", land}, {"expire", expire}, {"admit", admit}, {"compute", compute}};
 
 }  // namespace
 

@@ -16,7 +16,7 @@ class Core {
   void cancel(RequestId id);   // ends with the next step; unknown ids are ignored
   void cancel_all();
 
-  // Expire, admit, compute; then what was learned from it.
+  // Land, expire, admit, compute; then what was learned from it.
   void step();
 
   bool idle() const { return state_.waiting.empty() && state_.running.empty(); }

@@ -64,6 +64,19 @@ class ServingEngine final : public Engine {
   std::thread thread_;
 };
 
+// Everything that a step on the device may allocate, compile or record, before the first request.
+Status warm_up(Runner& runner, const EngineOptions& options) {
+  const TimePoint begin = kClock.now();
+  try {
+    runner.warm_up(options.sequences_max);
+  } catch (const std::exception& error) {
+    return Error{ErrorCode::kResourceExhausted, std::string("warming up: ") + error.what()};
+  }
+  SW_INFO("steps of up to {} sequences warmed up and recorded in {:.2f} s", options.sequences_max,
+          seconds(kClock.now() - begin));
+  return {};
+}
+
 Status check_options(const EngineOptions& options, const models::ModelInfo& info) {
   const auto positive = [](const char* name, int64_t value) -> Status {
     if (value > 0) return {};
@@ -110,6 +123,7 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
   SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device), pages,
           options.page_tokens, static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(), limits.batch_tokens);
   auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));
+  if (runner->draws_tokens()) SW_TRY(warm_up(*runner, options));
   return std::unique_ptr<Engine>(std::make_unique<ServingEngine>(options, limits, std::move(runner)));
 }
 

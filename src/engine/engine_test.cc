@@ -126,6 +126,44 @@ TEST(Engine, TheLiveViewAndTimelinesTellWhatHappens) {
   EXPECT_EQ(engine->live_view()->streams.size(), 0u) << "the last view is of an idle engine";
 }
 
+// Requests whose tokens the device draws a step ahead, beside some that need the host's sampler, early ends and cancels:
+// everyone gets the model's own continuation.
+TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
+  auto engine = start({.draws = true});
+  std::vector<std::shared_ptr<Collector>> sinks;
+  std::vector<Tokens> expected;
+  std::vector<FinishReason> reasons;
+  for (int i = 0; i < 60; ++i) {
+    const Tokens prompt = random_prompt(100 + i, 1 + 3 * i);
+    auto request = make_request(i, prompt, 25);
+    expected.push_back(greedy(prompt, 25));
+    reasons.push_back(FinishReason::kLength);
+    if (i % 4 == 1) {  // a stop token somewhere on the way
+      request->stop_tokens = {expected[i][5 + i % 10]};
+      const auto at = std::find(expected[i].begin(), expected[i].end(), request->stop_tokens[0]);
+      expected[i].erase(at + 1, expected[i].end());
+      reasons[i] = FinishReason::kStop;
+    }
+    if (i % 7 == 2) request->top_logprobs = 1;
+    if (i % 5 == 3) request->max_tokens = 1 + i % 3, expected[i].resize(std::min<size_t>(expected[i].size(), 1 + i % 3));
+    if (i % 5 == 3) reasons[i] = expected[i].size() == size_t(1 + i % 3) ? FinishReason::kLength : reasons[i];
+    sinks.push_back(submit(*engine, std::move(request)));
+    if (i % 11 == 6) engine->cancel(i);
+  }
+  for (int i = 0; i < 60; ++i) {
+    const FinishReason reason = sinks[i]->wait();
+    EXPECT_TRUE(sinks[i]->well_formed());
+    const Tokens found = sinks[i]->tokens();
+    if (reason == FinishReason::kCancelled && i % 11 == 6) {
+      EXPECT_TRUE(found.size() <= expected[i].size() && std::equal(found.begin(), found.end(), expected[i].begin())) << i;
+      continue;
+    }
+    EXPECT_EQ(reason, reasons[i]) << i;
+    EXPECT_EQ(found, expected[i]) << i;
+  }
+  expect_no_leak(*engine);
+}
+
 TEST(Engine, StopTokensMinTokensAndContextEnd) {
   const Tokens prompt = random_prompt(1, 10), expected = greedy(prompt, 30);
   auto engine = start({.context = 64});

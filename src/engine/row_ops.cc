@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/draw_noise.h"
+
 // Function multiversioning needs the dynamic loader's help, which sanitizers' start-up does not survive.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #define SW_ROW_LOOP __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4"), optimize("O3")))
@@ -17,20 +19,6 @@ namespace {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
-// Two rounds of a 32-bit finaliser with a key between: the noise of token i under a key.
-inline uint32_t noise(uint32_t low, uint32_t high, uint32_t index) {
-  uint32_t h = index * 0x9e3779b1u + low;
-  h ^= h >> 16;
-  h *= 0x85ebca6bu;
-  h ^= h >> 13;
-  h *= 0xc2b2ae35u;
-  h ^= (h >> 16) ^ high;
-  h *= 0x7feb352du;
-  h ^= h >> 15;
-  h *= 0x846ca68bu;
-  return h ^ (h >> 16);
-}
-
 inline double gumbel_of(uint32_t bits) { return -std::log(-std::log((bits + 0.5) * 0x1p-32)); }
 
 // The least noise whose Gumbel value reaches `needed`, rounded down: below it an index cannot win.
@@ -42,7 +30,7 @@ uint32_t least_noise(double needed) {
 SW_ROW_LOOP
 bool any_noise_from(uint32_t low, uint32_t high, uint32_t first, uint32_t threshold) {
   uint32_t best = 0;
-  for (uint32_t i = 0; i < kRowBlock; ++i) best = std::max(best, noise(low, high, first + i));
+  for (uint32_t i = 0; i < kRowBlock; ++i) best = std::max(best, draw_noise(low, high, first + i));
   return best >= threshold;
 }
 
@@ -109,7 +97,7 @@ double row_exp_sum(std::span<const float> row, float max, float scale) {
 }
 
 double gumbel(uint64_t key, int32_t index) {
-  return gumbel_of(noise(static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(index)));
+  return gumbel_of(draw_noise(static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(index)));
 }
 
 int32_t row_gumbel_argmax(std::span<const float> row, float scale, uint64_t key) {
@@ -128,7 +116,7 @@ int32_t row_gumbel_argmax(std::span<const float> row, float scale, uint64_t key)
     const uint32_t least = least_noise(needed);
     if (!any_noise_from(low, high, begin, least)) continue;
     for (int32_t i = begin; i < end; ++i) {
-      const uint32_t bits = noise(low, high, i);
+      const uint32_t bits = draw_noise(low, high, i);
       if (bits < least) continue;
       const double value = static_cast<double>(row[i]) * scale + gumbel_of(bits);
       if (value > best_value || (value == best_value && i < best)) {

@@ -16,6 +16,11 @@ LogitsRows Runner::forward(std::span<const models::SequenceInput> batch) {
   return rows_of(logits);
 }
 
+Runner::Landed Runner::land() {
+  const models::LandedStep step = model_->land(stream_);
+  return {step.tokens, rows_of(step.logits)};
+}
+
 LogitsRows Runner::draft(std::span<const models::DraftInput> inputs) {
   const auto logits = model_->draft(inputs, pages_, stream_);
   stream_.synchronize();

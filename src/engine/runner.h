@@ -34,6 +34,19 @@ class Runner {
   LogitsRows forward(std::span<const models::SequenceInput> batch);
   LogitsRows draft(std::span<const models::DraftInput> inputs);
 
+  // Steps whose tokens the device draws, one ahead of the host: LanguageModel::launch() and land().
+  struct Landed {
+    std::span<const int32_t> tokens;
+    LogitsRows logits;
+  };
+  bool draws_tokens() const { return model_->draws_tokens(); }
+  void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
+              std::span<const int32_t> carried) {
+    model_->launch(batch, draws, carried, pages_, stream_);
+  }
+  Landed land();
+  void warm_up(int sequences_max) { model_->warm_up(sequences_max, pages_, stream_); }
+
   // body(index, thread) for each of [0, count), on the stream's threads; it must not throw.
   template <class Body>
   void parallel_tasks(int64_t count, Body&& body) {

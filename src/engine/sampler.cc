@@ -180,6 +180,10 @@ void TokenCounts::set_prompt(std::span<const int32_t> tokens) {
   }
 }
 
+uint64_t noise_key(uint64_t seed, int64_t position) {
+  return kv::mix(seed ^ kv::mix(static_cast<uint64_t>(position) + 0x9e3779b97f4a7c15ull));
+}
+
 bool uses_penalties(const SamplingParams& params) {
   return params.frequency_penalty != 0 || params.presence_penalty != 0 || params.repetition_penalty != 1;
 }
@@ -190,7 +194,7 @@ std::optional<int32_t> sample(std::span<const float> logits, const SampleInput& 
   const float max = row_max(row);
   if (!std::isfinite(max)) return std::nullopt;
   if (params.temperature <= 0) return row_find(row, max);
-  const uint64_t key = kv::mix(input.seed ^ kv::mix(static_cast<uint64_t>(input.position) + 0x9e3779b97f4a7c15ull));
+  const uint64_t key = noise_key(input.seed, input.position);
   if (params.top_k > 0 || params.top_p < 1 || params.min_p > 0) return sample_filtered(row, max, input, key, scratch);
   return row_gumbel_argmax(row, 1.0f / params.temperature, key);
 }

@@ -60,6 +60,9 @@ std::optional<int32_t> sample(std::span<const float> logits, const SampleInput& 
 // Of the raw distribution: log-softmax over all tokens below vocab_limit. `top` of the best as well, best first, ties by id.
 TokenEvent with_logprobs(std::span<const float> logits, int vocab_limit, int32_t token, int top, SampleScratch& scratch);
 
+// Of the noise with which a sequence's token at a position is drawn.
+uint64_t noise_key(uint64_t seed, int64_t position);
+
 bool uses_penalties(const SamplingParams& params);
 
 }  // namespace spillway::engine

@@ -47,6 +47,7 @@ struct Sequence {
   double acceptance = 0;             // of its drafts, recent ones counting most
   int losing_steps = 0;              // steps in a row in which drafting was not worth it
 
+  bool in_flight = false;            // the device is drawing its next token
   bool started = false;
   bool cancelled = false;
   int64_t last_step = -1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/actions/batch.h"
 #include "engine/engine_metrics.h"
 
 namespace spillway::engine {
@@ -25,6 +26,8 @@ State::State(EngineOptions options_in, Limits limits_in, int pages, Runner& runn
       cache(pages, options.page_tokens, options.prefix_cache),
       now(clock.now()),
       scratch(std::max(1, runner.threads())) {}
+
+State::~State() = default;
 
 void emit_started(Sequence& sequence) {
   if (sequence.started) return;
@@ -70,6 +73,7 @@ void preempt(State& state, Sequence& sequence) {
   share_pages(state, sequence);
   state.cache.release(sequence.table);
   sequence.computed = 0;
+  sequence.in_flight = false;
   sequence.draft = -1;
   sequence.drafting = false;
   ++sequence.usage.preemptions;

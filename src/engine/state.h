@@ -21,10 +21,10 @@ namespace spillway::engine {
 
 // What the engine may use: the options with every 0 resolved.
 struct Limits {
-  int context_tokens = 0;     // of one sequence: the model's, or what all pages hold
-  int batch_tokens = 0;       // rows of a step: the option's, at most the model's
-  int prompt_logprob_rows = 64;   // logits rows of one chunk with prompt_logprobs
-  int vocab = 0;              // tokens that may be drawn
+  int context_tokens = 0;        // of one sequence: the model's, or what all pages hold
+  int batch_tokens = 0;          // rows of a step: the option's, at most the model's
+  int prompt_logprob_rows = 64;  // logits rows of one chunk with prompt_logprobs
+  int vocab = 0;                 // tokens that may be drawn
 };
 
 // What a step did, for metrics and the cost model.
@@ -34,12 +34,23 @@ struct StepRecord {
   int slices = 0;
   int emitted = 0;
   double draft_s = 0;
-  int draft_rows = 0;       // rows of the draft layer
+  int draft_rows = 0;  // rows of the draft layer
   int finished = 0;
+};
+
+struct Work;
+
+// A step that the device computes while the host goes on. Its sequences may end meanwhile; then their tokens are
+// dropped.
+struct Flight {
+  std::vector<Work> works;
+  bool carries = false;  // every token is drawn on the device, so that the next step can start from here
+  bool empty() const { return works.empty(); }
 };
 
 struct State {
   State(EngineOptions options_in, Limits limits_in, int pages, Runner& runner_in, const Clock& clock_in);
+  ~State();
 
   EngineOptions options;
   Limits limits;
@@ -47,21 +58,22 @@ struct State {
   const Clock& clock;
 
   kv::Cache cache;
-  std::vector<std::unique_ptr<Sequence>> waiting;   // in order of arrival, preempted ones included
+  std::vector<std::unique_ptr<Sequence>> waiting;  // in order of arrival, preempted ones included
   std::vector<std::unique_ptr<Sequence>> running;
   std::unordered_map<RequestId, Sequence*> by_id;
+  Flight flight;
 
-  TimePoint now;                // of this step
+  TimePoint now;  // of this step
   int64_t step = 0;
   int64_t arrivals = 0;
-  bool blocked = false;         // something waits that did not fit: slots or pages are the bottleneck
+  bool blocked = false;  // something waits that did not fit: slots or pages are the bottleneck
   StepRecord record;
 
   CostModel costs;
-  double draft_row_s = 0;       // measured seconds of the draft layer a row
-  double acceptance = 0.7;      // of recent drafts, of all sequences
-  std::vector<SampleScratch> scratch;   // one a thread
-  std::function<void(RequestId)> on_end;   // told before a request's last event
+  double draft_row_s = 0;                 // measured seconds of the draft layer a row
+  double acceptance = 0.7;                // of recent drafts, of all sequences
+  std::vector<SampleScratch> scratch;     // one a thread
+  std::function<void(RequestId)> on_end;  // told before a request's last event
 };
 
 // Says that the prefill begins, once.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -226,7 +227,9 @@ class Reader {
 
 }  // namespace
 
-bool has_gateway(const config::Config& config) { return !config.map_lists().empty(); }
+bool has_gateway(const config::Config& config) {
+  return std::ranges::any_of(config.map_lists(), [](const YamlEntry& entry) { return entry.key.starts_with(kList); });
+}
 
 Result<GatewayOptions> gateway_options(const config::Config& config) {
   GatewayOptions options;

@@ -25,7 +25,8 @@ const Operations& operations(tensor::Device device) {
 }
 
 tensor::DType half_type(tensor::Device device) {
-  const bool old = device.kind == tensor::DeviceKind::kCuda && tensor::cuda::device_info(device.index).capability() < 80;
+  const bool old =
+      device.kind == tensor::DeviceKind::kCuda && tensor::cuda::device_info(device.index).capability() < 80;
   return old ? tensor::DType::kF16 : tensor::DType::kBF16;
 }
 
@@ -193,6 +194,53 @@ void latent_store(const LatentStoreArgs& args, const BatchRows& batch, tensor::A
 void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::Arena& arena, tensor::Stream& stream) {
   const trace::Span span("kernel", "latent_layer");
   operations(stream.device()).latent_layer(args, batch, arena, stream);
+}
+
+void draw_rows(tensor::TensorView logits, const RowDraw* draws, tensor::TensorView tokens, tensor::Stream& stream) {
+  operations(stream.device()).draw_rows(logits, draws, tokens, stream);
+}
+
+void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::TensorView ids, tensor::Stream& stream) {
+  operations(stream.device()).carry_tokens(carried, drawn, ids, stream);
+}
+
+void layer_norm(tensor::TensorView x, tensor::TensorView weight, tensor::TensorView bias, float eps,
+                tensor::TensorView y, tensor::Stream& stream) {
+  operations(stream.device()).layer_norm(x, weight, bias, eps, y, stream);
+}
+
+void activate(tensor::TensorView x, Activation activation, tensor::Stream& stream) {
+  operations(stream.device()).activate(x, activation, stream);
+}
+
+void add_bias(tensor::TensorView x, tensor::TensorView bias, tensor::Stream& stream) {
+  operations(stream.device()).add_bias(x, bias, stream);
+}
+
+void gated_activation(tensor::TensorView x, Activation activation, tensor::TensorView y, tensor::Stream& stream) {
+  operations(stream.device()).gated_activation(x, activation, y, stream);
+}
+
+void embedding_norm(const EmbeddingNormArgs& args, tensor::Stream& stream) {
+  operations(stream.device()).embedding_norm(args, stream);
+}
+
+void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream) {
+  operations(stream.device()).sequence_attention(args, stream);
+}
+
+void pool_rows(tensor::TensorView x, std::span<const int32_t> offsets, Pooling pooling, tensor::TensorView y,
+               tensor::Stream& stream) {
+  operations(stream.device()).pool_rows(x, offsets, pooling, y, stream);
+}
+
+void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
+  operations(stream.device()).convolution(args, stream);
+}
+
+void max_pool(tensor::TensorView x, std::span<const ImageRows> images, Window window, tensor::TensorView y,
+              std::span<const ImageRows> outputs, tensor::Stream& stream) {
+  operations(stream.device()).max_pool(x, images, window, y, outputs, stream);
 }
 
 }  // namespace spillway::kernels

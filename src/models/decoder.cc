@@ -46,6 +46,8 @@ Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int bat
   logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.device());
   if (!cpu) {
     host_logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.host());
+    drawn_ = tensor::Tensor(tensor::DType::kI32, {logits_rows}, stream.device());
+    landed_ = tensor::Tensor(tensor::DType::kI32, {kStepsInFlight + 1, logits_rows}, stream.host());
     if (context.precision != kernels::Precision::kFp32) activations_ = kernels::half_type(stream.device());
   }
   rope_.place(stream);
@@ -60,7 +62,7 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   info_.context_tokens_max = config.context_tokens_max;
   info_.kv.layer_widths = std::move(kv_widths);
   info_.kv.dtype = context.precision == kernels::Precision::kFp32 ? tensor::DType::kF32
-                                                                   : kernels::half_type(context.stream.device());
+                                                                  : kernels::half_type(context.stream.device());
   info_.weight_bytes = context.totals.bytes;
   info_.mapped_bytes = parts_.source->mapped_bytes();
   info_.parameters = context.totals.parameters;
@@ -154,33 +156,106 @@ int64_t Decoder::decode_bucket(std::span<const SequenceInput> batch, const tenso
   return bucket <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0]) ? bucket : 0;
 }
 
-TensorView Decoder::forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) {
-  SW_CHECK(!batch.empty(), "an empty batch");
-  arena_.reset();
-  flatten(batch, kv);
-  if (keeps_hidden_) {
-    past_.clear();
-    past_pages_.clear();
-    for (const kernels::SequenceRows& sequence : inputs_.sequences) {
-      past_.push_back({sequence, past_pages_.size()});
-      past_pages_.insert(past_pages_.end(), sequence.pages.begin(), sequence.pages.end());
-    }
+void Decoder::keep_past() {
+  past_.clear();
+  past_pages_.clear();
+  for (const kernels::SequenceRows& sequence : inputs_.sequences) {
+    past_.push_back({sequence, past_pages_.size()});
+    past_pages_.insert(past_pages_.end(), sequence.pages.begin(), sequence.pages.end());
   }
-  const int64_t wanted = int64_t(inputs_.wanted.size());
+}
+
+TensorView Decoder::run_step(std::span<const SequenceInput> batch, bool drawing, nn::KvStorage& kv,
+                             tensor::Stream& stream) {
   const int64_t bucket = decode_bucket(batch, stream);
   const Sent sent = send(kv, stream, bucket);
   TensorView logits = logits_.view();
   const size_t mark = arena_.mark();
   const auto step = [&] {
     arena_.rewind(mark);
+    if (drawing) kernels::carry_tokens(sent.inputs.carried, drawn_, sent.inputs.ids, stream);
     logits = finish(embed(sent.inputs.ids, stream), sent);
+    if (!drawing) return;
+    const TensorView tokens = drawn_.view().rows(0, sent.inputs.wanted.elements());
+    kernels::draw_rows(logits, sent.inputs.draws, tokens, stream);
   };
   if (bucket > 0) {
-    graphs_.run(bucket, kv.layer_base(0), stream, step);
+    (drawing ? drawing_graphs_ : graphs_).run(bucket, kv.layer_base(0), stream, step);
   } else {
     step();
   }
-  return host_logits(logits, wanted, stream);
+  return logits;
+}
+
+TensorView Decoder::forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) {
+  SW_CHECK(!batch.empty(), "an empty batch");
+  arena_.reset();
+  flatten(batch, kv);
+  if (keeps_hidden_) keep_past();
+  const int64_t wanted = int64_t(inputs_.wanted.size());
+  return host_logits(run_step(batch, false, kv, stream), wanted, stream);
+}
+
+void Decoder::launch(std::span<const SequenceInput> batch, std::span<const TokenDraw> draws,
+                     std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) {
+  SW_CHECK(!batch.empty() && carried.size() == batch.size(), "an empty batch, or carried tokens of another");
+  SW_CHECK(in_flight_.size() < size_t(kStepsInFlight), "too many steps in flight");
+  arena_.reset();
+  flatten(batch, kv);
+  SW_CHECK(inputs_.wanted.size() == draws.size(), "a draw for each wanted row");
+  for (const TokenDraw& draw : draws) inputs_.draws.push_back(draw.how);
+  for (size_t i = 0; i < batch.size(); ++i) {
+    inputs_.carried.insert(inputs_.carried.end(), batch[i].tokens.size() - 1, -1);
+    inputs_.carried.push_back(carried[i]);
+  }
+  const TensorView logits = run_step(batch, true, kv, stream);
+  InFlight step{.mark = 0, .draws = int64_t(draws.size()), .slot = slot_};
+  slot_ = (slot_ + 1) % size_t(landed_.shape()[0]);
+  for (size_t i = 0; i < draws.size(); ++i) {
+    if (!draws[i].host_logits) continue;
+    const TensorView from = logits.rows(int64_t(i), int64_t(i) + 1),
+                     to = host_logits_.view().rows(int64_t(i), int64_t(i) + 1);
+    stream.cuda().download_pinned(to.data, from.data, from.bytes());
+  }
+  const TensorView tokens = landed_.view().rows(int64_t(step.slot), int64_t(step.slot) + 1);
+  if (step.draws > 0)
+    stream.cuda().download_pinned(tokens.data, drawn_.view().data, size_t(step.draws) * sizeof(int32_t));
+  step.mark = stream.cuda().mark();
+  in_flight_.push_back(step);
+}
+
+LandedStep Decoder::land(tensor::Stream& stream) {
+  SW_CHECK(!in_flight_.empty(), "land() without a launched step");
+  const InFlight step = in_flight_.front();
+  in_flight_.pop_front();
+  stream.cuda().wait(step.mark);
+  const TensorView tokens = landed_.view().rows(int64_t(step.slot), int64_t(step.slot) + 1);
+  return {std::span(tokens.as<int32_t>(), size_t(step.draws)), host_logits_.view().rows(0, step.draws)};
+}
+
+void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) {
+  if (!draws_tokens()) return;
+  const auto run = [&](std::span<const SequenceInput> batch) {
+    const std::vector<TokenDraw> draws(batch.size(), TokenDraw{.how = {.vocab = info_.vocab_size}});
+    const std::vector<int32_t> carried(batch.size(), -1);
+    launch(batch, draws, carried, kv, stream);
+    land(stream);
+  };
+  // All of it on the padding page. The longest prompt first, then the largest steps: workspaces grow once.
+  const int32_t rows = std::min<int32_t>(batch_tokens_max_, info_.context_tokens_max);
+  const std::vector<int32_t> pages(size_t(rows / kv.page_tokens() + 1), kv.padding_page()), ids(size_t(rows), 0);
+  for (const int32_t count : {rows, std::min(rows, 64)}) {
+    const SequenceInput prompt{
+        .tokens = std::span(ids).first(size_t(count)), .position = 0, .pages = pages, .logits_rows = 1};
+    run(std::span(&prompt, 1));
+  }
+  for (int64_t bucket = StepGraphs::bucket_for(std::min<int64_t>(sequences_max, StepGraphs::kSequencesMax)); bucket > 0;
+       bucket = StepGraphs::bucket_below(bucket)) {
+    if (bucket > std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) continue;
+    const SequenceInput one{.tokens = std::span(ids).first(1), .position = 0, .pages = pages, .logits_rows = 1};
+    const std::vector<SequenceInput> batch(size_t(bucket), one);
+    for (int turn = 0; turn < 2; ++turn) run(batch);
+  }
 }
 
 TensorView Decoder::draft(std::span<const DraftInput>, nn::KvStorage&, tensor::Stream&) {

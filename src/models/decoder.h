@@ -2,6 +2,7 @@
 // flattening of a batch of slices into rows. A family adds its layers. Owned by the engine; engine's thread.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,11 @@ class Decoder : public LanguageModel {
   int batch_tokens_max() const final { return batch_tokens_max_; }
   tensor::TensorView forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) final;
   tensor::TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) override;
+  bool draws_tokens() const final { return !drawn_.empty(); }
+  void launch(std::span<const SequenceInput> batch, std::span<const TokenDraw> draws, std::span<const int32_t> carried,
+              nn::KvStorage& kv, tensor::Stream& stream) final;
+  LandedStep land(tensor::Stream& stream) final;
+  void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) final;
 
  protected:
   // What a family's loader builds the decoder from.
@@ -85,7 +91,25 @@ class Decoder : public LanguageModel {
   // How many sequences a decode step is filled up to; 0 when the batch is no such step or runs on the CPU.
   int64_t decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const;
 
-  StepGraphs graphs_;
+  // Embedding, layers and head of what was flattened, as a graph where the batch is a decode step; gives the logits.
+  // drawing: tokens are carried in and drawn as well.
+  tensor::TensorView run_step(std::span<const SequenceInput> batch, bool drawing, nn::KvStorage& kv,
+                              tensor::Stream& stream);
+  void keep_past();
+
+  // A launched step on its way.
+  struct InFlight {
+    int64_t mark = 0;
+    int64_t draws = 0;
+    size_t slot = 0;
+  };
+
+  StepGraphs graphs_;          // of forward()
+  StepGraphs drawing_graphs_;  // of launch()
+  tensor::Tensor drawn_;       // i32 [logits_rows]: tokens of the last launched step; empty on the CPU
+  tensor::Tensor landed_;      // i32 [slots, logits_rows], pinned
+  std::deque<InFlight> in_flight_;
+  size_t slot_ = 0;
   nn::RopeTable rope_;
   tensor::DType activations_ = tensor::DType::kF32;
   int batch_tokens_max_ = 0;

@@ -7,8 +7,9 @@
 #include <span>
 #include <string>
 
-#include "tensor/tensor.h"
+#include "kernels/sampling.h"
 #include "nn/kv_storage.h"
+#include "tensor/tensor.h"
 
 namespace spillway::models {
 
@@ -44,6 +45,19 @@ struct DraftInput {
   bool logits = false;  // logits are wanted for the last used row
 };
 
+// How the next token of a launched slice is drawn. With host_logits its row of logits comes to the host as well.
+struct TokenDraw {
+  kernels::RowDraw how;
+  bool host_logits = false;
+};
+
+// What a launched step gave: a token for each draw, -1 where no logit was finite; and logits [draws, vocab_size] of
+// which the rows with host_logits are filled.
+struct LandedStep {
+  std::span<const int32_t> tokens;
+  tensor::TensorView logits;
+};
+
 class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
@@ -61,6 +75,22 @@ class LanguageModel {
   // Multi-token prediction over rows of the last forward(): writes the draft layer's cache and returns float32 logits
   // [inputs with logits, vocab_size] for the token after next. Only where draft_tokens_max > 0.
   virtual tensor::TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) = 0;
+
+  // Whether the device draws tokens itself: launch(), land() and warm_up() are there.
+  virtual bool draws_tokens() const { return false; }
+
+  // Starts forward() over slices of at most one wanted row, draws their tokens and returns without waiting. draws: one
+  // for each slice with a wanted row. carried[i]: the draw of the step launched before whose token is the last of slice
+  // i, which the caller does not know yet; -1 where it does. At most kStepsInFlight are launched and not landed.
+  static constexpr int kStepsInFlight = 2;
+  virtual void launch(std::span<const SequenceInput>, std::span<const TokenDraw>, std::span<const int32_t> /*carried*/,
+                      nn::KvStorage&, tensor::Stream&) {
+    SW_CHECK(false, "launch() of a model whose device draws no tokens");
+  }
+  // Waits for the step launched first of those in flight. Valid until as many more were launched as may be in flight.
+  virtual LandedStep land(tensor::Stream&) { SW_CHECK(false, "land() of a model whose device draws no tokens"); }
+  // Runs every kind of step once, so that later ones allocate, compile and record nothing.
+  virtual void warm_up(int /*sequences_max*/, nn::KvStorage&, tensor::Stream&) {}
 };
 
 }  // namespace spillway::models

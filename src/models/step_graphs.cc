@@ -37,6 +37,14 @@ int64_t StepGraphs::bucket_for(int64_t sequences) {
   return 0;
 }
 
+int64_t StepGraphs::bucket_below(int64_t bucket) {
+  int64_t below = 0;
+  for (const int64_t smaller : kBuckets) {
+    if (smaller < bucket) below = smaller;
+  }
+  return below;
+}
+
 void StepGraphs::run(int64_t bucket, const void* memory, tensor::Stream& stream, const std::function<void()>& step) {
   Entry& entry = entries_[{bucket, memory}];
   if (!entry.seen || entry.refused) {

@@ -15,7 +15,9 @@ namespace spillway::models {
 class StepGraphs {
  public:
   // The smallest bucket that holds so many sequences; 0 when there is none.
+  static constexpr int64_t kSequencesMax = 256;  // of the largest bucket
   static int64_t bucket_for(int64_t sequences);
+  static int64_t bucket_below(int64_t bucket);  // the next smaller one; 0 below the smallest
 
   // Runs `step`, which launches the same kernels on the same memory whenever `bucket` and `memory` are the same.
   void run(int64_t bucket, const void* memory, tensor::Stream& stream, const std::function<void()>& step);

@@ -1,13 +1,15 @@
 #include "nn/step_inputs.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::nn {
 namespace {
 
-constexpr int64_t kAlign = 4;        // elements: arrays begin at 16 bytes
+constexpr int64_t kAlign = 4;  // elements: arrays begin at 16 bytes
+constexpr int64_t kDrawWords = sizeof(kernels::RowDraw) / sizeof(int32_t);
 constexpr int64_t kPageTokens = 64;  // what page tables are sized for; smaller pages take shorter batches
 
 int64_t rounded(int64_t count) { return (count + kAlign - 1) / kAlign * kAlign; }
@@ -20,10 +22,11 @@ StepInputs::StepInputs(const Limits& limits, tensor::Stream& stream) : limits_(l
   const bool cpu = stream.device().kind == tensor::DeviceKind::kCpu;
   int64_t elements = 4 * rounded(limits.tokens);
   if (!cpu) {
-    elements += rounded(limits.tokens) + 2 * rounded(limits.sequences + 1) +
+    elements += 2 * rounded(limits.tokens) + 2 * rounded(limits.sequences + 1) + kDrawWords * limits.sequences +
                 rounded(limits.sequences * pages_for(limits.context_tokens, kPageTokens));
   }
-  host_ = tensor::Tensor(tensor::DType::kI32, {elements}, stream.host());
+  for (int i = 0; i < (cpu ? 1 : kBlocks); ++i)
+    hosts_.emplace_back(tensor::DType::kI32, tensor::Shape{elements}, stream.host());
   if (!cpu) device_ = tensor::Tensor(tensor::DType::kI32, {elements}, stream.device());
 }
 
@@ -31,12 +34,15 @@ void StepInputs::clear() {
   ids.clear();
   sources.clear();
   wanted.clear();
+  draws.clear();
+  carried.clear();
   sequences.clear();
 }
 
 int32_t* StepInputs::put(int64_t count) {
-  SW_CHECK(used_ + count <= host_.shape()[0], "a batch with more rows, sequences or pages than the model was loaded for");
-  int32_t* at = host_.as<int32_t>() + used_;
+  SW_CHECK(used_ + count <= hosts_[turn_].shape()[0],
+           "a batch with more rows, sequences or pages than the model was loaded for");
+  int32_t* at = block() + used_;
   used_ += rounded(count);
   return at;
 }
@@ -48,8 +54,8 @@ int32_t* StepInputs::put(std::span<const int32_t> values) {
 }
 
 tensor::TensorView StepInputs::on_device(const int32_t* host, int64_t count) const {
-  const tensor::TensorView& memory = device_.empty() ? host_.view() : device_.view();
-  return {memory.as<int32_t>() + (host - host_.as<int32_t>()), tensor::DType::kI32, {count}};
+  int32_t* const memory = device_.empty() ? block() : device_.as<int32_t>();
+  return {memory + (host - block()), tensor::DType::kI32, {count}};
 }
 
 void StepInputs::pad(int64_t count, const int32_t* page) {
@@ -58,6 +64,8 @@ void StepInputs::pad(int64_t count, const int32_t* page) {
     sequences.push_back({.row_begin = row, .rows = 1, .position = 0, .pages = {page, 1}});
     ids.push_back(0);
     if (!sources.empty()) sources.push_back(0);
+    if (!carried.empty()) carried.push_back(-1);
+    if (!draws.empty()) draws.emplace_back();
     wanted.push_back(row);
   }
 }
@@ -66,11 +74,17 @@ StepInputs::View StepInputs::upload(const KvStorage& kv, tensor::Stream& stream,
   const int32_t padding_page = kv.padding_page();
   const size_t real = sequences.size();
   pad(count, &padding_page);
+  turn_ = (turn_ + 1) % hosts_.size();
+  if (sent_[turn_] >= 0) stream.cuda().wait(sent_[turn_]);
   used_ = 0;
   View view;
   view.ids = on_device(put(ids), int64_t(ids.size()));
   view.sources = on_device(put(sources), int64_t(sources.size()));
   view.wanted = on_device(put(wanted), int64_t(wanted.size()));
+  view.carried = on_device(put(carried), int64_t(carried.size()));
+  int32_t* const words = put(kDrawWords * int64_t(draws.size()));
+  if (!draws.empty()) std::memcpy(words, draws.data(), draws.size() * sizeof(kernels::RowDraw));
+  view.draws = reinterpret_cast<const kernels::RowDraw*>(on_device(words, 0).data);
   int32_t* positions = put(int64_t(ids.size()));
   view.rows.positions = on_device(positions, int64_t(ids.size()));
   for (const kernels::SequenceRows& sequence : sequences) {
@@ -79,7 +93,8 @@ StepInputs::View StepInputs::upload(const KvStorage& kv, tensor::Stream& stream,
   }
   if (!device_.empty()) {
     put_batch(kv, view);
-    stream.cuda().upload_pinned(device_.view().data, host_.view().data, size_t(used_) * sizeof(int32_t));
+    stream.cuda().upload_pinned(device_.view().data, hosts_[turn_].view().data, size_t(used_) * sizeof(int32_t));
+    sent_[turn_] = stream.cuda().mark();
   }
   sequences.resize(real);
   view.rows.sequences = sequences;

@@ -1,12 +1,14 @@
-// StepInputs: what a step's kernels read of the batch: token ids, positions, which rows are wanted, and on CUDA the pages
-// and lengths of all sequences. One block of memory on the device, filled by one copy a step; a batch of the same size
-// finds its arrays at the same places, so that a captured step can be replayed. Owned by the model; engine's thread.
+// StepInputs: what a step's kernels read of the batch: token ids, positions, which rows are wanted, and on CUDA the
+// pages and lengths of all sequences. One block of memory on the device, filled by one copy a step; a batch of the same
+// size finds its arrays at the same places, so that a captured step can be replayed. Owned by the model; engine's
+// thread.
 #pragma once
 
 #include <span>
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/sampling.h"
 #include "nn/kv_storage.h"
 #include "tensor/stream.h"
 
@@ -25,11 +27,16 @@ class StepInputs {
   // Filled by the model before upload(): ids of all rows; rows of the last step that a draft starts from; rows whose
   // logits are wanted.
   std::vector<int32_t> ids, sources, wanted;
+  // On CUDA, where tokens are drawn on the device: how each wanted row is, and for each row the place of its id among
+  // what the step before drew, or -1. Both empty otherwise.
+  std::vector<kernels::RowDraw> draws;
+  std::vector<int32_t> carried;
   std::vector<kernels::SequenceRows> sequences;
   void clear();
 
   struct View {
-    tensor::TensorView ids, sources, wanted;  // i32, on the device
+    tensor::TensorView ids, sources, wanted, carried;  // i32, on the device
+    const kernels::RowDraw* draws = nullptr;
     kernels::BatchRows rows;
     int64_t longest = 0;  // context of a sequence
   };
@@ -45,7 +52,14 @@ class StepInputs {
   void put_batch(const KvStorage& kv, View& view);
 
   Limits limits_;
-  tensor::Tensor host_, device_;  // i32; the same memory on the CPU
+  int32_t* block() const { return hosts_[turn_].as<int32_t>(); }
+
+  static constexpr int kBlocks = 4;
+
+  std::vector<tensor::Tensor> hosts_;         // i32, used in turn; on the CPU one
+  int64_t sent_[kBlocks] = {-1, -1, -1, -1};  // marks behind the copies out of them
+  tensor::Tensor device_;                     // i32; empty on the CPU
+  size_t turn_ = 0;
   int64_t used_ = 0;
 };
 

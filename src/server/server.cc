@@ -17,7 +17,7 @@ namespace asio = net::asio;
 
 class Server::Workers {
  public:
-  asio::thread_pool pool{1};
+  asio::thread_pool aside{1}, apart{1};
   asio::thread_pool scrapes{1};  // one at a time, so that many scrapers cost no more memory than one
 };
 
@@ -37,16 +37,18 @@ asio::awaitable<void> run_in(asio::thread_pool& pool, std::function<void()> work
 }  // namespace
 
 Server::Server(ServerOptions options)
-    : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {
+    : options_(std::move(options)),
+      models_(std::make_shared<Models>()),
+      catalogue_(std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>())),
+      workers_(std::make_unique<Workers>()) {
   live_ = std::make_unique<LiveState>(*this);
 }
 
 Server::~Server() {
   state_ = ServerState::kDraining;
-  workers_->pool.stop();  // its jobs wake connections, so none may run when those are gone
-  workers_->scrapes.stop();
-  workers_->pool.join();
-  workers_->scrapes.join();
+  // Their jobs wake connections, so none may run when those are gone.
+  for (asio::thread_pool* pool : {&workers_->aside, &workers_->apart, &workers_->scrapes}) pool->stop();
+  for (asio::thread_pool* pool : {&workers_->aside, &workers_->apart, &workers_->scrapes}) pool->join();
   http_.reset();
   metrics_http_.reset();
   live_.reset();
@@ -81,9 +83,10 @@ Status Server::listen() {
   return {};
 }
 
-void Server::serve(std::vector<std::shared_ptr<ServedModel>> models) {
+void Server::serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue) {
   std::lock_guard lock(mutex_);
   models_ = std::make_shared<const Models>(std::move(models));
+  if (catalogue) catalogue_ = std::move(catalogue);
   set_queue_bounds();
   ServerState loading = ServerState::kLoading;
   state_.compare_exchange_strong(loading, ServerState::kReady);
@@ -111,6 +114,9 @@ void Server::set_queue_bounds() {
   for (const auto& model : *models_) {
     model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
   }
+  for (const auto& model : catalogue_->ready()) {
+    model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
+  }
 }
 
 std::shared_ptr<const HotOptions> Server::hot() const {
@@ -126,6 +132,7 @@ bool Server::drain(TimePoint deadline) {
     clean = idle_.wait_until(lock, deadline, [&] { return in_flight_ == 0; });
   }
   for (const auto& model : *models()) clean &= model->engine().drain(deadline);
+  for (const auto& model : catalogue()->ready()) clean &= model->engine().drain(deadline);
   clean &= http_->drain(deadline);
   return clean;
 }
@@ -141,9 +148,20 @@ std::shared_ptr<ServedModel> Server::find_model(std::string_view name) const {
   return found == all->end() ? nullptr : *found;
 }
 
+std::shared_ptr<ModelCatalogue> Server::catalogue() const {
+  std::lock_guard lock(mutex_);
+  return catalogue_;
+}
+
 bool Server::stalled() const {
   const auto all = models();
   const double stall_s = hot()->admission.stall_s;
+  const auto one_shot = catalogue()->ready();
+  const bool stuck = std::ranges::any_of(one_shot, [&](const OneShotPtr& model) {
+    const engine::OneShotState state = model->engine().state();
+    return state.stalled || state.seconds_since_progress >= stall_s;
+  });
+  if (stuck) return true;
   return std::ranges::any_of(*all, [&](const auto& model) {
     const engine::EngineState state = model->engine().state();
     return state.stalled || state.seconds_since_progress >= stall_s;
@@ -162,7 +180,8 @@ void Server::leave() {
   if (--in_flight_ == 0) idle_.notify_all();
 }
 
-asio::awaitable<void> Server::run_aside(std::function<void()> work) { return run_in(workers_->pool, std::move(work)); }
+asio::awaitable<void> Server::run_aside(std::function<void()> work) { return run_in(workers_->aside, std::move(work)); }
+asio::awaitable<void> Server::run_apart(std::function<void()> work) { return run_in(workers_->apart, std::move(work)); }
 
 asio::awaitable<void> Server::run_scrape(std::function<void()> work) {
   return run_in(workers_->scrapes, std::move(work));

@@ -19,6 +19,7 @@
 #include "net/http_server.h"
 #include "server/admission.h"
 #include "server/auth.h"
+#include "server/model_catalogue.h"
 #include "server/console/upstream_view.h"
 #include "server/served_model.h"
 #include "telemetry/outcomes/outcomes.h"
@@ -84,8 +85,9 @@ class Server {
   uint16_t port() const { return http_->port(); }
   uint16_t metrics_port() const { return metrics_http_ ? metrics_http_->port() : 0; }
 
-  // The models to serve, the first being the default; the server is ready from now on.
-  void serve(std::vector<std::shared_ptr<ServedModel>> models);
+  // The language models to serve, the first being the default, and the one-shot models; the server is ready from now
+  // on.
+  void serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue = nullptr);
 
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
@@ -109,6 +111,7 @@ class Server {
   std::shared_ptr<const HotOptions> hot() const;
   std::shared_ptr<const Models> models() const;  // empty while loading
   std::shared_ptr<ServedModel> find_model(std::string_view name) const;
+  std::shared_ptr<ModelCatalogue> catalogue() const;  // never null
   bool stalled() const;
   metrics::Timelines& timelines() { return timelines_; }
   LiveState& live() { return *live_; }
@@ -119,6 +122,8 @@ class Server {
 
   // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
   net::asio::awaitable<void> run_aside(std::function<void()> work);
+  // The same for work that may take seconds, such as loading a model: the short jobs do not wait behind it.
+  net::asio::awaitable<void> run_apart(std::function<void()> work);
   // As run_aside, on a thread that reads metrics and does nothing else.
   net::asio::awaitable<void> run_scrape(std::function<void()> work);
 
@@ -133,8 +138,9 @@ class Server {
   std::atomic<ServerState> state_{ServerState::kLoading};
   mutable std::mutex mutex_;
   std::condition_variable idle_;
-  std::shared_ptr<const Models> models_;  // under mutex_
-  std::atomic<int> in_flight_{0};         // changed under mutex_
+  std::shared_ptr<const Models> models_;       // under mutex_
+  std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
+  std::atomic<int> in_flight_{0};              // changed under mutex_
   metrics::Timelines timelines_;
   std::unique_ptr<LiveState> live_;
   std::unique_ptr<Workers> workers_;

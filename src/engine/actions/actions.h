@@ -1,10 +1,13 @@
-// The actions of an engine step, in the order in which the core runs them. Each changes the state a little and is a file of
-// its own; a new idea is a new file and a line in the core's list. Engine's thread.
+// The actions of an engine step, in the order in which the core runs them. Each changes the state a little and is a
+// file of its own; a new idea is a new file and a line in the core's list. Engine's thread.
 #pragma once
 
 #include "engine/state.h"
 
 namespace spillway::engine {
+
+// Takes the tokens of the step that the device was left with, if any, and starts the next one before it hands them out.
+void land(State& state);
 
 // Ends what was cancelled or is past its deadline, waiting or running. Looks at all sequences.
 void expire(State& state);

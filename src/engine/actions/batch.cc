@@ -15,7 +15,7 @@ constexpr int64_t kParallelLogits = 1 << 16;
 
 struct Inputs {
   std::vector<models::SequenceInput> slices;
-  std::vector<int32_t> tokens;   // of all slices, drafts in place
+  std::vector<int32_t> tokens;  // of all slices, drafts in place
 };
 
 void assemble(std::span<Work> works, Inputs& inputs) {
@@ -50,7 +50,8 @@ void draw_guarded(const State& state, Work& work, const LogitsRows& logits, Samp
 }
 
 void draw_all(State& state, std::span<Work> works, const LogitsRows& logits) {
-  if (logits.rows * logits.width < kParallelLogits || works.size() < 2) {
+  const auto drawn = [](const Work& work) { return work.drawn.has_value() || !work.last_chunk; };
+  if (logits.rows * logits.width < kParallelLogits || works.size() < 2 || std::ranges::all_of(works, drawn)) {
     for (Work& work : works) draw_guarded(state, work, logits, state.scratch[0]);
     return;
   }
@@ -86,6 +87,8 @@ void commit(State& state, Work& work) {
   }
 }
 
+}  // namespace
+
 void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
   {
     trace::Span span("engine", "sample", "sequences", static_cast<int64_t>(works.size()));
@@ -95,7 +98,7 @@ void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
   try {
     trace::Span span("engine", "draft");
     run_drafts(state, works);
-  } catch (const std::exception& error) {   // the tokens of this step stand; these sequences go on without drafts
+  } catch (const std::exception& error) {  // the tokens of this step stand; these sequences go on without drafts
     SW_ERROR("the draft layer failed: {}", error.what());
     for (Work& work : works) {
       work.sequence->draft = -1;
@@ -106,15 +109,16 @@ void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
   for (Work& work : works) commit(state, work);
 }
 
-}  // namespace
-
 Work make_work(Sequence& sequence, const Slice& slice) {
   Work work;
   work.sequence = &sequence;
+  work.arrival = sequence.arrival;
+  work.id = sequence.id();
   work.start = sequence.computed;
   work.rows = slice.tokens;
   work.draft = slice.draft;
-  work.was_decoding = sequence.generated_tokens() > 0 && sequence.computed + 1 == static_cast<int>(sequence.tokens.size());
+  work.was_decoding =
+      sequence.generated_tokens() > 0 && sequence.computed + 1 == static_cast<int>(sequence.tokens.size());
   work.last_chunk = work.start + work.rows - work.draft == static_cast<int>(sequence.tokens.size());
   work.logits_rows = sequence.wants_prompt_rows() ? work.rows : (work.last_chunk ? 1 + work.draft : 0);
   return work;

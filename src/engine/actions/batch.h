@@ -1,7 +1,8 @@
-// Batch: the slices of one step on their way through the model: assembled, forwarded, drawn, drafted, committed. Lives for
-// one step. Engine's thread; draw() may run on the stream's threads, one sequence each.
+// Batch: the slices of one step on their way through the model: assembled, forwarded, drawn, drafted, committed. Lives
+// for one step. Engine's thread; draw() may run on the stream's threads, one sequence each.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,13 +14,17 @@ namespace spillway::engine {
 // One sequence's part of a step.
 struct Work {
   Sequence* sequence = nullptr;
-  int start = 0;             // position of the first row
-  int rows = 0;              // the draft's row included
-  int draft = 0;             // rows at the end that verify drafts
+  int64_t arrival = 0;  // of the sequence: known when it is gone
+  RequestId id = 0;
+  int start = 0;  // position of the first row
+  int rows = 0;   // the draft's row included
+  int draft = 0;  // rows at the end that verify drafts
   int logits_rows = 0;
   int64_t logits_begin = 0;  // in the rows of forward()
   bool last_chunk = false;   // the next token is drawn after it
   bool was_decoding = false;
+
+  std::optional<int32_t> drawn;  // by the device
 
   // What draw() found.
   std::vector<TokenEvent> tokens;
@@ -33,8 +38,24 @@ Work make_work(Sequence& sequence, const Slice& slice);
 // Runs the works as one batch. When the model throws, each runs alone, and those that throw alone end with kFailed.
 void run_batch(State& state, std::span<Work> works);
 
-// Draws the tokens of one sequence from its rows: verifies the draft, keeps penalties and constraint up to date, notices
-// the end. Touches this sequence only.
+// The same without waiting, where the device can draw the tokens of all works: they are state.flight then. False when
+// it cannot; nothing was done.
+bool launch_batch(State& state, std::span<Work> works);
+
+// Counts the rows of a step that is about to be waited for.
+void record_rows(State& state, std::span<const Work> works);
+
+// Takes the tokens of state.flight and hands them out, the next step started before where all is as it was.
+void land_flight(State& state, bool look_ahead);
+
+// Draws and hands out: what follows the model.
+void hand_out(State& state, std::span<Work> works, const LogitsRows& logits);
+
+// How the device draws this sequence's token at a position; null where it takes the host's sampler.
+std::optional<kernels::RowDraw> device_draw(const State& state, const Sequence& sequence, int64_t position);
+
+// Draws the tokens of one sequence from its rows: verifies the draft, keeps penalties and constraint up to date,
+// notices the end. Touches this sequence only.
 void draw(const State& state, Work& work, const LogitsRows& logits, SampleScratch& scratch);
 
 // Proposes the next token from the draft layer's row; -1 when it gives none.
@@ -46,8 +67,8 @@ void keep_prompt_logprobs(const State& state, Work& work, const LogitsRows& logi
 // Writes the draft layer's rows of this step and proposes next tokens (draft.cc).
 void run_drafts(State& state, std::span<Work> works);
 
-// Whether this sequence's draft, if it has one, is worth a row in a step with so many decoding sequences. Turns drafting
-// off for good where it keeps losing.
+// Whether this sequence's draft, if it has one, is worth a row in a step with so many decoding sequences. Turns
+// drafting off for good where it keeps losing.
 bool draft_pays(State& state, Sequence& sequence, int decoding);
 
 // Counts what became of a step's drafts.

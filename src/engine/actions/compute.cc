@@ -6,8 +6,8 @@
 namespace spillway::engine {
 namespace {
 
-constexpr int kPrefillMin = 32;         // tokens a step, however slow the model: a weight pass should be worth it
-constexpr double kAloneTarget_s = 2;    // of a step without decoding rows: cancellations and deadlines wait for it
+constexpr int kPrefillMin = 32;       // tokens a step, however slow the model: a weight pass should be worth it
+constexpr double kAloneTarget_s = 2;  // of a step without decoding rows: cancellations and deadlines wait for it
 
 // How much prefill a step takes, so that decoding sequences do not wait too long for their next token.
 int prefill_budget(const State& state, bool decoding) {
@@ -20,7 +20,8 @@ int prefill_budget(const State& state, bool decoding) {
 
 StepPlan plan(State& state) {
   int decoding = 0;
-  for (const auto& sequence : state.running) decoding += sequence->computed + 1 == static_cast<int>(sequence->tokens.size());
+  for (const auto& sequence : state.running)
+    decoding += sequence->computed + 1 == static_cast<int>(sequence->tokens.size());
   int pages_wanted = 0;
   std::vector<SequenceView> views;
   views.reserve(state.running.size());
@@ -30,7 +31,8 @@ StepPlan plan(State& state) {
     SequenceView& view = views.back();
     if (view.draft > 0 && !draft_pays(state, sequence, decoding)) view.draft = 0;
     if (view.decoding()) {
-      pages_wanted += std::max(0, kv::pages_for(view.computed + 1 + view.draft, state.options.page_tokens) - view.pages);
+      pages_wanted +=
+          std::max(0, kv::pages_for(view.computed + 1 + view.draft, state.options.page_tokens) - view.pages);
     }
   }
   if (pages_wanted > state.cache.pages_available()) views = view_running(state);
@@ -44,7 +46,18 @@ StepPlan plan(State& state) {
 
 }  // namespace
 
+void record_rows(State& state, std::span<const Work> works) {
+  for (const Work& work : works) {
+    (work.was_decoding ? state.record.decode_rows : state.record.prefill_tokens) += work.rows;
+  }
+  state.record.slices += static_cast<int>(works.size());
+}
+
 void compute(State& state) {
+  if (!state.flight.empty()) {
+    if (std::ranges::all_of(state.running, &Sequence::in_flight)) return;
+    land_flight(state, false);  // others want to join
+  }
   if (state.running.empty()) return;
   const StepPlan planned = plan(state);
   std::vector<Work> works;
@@ -54,11 +67,14 @@ void compute(State& state) {
   for (const int32_t index : planned.preempted) preempted.push_back(state.running[index].get());
   for (Sequence* sequence : preempted) preempt(state, *sequence);
   for (const Work& work : works) {
-    SW_CHECK(state.cache.grow(work.sequence->table, work.start + work.rows), "the plan counted pages that are not there");
-    (work.was_decoding ? state.record.decode_rows : state.record.prefill_tokens) += work.rows;
+    SW_CHECK(state.cache.grow(work.sequence->table, work.start + work.rows),
+             "the plan counted pages that are not there");
   }
-  state.record.slices = static_cast<int>(works.size());
-  if (!works.empty()) run_batch(state, works);
+  if (works.empty()) return;
+  if (!launch_batch(state, works)) {
+    record_rows(state, works);
+    run_batch(state, works);
+  }
 }
 
 }  // namespace spillway::engine

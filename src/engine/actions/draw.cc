@@ -48,25 +48,25 @@ void keep_prompt_logprobs(const State& state, Work& work, const LogitsRows& logi
   for (int row = 0; row < work.rows; ++row) {
     const int predicted = work.start + row + 1;
     if (predicted >= sequence.prompt_tokens()) break;
-    if (predicted != static_cast<int>(kept.size())) continue;   // kept before a preemption
-    kept.push_back(with_logprobs(logits.row(work.logits_begin + row), state.limits.vocab, sequence.tokens[predicted], top,
-                                 scratch));
+    if (predicted != static_cast<int>(kept.size())) continue;  // kept before a preemption
+    kept.push_back(with_logprobs(logits.row(work.logits_begin + row), state.limits.vocab, sequence.tokens[predicted],
+                                 top, scratch));
   }
 }
 
 void draw(const State& state, Work& work, const LogitsRows& logits, SampleScratch& scratch) {
   Sequence& sequence = *work.sequence;
   const Request& request = *sequence.request;
-  if (request.max_tokens <= 0) {   // only the prompt was of interest
+  if (request.max_tokens <= 0) {  // only the prompt was of interest
     work.finish = FinishReason::kLength;
     return;
   }
   const int64_t first = work.logits_begin + work.logits_rows - 1 - work.draft;
   for (int i = 0; i <= work.draft; ++i) {
-    const auto row = logits.row(first + i);
+    const auto row = work.drawn ? std::span<const float>() : logits.row(first + i);
     refresh_mask(state, sequence);
-    const auto token = sample(row, input_for(state, sequence), scratch);
-    if (!token) {
+    const auto token = work.drawn ? work.drawn : sample(row, input_for(state, sequence), scratch);
+    if (!token || *token < 0) {
       work.finish = FinishReason::kFailed;
       return;
     }

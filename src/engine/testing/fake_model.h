@@ -2,6 +2,7 @@
 // position or share changes the output. With a draft layer that is right most of the time. For tests and benchmarks.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <functional>
@@ -23,6 +24,7 @@ struct FakeOptions {
   bool draft = false;
   int draft_wrong_of_16 = 3;    // how often the draft layer sees another context
   float spread = 3;             // of the logits
+  bool draws = false;           // "the device" draws tokens, greedily, a step ahead of the host
   std::function<void(std::span<const models::SequenceInput>)> on_forward = {};   // may throw
 };
 
@@ -87,6 +89,35 @@ class FakeModel final : public models::LanguageModel {
     return view();
   }
 
+  bool draws_tokens() const override { return options_.draws; }
+
+  void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
+              std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) override {
+    require(launched_.size() < kStepsInFlight, "too many steps in flight");
+    std::vector<std::vector<int32_t>> tokens;
+    std::vector<models::SequenceInput> slices(batch.begin(), batch.end());
+    for (size_t i = 0; i < batch.size(); ++i) {
+      tokens.emplace_back(batch[i].tokens.begin(), batch[i].tokens.end());
+      if (carried[i] >= 0) tokens.back().back() = drawn_.at(carried[i]);
+    }
+    for (size_t i = 0; i < slices.size(); ++i) slices[i].tokens = tokens[i];
+    const tensor::TensorView logits = forward(slices, kv, stream);
+    drawn_.clear();
+    for (size_t i = 0; i < draws.size(); ++i) {
+      const float* row = logits.as<float>() + i * options_.vocab;
+      require(draws[i].host_logits || draws[i].how.temperature == 0, "the fake device draws greedily");
+      drawn_.push_back(static_cast<int32_t>(std::max_element(row, row + options_.vocab) - row));
+    }
+    launched_.push_back({drawn_, logits_});
+  }
+
+  models::LandedStep land(tensor::Stream&) override {
+    landed_ = std::move(launched_.at(0));
+    launched_.erase(launched_.begin());
+    const auto rows = static_cast<int64_t>(landed_.tokens.size());
+    return {landed_.tokens, {landed_.logits.data(), tensor::DType::kF32, {rows, options_.vocab}}};
+  }
+
   int64_t rows() const { return rows_; }               // forwarded in all
   std::atomic<int64_t> draft_holes{0};                 // rows whose predecessor in the draft layer was never written
 
@@ -148,6 +179,13 @@ class FakeModel final : public models::LanguageModel {
   models::ModelInfo info_;
   std::vector<Slice> last_;
   std::vector<float> logits_;
+  struct Launched {
+    std::vector<int32_t> tokens;
+    std::vector<float> logits;
+  };
+  std::vector<Launched> launched_;
+  Launched landed_;
+  std::vector<int32_t> drawn_;
   int64_t rows_ = 0;
 };
 

@@ -35,6 +35,9 @@ Path path_of(const Product& product) {
     case RowFormat::kInt8:
       path.tile = table.tile_int8;
       break;
+    case RowFormat::kBytes:
+      path.tile = table.tile_bytes;
+      break;
     case RowFormat::kBf16:
       path.tile = table.tile_bf16;
       if (w.format == PackedFormat::kF8) {
@@ -96,8 +99,6 @@ const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte*
   return out;
 }
 
-int64_t row_element_bytes(RowFormat format) { return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4; }
-
 // The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel.
 void multiply_piece(const Product& product, const Path& path, int64_t panel, const std::byte* piece, int64_t k0,
                     int64_t k, int64_t tile_begin, int64_t tile_end, float* acc) {
@@ -112,7 +113,7 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
   const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * kPanel : nullptr;
   const int64_t tiles = tiles_of(x.rows);
   const int64_t height = tile_height(x.rows);
-  const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * 2);
+  const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * element);
   const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + tiles * kRowTile * blocks);
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
@@ -137,9 +138,16 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
 void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const float* acc) {
   const int64_t n0 = panel * kPanel;
   const auto width = static_cast<int>(std::min<int64_t>(kPanel, product.weight->n - n0));
-  const float* bias = product.bias != nullptr ? product.bias + n0 : nullptr;
-  float* y = product.y + row_begin * product.y_stride + n0;
-  kernel_table().add_rows(acc, bias, product.accumulate, rows, width, y, product.y_stride);
+  RowSums sums;
+  sums.sums = acc;
+  sums.bias = product.bias != nullptr ? product.bias + n0 : nullptr;
+  sums.accumulate = product.accumulate;
+  sums.activation = product.activation;
+  sums.rows = rows;
+  sums.width = width;
+  sums.y = product.y + row_begin * product.y_stride + n0;
+  sums.y_stride = product.y_stride;
+  kernel_table().finish_rows(sums);
 }
 
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {

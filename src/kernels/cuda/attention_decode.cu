@@ -42,7 +42,7 @@ size_t attention_workspace_bytes(int heads, int kv_heads, int dim, int sequences
   for (const int block : {16, 32}) {
     const int units = kv_heads * ceil_div(rows, block), used = std::min(rows, block);
     const int64_t slots = decode_slots(units, sequences, context_max, split_tokens);
-    most = std::max(most, round_up_256(size_t(sequences) * units * 4) + round_up_256(size_t(slots) * used * 8) +
+    most = std::max(most, counter_bytes(sequences, units) + round_up_256(size_t(slots) * used * 8) +
                               round_up_256(size_t(slots) * used * dim * 4));
   }
   return most;

@@ -178,6 +178,9 @@ void all_checks(bool small) {
   for (int i = 0; i < 96; ++i) contexts.push_back(random_int(1, 6000));
   check_large<__nv_bfloat16>("decode", attention_decode, 28, 4, 128, ones, contexts, 0);
   check_large<__nv_bfloat16>("decode", attention_decode, 28, 4, 128, ones, contexts, 512);
+  std::vector<int> alike;  // whole units a block
+  for (int i = 0; i < 140; ++i) alike.push_back(random_int(900, 1024));
+  check_large<__nv_bfloat16>("decode", attention_decode, 28, 4, 128, std::vector<int>(140, 1), alike, 0);
   check_large<__half>("decode", attention_decode, 64, 8, 128, std::vector<int>(3, 4), {9000, 20, 777}, 0);
   check_large<__nv_bfloat16>("prefill", attention_prefill, 28, 4, 128, {1000, 7, 2000, 1}, {1000, 3007, 2600, 500}, 0);
   check_large<__half>("prefill", attention_prefill, 32, 8, 128, {300, 700, 64}, {300, 1700, 64}, 0);

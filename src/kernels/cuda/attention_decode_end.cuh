@@ -158,8 +158,8 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   wait_for_previous_kernel();
   let_next_kernel_start();
   prefetch_page_table(p.batch);
-  plan_work(p.batch, p.shape, prefix, scratch);
-  cursor.start(prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x));
+  const bool whole = plan_work(p.batch, p.shape, prefix, scratch);
+  cursor.start(prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x), whole);
   WorkCursor done = cursor;  // the piece being computed; `cursor` runs ahead
   load_chunk = load_chunks = 0;
   seek();

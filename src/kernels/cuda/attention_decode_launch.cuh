@@ -13,6 +13,12 @@ inline int decode_blocks_max() { return processor_count() * 4; }
 
 inline size_t round_up_256(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
+// Of the counters at the workspace's beginning: the same for every batch, or one launch would find the partial results of
+// another where it counts.
+inline size_t counter_bytes(int64_t sequences, int64_t units) {
+  return std::max(size_t{1} << 20, round_up_256(size_t(sequences * units) * 4));
+}
+
 // Partial results that a launch may leave.
 inline int64_t decode_slots(int64_t units, int sequences, int context_max, int split_tokens) {
   if (split_tokens == 0) return int64_t{2} * decode_blocks_max();
@@ -52,7 +58,7 @@ cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
   const int64_t slots = decode_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
   char* at = static_cast<char*>(a.workspace);
   p.counters = reinterpret_cast<int*>(at);
-  at += round_up_256(size_t(a.batch.sequences) * p.shape.units * 4);
+  at += counter_bytes(a.batch.sequences, p.shape.units);
   p.partial_sums = reinterpret_cast<float*>(at);
   at += round_up_256(size_t(slots) * p.rows_used * 8);
   p.partials = reinterpret_cast<float*>(at);

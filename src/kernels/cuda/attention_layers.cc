@@ -34,6 +34,7 @@ void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch,
   attention.pages = {args.pages.base,        args.pages.page_stride_bytes, args.pages.dtype,
                      args.pages.page_tokens, args.pages.kv_heads,          args.pages.k_dim};
   attention.batch = batch.device;
+  attention.overlap = true;
   const bool prefill = batch.device.rows_max > kDecodeRowsMax;
   if (!prefill) {
     const size_t bytes =
@@ -111,6 +112,7 @@ void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::A
   attention.scale = shape.scale;
   attention.pages = latent_pages(args.pages);
   attention.batch = batch.device;
+  attention.overlap = true;
   const size_t bytes = mla_workspace_bytes(shape.heads, batch.device.sequences, batch.device.rows_max,
                                            batch.device.context_max, attention.split_tokens);
   attention.workspace = Context::of(stream).attention_workspace(bytes, native(stream));

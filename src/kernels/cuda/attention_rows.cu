@@ -36,6 +36,7 @@ __device__ void rotate(T* head, int dim, bool halves, const float* angles, const
 template <class T>
 __global__ void store_rows(T* qkv, int64_t row_stride, int heads, const float* query_norm, const float* key_norm,
                            float eps, const float* cos_sin, KvPages pages, Batch batch) {
+  take_turn();
   const int row = blockIdx.x, head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   const int kv_heads = pages.kv_heads, dim = pages.dim;
   if (head >= heads + 2 * kv_heads) return;
@@ -63,6 +64,7 @@ __global__ void store_rows(T* qkv, int64_t row_stride, int heads, const float* q
 
 template <class T>
 __global__ void rotate_kernel(RotateRows args) {
+  take_turn();
   const int64_t row = blockIdx.x;
   const int head = blockIdx.y * kWarps + threadIdx.x / 32;
   if (head >= args.heads) return;
@@ -73,6 +75,7 @@ __global__ void rotate_kernel(RotateRows args) {
 
 template <class T>
 __global__ void store_latent_rows(const T* rows, int64_t stride, LatentPages pages, Batch batch) {
+  take_turn();
   const int row = blockIdx.x, width = pages.lora_dim + pages.rope_dim, position = batch.positions[row];
   const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
   T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
@@ -82,6 +85,7 @@ __global__ void store_latent_rows(const T* rows, int64_t stride, LatentPages pag
 
 template <class T>
 __global__ void join_rows(const T* queries, int64_t query_dim, int64_t nope, T* joined, int64_t lora, int64_t rope) {
+  take_turn();
   const int64_t head = blockIdx.x;  // of all rows
   for (int64_t i = threadIdx.x; i < rope; i += blockDim.x) {
     joined[head * (lora + rope) + lora + i] = queries[head * query_dim + nope + i];
@@ -99,39 +103,36 @@ void store_keys_values(const GroupedAttentionArgs& args, const Batch& batch, ten
   const float* key_norm = args.key_norm.empty() ? nullptr : args.key_norm.as<float>();
   by_type(args.qkv.dtype, [&](auto type) {
     using T = decltype(type);
-    store_rows<<<dim3(unsigned(batch.rows), head_blocks(args.heads + 2 * pages.kv_heads)), 32 * kWarps, 0,
-                 native(stream)>>>(args.qkv.raw<T>(), args.qkv.shape[1], args.heads, query_norm, key_norm,
-                                   args.norm_epsilon, args.cos_sin.as<float>(), pages, batch);
+    const dim3 grid(unsigned(batch.rows), head_blocks(args.heads + 2 * pages.kv_heads));
+    launch_row_kernel("store_rows", store_rows<T>, grid, 32 * kWarps, 0, stream, args.qkv.raw<T>(), args.qkv.shape[1],
+                      args.heads, query_norm, key_norm, args.norm_epsilon, args.cos_sin.as<float>(), pages, batch);
   });
-  tensor::cuda::check_launch("store_rows");
 }
 
 void rotate_rows(const RotateRows& args, tensor::Stream& stream) {
   if (args.rows == 0) return;
   by_type(args.dtype, [&](auto type) {
-    rotate_kernel<decltype(type)>
-        <<<dim3(unsigned(args.rows), head_blocks(args.heads)), 32 * kWarps, 0, native(stream)>>>(args);
+    launch_row_kernel("rotate_kernel", rotate_kernel<decltype(type)>, dim3(unsigned(args.rows), head_blocks(args.heads)),
+                      32 * kWarps, 0, stream, args);
   });
-  tensor::cuda::check_launch("rotate_kernel");
 }
 
 void store_latents(const void* rows, int64_t stride, const LatentPages& pages, const Batch& batch,
                    tensor::Stream& stream) {
   by_type(pages.dtype, [&](auto type) {
     using T = decltype(type);
-    store_latent_rows<<<unsigned(batch.rows), 128, 0, native(stream)>>>(static_cast<const T*>(rows), stride, pages, batch);
+    launch_row_kernel("store_latent_rows", store_latent_rows<T>, unsigned(batch.rows), 128, 0, stream,
+                      static_cast<const T*>(rows), stride, pages, batch);
   });
-  tensor::cuda::check_launch("store_latent_rows");
 }
 
 void join_rope(const void* queries, int64_t query_dim, int64_t nope, void* joined, int64_t lora, int64_t rope, int heads,
                int64_t rows, tensor::DType dtype, tensor::Stream& stream) {
   by_type(dtype, [&](auto type) {
     using T = decltype(type);
-    join_rows<<<unsigned(rows * heads), 64, 0, native(stream)>>>(static_cast<const T*>(queries), query_dim, nope,
-                                                                 static_cast<T*>(joined), lora, rope);
+    launch_row_kernel("join_rows", join_rows<T>, unsigned(rows * heads), 64, 0, stream, static_cast<const T*>(queries),
+                      query_dim, nope, static_cast<T*>(joined), lora, rope);
   });
-  tensor::cuda::check_launch("join_rows");
 }
 
 }  // namespace spillway::kernels::cuda

@@ -5,7 +5,8 @@
 // [total * b / G, total * (b + 1) / G), known to each block from the context lengths alone. Balanced, a block's
 // neighbouring grains of a unit make one piece; split at fixed places, every grain is a piece. A unit of one piece
 // writes its output; otherwise every piece leaves a partial result in its slot of the workspace, and the block that
-// arrives last (a counter a unit) combines them in order.
+// arrives last (a counter a unit) combines them in order. Where whole units a block are nearly as even (a batch of
+// similar lengths), stretches end at the nearest units instead and nothing is split.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +25,7 @@ struct WorkShape {
   bool merge = true;    // balanced
   int blocks = 1;       // G: blocks, or groups of blocks that share a stretch
   int grains_min = 1;   // balanced: a block gets no less, so that few blocks work on little
+  int split_cost = 1;   // balanced: what a split costs, in grains
 };
 
 // What a block does next: tiles [tile_begin, tile_end) of a unit's context, piece `index` of `pieces`.
@@ -33,6 +35,7 @@ struct Piece {
 
 // A block's stretch of the line; held in registers, the same in all threads.
 struct WorkCursor {
+  bool whole;  // units are not split; by plan_work
   const int* prefix;  // [sequences + 1] grains before each sequence, in shared memory
   WorkShape shape;
   int sequences, total, blocks;
@@ -43,7 +46,8 @@ struct WorkCursor {
   }
 
   // Positions the cursor at the stretch of a block.
-  __device__ __forceinline__ void start(const int* prefix_, WorkShape shape_, int sequences_, int block_) {
+  __device__ __forceinline__ void start(const int* prefix_, WorkShape shape_, int sequences_, int block_, bool whole_) {
+    whole = whole_;
     prefix = prefix_;
     shape = shape_;
     sequences = sequences_;
@@ -52,17 +56,32 @@ struct WorkCursor {
     block = block_;
     next = end = sequence = 0;
     if (block >= blocks) return;
-    next = static_cast<int>(static_cast<int64_t>(total) * block / blocks);
-    end = static_cast<int>(static_cast<int64_t>(total) * (block + 1) / blocks);
-    int low = 0, high = sequences;  // the last sequence that begins at or before `next` and is not empty
+    next = boundary(block);
+    end = boundary(block + 1);
+    sequence = sequence_of(next);
+  }
+
+  // The last sequence that begins at or before a grain and is not empty.
+  __device__ __forceinline__ int sequence_of(int grain) const {
+    int low = 0, high = sequences;
     while (high - low > 1) {
       const int middle = (low + high) / 2;
-      if (prefix[middle] <= next)
+      if (prefix[middle] <= grain)
         low = middle;
       else
         high = middle;
     }
-    sequence = low;
+    return low;
+  }
+  // Where the stretch of block b begins.
+  __device__ __forceinline__ int boundary(int b) const {
+    const int even = static_cast<int>(static_cast<int64_t>(total) * b / blocks);
+    return whole ? nearest_unit(even) : even;
+  }
+  __device__ __forceinline__ int nearest_unit(int grain) const {
+    if (grain >= total) return total;
+    const int s = sequence_of(grain), grains = (prefix[s + 1] - prefix[s]) / shape.units;
+    return prefix[s] + (grain - prefix[s] + grains / 2) / grains * grains;
   }
 
   __device__ __forceinline__ bool take(Piece& piece) {
@@ -77,7 +96,10 @@ struct WorkCursor {
     piece.unit = unit;
     piece.tile_begin = grain * shape.grain_tiles;
     piece.tile_end = (grain + taken) * shape.grain_tiles;
-    if (shape.merge) {
+    if (whole) {
+      piece.pieces = 1;
+      piece.index = piece.slot = 0;
+    } else if (shape.merge) {
       const int first = block_of(unit_begin);
       piece.pieces = block_of(unit_begin + grains - 1) - first + 1;
       piece.index = block - first;
@@ -99,7 +121,7 @@ struct WorkCursor {
   __device__ __forceinline__ Piece first_piece(int of_sequence, int unit) {
     const int grains = (prefix[of_sequence + 1] - prefix[of_sequence]) / shape.units;
     const int begin = prefix[of_sequence] + unit * grains;
-    if (grains == 0) return {of_sequence, unit, 0, 0, 1, 0, 0};
+    if (grains == 0 || whole) return {of_sequence, unit, 0, 0, 1, 0, 0};
     if (!shape.merge) return {of_sequence, unit, 0, 0, grains, 0, begin};
     block = block_of(begin);
     return {of_sequence, unit, 0, 0, block_of(begin + grains - 1) - block + 1, 0, merged_slot(block, 0)};
@@ -120,8 +142,28 @@ __device__ inline void prefetch_page_table(const Batch& batch) {
   asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
 }
 
-// Fills prefix [sequences + 1] (shared memory); all threads of the block call it. scratch: 33 ints of shared memory.
-__device__ inline void plan_work(const Batch& batch, WorkShape shape, int* prefix, int* scratch) {
+// Whether units are better left whole: the longest stretch then against the even one and what its splits cost. All
+// threads of the block call it.
+__device__ inline bool units_whole(const Batch& batch, WorkShape shape, const int* prefix, int* scratch) {
+  if (!shape.merge || batch.sequences * shape.units * 4 < shape.blocks * 3) return false;
+  WorkCursor cursor;
+  cursor.start(prefix, shape, batch.sequences, 0, true);
+  if (cursor.total == 0) return false;
+  int most = 0;
+  for (int b = static_cast<int>(threadIdx.x); b < cursor.blocks; b += static_cast<int>(blockDim.x)) {
+    most = max(most, cursor.boundary(b + 1) - cursor.boundary(b));
+  }
+  if (threadIdx.x == 0) scratch[33] = 0;
+  __syncthreads();
+  for (int step = 16; step > 0; step /= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, step));
+  if ((threadIdx.x & 31) == 0) atomicMax(scratch + 33, most);
+  __syncthreads();
+  return scratch[33] <= ceil_div(cursor.total, cursor.blocks) + shape.split_cost;
+}
+
+// Fills prefix [sequences + 1] (shared memory); all threads of the block call it. scratch: 34 ints of shared memory.
+// Answers WorkCursor::whole.
+__device__ inline bool plan_work(const Batch& batch, WorkShape shape, int* prefix, int* scratch) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   const int lane = thread & 31, warp = thread >> 5, warps = threads >> 5;
   int before = 0;
@@ -149,6 +191,7 @@ __device__ inline void plan_work(const Batch& batch, WorkShape shape, int* prefi
   }
   if (thread == 0) prefix[batch.sequences] = before;
   __syncthreads();
+  return units_whole(batch, shape, prefix, scratch);
 }
 
 // Counts a finished piece; true in all threads of the block that finishes the unit. Its partial results must have been

@@ -214,6 +214,8 @@ void check_bf16_products() {
       {format, 200, 37888, 3584, kBf16, kF32, false, true, Epilogue::kSwiGlu},
       {format, 128, 20000, 1536, kBf16, kF32, false, false, Epilogue::kStore},
       {format, 17, 200, 64, kBf16, kF32, false, true, Epilogue::kStore},
+      {format, 40, 8000, 320, kBf16, kBf16, false, false, Epilogue::kStore},
+      {format, 100, 16000, 256, kBf16, kF32, false, false, Epilogue::kAdd},
       {format, 130, 304, 192, kBf16, kBf16, false, true, Epilogue::kSwiGlu},
   };
   uint32_t seed = 5000;
@@ -234,7 +236,7 @@ void check_experts(WeightFormat format, int tokens, uint32_t seed) {
   for (int i = 0; i < all; ++i) chosen[i] = (i * 5 + i / kSlots + static_cast<int>(seed)) % kExperts;
   check(cudaMemcpy(ids.data, chosen.data(), all * 4, cudaMemcpyHostToDevice), "copy");
   ExpertProduct p;
-  p.tokens = tokens, p.slots = kSlots, p.ids = ids.as<int32_t>(), p.weights = weights.as<float>();
+  p.tokens = tokens, p.slots = kSlots, p.experts = kExperts, p.ids = ids.as<int32_t>(), p.weights = weights.as<float>();
   p.x = x.data, p.x_type = Scalar::kF32, p.x_stride = kHidden, p.weight = up.weight, p.weight.n = 2 * kInter;
   p.y = h.data, p.y_type = Scalar::kF32, p.y_stride = kInter;
   check(launch_experts_gate_up(p, nullptr), "gate up");
@@ -332,7 +334,7 @@ void time_experts(const Pool& pool) {
   for (const int tokens : {1, 2, 4}) {
     const double seconds = time_graph(16, 5, [&](int i, cudaStream_t stream) {
       ExpertProduct p;
-      p.tokens = tokens, p.slots = kSlots, p.ids = ids.as<int32_t>() + i % kSets * 128, p.weights = weights.as<float>();
+      p.tokens = tokens, p.slots = kSlots, p.experts = 256, p.ids = ids.as<int32_t>() + i % kSets * 128, p.weights = weights.as<float>();
       p.x = x.data, p.x_stride = 7168, p.y = h.data, p.y_stride = 2048;
       p.weight = {WeightFormat::kF8Block, 4096, 7168, pool.data.data, pool.scales.data, 128};
       check(launch_experts_gate_up(p, stream), "gate up");

@@ -1,4 +1,4 @@
-// One tile of 64 or 128 rows by 112 or 144 outputs a block, two blocks a multiprocessor. A cluster is either four blocks
+// One tile of 64 or 128 rows by 112 or 144 outputs a block, two blocks a multiprocessor. A cluster is either 2 or 4 blocks
 // that split K of one tile (few outputs) or neighbours that share x's tile by multicast. A stage is 64 elements of K;
 // a warpgroup for each 64 rows multiplies. The sums meet in shared memory, are added over the cluster, and leave
 // in whole rows. The weight's first stages are loaded before the previous kernel ends.
@@ -14,7 +14,6 @@ namespace spillway::kernels::cuda {
 namespace {
 
 constexpr int kStageK = 64;
-constexpr int kSplit = 4;
 constexpr int kSharedMax = 112 * 1024;  // twice in a multiprocessor
 
 template <int kGroups_, int kColumns_, int kSplit_, int kShare_>
@@ -106,7 +105,7 @@ __device__ void multiply(const Arguments& args, const Stages& s, const Part& par
   __syncwarp();
   for (int i = 0; i < count; ++i) {
     const int stage = i % T::kStages;
-    ptx::barrier_wait_cluster(&s.full[stage], i / T::kStages & 1);
+    ptx::barrier_wait(&s.full[stage], i / T::kStages & 1);
     const uint64_t a = ptx::tile_descriptor(s.a + stage * T::kABytes + group * 64 * 128);
     const uint64_t b = ptx::tile_descriptor(s.b + stage * T::kBBytes);
     ptx::hold(sums);
@@ -126,7 +125,7 @@ __device__ void multiply(const Arguments& args, const Stages& s, const Part& par
       }
     }
     if (threadIdx.x == 0 && i - 1 + T::kStages < count) {
-      ptx::barrier_wait_cluster(&s.empty[left], (i - 1) / T::kStages & 1);
+      ptx::barrier_wait(&s.empty[left], (i - 1) / T::kStages & 1);
       load_weight<T>(args, s, part, i - 1 + T::kStages);
       load_x<T>(args, s, part, i - 1 + T::kStages);
     }
@@ -282,11 +281,10 @@ template <int kGroups>
 cudaError_t launch_rows(const Bf16Product& p, cudaStream_t stream) {
   const int processors = processor_count();
   const auto tiles = [&](int columns) { return (p.weight.n + columns - 1) / columns; };
-  if (tiles(144) * kSplit <= processors + processors / 4) {
-    const bool narrow = tiles(112) * kSplit <= processors;
-    if (narrow) return launch<Tile<kGroups, 112, kSplit, 1>>(p, stream);
-    return launch<Tile<kGroups, 144, kSplit, 1>>(p, stream);
-  }
+  const int slots = 2 * processors;
+  if (tiles(112) * 4 <= processors) return launch<Tile<kGroups, 112, 4, 1>>(p, stream);
+  if (tiles(144) * 4 <= slots) return launch<Tile<kGroups, 144, 4, 1>>(p, stream);
+  if (tiles(144) * 2 <= slots) return launch<Tile<kGroups, 144, 2, 1>>(p, stream);
   if (p.share == 1) return launch<Tile<kGroups, 144, 1, 1>>(p, stream);
   return launch<Tile<kGroups, 144, 1, 2>>(p, stream);
 }

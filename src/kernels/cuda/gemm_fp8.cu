@@ -90,7 +90,7 @@ __device__ void produce(const Arguments& args, const Stages<T>& s, const int* st
       if (loaded > 0) {
         --loaded;
       } else {
-        ptx::barrier_wait_cluster(&s.empty[stage], phase ^ 1);
+        ptx::barrier_wait(&s.empty[stage], phase ^ 1);
         load_weight(place, kb, stage);
       }
       constexpr int kPart = T::kRows / T::kCluster;
@@ -113,6 +113,8 @@ __device__ void consume(const Arguments& args, const Stages<T>& s, const int* st
   TileWalk<T::kRows, kTileN, T::kCluster, kMode> walk(args.tiles, starts);
   int stage = 0;
   uint32_t phase = 0;
+  // The warpgroups take turns in starting products: one adds while the other one's run.
+  if (T::kGroups == 2 && group == 1) ptx::named_arrive(2, 256);
   for (TilePlace place; walk.next(&place);) {
     float sums[T::kWaves][64] = {};
     const float* weight_scales = args.weight_scales + static_cast<int64_t>(place.scale_row) * args.k_blocks;
@@ -120,7 +122,7 @@ __device__ void consume(const Arguments& args, const Stages<T>& s, const int* st
     for (int kb = 0; kb < args.k_blocks; ++kb) {
       const float weight_scale = next_scale;
       if (kb + 1 < args.k_blocks) next_scale = __ldg(weight_scales + kb + 1);
-      ptx::barrier_wait_cluster(&s.full[stage], phase);
+      ptx::barrier_wait(&s.full[stage], phase);
       const uint64_t b = ptx::tile_descriptor(s.b + stage * T::kBBytes);
       const auto* scales = reinterpret_cast<const float*>(s.scales + stage * T::kScaleBytes);
 #pragma unroll
@@ -128,11 +130,13 @@ __device__ void consume(const Arguments& args, const Stages<T>& s, const int* st
         const int row = (w * T::kGroups + group) * 64;
         const uint64_t a = ptx::tile_descriptor(s.a + stage * T::kABytes + row * kStageK);
         float part[64];
+        if constexpr (T::kGroups == 2) ptx::named_barrier(2 + group, 256);
         ptx::hold(part);
         ptx::products_begin();
 #pragma unroll
         for (int i = 0; i < 4; ++i) ptx::product_e4m3(part, a + 2 * i, b + 2 * i, i);
         ptx::products_commit();
+        if constexpr (T::kGroups == 2) ptx::named_arrive(3 - group, 256);
         const float low = scales[row + warp * 16 + lane / 4] * weight_scale;
         const float high = scales[row + warp * 16 + lane / 4 + 8] * weight_scale;
         ptx::products_wait<0>();

@@ -152,6 +152,7 @@ inline double compare(const char* what, const std::vector<float>& out, const std
 // Median seconds of one call of body, which is called `calls` times (with 0 .. calls - 1) in a graph.
 inline double time_graph(int calls, int replays, const std::function<void(int, cudaStream_t)>& body) {
   cudaStream_t stream;
+  check(cudaDeviceSynchronize(), "inputs");  // filled on another stream
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
   body(0, stream);
   check(cudaStreamSynchronize(stream), "first call");

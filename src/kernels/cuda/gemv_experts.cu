@@ -10,15 +10,20 @@
 namespace spillway::kernels::cuda {
 namespace {
 
-constexpr int kShared = 112 * 1024;  // twice in one multiprocessor
-
 struct Plan {
   StreamPlan stream;
   ExpertProduct e;
   int64_t units;          // outputs, or pairs of rows, of all lanes
   int units_of_lane;      // of one slot (gate_up) or token (down)
-  int64_t expert_bytes;   // of weights
   int64_t expert_scales;  // bytes of scales
+};
+
+// Slots whose ids and weights a block keeps at hand.
+constexpr int kSlotsKept = 256;
+
+struct Arguments {
+  CUtensorMap weight, x;
+  Plan plan;
 };
 
 // One pass over K: some rows of one lane (slot or token).
@@ -41,7 +46,7 @@ class Passes {
     const int first = static_cast<int>(at_ % plan_.units_of_lane);
     const int count = min(static_cast<int>(min(end_ - at_, static_cast<int64_t>(plan_.stream.block_units))),
                           plan_.units_of_lane - first);
-    pass->rows = {first, count, kDown ? 0 : plan_.units_of_lane};
+    pass->rows = {first, count, kDown ? 0 : plan_.units_of_lane, plan_.stream.pitch};
     at_ += count;
     return true;
   }
@@ -56,133 +61,194 @@ template <bool kDown>
 __device__ __forceinline__ int slot_of(const Plan& plan, const Pass& pass, int step) {
   return kDown ? pass.lane * plan.e.slots + step / plan.stream.k_steps : pass.lane;
 }
-__device__ __forceinline__ int expert_of(const Plan& plan, int slot) { return max(0, __ldcg(plan.e.ids + slot)); }
+// The routing's choice, copied to shared memory where it fits: it is looked up for every stage.
+struct Choice {
+  const int32_t* ids;
+  const float* weights;
+  __device__ __forceinline__ int expert(int slot) const { return max(0, ids[slot]); }
+  __device__ __forceinline__ float factor(int slot) const { return ids[slot] < 0 ? 0.0f : weights[slot]; }
+};
 
-template <bool kDown, int kElements>
-__device__ void produce(const Plan& plan, const Ring& ring) {
+// One thread.
+template <bool kDown>
+__device__ void produce(const Arguments& args, const Ring& ring, const Choice& choice) {
+  const Plan& plan = args.plan;
   const StreamPlan& s = plan.stream;
-  const int lane = threadIdx.x % 32, steps = s.k_steps * (kDown ? plan.e.slots : 1);
+  const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
+  const uint32_t bytes = stage_transfer_bytes(s, kDown ? 1 : 2);
   Passes<kDown> passes(plan);
-  int issued = 0;
+  int issued = 0, stage = 0;
+  uint32_t parity = 1;
   for (Pass pass; passes.next(&pass);) {
+    int row = 0, slot = 0;
     for (int step = 0; step < steps; ++step, ++issued) {
-      const int stage = issued % s.stages, slot = slot_of<kDown>(plan, pass, step), part = step % s.k_steps;
-      const int64_t offset = static_cast<int64_t>(part) * kRowBytes;
-      const auto bytes = static_cast<uint32_t>(min(static_cast<int64_t>(kRowBytes), s.row_bytes - offset));
-      const auto x_bytes = static_cast<uint32_t>(min(kElements, plan.e.weight.k - part * kElements) * s.x_bytes);
-      const char* weight = static_cast<const char*>(plan.e.weight.data) + expert_of(plan, slot) * plan.expert_bytes;
-      if (issued >= s.stages) ptx::barrier_wait(&ring.empty[stage], (issued / s.stages - 1) & 1);
-      __syncwarp();
+      const int part = step % s.k_steps;
+      if (part == 0) {
+        slot = slot_of<kDown>(plan, pass, step);
+        row = choice.expert(slot) * plan.e.weight.n + pass.rows.first;
+      }
+      if (issued >= s.stages) ptx::barrier_wait(&ring.empty[stage], parity);
+      ptx::barrier_expect(&ring.full[stage], bytes);
       char* to = ring.data + stage * s.stage_bytes;
-      if (lane == 0) {
-        ptx::barrier_expect(&ring.full[stage], bytes * pass.rows.local() + x_bytes);
-        const int64_t row = kDown ? slot : slot / plan.e.slots;
-        ptx::bulk_load(to + s.x_offset,
-                       static_cast<const char*>(plan.e.x) +
-                           (row * plan.e.x_stride + static_cast<int64_t>(part) * kElements) * s.x_bytes,
-                       x_bytes, &ring.full[stage]);
-      }
-      __syncwarp();
-      for (int r = lane; r < pass.rows.local(); r += 32) {
-        ptx::bulk_load(to + r * kRowStride, weight + pass.rows.global(r) * s.row_bytes + offset, bytes,
-                       &ring.full[stage]);
-      }
+      load_stage_weights(s, &args.weight, to, row, pass.rows.half, part, &ring.full[stage]);
+      if (!s.kept) load_stage_x(s, &args.x, to, kDown ? slot : slot / plan.e.slots, part, &ring.full[stage]);
+      if (++stage == s.stages) stage = 0, parity ^= 1;
     }
   }
 }
 
+// One warp.
 template <bool kDown>
 __device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
   const ExpertProduct& e = plan.e;
-  for (int r = threadIdx.x; r < pass.rows.count; r += kConsumers) {
+  for (int r = static_cast<int>(threadIdx.x) % 32; r < pass.rows.count; r += 32) {
     float value = take_sum(sums, r, 0, 1);
     if constexpr (!kDown) {
-      value = e.ids[pass.lane] < 0 ? 0.0f : silu(value) * take_sum(sums, r + pass.rows.count, 0, 1);
+      value = e.ids[pass.lane] < 0 ? 0.0f : silu(value) * take_sum(sums, r + pass.rows.pitch, 0, 1);
     }
     store_one(e.y, e.y_type, pass.lane * e.y_stride + pass.rows.first + r, value, kDown && e.add);
   }
 }
 
-template <WeightFormat kFormat, bool kDown>
-__global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_constant__ Plan plan) {
-#if __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(128) char shared[];
-  __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
+template <WeightFormat kFormat, bool kDown, bool kKept>
+__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, const char* kept, float* sums) {
   const StreamPlan& s = plan.stream;
-  const Ring ring{full, empty, shared};
-  auto* sums = reinterpret_cast<float*>(shared + s.stages * s.stage_bytes);
+  const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
+  WarpProduct<kFormat, 1, kKept> product;
+  StageScales<kFormat> next_scales = {};
+  int globals[2][2], stage = 0;
+  uint32_t parity = 0;
+  const auto load_next = [&](const Pass& pass, int step) {
+    const char* from = static_cast<const char*>(plan.e.weight.scales) +
+                       choice.expert(slot_of<kDown>(plan, pass, step)) * plan.expert_scales;
+    next_scales.load(plan.e.weight, from, globals, step % s.k_steps);
+  };
+  Passes<kDown> passes(plan);
+  Pass pass, next_pass;
+  bool more = passes.next(&next_pass);
+  if (more) {
+    fragment_rows(next_pass.rows, globals);
+    load_next(next_pass, 0);
+  }
+  for (int number = 0; more; ++number) {
+    pass = next_pass;
+    more = passes.next(&next_pass);
+    const int tiles = (pass.rows.local() + 15) / 16;
+    for (int step = 0; step < steps; ++step) {
+      const StageScales<kFormat> scales = next_scales;
+      const int slot = slot_of<kDown>(plan, pass, step);
+      if (step + 1 < steps) {
+        load_next(pass, step + 1);
+      } else if (more) {
+        fragment_rows(next_pass.rows, globals);
+        load_next(next_pass, 0);
+      }
+      const char* x = kept + (kDown ? slot : slot / plan.e.slots) * s.x_stride +
+                      step % s.k_steps * kStepElements<kFormat> * 2;
+      product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(slot) : 1.0f);
+      if (++stage == s.stages) stage = 0, parity ^= 1;
+    }
+    wait_place_free(number);
+    product.leave(sums + (number & 1) * (sums_bytes(1) / 4), 1, tiles);
+    place_filled(number);
+  }
+}
+
+template <WeightFormat kFormat, bool kDown, bool kKept>
+__global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_constant__ Arguments args) {
+#if __CUDA_ARCH__ >= 900
+  extern __shared__ char shared[];
+  __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
+  __shared__ int32_t kept_ids[kSlotsKept];
+  __shared__ float kept_weights[kSlotsKept];
+  const Plan& plan = args.plan;
+  const StreamPlan& s = plan.stream;
+  const Ring ring{full, empty, ring_base(shared)};
+  char* const tail = ring.data + s.stages * s.stage_bytes;
+  char* const kept = tail + tail_bytes(1);
   if (threadIdx.x == 0) {
+    ptx::prefetch_map(&args.weight);
     for (int i = 0; i < s.stages; ++i) {
       ptx::barrier_init(&full[i], 1);
       ptx::barrier_init(&empty[i], kConsumers / 32);
     }
     ptx::barrier_init_fence();
   }
-  __syncthreads();
   ptx::launch_dependents();
   ptx::wait_for_previous();  // the routing's ids say which weights
-  if (threadIdx.x >= kConsumers) {
-    produce<kDown, kStepElements<kFormat>>(plan, ring);
-    return;
+  Choice choice{plan.e.ids, plan.e.weights};
+  const int slots = plan.e.tokens * plan.e.slots;
+  if (slots <= kSlotsKept) {
+    if (static_cast<int>(threadIdx.x) < slots) {
+      kept_ids[threadIdx.x] = __ldcg(plan.e.ids + threadIdx.x);
+      if constexpr (kDown) kept_weights[threadIdx.x] = __ldcg(plan.e.weights + threadIdx.x);
+    }
+    choice = {kept_ids, kept_weights};
   }
-  WarpProduct<kFormat, 1> product;
-  const int g = threadIdx.x % 32 / 4, first_tile = threadIdx.x / 32 / kSlices;
-  const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
-  Passes<kDown> passes(plan);
-  int consumed = 0;
-  for (Pass pass; passes.next(&pass);) {
-    const int local = pass.rows.local(), tiles = (local + 15) / 16;
-    int globals[2][2];
-    for (int i = 0; i < 2; ++i) {
-      for (int h = 0; h < 2; ++h) globals[i][h] = pass.rows.global(min((first_tile + 2 * i) * 16 + g + 8 * h, local - 1));
+  __syncthreads();
+  auto* sums = reinterpret_cast<float*>(tail);
+  if (threadIdx.x >= kConsumers + 32) {
+    Passes<kDown> passes(plan);
+    Pass pass;
+    for (int number = 0; passes.next(&pass); ++number) {
+      wait_place_filled(number);
+      finish<kDown>(plan, pass, sums + (number & 1) * (sums_bytes(1) / 4));
+      place_free(number);
     }
-    for (int step = 0; step < steps; ++step, ++consumed) {
-      const int slot = slot_of<kDown>(plan, pass, step);
-      const float factor = !kDown ? 1.0f : plan.e.ids[slot] < 0 ? 0.0f : plan.e.weights[slot];
-      const char* scales = static_cast<const char*>(plan.e.weight.scales) + expert_of(plan, slot) * plan.expert_scales;
-      product.run(s, ring, consumed % s.stages, consumed / s.stages & 1, globals, tiles, step % s.k_steps, scales, factor);
-    }
-    product.leave(sums, nullptr, 1, tiles, false);
-    ptx::named_barrier(1, kConsumers);
-    finish<kDown>(plan, pass, sums);
-    ptx::named_barrier(1, kConsumers);
+  } else if (threadIdx.x >= kConsumers) {
+    if (threadIdx.x == kConsumers) produce<kDown>(args, ring, choice);
+  } else {
+    if constexpr (kKept) keep_x(s, kDown ? slots : plan.e.tokens, kept, nullptr);
+    consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums);
   }
 #endif
 }
 
 template <WeightFormat kFormat, bool kDown>
+cudaError_t launch(const ExpertProduct& e, cudaStream_t stream);
+
+// Float32 rows of many tokens that shared memory does not hold: the tokens in two launches, which read nothing twice.
+template <WeightFormat kFormat, bool kDown>
+cudaError_t launch_halves(const ExpertProduct& e, cudaStream_t stream) {
+  if (e.tokens < 2) return cudaErrorInvalidValue;
+  ExpertProduct first = e, second = e;
+  first.tokens = e.tokens / 2, second.tokens = e.tokens - first.tokens;
+  const int64_t items = int64_t{first.tokens} * e.slots;
+  second.ids += items;
+  if (e.weights != nullptr) second.weights += items;
+  second.x = static_cast<const char*>(e.x) + (kDown ? items : first.tokens) * e.x_stride * scalar_bytes(e.x_type);
+  second.y = static_cast<char*>(e.y) + (kDown ? first.tokens : items) * e.y_stride * scalar_bytes(e.y_type);
+  const cudaError_t error = launch<kFormat, kDown>(first, stream);
+  return error != cudaSuccess ? error : launch<kFormat, kDown>(second, stream);
+}
+
+template <WeightFormat kFormat, bool kDown>
 cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
-  Plan plan{};
+  Arguments args;
+  Plan& plan = args.plan;
+  plan = {};
   plan.e = e;
   plan.units_of_lane = kDown ? e.weight.n : e.weight.n / 2;
   plan.units = static_cast<int64_t>(plan.units_of_lane) * e.tokens * (kDown ? 1 : e.slots);
-  plan.expert_bytes = weight_data_bytes(kFormat, e.weight.n, e.weight.k);
   plan.expert_scales = weight_scale_bytes(kFormat, e.weight.n, e.weight.k, e.weight.scale_rows);
   StreamPlan& s = plan.stream;
-  s.p.m = 1, s.p.weight = e.weight, s.p.x_type = e.x_type;
-  s.row_bytes = weight_row_bytes(kFormat, e.weight.k);
-  s.k_steps = static_cast<int>((s.row_bytes + kRowBytes - 1) / kRowBytes);
-  s.x_bytes = scalar_bytes(e.x_type);
-  s.x_stride = kStepElements<kFormat> * s.x_bytes + 16;
+  s.p.m = 1, s.p.weight = e.weight, s.p.x = e.x, s.p.x_type = e.x_type, s.p.x_stride = e.x_stride;
   const int grid = static_cast<int>(std::min<int64_t>(processor_count(), plan.units));
-  const int rows_of_unit = kDown ? 1 : 2;
-  const int share = static_cast<int>((plan.units + grid - 1) / grid);
-  const int wanted = std::max(1, (share * rows_of_unit <= kRowsMax ? kRowsMax : kRowsMax / 2) / rows_of_unit);
-  const int passes = (share + wanted - 1) / wanted;
-  s.block_units = (share + passes - 1) / passes;
-  s.x_offset = s.block_units * rows_of_unit * kRowStride;
-  s.stage_bytes = s.x_offset + s.x_stride;
-  s.stages = std::min((kShared - sums_bytes(1) - 2048) / s.stage_bytes, kStagesMax);
-  const size_t shared = static_cast<size_t>(s.stages) * s.stage_bytes + sums_bytes(1);
-  const auto kernel = experts_kernel<kFormat, kDown>;
+  const int rows = kDown ? e.tokens * e.slots : e.tokens;
+  const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid), rows};
+  if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16)) return launch_halves<kFormat, kDown>(e, stream);
+  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, rows, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  const size_t shared = stream_shared_bytes(s, rows);
+  const auto kernel = s.kept ? experts_kernel<kFormat, kDown, true> : experts_kernel<kFormat, kDown, false>;
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
-  return launch_kernel(kernel, static_cast<unsigned>(grid), kThreads, shared, stream, true, 1, plan);
+  return launch_kernel(kernel, static_cast<unsigned>(grid), kThreads, shared, stream, true, 1, args);
 }
 
 template <bool kDown>
 cudaError_t launch_format(const ExpertProduct& e, cudaStream_t stream) {
-  const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 && e.ids != nullptr &&
+  const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 &&
+                     e.experts >= 1 && e.ids != nullptr &&
                      (!kDown || e.weights != nullptr) && e.weight.n >= 2 && e.weight.n % 2 == 0 && e.weight.k >= 16 &&
                      e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;

@@ -18,6 +18,7 @@ constexpr int kExpertTokensMax = 4096;
 struct ExpertProduct {
   int tokens = 0;  // 1 .. kExpertTokensMax
   int slots = 0;   // experts a token
+  int experts = 0;  // that the weight holds
   const int32_t* ids = nullptr;    // [tokens, slots]; a negative id counts as weight zero in down and leaves h zero
   const float* weights = nullptr;  // [tokens, slots]; down only
   const void* x = nullptr;         // gate_up: [tokens, k]; down: h [tokens * slots, k]

@@ -12,57 +12,52 @@ namespace {
 
 using Plan = StreamPlan;
 
-__device__ __forceinline__ Rows block_rows(const Plan& plan, int pass) {
-  const int begin = static_cast<int>(static_cast<int64_t>(blockIdx.x) * plan.units / gridDim.x);
-  const int end = static_cast<int>(static_cast<int64_t>(blockIdx.x + 1) * plan.units / gridDim.x);
-  const int first = begin + pass * plan.block_units;
-  return {first, max(0, min(plan.block_units, end - first)), plan.p.epilogue == Epilogue::kSwiGlu ? plan.units : 0};
-}
+struct Arguments {
+  CUtensorMap weight, x;
+  Plan plan;
+};
 
-template <int kElements>
-__device__ void produce(const Plan& plan, const Ring& ring) {
-  const int lane = threadIdx.x % 32;
-  const SmallBatchProduct& p = plan.p;
-  const auto* weight = static_cast<const char*>(p.weight.data);
-  const auto load_weights = [&](Rows rows, int step, int stage) {
-    const int64_t offset = static_cast<int64_t>(step) * kRowBytes;
-    const auto bytes = static_cast<uint32_t>(min(static_cast<int64_t>(kRowBytes), plan.row_bytes - offset));
-    const int k_left = min(kElements, p.weight.k - step * kElements);
-    if (lane == 0) {
-      ptx::barrier_expect(&ring.full[stage],
-                          bytes * rows.local() + static_cast<uint32_t>(k_left * plan.x_bytes * p.m));
-    }
-    __syncwarp();
-    char* to = ring.data + stage * plan.stage_bytes;
-    for (int r = lane; r < rows.local(); r += 32) {
-      ptx::bulk_load(to + r * kRowStride, weight + rows.global(r) * plan.row_bytes + offset, bytes, &ring.full[stage]);
-    }
-  };
-  const auto load_x = [&](int step, int stage) {
-    const int k_left = min(kElements, p.weight.k - step * kElements);
-    char* to = ring.data + stage * plan.stage_bytes + plan.x_offset;
-    for (int i = lane; i < p.m; i += 32) {
-      const char* from = static_cast<const char*>(p.x) +
-                         (i * p.x_stride + static_cast<int64_t>(step) * kElements) * plan.x_bytes;
-      ptx::bulk_load(to + i * plan.x_stride, from, static_cast<uint32_t>(k_left * plan.x_bytes), &ring.full[stage]);
-    }
-  };
-  int issued = 0;
+// A block's even share of the units, pass by pass.
+struct Share {
+  int begin, end, block_units, half, pitch;
+  __device__ __forceinline__ explicit Share(const Plan& plan)
+      : begin(static_cast<int>(static_cast<int64_t>(blockIdx.x) * plan.units / gridDim.x)),
+        end(static_cast<int>(static_cast<int64_t>(blockIdx.x + 1) * plan.units / gridDim.x)),
+        block_units(plan.block_units),
+        half(plan.p.epilogue == Epilogue::kSwiGlu ? plan.units : 0),
+        pitch(plan.pitch) {}
+  __device__ __forceinline__ Rows rows(int pass) const {
+    const int first = begin + pass * block_units;
+    return {first, max(0, min(block_units, end - first)), half, pitch};
+  }
+};
+
+// One thread. The weights of the first round of the ring are loaded before the previous kernel has ended.
+__device__ void produce(const Arguments& args, const Ring& ring) {
+  const Plan& plan = args.plan;
+  const Share share(plan);
+  const uint32_t bytes = stage_transfer_bytes(plan, share.half > 0 ? 2 : 1);
+  int issued = 0, stage = 0;
+  uint32_t parity = 1;
   bool waited = false;
+  const auto load_x = [&](int step, int to) {
+    load_stage_x(plan, &args.x, ring.data + to * plan.stage_bytes, 0, step, &ring.full[to]);
+  };
   for (int pass = 0;; ++pass) {
-    const Rows rows = block_rows(plan, pass);
+    const Rows rows = share.rows(pass);
     if (rows.count == 0) break;
     for (int step = 0; step < plan.k_steps; ++step, ++issued) {
-      const int stage = issued % plan.stages;
       if (issued == plan.stages) {
         ptx::wait_for_previous();
         waited = true;
         for (int s = 0; s < plan.stages; ++s) load_x(s % plan.k_steps, s);
       }
-      if (issued >= plan.stages) ptx::barrier_wait(&ring.empty[stage], (issued / plan.stages - 1) & 1);
-      __syncwarp();
-      load_weights(rows, step, stage);
+      if (issued >= plan.stages) ptx::barrier_wait(&ring.empty[stage], parity);
+      ptx::barrier_expect(&ring.full[stage], bytes);
+      load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, rows.half, step,
+                         &ring.full[stage]);
       if (waited) load_x(step, stage);
+      if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
   }
   if (!waited) {
@@ -71,35 +66,66 @@ __device__ void produce(const Plan& plan, const Ring& ring) {
   }
 }
 
-__device__ void finish(const Plan& plan, Rows rows, const float* sums, const float* square_sums) {
+// One warp.
+__device__ void finish(const Plan& plan, Rows rows, const float* sums) {
   const SmallBatchProduct& p = plan.p;
-  for (int i = threadIdx.x; i < rows.count * p.m; i += kConsumers) {
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < rows.count * p.m; i += 32) {
     const int r = i % rows.count, token = i / rows.count;
     const auto output = [&](int row) {
-      float sum = take_sum(sums, row, token, p.m);
-      if (p.norm_weight != nullptr) {
-        float squares = 0;
-#pragma unroll
-        for (int s = 0; s < kSlices; ++s) squares += square_sums[s * kSmallBatchRowsMax + token];
-        sum *= rsqrtf(squares / static_cast<float>(p.weight.k) + p.norm_eps);
-      }
+      const float sum = take_sum(sums, row, token, p.m);
       return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
     };
     float value = output(r);
-    if (p.epilogue == Epilogue::kSwiGlu) value = silu(value) * output(r + rows.count);
+    if (p.epilogue == Epilogue::kSwiGlu) value = silu(value) * output(r + rows.pitch);
     store_one(p.y, p.y_type, token * p.y_stride + rows.first + r, value, p.epilogue == Epilogue::kAdd);
   }
 }
 
-template <WeightFormat kFormat, int kColumns>
-__global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1) small_batch_kernel(const __grid_constant__ Plan plan) {
+template <WeightFormat kFormat, int kColumns, bool kKept>
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums) {
+  const Share share(plan);
+  WarpProduct<kFormat, kColumns, kKept> product;
+  StageScales<kFormat> next_scales = {};
+  int globals[2][2], stage = 0;
+  uint32_t parity = 0;
+  Rows rows = share.rows(0);
+  fragment_rows(rows, globals);
+  next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
+  for (int pass = 0; rows.count > 0; ++pass) {
+    const Rows next_rows = share.rows(pass + 1);
+    const int tiles = (rows.local() + 15) / 16;
+    for (int step = 0; step < plan.k_steps; ++step) {
+      const StageScales<kFormat> scales = next_scales;
+      if (step + 1 < plan.k_steps) {
+        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, step + 1);
+      } else if (next_rows.count > 0) {
+        fragment_rows(next_rows, globals);
+        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
+      }
+      product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
+      if (++stage == plan.stages) stage = 0, parity ^= 1;
+    }
+    wait_place_free(pass);
+    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
+    place_filled(pass);
+    rows = next_rows;
+  }
+}
+
+template <WeightFormat kFormat, int kColumns, bool kKept>
+__global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
+    small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(128) char shared[];
+  extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
-  __shared__ float square_sums[kSlices * kSmallBatchRowsMax];
-  const Ring ring{full, empty, shared};
-  auto* sums = reinterpret_cast<float*>(shared + plan.stages * plan.stage_bytes);
+  __shared__ float partial[8 * kSmallBatchRowsMax];
+  const Plan& plan = args.plan;
+  const Ring ring{full, empty, ring_base(shared)};
+  char* const tail = ring.data + plan.stages * plan.stage_bytes;
+  char* const kept = tail + tail_bytes(plan.p.m);
   if (threadIdx.x == 0) {
+    ptx::prefetch_map(&args.weight);
+    if (!kKept) ptx::prefetch_map(&args.x);
     for (int s = 0; s < plan.stages; ++s) {
       ptx::barrier_init(&full[s], 1);
       ptx::barrier_init(&empty[s], kConsumers / 32);
@@ -108,76 +134,58 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1) small_batch_k
   }
   __syncthreads();
   ptx::launch_dependents();
-  if (threadIdx.x >= kConsumers) {
-    produce<kStepElements<kFormat>>(plan, ring);
-    return;
-  }
-  ptx::wait_for_previous();
-  WarpProduct<kFormat, kColumns> product;
-  const int g = threadIdx.x % 32 / 4, first_tile = threadIdx.x / 32 / kSlices;
-  int consumed = 0;
-  for (int pass = 0;; ++pass) {
-    const Rows rows = block_rows(plan, pass);
-    if (rows.count == 0) break;
-    const int local = rows.local(), tiles = (local + 15) / 16;
-    int globals[2][2];
-    for (int i = 0; i < 2; ++i) {
-      for (int h = 0; h < 2; ++h) globals[i][h] = rows.global(min((first_tile + 2 * i) * 16 + g + 8 * h, local - 1));
+  auto* sums = reinterpret_cast<float*>(tail);
+  if (threadIdx.x >= kConsumers + 32) {
+    ptx::wait_for_previous();
+    const Share share(plan);
+    for (int pass = 0; share.rows(pass).count > 0; ++pass) {
+      wait_place_filled(pass);
+      finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4));
+      place_free(pass);
     }
-    for (int step = 0; step < plan.k_steps; ++step, ++consumed) {
-      product.run(plan, ring, consumed % plan.stages, consumed / plan.stages & 1, globals, tiles, step,
-                  plan.p.weight.scales);
-    }
-    product.leave(sums, square_sums, plan.p.m, tiles, plan.p.norm_weight != nullptr);
-    ptx::named_barrier(1, kConsumers);
-    finish(plan, rows, sums, square_sums);
-    ptx::named_barrier(1, kConsumers);
+  } else if (threadIdx.x >= kConsumers) {
+    if (threadIdx.x == kConsumers) produce(args, ring);
+  } else {
+    ptx::wait_for_previous();
+    if constexpr (kKept) keep_x(plan, plan.p.m, kept, partial);
+    consume<kFormat, kColumns, kKept>(plan, ring, kept, sums);
   }
 #endif
 }
 
-
-void size_stages(Plan* plan, int rows_wanted, int share, int rows_of_unit, int shared_bytes) {
-  const int m = plan->p.m;
-  const int passes = (share * rows_of_unit + rows_wanted - 1) / rows_wanted;
-  plan->block_units = (share + passes - 1) / passes;
-  plan->x_offset = plan->block_units * rows_of_unit * kRowStride;
-  plan->stage_bytes = plan->x_offset + m * plan->x_stride;
-  plan->stages = std::min((shared_bytes - sums_bytes(m) - kBarrierBytes) / plan->stage_bytes, kStagesMax);
+bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Plan* plan, int* grid) {
+  *plan = {};
+  plan->p = p;
+  const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
+  plan->units = p.weight.n / rows_of_unit;
+  *grid = std::min(plan->units, processors);
+  const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m};
+  return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
 
-Plan make_plan(const SmallBatchProduct& p, int step_elements, int processors, int* grid) {
-  Plan plan{};
-  plan.p = p;
-  const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
-  plan.units = p.weight.n / rows_of_unit;
-  *grid = std::min(plan.units, processors);
-  const int share = (plan.units + *grid - 1) / *grid;
-  plan.x_bytes = scalar_bytes(p.x_type);
-  const bool bytes = p.weight.format == WeightFormat::kF8Block || p.weight.format == WeightFormat::kInt8;
-  plan.x_stride = step_elements * plan.x_bytes + (bytes ? 16 : 64);
-  plan.row_bytes = weight_data_bytes(p.weight.format, 1, p.weight.k);
-  plan.k_steps = static_cast<int>((plan.row_bytes + kRowBytes - 1) / kRowBytes);
-  const bool small = share * rows_of_unit <= kRowsMax || p.m > 8;
-  for (const int shared : kSharedBytes) {
-    for (int rows = small ? kRowsMax : kRowsMax / 2; rows >= 16; rows /= 2) {
-      size_stages(&plan, rows, share, rows_of_unit, shared);
-      if (plan.stages >= 3) return plan;
-    }
-  }
-  return plan;
+// Float32 or normalised rows of many tokens that shared memory does not hold: the tokens in two launches.
+cudaError_t launch_halves(const SmallBatchProduct& p, cudaStream_t stream) {
+  if (p.m < 2) return cudaErrorInvalidValue;
+  SmallBatchProduct first = p, second = p;
+  first.m = p.m / 2, second.m = p.m - first.m;
+  second.x = static_cast<const char*>(p.x) + first.m * p.x_stride * scalar_bytes(p.x_type);
+  second.y = static_cast<char*>(p.y) + first.m * p.y_stride * scalar_bytes(p.y_type);
+  const cudaError_t error = launch_small_batch(first, stream);
+  return error != cudaSuccess ? error : launch_small_batch(second, stream);
 }
 
 template <WeightFormat kFormat, int kColumns>
 cudaError_t launch(const SmallBatchProduct& p, cudaStream_t stream) {
   int grid = 0;
-  const Plan plan = make_plan(p, kStepElements<kFormat>, processor_count(), &grid);
-  if (plan.stages < 2) return cudaErrorInvalidValue;
-  const auto kernel = small_batch_kernel<kFormat, kColumns>;
-  const size_t shared = static_cast<size_t>(plan.stages) * plan.stage_bytes + sums_bytes(p.m);
+  Arguments args;
+  if (!make_plan(p, kStepElements<kFormat>, processor_count(), &args.plan, &grid)) return launch_halves(p, stream);
+  if (!make_stream_maps(args.plan, p.weight.n, p.m, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  const auto kernel =
+      args.plan.kept ? small_batch_kernel<kFormat, kColumns, true> : small_batch_kernel<kFormat, kColumns, false>;
+  const size_t shared = stream_shared_bytes(args.plan, p.m);
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
-  return launch_kernel(kernel, grid, kThreads, shared, stream, p.overlap, 1, plan);
+  return launch_kernel(kernel, grid, kThreads, shared, stream, p.overlap, 1, args);
 }
 
 template <WeightFormat kFormat>

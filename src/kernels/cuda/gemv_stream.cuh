@@ -1,35 +1,45 @@
-// The streaming core of the products of few rows: a ring of shared memory that bulk copies fill with 512 bytes of each
-// of up to 64 weight rows and of the tokens, and the part that each of eight warps computes of a stage: 4 slices of 128
-// bytes along K by 2 groups of 16 rows, the weight as the tensor cores' 16-row operand, the tokens as columns of 8.
+// The streaming core of the products of few rows: a ring of shared memory that tensor copies fill with 1,024 bytes of
+// each of up to 32 weight rows, and the part that each of eight warps computes of a stage: its slice of 128 bytes along K
+// by all rows, the weight as the tensor cores' 16-row operand, the tokens as columns of 8.
+//
+// The tokens' values are bf16: kept in shared memory for the whole launch where they fit (float32 inputs and fused norms
+// must), else beside the weights in each stage. Every order of sums is the same in both.
+//
+// A stage: 8 slabs (slices) of `pitch` rows of 128 bytes in the 128-byte swizzle, twice `pitch` where each unit has two
+// rows; then, unless they are kept, the tokens as boxes of at most 1,024 bytes a token.
 #pragma once
 
 #include "kernels/cuda/gemm_launch.cuh"
+#include "kernels/cuda/gemm_maps.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/gemv_widen.cuh"
 
 namespace spillway::kernels::cuda {
 
-constexpr int kSlices = 4;
-constexpr int kRowBytes = kSlices * 128;       // of one weight row in a stage
-constexpr int kRowStride = kRowBytes + 64;     // 64 more: two rows' quarters fall on different banks
-constexpr int kRowsMax = 64;                   // weight rows of a stage
+constexpr int kSlices = 8;
+constexpr int kRowBytes = kSlices * 128;  // of one weight row in a stage
+constexpr int kRowsMax = 32;              // weight rows of a stage
 constexpr int kConsumers = 8 * 32;
-constexpr int kThreads = kConsumers + 32;
-constexpr int kStagesMax = 24;
+constexpr int kThreads = kConsumers + 64;  // and a warp that loads, one that finishes passes
+constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
 constexpr int kBarrierBytes = 2048;
+constexpr int kKeptBytesMax = 64 * 1024;
 
-// A ring's stages and what a stage holds: rows of weights, then tokens.
 struct StreamPlan {
   SmallBatchProduct p;
   int units;        // outputs to share out: n, or n / 2 pairs
   int block_units;  // of one pass over K
+  int pitch;        // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
+  int slab_bytes;   // of one slice
   int stages;
   int stage_bytes;
-  int x_offset;  // of the tokens in a stage, behind the weights
-  int x_stride;  // bytes in shared memory
-  int x_bytes;   // of one element
+  bool kept;      // the tokens' values
+  int kept_elements;  // of a token: whole steps
+  int x_stride;   // bytes from token to token: kept, or in a box
+  int x_boxes;    // of a stage
+  int x_stage;    // bytes of a stage; 0 if kept
   int64_t row_bytes;
   int k_steps;
 };
@@ -37,11 +47,15 @@ struct StreamPlan {
 template <WeightFormat kFormat>
 constexpr int kStepElements = Format<kFormat>::kElements16 * (kRowBytes / 16);
 
-// Which weight rows a block works on: units [first, first + count), each one row, or two with SwiGLU.
+// Which weight rows a block works on: units [first, first + count), each one row, or two with SwiGlu (then `half` rows
+// apart in the weight and `pitch` rows apart in a stage).
 struct Rows {
-  int first, count, half;
-  __device__ int local() const { return half > 0 ? 2 * count : count; }
-  __device__ int global(int r) const { return half > 0 && r >= count ? half + first + r - count : first + r; }
+  int first, count, half, pitch;
+  __device__ int local() const { return half > 0 ? pitch + count : count; }
+  __device__ int global(int r) const {
+    const bool second = half > 0 && r >= pitch;
+    return (second ? half : 0) + first + min(second ? r - pitch : r, count - 1);
+  }
 };
 
 struct Ring {
@@ -50,122 +64,195 @@ struct Ring {
   char* data;
 };
 
-// 8 elements of a token as 4 words of bf16, with the norm's weight if any; adds their squares to sum.
-__device__ __forceinline__ void load_x8(const StreamPlan& plan, const char* x_row, int k_local, int k, bool valid,
-                                        uint32_t (&x)[4], float& sum) {
-  x[0] = x[1] = x[2] = x[3] = 0;
-  if (!valid) return;
-  const SmallBatchProduct& p = plan.p;
-  if (p.x_type == Scalar::kBf16 && p.norm_weight == nullptr) {
-    const uint4 q = *reinterpret_cast<const uint4*>(x_row + k_local * 2);
-    x[0] = q.x, x[1] = q.y, x[2] = q.z, x[3] = q.w;
-    return;
-  }
-  float v[8], w[8];
-  load_8(x_row, k_local, p.x_type, v);
-  if (p.norm_weight != nullptr) {
-    load_8(p.norm_weight, k, p.norm_type, w);
+// One thread: the boxes of a stage's weights; first_row counts from the first row of the map.
+__device__ __forceinline__ void load_stage_weights(const StreamPlan& plan, const CUtensorMap* map, char* stage,
+                                                   int first_row, int half, int step, uint64_t* full) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      sum += v[i] * v[i];
-      v[i] *= w[i];
+  for (int slice = 0; slice < kSlices; ++slice) {
+    const int column = step * kRowBytes + slice * 128;
+    char* to = stage + slice * plan.slab_bytes;
+    ptx::tensor_load(to, map, column, first_row, full);
+    if (half > 0) ptx::tensor_load(to + plan.pitch * 128, map, column, first_row + half, full);
+  }
+}
+__device__ __forceinline__ void load_stage_x(const StreamPlan& plan, const CUtensorMap* map, char* stage, int first_token,
+                                             int step, uint64_t* full) {
+  char* to = stage + kSlices * plan.slab_bytes;
+  for (int box = 0; box < plan.x_boxes; ++box) {
+    ptx::tensor_load(to + box * plan.p.m * plan.x_stride, map, (step * plan.x_boxes + box) * plan.x_stride / 4,
+                     first_token, full);
+  }
+}
+__device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan, int rows_of_unit) {
+  return static_cast<uint32_t>(kRowBytes * plan.block_units * rows_of_unit + plan.x_stage);
+}
+
+// The consumers: the tokens' values to shared memory as bf16, normalised if asked for, zeros past K. partial: floats
+// [8][kSmallBatchRowsMax] of shared memory. A token's bits do not depend on the others.
+__device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, char* kept, float* partial) {
+  const SmallBatchProduct& p = plan.p;
+  const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
+  const auto row_of = [&](int token) {
+    return static_cast<const char*>(p.x) + token * p.x_stride * (p.x_type == Scalar::kF32 ? 4 : 2);
+  };
+  if (p.norm_weight != nullptr) {
+#pragma unroll 2
+    for (int token = 0; token < tokens; ++token) {
+      float sum = 0;
+      for (int at = thread * 8; at < k; at += kConsumers * 8) {
+        float v[8];
+        load_8(row_of(token), at, p.x_type, v);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum += v[i] * v[i];
+      }
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+      if (thread % 32 == 0) partial[thread / 32 * kSmallBatchRowsMax + token] = sum;
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
+  for (int token = 0; token < tokens; ++token) {
+    float factor = 1.0f;
+    if (p.norm_weight != nullptr) {
+      float sum = 0;
+#pragma unroll
+      for (int w = 0; w < 8; ++w) sum += partial[w * kSmallBatchRowsMax + token];
+      factor = rsqrtf(sum / static_cast<float>(k) + p.norm_eps);
+    }
+    for (int at = thread * 8; at < plan.kept_elements; at += kConsumers * 8) {
+      float v[8] = {};
+      if (at < k) load_8(row_of(token), at, p.x_type, v);
+      if (p.norm_weight != nullptr && at < k) {
+        float w[8];
+        load_8(p.norm_weight, at, p.norm_type, w);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] *= factor * w[i];
+      }
+      *reinterpret_cast<uint4*>(kept + token * plan.x_stride + at * 2) =
+          make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
     }
   }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) x[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
+  ptx::named_barrier(1, kConsumers);
 }
 
+// Row g of a fragment is row stage_row(g) of eight: so that rows read together differ in the half of their 128 bytes
+// that the swizzle puts a segment in.
+__device__ __forceinline__ int stage_row(int g) { return g >> 1 | (g & 1) << 2; }
+
+// The stored scales of a warp's rows in one stage, [group][tile][row of two], loaded a stage ahead and not looked at
+// before they are used.
 template <WeightFormat kFormat>
-__device__ __forceinline__ float load_scale(const Weight& weight, const void* scales, int row, int group, int groups) {
-  if constexpr (kFormat == WeightFormat::kF8Block) {
-    return static_cast<const float*>(scales)[static_cast<int64_t>(row / weight.scale_rows) * groups + group];
-  } else {
-    return __half2float(static_cast<const __half*>(scales)[static_cast<int64_t>(group) * weight.n + row]);
-  }
-}
+struct StageScales {
+  using Stored = std::conditional_t<kFormat == WeightFormat::kF8Block, float, __half>;
+  Stored stored[2][2][2];
 
-// The part of one warp in one stage: its 128 bytes of up to two tiles of 16 rows by all tokens.
-template <WeightFormat kFormat, int kColumns>
-struct WarpProduct {
-  using F = Format<kFormat>;
-  float sums[2][kColumns][4] = {};
-  float squares[kColumns] = {};
-
-  // scales: of the weight in hand; factor multiplies its products; step counts from the weight's first column.
-  __device__ void run(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity, const int (&rows)[2][2],
-                      int tiles, int step, const void* weight_scales, float factor = 1.0f) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int slice = threadIdx.x / 32 % kSlices, first_tile = threadIdx.x / 32 / kSlices;
-    constexpr int kPartElements = 4 * F::kElements16;
-    const int k0 = step * kStepElements<kFormat> + slice * 2 * kPartElements;
-    const int groups = (plan.p.weight.k + 127) / 128;
-    float scales[2][2][2];
+  // rows: of the weight; step counts from its first column.
+  __device__ __forceinline__ void load(const Weight& weight, const void* scales, const int (&rows)[2][2], int step) {
+    using F = Format<kFormat>;
     if constexpr (F::kGroupParts > 0) {
+      constexpr int kPartElements = 4 * F::kElements16;
+      const int k0 = step * kStepElements<kFormat> + static_cast<int>(threadIdx.x) / 32 * 2 * kPartElements;
+      const int groups = (weight.k + 127) / 128;
 #pragma unroll
       for (int part = 0; part < 2; part += F::kGroupParts) {
         const int group = min((k0 + part * kPartElements) / 128, groups - 1);
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          scales[part][i][0] = factor * load_scale<kFormat>(plan.p.weight, weight_scales, rows[i][0], group, groups);
-          scales[part][i][1] = factor * load_scale<kFormat>(plan.p.weight, weight_scales, rows[i][1], group, groups);
+        for (int i = 0; i < 4; ++i) {
+          const int row = rows[i / 2][i % 2];
+          const int64_t at = kFormat == WeightFormat::kF8Block
+                                 ? static_cast<int64_t>(row / weight.scale_rows) * groups + group
+                                 : static_cast<int64_t>(group) * weight.n + row;
+          stored[part][i / 2][i % 2] = static_cast<const Stored*>(scales)[at];
         }
       }
     }
+  }
+  __device__ __forceinline__ float value(int part, int tile, int half) const {
+    if constexpr (kFormat == WeightFormat::kF8Block) {
+      return stored[part][tile][half];
+    } else {
+      return __half2float(stored[part][tile][half]);
+    }
+  }
+};
+
+// The rows of the weight that a thread's fragments hold.
+__device__ __forceinline__ void fragment_rows(const Rows& rows, int (&globals)[2][2]) {
+  const int g = threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) globals[i / 2][i % 2] = rows.global(i / 2 * 16 + stage_row(g) + i % 2 * 8);
+}
+
+// The part of one warp in one stage: its 128 bytes of up to two tiles of 16 rows by all tokens.
+template <WeightFormat kFormat, int kColumns, bool kKept>
+struct WarpProduct {
+  using F = Format<kFormat>;
+  static constexpr int kPartElements = 4 * F::kElements16;
+  float sums[2][kColumns][4] = {};
+
+  // kept: the values of the step's first element, where they are kept. factor multiplies all products. One or two tiles
+  // are code of their own: a branch at each product would keep the compiler from overlapping them.
+  __device__ __forceinline__ void run(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity, int tiles,
+                                      const char* kept, const StageScales<kFormat>& scales, float factor = 1.0f) {
+    if (tiles > 1) {
+      run_tiles<2>(plan, ring, stage, parity, kept, scales, factor);
+    } else {
+      run_tiles<1>(plan, ring, stage, parity, kept, scales, factor);
+    }
+  }
+
+  template <int kTiles>
+  __device__ __forceinline__ void run_tiles(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity,
+                                            const char* kept, const StageScales<kFormat>& scales, float factor) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
     ptx::barrier_wait(&ring.full[stage], parity);
-    const char* weights = ring.data + stage * plan.stage_bytes;
-    const char* x = weights + plan.x_offset;
-    float part_sums[2][kColumns][4] = {};
+    const char* base = ring.data + stage * plan.stage_bytes;
+    const char* weights = base + slice * plan.slab_bytes + stage_row(g) * 128;
+    const char* x = kKept ? kept : base + kSlices * plan.slab_bytes;
+    float part_sums[kTiles][kColumns][4] = {};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      const int offset = slice * 128 + part * 64 + t * 16;
-      const bool in_row = step * static_cast<int64_t>(kRowBytes) + offset < plan.row_bytes;
-      uint4 q[2][2];
+      const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
+      uint4 q[kTiles][2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          q[i][h] = make_uint4(0, 0, 0, 0);
-          const int row = (first_tile + 2 * i) * 16 + g + 8 * h;
-          if (in_row && first_tile + 2 * i < tiles) {
-            q[i][h] = *reinterpret_cast<const uint4*>(weights + row * kRowStride + offset);
-          }
+          q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128 + segment);
         }
       }
-      multiply(plan, x, k0 + part * kPartElements, step, q, tiles > first_tile + 2, part_sums);
+      multiply(plan, x, slice * 2 * kPartElements + part * kPartElements, q, part_sums);
       if constexpr (F::kGroupParts > 0) {
-        if ((part + 1) % F::kGroupParts == 0) promote(scales[part / F::kGroupParts * F::kGroupParts], part_sums);
+        if ((part + 1) % F::kGroupParts == 0) {
+          constexpr int kParts = F::kGroupParts;
+          promote(scales, part / kParts * kParts, factor, part_sums);
+        }
       }
     }
-    if constexpr (F::kGroupParts == 0) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int c = 0; c < kColumns; ++c)
-#pragma unroll
-          for (int e = 0; e < 4; ++e) sums[i][c][e] += factor * part_sums[i][c][e];
-    }
+    if constexpr (F::kGroupParts == 0) promote(scales, 0, factor, part_sums);
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
   }
 
-  __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, int step, const uint4 (&q)[2][2],
-                                           bool second_tile, float (&part_sums)[2][kColumns][4]) {
+  // k0: from the step's first element.
+  template <int kTiles>
+  __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, const uint4 (&q)[kTiles][2],
+                                           float (&part_sums)[kTiles][kColumns][4]) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int u = 0; u < F::kElements16 / 8; ++u) {
-      const int k = k0 + F::unit_k(t, u);
+      const int at = (k0 + F::unit_k(t, u)) * 2;
+      const char* x_at = kKept ? x + at : x + (at >> 10) * (plan.p.m << 10) + (at & 1023);
       uint32_t words[kColumns][4];
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
-        const int token = min(8 * c + g, plan.p.m - 1);
-        load_x8(plan, x + token * plan.x_stride, k - step * kStepElements<kFormat>, k, k < plan.p.weight.k, words[c],
-                squares[c]);
+        const uint4 v = *reinterpret_cast<const uint4*>(x_at + min(8 * c + g, plan.p.m - 1) * plan.x_stride);
+        words[c][0] = v.x, words[c][1] = v.y, words[c][2] = v.z, words[c][3] = v.w;
       }
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        if (i == 1 && !second_tile) break;
+      for (int j = 0; j < 2; ++j) {
 #pragma unroll
-        for (int j = 0; j < 2; ++j) {
+        for (int i = 0; i < kTiles; ++i) {
           const Pair low = F::fragment(q[i][0], u, j), high = F::fragment(q[i][1], u, j);
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
@@ -177,44 +264,42 @@ struct WarpProduct {
     }
   }
 
-  __device__ __forceinline__ void promote(const float (&scales)[2][2], float (&part_sums)[2][kColumns][4]) {
+  template <int kTiles>
+  __device__ __forceinline__ void promote(const StageScales<kFormat>& scales, int part, float factor,
+                                          float (&part_sums)[kTiles][kColumns][4]) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
-      for (int c = 0; c < kColumns; ++c) {
+      for (int half = 0; half < 2; ++half) {
+        float scale = factor;
+        if constexpr (F::kGroupParts > 0) scale *= scales.value(part, i, half);
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          sums[i][c][e] += scales[i][e / 2] * part_sums[i][c][e];
-          part_sums[i][c][e] = 0;
+        for (int c = 0; c < kColumns; ++c) {
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) {
+            sums[i][c][e] += scale * part_sums[i][c][e];
+            part_sums[i][c][e] = 0;
+          }
         }
       }
     }
   }
 
-  // To shared memory as [slice][row][token], and the squares as [slice][token].
-  __device__ void leave(float* to, float* square_sums, int m, int tiles, bool norm) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int slice = threadIdx.x / 32 % kSlices, first_tile = threadIdx.x / 32 / kSlices;
+  // To shared memory as [slice][row][token].
+  __device__ void leave(float* to, int m, int tiles) {
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (first_tile + 2 * i >= tiles) break;
+      if (i >= tiles) break;
 #pragma unroll
       for (int c = 0; c < kColumns; ++c) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const int row = (first_tile + 2 * i) * 16 + g + 8 * (e / 2), token = 8 * c + 2 * t + e % 2;
+          const int row = i * 16 + stage_row(g) + 8 * (e / 2), token = 8 * c + 2 * t + e % 2;
           if (token < m) to[(slice * kRowsMax + row) * m + token] = sums[i][c][e];
           sums[i][c][e] = 0;
         }
       }
-    }
-    if (!norm || first_tile != 0) return;
-#pragma unroll
-    for (int c = 0; c < kColumns; ++c) {
-      squares[c] += __shfl_xor_sync(~0u, squares[c], 1);
-      squares[c] += __shfl_xor_sync(~0u, squares[c], 2);
-      if (t == 0 && 8 * c + g < m) square_sums[slice * kSmallBatchRowsMax + 8 * c + g] = squares[c];
-      squares[c] = 0;
     }
   }
 };
@@ -228,5 +313,89 @@ __device__ __forceinline__ float take_sum(const float* sums, int row, int token,
 }
 
 constexpr int sums_bytes(int m) { return kSlices * kRowsMax * m * 4; }
+
+// The sums of a pass lie in one of two places, so that the consumers go on while the finishing warp adds up. Named
+// barriers 2 and 3: a place is filled; 4 and 5: it is free.
+constexpr int kPassThreads = kConsumers + 32;
+__device__ __forceinline__ void wait_place_free(int pass) {
+  if (pass >= 2) ptx::named_barrier(4 + (pass & 1), kPassThreads);
+}
+__device__ __forceinline__ void place_filled(int pass) { ptx::named_arrive(2 + (pass & 1), kPassThreads); }
+__device__ __forceinline__ void wait_place_filled(int pass) { ptx::named_barrier(2 + (pass & 1), kPassThreads); }
+__device__ __forceinline__ void place_free(int pass) {
+  __syncwarp();
+  ptx::named_arrive(4 + (pass & 1), kPassThreads);
+}
+
+// Behind the last stage: the sums. A tile's rows past those loaded are read as well, whatever lies there, and left out.
+constexpr int tail_bytes(int m) {
+  constexpr int kPastRows = 31 * 128;
+  return 2 * sums_bytes(m) > kPastRows ? 2 * sums_bytes(m) : kPastRows;
+}
+
+struct StreamShape {
+  int rows_of_unit;
+  int step_elements;
+  int share;   // units of a block
+  int tokens;  // to keep, if they are kept
+};
+
+// Fills what follows from p, units and block_units. shared_bytes holds the ring and what lies beside it.
+inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, int shared_bytes) {
+  const SmallBatchProduct& p = plan->p;
+  const int step_elements = shape.step_elements, tokens = shape.tokens;
+  plan->row_bytes = weight_row_bytes(p.weight.format, p.weight.k);
+  plan->k_steps = static_cast<int>((plan->row_bytes + kRowBytes - 1) / kRowBytes);
+  plan->pitch = (plan->block_units + 7) / 8 * 8;
+  plan->slab_bytes = plan->pitch * shape.rows_of_unit * 128;
+  // Kept rows are 64 or 16 bytes longer: neighbouring tokens' reads fall on different banks.
+  const bool bytes = p.weight.format == WeightFormat::kF8Block || p.weight.format == WeightFormat::kInt8;
+  const int kept_stride = plan->k_steps * step_elements * 2 + (bytes ? 16 : 64);
+  plan->kept = keep;
+  plan->kept_elements = plan->k_steps * step_elements;
+  const int x_row = step_elements * 2;  // of one stage
+  plan->x_stride = plan->kept ? kept_stride : x_row < 1024 ? x_row : 1024;
+  plan->x_boxes = plan->kept ? 0 : x_row / plan->x_stride;
+  plan->x_stage = plan->kept ? 0 : p.m * x_row;
+  plan->stage_bytes = (kSlices * plan->slab_bytes + plan->x_stage + 1023) / 1024 * 1024;
+  const int kept_bytes = keep ? kept_stride * tokens : 0;
+  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m) - kept_bytes - kBarrierBytes;
+  plan->stages = ring_bytes / plan->stage_bytes < kStagesMax ? ring_bytes / plan->stage_bytes : kStagesMax;
+}
+
+// Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is one.
+inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep) {
+  for (const int shared : kSharedBytes) {
+    for (int rows = kRowsMax; rows >= 16; rows -= 8) {
+      if (rows == 16 && shared == kSharedBytes[0]) continue;  // the whole multiprocessor for wider stages first
+      const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
+      plan->block_units = (shape.share + passes - 1) / passes;
+      if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
+      for (const bool keep : {true, false}) {
+        if (!keep && must_keep) continue;
+        size_stream(plan, shape, keep, shared);
+        if (keep && static_cast<int64_t>(plan->x_stride) * shape.tokens > kKeptBytesMax) continue;
+        if (plan->stages >= 3) return true;
+      }
+    }
+  }
+  return false;
+}
+inline size_t stream_shared_bytes(const StreamPlan& plan, int tokens) {
+  return 1024 + static_cast<size_t>(plan.stages) * plan.stage_bytes + tail_bytes(plan.p.m) +
+         (plan.kept ? static_cast<size_t>(plan.x_stride) * tokens : 0);
+}
+__device__ __forceinline__ char* ring_base(char* shared) {
+  return shared + ((1024 - (ptx::shared_address(shared) & 1023)) & 1023);
+}
+
+// rows: of the weight, all experts together; tokens: of x.
+inline bool make_stream_maps(const StreamPlan& plan, int64_t rows, int64_t tokens, CUtensorMap* weight, CUtensorMap* x) {
+  const SmallBatchProduct& p = plan.p;
+  return make_map(weight, MapType::kBytes, p.weight.data, rows, plan.row_bytes, plan.row_bytes, plan.block_units, 128,
+                  true) &&
+         (plan.kept || make_map(x, MapType::kF32, p.x, tokens, p.weight.k / 2, p.x_stride * 2, p.m, plan.x_stride / 4,
+                                false));
+}
 
 }  // namespace spillway::kernels::cuda

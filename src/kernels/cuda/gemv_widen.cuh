@@ -25,6 +25,13 @@ __device__ __forceinline__ uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
   return *reinterpret_cast<const uint32_t*>(&product);
 }
 
+// (a & mask) | bits in one instruction, which takes one constant only.
+__device__ __forceinline__ uint32_t take_bits(uint32_t a, uint32_t mask, uint32_t bits) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
 template <WeightFormat kFormat>
 struct Format;
 
@@ -56,7 +63,7 @@ template <>
 struct Format<WeightFormat::kF8Block> : ByteFormat {
   // s eeee mmm to bf16 s 0000eeee mmm0000, which is the value times 2^-120: subnormals come right too.
   static __device__ __forceinline__ uint32_t widen(uint32_t q) {
-    const uint32_t bits = ((q >> 4) & 0x07F007F0u) | (q & 0x80008000u);
+    const uint32_t bits = take_bits(q, 0x80008000u, (q >> 4) & 0x07F007F0u);
     return multiply_bf16x2(bits, 0x7B807B80u);  // 2^120
   }
   static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i) {
@@ -69,8 +76,8 @@ template <>
 struct Format<WeightFormat::kInt8> : ByteFormat {
   // Nibbles as 128 + low and 2048 + 16 high, exact in bf16; their sum less 2304 is value.
   static __device__ __forceinline__ uint32_t widen(uint32_t low, uint32_t high) {
-    const uint32_t l = (low & 0x000F000Fu) | 0x43004300u;
-    const uint32_t h = (high & 0x000F000Fu) | 0x45004500u;
+    const uint32_t l = take_bits(low, 0x000F000Fu, 0x43004300u);
+    const uint32_t h = take_bits(high, 0x000F000Fu, 0x45004500u);
     return add_bf16x2(add_bf16x2(h, 0xC510C510u), l);
   }
   static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i) {
@@ -85,7 +92,7 @@ struct Format<WeightFormat::kInt4> {
   static constexpr int kGroupParts = 1;
   static __device__ __forceinline__ int unit_k(int t, int u) { return 32 * u + 8 * t; }
   static __device__ __forceinline__ uint32_t widen(uint32_t q) {
-    return add_bf16x2((q & 0x000F000Fu) | 0x43004300u, 0xC308C308u);  // 128 + u less 136
+    return add_bf16x2(take_bits(q, 0x000F000Fu, 0x43004300u), 0xC308C308u);  // 128 + u less 136
   }
   static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i) {
     const uint32_t w = word(q, u) >> (8 * i);

@@ -173,14 +173,14 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
 }
 
 cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStream_t stream) {
-  if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 4) return cudaErrorInvalidValue;
+  if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 2) return cudaErrorInvalidValue;
   ExpertProduct p;
-  p.tokens = m.tokens, p.slots = m.slots, p.ids = m.ids, p.weights = m.weights;
+  p.tokens = m.tokens, p.slots = m.slots, p.experts = m.experts, p.ids = m.ids, p.weights = m.weights;
   p.x = m.x, p.x_type = m.x_type, p.x_stride = m.x_stride, p.weight = m.gate_up;
-  p.y = space, p.y_type = Scalar::kF32, p.y_stride = m.inter;
+  p.y = space, p.y_type = Scalar::kBf16, p.y_stride = m.inter;
   const cudaError_t error = launch_experts_gate_up(p, stream);
   if (error != cudaSuccess) return error;
-  p.x = space, p.x_type = Scalar::kF32, p.x_stride = m.inter, p.weight = m.down;
+  p.x = space, p.x_type = Scalar::kBf16, p.x_stride = m.inter, p.weight = m.down;
   p.y = m.y, p.y_type = m.y_type, p.y_stride = m.y_stride, p.add = m.add;
   return launch_experts_down(p, stream);
 }
@@ -188,7 +188,7 @@ cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStr
 }  // namespace
 
 size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
-  size_t bytes = static_cast<size_t>(tokens) * m.slots * m.inter * 4;
+  size_t bytes = static_cast<size_t>(tokens) * m.slots * m.inter * 2;
   if (!groupable(m)) return bytes;
   // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest over both.
   const int64_t narrow = std::min<int64_t>(tokens, int64_t{m.experts} * 96 / m.slots);

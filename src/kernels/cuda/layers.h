@@ -23,6 +23,8 @@ decltype(kernels::gather_rows) gather_rows;
 decltype(kernels::grouped_attention) grouped_attention;
 decltype(kernels::latent_store) latent_store;
 decltype(kernels::latent_layer) latent_layer;
+decltype(kernels::draw_rows) draw_rows;
+decltype(kernels::carry_tokens) carry_tokens;
 
 // rms_norm of `width` elements of rows that lie apart.
 struct NormSlices {

@@ -53,13 +53,13 @@ struct MlaBlock {
   int row_block, row_begin, rows, tiles, context;
   int count = 0;  // tiles so far
 
-  __device__ __forceinline__ MlaBlock(const MlaParams& p_, MlaShared& shared_)
+  __device__ __forceinline__ MlaBlock(const MlaParams& p_, MlaShared& shared_, bool whole)
       : p(p_),
         shared(shared_),
         rank(static_cast<int>(blockIdx.x) % p_.ranks),
         lane(threadIdx.x & 31),
         warp((threadIdx.x >> 5) & 3) {
-    cursor.start(shared.prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x) / p.ranks);
+    cursor.start(shared.prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x) / p.ranks, whole);
   }
 
   // The next piece in which the pair has rows; the same sequence of pieces in every warpgroup of both blocks.
@@ -127,7 +127,7 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::load(const CUtensorMap* quer
       char* to = shared.tiles[stage()];
       uint64_t* full = shared.full[stage()];
       for (int side = 0; side < 2; ++side) {
-        ptx::barrier_wait_cluster(&shared.empty[stage()][side], parity() ^ 1);
+        ptx::barrier_wait(&shared.empty[stage()][side], parity() ^ 1);
         for (int c = side * 4; c < (side == 0 ? 4 : kChunks); ++c) {
           ptx::barrier_expect(full + c, kChunkBytes);
           char* chunk = to + c * kChunkBytes;

@@ -25,8 +25,9 @@ constexpr double kBoundOf = std::is_same_v<T, float>    ? 1e-5
 template <typename T>
 struct Problem {
   TestBatch batch;
+  int64_t page_stride = int64_t{64} * kWidth * sizeof(T);  // before what is computed from it
   int heads, sets;
-  int64_t page_stride = int64_t{64} * kWidth * sizeof(T), pool_bytes;
+  int64_t pool_bytes;
   Buffer pool, queries, out;
   LatentAttention args;
 
@@ -139,6 +140,10 @@ void all_checks(bool small) {
   for (int i = 0; i < 40; ++i) contexts.push_back(random_int(1, 3000));
   check<__nv_bfloat16>(128, ones, contexts, true);
   check<__nv_bfloat16>(16, ones, contexts, true);
+  contexts.clear();
+  for (int i = 0; i < 140; ++i) contexts.push_back(random_int(700, 768));
+  check<__nv_bfloat16>(128, std::vector<int>(140, 1), contexts, true);
+  check<__nv_bfloat16>(16, std::vector<int>(140, 1), contexts, true);
 }
 
 }  // namespace
@@ -151,6 +156,12 @@ void run(const std::string& what) {
       bench(16, sequences, context, 1);
     }
   }
+  for (const int context : {64, 512}) {  // what a sequence costs apart from its tokens
+    bench(128, 64, context, 1);
+    bench(128, 128, context, 1);
+    bench(128, 256, context, 1);
+  }
+  bench(128, 66, 4096, 1);
   bench(128, 128, 4096, 2);
   bench(128, 128, 4096, 4);
   bench(128, 256, 2048, 1);

@@ -50,7 +50,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   p.scale_log2e = a.scale * kLog2e;
   p.page_tokens = a.pages.page_tokens;
   p.batch = a.batch;
-  p.shape = {ceil_div(row_blocks, p.ranks), std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 2};
+  p.shape = {ceil_div(row_blocks, p.ranks), std::max(a.split_tokens / kTileTokens, 1), a.split_tokens == 0, 1, 2, 6};
   const int64_t most =
       int64_t{a.batch.sequences} * p.shape.units * ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
   p.shape.blocks = static_cast<int>(std::min<int64_t>(processor_count() / p.ranks, most));
@@ -61,7 +61,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   if (!make_mla_maps(a, kPair ? 32 : 64, &queries, &pages)) return cudaErrorInvalidValue;
   const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
   const auto kernel = mla_decode_kernel<T, kPair>;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  cudaError_t error = allow_shared(kernel, int(shared));
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2];
   attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -77,8 +77,9 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   config.numAttrs = a.overlap ? 2 : 1;
   error = cudaLaunchKernelEx(&config, kernel, p, queries, pages);
   if (error != cudaSuccess) return error;
-  const dim3 grid(8, static_cast<unsigned>(row_blocks), static_cast<unsigned>(a.batch.sequences));
-  return launch_kernel(mla_combine_kernel<T>, grid, dim3(256), 160 + prefix, stream, true, p);
+  const unsigned combiners = static_cast<unsigned>(
+      std::min<int64_t>(int64_t{4} * processor_count(), int64_t{8} * row_blocks * a.batch.sequences));
+  return launch_kernel(mla_combine_kernel<T>, dim3(combiners), dim3(256), 160 + prefix, stream, true, p, row_blocks);
 }
 
 }  // namespace spillway::kernels::cuda

@@ -140,9 +140,9 @@ __global__ void __launch_bounds__(512, 1)
   wait_for_previous_kernel();
   let_next_kernel_start();
   prefetch_page_table(p.batch);
-  plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
+  const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
-  MlaBlock<T, kPair> block(p, shared);
+  MlaBlock<T, kPair> block(p, shared, whole);
   if (group == 0) {
     ptx::fewer_registers<32>();
     if (threadIdx.x == 0) block.load(&queries, &pages);
@@ -161,20 +161,12 @@ __global__ void __launch_bounds__(512, 1)
 #endif
 }
 
-// The pieces of units that have several, in order: a warp a row. Grid: (8 eighths of a row block, row block, sequence).
+// One row of a unit of several pieces, added in order: a warp.
 template <typename T>
-__global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant__ MlaParams p) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ int combine_shared[];
-  wait_for_previous_kernel();
-  plan_work(p.batch, p.shape, combine_shared + 40, combine_shared);
-  const int lane = threadIdx.x & 31, sequence = static_cast<int>(blockIdx.z), row_block = static_cast<int>(blockIdx.y);
-  const int row = static_cast<int>(blockIdx.x) * 8 + static_cast<int>(threadIdx.x >> 5), packed = row_block * 64 + row;
-  const int first = p.batch.row_begin[sequence];
+__device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& cursor, int sequence, int row_block, int row) {
+  const int lane = threadIdx.x & 31, packed = row_block * 64 + row, first = p.batch.row_begin[sequence];
   if (packed >= (p.batch.row_begin[sequence + 1] - first) * p.heads) return;
-  WorkCursor cursor;
-  cursor.start(combine_shared + 40, p.shape, p.batch.sequences, 0);
-  Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
+  const Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
   if (piece.pieces == 1) return;
   const int rank = row_block % p.ranks;
   const auto at = [&](int i) { return (static_cast<int64_t>(cursor.slot_of(piece, i)) * p.ranks + rank) * 64 + row; };
@@ -182,19 +174,23 @@ __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant_
   for (int i = lane; i < piece.pieces; i += 32) most = fmaxf(most, p.sums[at(i)].x);
   for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
   float4 acc[4] = {};
-#pragma unroll 2
-  for (int i = 0; i < piece.pieces; ++i) {
-    const float2 part = p.sums[at(i)];
-    const float weight = exp2_fast((part.x - most) * p.scale_log2e);
-    sum += weight * part.y;
-    const float4* from = reinterpret_cast<const float4*>(p.partials + at(i) * kLatent) + lane;
+  for (int base = 0; base < piece.pieces; base += 32) {
+    const float2 mine = base + lane < piece.pieces ? p.sums[at(base + lane)] : make_float2(-INFINITY, 0.0f);
+    const float my_weight = exp2_fast((mine.x - most) * p.scale_log2e);
+    const int count = min(32, piece.pieces - base);
+#pragma unroll 6
+    for (int i = 0; i < count; ++i) {
+      const float weight = __shfl_sync(0xffffffffu, my_weight, i);
+      sum += weight * __shfl_sync(0xffffffffu, mine.y, i);
+      const float4* from = reinterpret_cast<const float4*>(p.partials + at(base + i) * kLatent) + lane;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float4 v = from[j * 32];
-      acc[j].x += weight * v.x;
-      acc[j].y += weight * v.y;
-      acc[j].z += weight * v.z;
-      acc[j].w += weight * v.w;
+      for (int j = 0; j < 4; ++j) {
+        const float4 v = from[j * 32];
+        acc[j].x += weight * v.x;
+        acc[j].y += weight * v.y;
+        acc[j].z += weight * v.z;
+        acc[j].w += weight * v.w;
+      }
     }
   }
   const float inverse = 1.0f / sum;
@@ -205,6 +201,21 @@ __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant_
   for (int j = 0; j < 4; ++j) {
     to[j * 32] =
         make_uint2(pack2<T>(acc[j].x * inverse, acc[j].y * inverse), pack2<T>(acc[j].z * inverse, acc[j].w * inverse));
+  }
+}
+
+// Items: an eighth of a row block each, of all sequences' row blocks.
+template <typename T>
+__global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant__ MlaParams p, int row_blocks) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ int combine_shared[];
+  wait_for_previous_kernel();
+  if (plan_work(p.batch, p.shape, combine_shared + 40, combine_shared)) return;
+  WorkCursor cursor;
+  cursor.start(combine_shared + 40, p.shape, p.batch.sequences, 0, false);
+  const int items = p.batch.sequences * row_blocks * 8, warp = static_cast<int>(threadIdx.x >> 5);
+  for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
+    combine_row<T>(p, cursor, item / 8 / row_blocks, item / 8 % row_blocks, item % 8 * 8 + warp);
   }
 #endif
 }

@@ -23,6 +23,8 @@ Operations operations() {
   table.grouped_attention = grouped_attention;
   table.latent_store = latent_store;
   table.latent_layer = latent_layer;
+  table.draw_rows = draw_rows;
+  table.carry_tokens = carry_tokens;
   return table;
 }
 

@@ -14,7 +14,9 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kOwnRowsMax = 256;  // above, the library's bf16 products are as fast
+constexpr int64_t kOwnRowsMax = 256;     // above, the library's bf16 products are as fast
+constexpr int64_t kSmallRowsBf16 = 8;    // of bf16 weights; above, the tensor cores' tiles fill
+constexpr int64_t kOwnOutputsMin = 32768;  // with a bias, a gate or so many outputs the library has nothing to gain
 
 Weight weight_of(const PackedLinear& w) {
   Weight weight;
@@ -76,7 +78,7 @@ void fp8_product(TensorView x, const PackedLinear& w, TensorView y, Epilogue epi
 
 bool takes_small_batch(TensorView x, const PackedLinear& w) {
   const bool fp8 = w.format == PackedFormat::kF8;
-  return x.dtype == DType::kBF16 && x.shape[0] <= (fp8 ? kSmallBatchRowsMax : 16) && w.k % (fp8 ? 16 : 8) == 0;
+  return x.dtype == DType::kBF16 && x.shape[0] <= (fp8 ? kSmallBatchRowsMax : kSmallRowsBf16) && w.k % (fp8 ? 16 : 8) == 0;
 }
 
 void small_batch(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue,
@@ -92,7 +94,6 @@ void small_batch(TensorView x, const PackedLinear& w, TensorView y, const float*
   product.y = y.data;
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
-  product.overlap = false;
   run(launch_small_batch(product, native(stream)), "small_batch");
 }
 
@@ -133,6 +134,7 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
             const LinearOptions& options) {
   if (x.shape[0] == 0) return;
   SW_CHECK(x.shape[1] == weight.k && y.shape[1] == weight.n, "x " + to_string(x.shape) + ", y " + to_string(y.shape));
+  SW_CHECK(options.activation == Activation::kNone, "activations in products run on the CPU");
   const Epilogue epilogue = options.accumulate ? Epilogue::kAdd : Epilogue::kStore;
   const float* bias = options.bias.empty() ? nullptr : options.bias.as<float>();
   if (x.dtype != weight.data.dtype() && weight.format == PackedFormat::kF32) {
@@ -142,7 +144,8 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
     return library_product(wide, weight.data.view().data, weight, y, options.accumulate, stream);
   }
   if (takes_small_batch(x, weight)) return small_batch(x, weight, y, bias, epilogue, stream);
-  if (takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
+  const bool own_gains = bias != nullptr || weight.n >= kOwnOutputsMin;
+  if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
   plain_product(x, weight, y, options.accumulate, stream);
   if (bias != nullptr) add_bias(y, options.bias, stream);
 }

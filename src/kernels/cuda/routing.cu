@@ -29,6 +29,7 @@ __device__ Best best_of(const float* values, int count) {
 
 __global__ void route(const float* logits, const float* bias, RoutingOptions options, int experts, int32_t* ids,
                       float* weights) {
+  take_turn();
   extern __shared__ float shared[];
   float *scores = shared, *choice = shared + experts, *groups = choice + experts;
   const int lane = threadIdx.x, slots = options.experts_per_token, size = experts / options.groups;
@@ -128,6 +129,7 @@ __global__ void expert_down(const float* h, const int32_t* ids, const float* wei
 
 template <class T>
 __global__ void add_bias_rows(T* y, const float* bias, int64_t n, int64_t count) {
+  take_turn();
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i < count) y[i] = from_float<T>(to_float(y[i]) + bias[i % n]);
 }
@@ -140,9 +142,8 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   const int64_t tokens = logits.elements() / experts;
   if (tokens == 0) return;
   const size_t shared = size_t(2 * experts + options.groups) * sizeof(float);
-  route<<<unsigned(tokens), 32, shared, native(stream)>>>(logits.as<float>(), bias.empty() ? nullptr : bias.as<float>(),
-                                                          options, experts, ids.as<int32_t>(), weights.as<float>());
-  tensor::cuda::check_launch("route");
+  launch_row_kernel("route", route, unsigned(tokens), 32, shared, stream, logits.as<float>(),
+                    bias.empty() ? nullptr : bias.as<float>(), options, experts, ids.as<int32_t>(), weights.as<float>());
 }
 
 void experts_f32(const ExpertsF32& args, tensor::Stream& stream) {
@@ -160,10 +161,9 @@ void add_bias(tensor::TensorView y, tensor::TensorView bias, tensor::Stream& str
   if (count == 0) return;
   by_type(y.dtype, [&](auto type) {
     using T = decltype(type);
-    add_bias_rows<<<unsigned((count + 255) / 256), 256, 0, native(stream)>>>(y.raw<T>(), bias.as<float>(), y.shape[-1],
-                                                                             count);
+    launch_row_kernel("add_bias_rows", add_bias_rows<T>, unsigned((count + 255) / 256), 256, 0, stream, y.raw<T>(),
+                      bias.as<float>(), y.shape[-1], count);
   });
-  tensor::cuda::check_launch("add_bias_rows");
 }
 
 }  // namespace spillway::kernels::cuda

@@ -6,6 +6,8 @@
 #include <cuda_fp16.h>
 
 #include "kernels/cuda/context.h"
+#include "kernels/cuda/gemm_launch.cuh"
+#include "kernels/cuda/gemm_ptx.cuh"
 #include "tensor/cuda/error.h"
 
 namespace spillway::kernels::cuda {
@@ -26,6 +28,21 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
 template <>
 __device__ inline __half from_float<__half>(float x) {
   return __float2half(x);
+}
+
+// The first statement of each small kernel: the next one may be set up meanwhile, and nothing is read before the previous
+// one has ended.
+__device__ __forceinline__ void take_turn() {
+  ptx::launch_dependents();
+  ptx::wait_for_previous();
+}
+
+// A launch that overlaps the end of the kernel before it; the kernel begins with take_turn().
+template <class... Parameters, class... Arguments>
+void launch_row_kernel(const char* name, void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared,
+                       tensor::Stream& stream, const Arguments&... arguments) {
+  tensor::cuda::check(allow_shared(kernel, int(shared)), name);
+  tensor::cuda::check(launch_kernel(kernel, grid, threads, shared, native(stream), true, 1, arguments...), name);
 }
 
 // Of all threads of the block, to all of them; in a fixed order. shared: 33 floats.

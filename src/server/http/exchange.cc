@@ -145,7 +145,17 @@ asio::awaitable<bool> Exchange::answer_by_front() {
 }
 
 std::string Exchange::error_body(const ApiError& error) const {
-  return dialect_ == Dialect::kAnthropic ? api::anthropic_error_body(error) : api::openai_error_body(error);
+  switch (dialect_) {
+    case Dialect::kAnthropic:
+      return api::anthropic_error_body(error);
+    case Dialect::kTei:
+      return api::tei_error_body(error);
+    case Dialect::kPlain:
+      return api::plain_error_body(error);
+    case Dialect::kOpenAi:
+      break;
+  }
+  return api::openai_error_body(error);
 }
 
 api::Parsed<TimePoint> Exchange::deadline(std::optional<int64_t> deadline_ms) const {

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "api/common.h"
 #include "api/errors.h"
@@ -21,7 +23,7 @@ namespace spillway::server {
 
 namespace asio = net::asio;
 
-enum class Dialect { kOpenAi, kAnthropic };
+enum class Dialect { kOpenAi, kAnthropic, kTei, kPlain };
 
 class Exchange {
  public:
@@ -32,6 +34,11 @@ class Exchange {
   void set_timeline(std::shared_ptr<metrics::Timeline> timeline) { request_.timeline = std::move(timeline); }
   net::ResponseWriter& writer() { return writer_; }
   Dialect dialect() const { return dialect_; }
+  void set_dialect(Dialect dialect) { dialect_ = dialect; }
+  // What stands for the "{}"s of the route's path, in order.
+  const std::string& argument(size_t index) const { return arguments_.at(index); }
+  size_t arguments() const { return arguments_.size(); }
+  void set_arguments(std::vector<std::string> arguments) { arguments_ = std::move(arguments); }
   TimePoint received() const { return received_; }
 
   asio::awaitable<void> send_json(int status, std::string body);
@@ -71,6 +78,7 @@ class Exchange {
   net::ResponseWriter& writer_;
   Dialect dialect_;
   TimePoint received_;
+  std::vector<std::string> arguments_;
   net::Headers extra_;
   int status_ = 0;
   const char* outcome_ = "ok";

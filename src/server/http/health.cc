@@ -38,6 +38,18 @@ json::object model_state(const ServedModel& model) {
           {"seconds_since_progress", state.seconds_since_progress}};
 }
 
+json::object model_state(const ServedOneShot& model) {
+  const engine::OneShotState state = model.engine().state();
+  return {{"id", model.name()},
+          {"version", model.version()},
+          {"busy", state.busy},
+          {"waiting", state.waiting},
+          {"waiting_cost", state.waiting_cost},
+          {"cost_per_s", state.cost_per_s},
+          {"predicted_wait_s", state.predicted_wait_s},
+          {"seconds_since_progress", state.seconds_since_progress}};
+}
+
 asio::awaitable<void> send_state(Exchange& exchange, bool details) {
   const char* status = status_name(exchange.server());
   const bool ready = std::string_view(status) == "ready";
@@ -47,6 +59,7 @@ asio::awaitable<void> send_state(Exchange& exchange, bool details) {
     json::array& models = (body["models"] = json::array()).as_array();
     const auto all = exchange.server().models();
     for (const auto& model : *all) models.push_back(model_state(*model));
+    for (const OneShotPtr& model : exchange.server().catalogue()->ready()) models.push_back(model_state(*model));
   }
   if (!ready) exchange.set_header("Retry-After", "1");
   co_await exchange.send_json(ready ? 200 : 503, json::serialize(body));

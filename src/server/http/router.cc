@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "base/trace.h"
@@ -32,7 +33,7 @@ metrics::Histogram request_seconds("spillway_http_request_seconds", "Time from r
 enum class Access { kKey, kHealth, kMetrics, kAdmin, kOpen };
 
 struct Route {
-  const char* path;  // one that ends in '/' takes what follows as its argument
+  const char* path;  // each "{}" takes text as an argument, as does what follows a '/' at the end
   const char* method;
   asio::awaitable<void> (*handler)(Exchange&);
   Access access = Access::kKey;
@@ -52,6 +53,42 @@ constexpr std::array kRoutes = {
     Route{"/anthropic/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
     Route{"/v1/models", "GET", list_models},
     Route{"/models", "GET", list_models},
+    Route{"/v1/embeddings", "POST", embeddings},
+    Route{"/embeddings", "POST", embeddings},
+    Route{"/rerank", "POST", rerank},
+    Route{"/v1/rerank", "POST", rerank},
+    Route{"/v2/rerank", "POST", rerank},
+    Route{"/score", "POST", score},
+    Route{"/v1/score", "POST", score},
+    Route{"/classify", "POST", classify},
+    Route{"/v1/classify", "POST", classify},
+    Route{"/embed", "POST", tei_embed, Access::kKey, Dialect::kTei},
+    Route{"/embed_all", "POST", tei_embed_all, Access::kKey, Dialect::kTei},
+    Route{"/embed_sparse", "POST", tei_embed_sparse, Access::kKey, Dialect::kTei},
+    Route{"/predict", "POST", tei_predict, Access::kKey, Dialect::kTei},
+    Route{"/similarity", "POST", tei_similarity, Access::kKey, Dialect::kTei},
+    Route{"/info", "GET", tei_info, Access::kKey, Dialect::kTei},
+    Route{"/v2", "GET", kserve_server, Access::kHealth, Dialect::kPlain},
+    Route{"/v2/health/live", "GET", kserve_live, Access::kHealth, Dialect::kPlain},
+    Route{"/v2/health/ready", "GET", kserve_ready, Access::kHealth, Dialect::kPlain},
+    Route{"/v2/models/stats", "GET", kserve_statistics, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/infer", "POST", kserve_infer, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/infer", "POST", kserve_infer, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/ready", "GET", kserve_model_ready, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/ready", "GET", kserve_model_ready, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/config", "GET", kserve_config, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/config", "GET", kserve_config, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/stats", "GET", kserve_statistics, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/stats", "GET", kserve_statistics, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}", "GET", kserve_model, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}", "GET", kserve_model, Access::kKey, Dialect::kPlain},
+    Route{"/v2/repository/index", "POST", kserve_index, Access::kKey, Dialect::kPlain},
+    Route{"/v2/repository/models/{}/load", "POST", kserve_load, Access::kKey, Dialect::kPlain},
+    Route{"/v2/repository/models/{}/unload", "POST", kserve_unload, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}/versions/{}:predict", "POST", tf_predict, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}:predict", "POST", tf_predict, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}/versions/{}", "GET", tf_status, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}/metadata", "GET", tf_metadata, Access::kKey, Dialect::kPlain},
     Route{"/v1/models/", "GET", one_model},
     Route{"/models/", "GET", one_model},
     Route{"/v1/feedback", "POST", feedback},
@@ -69,14 +106,42 @@ constexpr std::array kRoutes = {
     Route{"/console/", "GET", console_file, Access::kOpen},
 };
 
-const Route* find_route(std::string_view path) {
-  for (const Route& route : kRoutes) {
-    const std::string_view pattern = route.path;
-    const bool takes_rest = pattern.ends_with('/');
-    if (path == pattern && !takes_rest) return &route;
-    if (takes_rest && path.size() > pattern.size() && path.starts_with(pattern)) return &route;
+// Whether text is the pattern, with what stood for its "{}"s; the longest text is tried first, so that names may have
+// slashes.
+bool matches(std::string_view pattern, std::string_view text, std::vector<std::string>& arguments) {
+  const size_t hole = pattern.find("{}");
+  if (hole == std::string_view::npos) return pattern == text;
+  if (text.size() <= hole || text.substr(0, hole) != pattern.substr(0, hole)) return false;
+  const std::string_view rest = pattern.substr(hole + 2);
+  const std::string_view next = rest.substr(0, rest.find("{}"));
+  text.remove_prefix(hole);
+  for (size_t end = text.size(); end > 0; --end) {
+    if (!text.substr(end).starts_with(next)) continue;
+    arguments.emplace_back(text.substr(0, end));
+    if (matches(rest, text.substr(end), arguments)) return true;
+    arguments.pop_back();
   }
-  return nullptr;
+  return false;
+}
+
+struct Found {
+  const Route* route = nullptr;
+  std::vector<std::string> arguments;
+};
+
+bool matches(const Route& route, std::string_view path, std::vector<std::string>& arguments) {
+  const std::string_view pattern = route.path;
+  if (!pattern.ends_with('/')) return matches(pattern, path, arguments);
+  return path.size() > pattern.size() && path.starts_with(pattern);
+}
+
+// The first whose pattern the path is, whatever the method.
+Found find_route(std::string_view path) {
+  for (const Route& route : kRoutes) {
+    Found found{&route, {}};
+    if (matches(route, path, found.arguments)) return found;
+  }
+  return {};
 }
 
 // OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
@@ -220,20 +285,24 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
 }  // namespace
 
 asio::awaitable<void> route(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path);
-  const Dialect dialect = found != nullptr                          ? found->dialect
+  Found found = find_route(request.path);
+  const Dialect dialect = found.route != nullptr                    ? found.route->dialect
                           : request.path.starts_with("/anthropic/") ? Dialect::kAnthropic
+                          : request.path.starts_with("/v2/")        ? Dialect::kPlain
                                                                     : Dialect::kOpenAi;
   Exchange exchange(server, std::move(request), writer, dialect);
-  co_await run(exchange, found, true);
+  exchange.set_arguments(std::move(found.arguments));
+  co_await run(exchange, found.route, true);
 }
 
 asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path);
+  Found found = find_route(request.path);
   if (!request.timeline) request.timeline = server.timelines().find(request.id);
-  Exchange exchange(server, std::move(request), writer, found != nullptr ? found->dialect : Dialect::kOpenAi);
-  if (found != nullptr) {
-    co_await found->handler(exchange);
+  Exchange exchange(server, std::move(request), writer,
+                    found.route != nullptr ? found.route->dialect : Dialect::kOpenAi);
+  exchange.set_arguments(std::move(found.arguments));
+  if (found.route != nullptr) {
+    co_await found.route->handler(exchange);
   } else {
     ApiError error{ErrorKind::kNotFound, "No such path here.", "", ""};
     co_await exchange.send_error(std::move(error));
@@ -241,7 +310,7 @@ asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, ne
 }
 
 asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path);
+  const Route* found = find_route(request.path).route;
   if (found != nullptr && found->access == Access::kKey) found = nullptr;
   Exchange exchange(server, std::move(request), writer, Dialect::kOpenAi);
   if (found != nullptr && exchange.request().method == "GET") {

@@ -22,7 +22,7 @@ struct DeviceInfo {
   int multiprocessors = 0;
   int64_t memory_bytes = 0;
   int64_t l2_bytes = 0;
-  int shared_bytes_max = 0;  // of one block, with the larger limit asked for
+  int shared_bytes_max = 0;     // of one block, with the larger limit asked for
   int driver = 0, runtime = 0;  // 13000 is 13.0
   int capability() const { return 10 * major + minor; }
 };
@@ -61,6 +61,13 @@ class DeviceStream {
   virtual void upload(void* device, const void* host, size_t bytes, ThreadPool& pool, int threads) = 0;
   // From pinned memory that stays as it is until the copy is done; in the stream's order.
   virtual void upload_pinned(void* device, const void* pinned, size_t bytes) = 0;
+  // To pinned memory, in the stream's order.
+  virtual void download_pinned(void* pinned, const void* device, size_t bytes) = 0;
+  // A point in the stream's order, and waiting until everything before it is done. Few are alive at a time: a mark is
+  // forgotten when kMarks later ones were made.
+  static constexpr int kMarks = 16;
+  virtual int64_t mark() = 0;
+  virtual void wait(int64_t mark) = 0;
   // Done when it returns.
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual void fill(void* device, int byte, size_t bytes) = 0;

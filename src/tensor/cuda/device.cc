@@ -42,9 +42,9 @@ Devices find_devices() {
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
     cudaGetLastError();
-    found.problem = driver == 0 ? "no NVIDIA driver is installed (libcuda.so.1 is not found)"
-                                : std::string("the driver says ") + cudaGetErrorName(error) + ", " +
-                                      cudaGetErrorString(error);
+    found.problem = driver == 0
+                        ? "no NVIDIA driver is installed (libcuda.so.1 is not found)"
+                        : std::string("the driver says ") + cudaGetErrorName(error) + ", " + cudaGetErrorString(error);
     return found;
   }
   for (int i = 0; i < count; ++i) found.infos.push_back(describe(i, driver, runtime));

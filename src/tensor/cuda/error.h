@@ -17,8 +17,8 @@ struct CudaError : std::runtime_error {
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // the next call should not see it again
-  throw CudaError(error, std::string("CUDA: ") + what + ": " + cudaGetErrorName(error) + ", " +
-                             cudaGetErrorString(error));
+  throw CudaError(error,
+                  std::string("CUDA: ") + what + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
 }
 
 // After each launch.

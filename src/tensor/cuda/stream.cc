@@ -69,6 +69,9 @@ class NativeStream final : public DeviceStream {
       release_pinned(staging.data);
       cudaEventDestroy(staging.sent);
     }
+    for (cudaEvent_t event : marks_) {
+      if (event != nullptr) cudaEventDestroy(event);
+    }
     for (void* block : scratch_) release(index_, block);
     cudaStreamDestroy(stream_);
   }
@@ -98,14 +101,28 @@ class NativeStream final : public DeviceStream {
     SW_CUDA(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, stream_));
   }
 
+  void download_pinned(void* pinned, const void* device, size_t bytes) override {
+    SW_CUDA(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, stream_));
+  }
+
+  int64_t mark() override {
+    cudaEvent_t& event = marks_[marked_ % kMarks];
+    if (event == nullptr) SW_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    SW_CUDA(cudaEventRecord(event, stream_));
+    return marked_++;
+  }
+
+  void wait(int64_t mark) override {
+    if (mark + kMarks < marked_) return synchronize();
+    SW_CUDA(cudaEventSynchronize(marks_[mark % kMarks]));
+  }
+
   void download(void* host, const void* device, size_t bytes) override {
     SW_CUDA(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_));
     synchronize();
   }
 
-  void fill(void* device, int byte, size_t bytes) override {
-    SW_CUDA(cudaMemsetAsync(device, byte, bytes, stream_));
-  }
+  void fill(void* device, int byte, size_t bytes) override { SW_CUDA(cudaMemsetAsync(device, byte, bytes, stream_)); }
 
   void* scratch(size_t bytes) override {
     if (bytes > scratch_bytes_) {
@@ -137,6 +154,8 @@ class NativeStream final : public DeviceStream {
   cudaStream_t stream_ = nullptr;
   Staging staging_[2];
   int turn_ = 0;
+  cudaEvent_t marks_[kMarks] = {};
+  int64_t marked_ = 0;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
 };
