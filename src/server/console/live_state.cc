@@ -160,7 +160,8 @@ void LiveState::sample(TimePoint at) {
 std::string LiveState::make_json(TimePoint at) {
   const Signals s = signals();
   if (s.step_s > 0) flops_peak_ = std::max(flops_peak_, s.step_flops / s.step_s);
-  json::array models, upstreams, recent;
+  json::array models, one_shot, upstreams, recent;
+  for (const OneShotPtr& model : server_.catalogue()->ready()) one_shot.push_back(one_shot_json(*model));
   const auto served = server_.models();
   for (const auto& model : *served) models.push_back(model_json(*model));
   if (server_.options().upstreams) {
@@ -190,6 +191,7 @@ std::string LiveState::make_json(TimePoint at) {
       {"host", {{"cpu_busy", cpu_.busy()}, {"cpu_own", cpu_.own()}, {"processors", cpu_.processors()}}},
       {"verdict", verdict_json(judge(s), s)},
       {"models", std::move(models)},
+      {"one_shot", std::move(one_shot)},
       {"upstreams", std::move(upstreams)},
       {"recent", std::move(recent)},
       {"hardware", layer_readings(metrics::Layer::kHardware)},

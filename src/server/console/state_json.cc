@@ -154,6 +154,22 @@ json::object model_json(const ServedModel& model) {
   return out;
 }
 
+json::object one_shot_json(const ServedOneShot& model) {
+  const engine::OneShotState state = model.engine().state();
+  const engine::OneShotStatistics totals = model.engine().statistics();
+  const auto mean = [](const engine::OneShotStatistics::Sum& sum) { return sum.count == 0 ? 0 : sum.seconds / double(sum.count); };
+  return {{"name", model.name()},
+          {"waiting", state.waiting},
+          {"busy", state.busy},
+          {"stalled", state.stalled},
+          {"predicted_wait_s", state.predicted_wait_s},
+          {"inputs", totals.inputs},
+          {"batches", totals.batches},
+          {"failed", totals.failure.count},
+          {"queue_s_mean", mean(totals.queue)},
+          {"compute_s_mean", mean(totals.compute)}};
+}
+
 json::object upstream_json(const UpstreamView& upstream) {
   json::object out{{"name", upstream.name},
                    {"kind", upstream.kind},
