@@ -1,5 +1,5 @@
-// The console's routes against the scripted engine: who may look, what is told of a request, and that an open event stream
-// does not hold a shutdown up.
+// The console's routes against the scripted engine: who may look, what is told of a request, and that an open event
+// stream does not hold a shutdown up.
 #include <gmock/gmock.h>
 
 #include "server/console/assets.h"
