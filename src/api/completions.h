@@ -67,6 +67,7 @@ struct ModelEntry {
   std::string owned_by;
   std::string root;       // the model an alias stands for; empty: itself
   int max_model_len = 0;  // 0: left out
+  std::string version;    // of a one-shot model: adds TensorFlow Serving's model_version_status; empty: left out
 };
 std::string models_response(const std::vector<ModelEntry>& models);
 std::string model_response(const ModelEntry& model);

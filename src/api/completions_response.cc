@@ -91,7 +91,17 @@ std::string models_response(const std::vector<ModelEntry>& models) {
   return json::serialize(json::object{{"object", "list"}, {"data", std::move(list)}});
 }
 
-std::string model_response(const ModelEntry& model) { return json::serialize(model_json(model)); }
+std::string model_response(const ModelEntry& model) {
+  json::object out = model_json(model);
+  if (!model.version.empty()) {
+    const json::object ok{{"error_code", "OK"}, {"error_message", ""}};
+    const json::object entry{{"version", model.version}, {"state", "AVAILABLE"}, {"status", ok}};
+    json::array list;
+    list.push_back(entry);
+    out["model_version_status"] = std::move(list);
+  }
+  return json::serialize(out);
+}
 
 std::string tokenize_response(const std::vector<int32_t>& tokens, int max_model_len,
                               const std::vector<std::string>* token_strs) {

@@ -25,30 +25,34 @@ enum Grpc {
 // In the order of ErrorKind. Bodies of 400, 401, 402, 422 as DeepSeek writes them; the others as OpenAI does.
 constexpr ErrorRow kRows[] = {
     {ErrorKind::kInvalidFormat, 400, "invalid_request_error", "invalid_request_error", "invalid_request_error",
-     kInvalid, "invalid_format"},
+     kInvalid, "invalid_format", "Validation"},
     {ErrorKind::kAuthentication, 401, "authentication_error", "invalid_request_error", "authentication_error",
-     kUnauthenticatedCode, "authentication"},
+     kUnauthenticatedCode, "authentication", "Unauthorized"},
     {ErrorKind::kInsufficientBalance, 402, "unknown_error", "invalid_request_error", "billing_error", kPrecondition,
-     "insufficient_balance"},
-    {ErrorKind::kPermission, 403, "permission_error", "permission_denied", "permission_error", kDenied, "permission"},
-    {ErrorKind::kNotFound, 404, "invalid_request_error", "not_found", "not_found_error", kNotFoundCode, "not_found"},
+     "insufficient_balance", "Unauthorized"},
+    {ErrorKind::kPermission, 403, "permission_error", "permission_denied", "permission_error", kDenied, "permission",
+     "Unauthorized"},
+    {ErrorKind::kNotFound, 404, "invalid_request_error", "not_found", "not_found_error", kNotFoundCode, "not_found",
+     "NotFound"},
     {ErrorKind::kMethodNotAllowed, 405, "invalid_request_error", "method_not_allowed", "invalid_request_error",
-     kUnimplemented, "method_not_allowed"},
+     kUnimplemented, "method_not_allowed", "Validation"},
     {ErrorKind::kRequestTimeout, 408, "timeout_error", "request_timeout", "timeout_error", kDeadlineCode,
-     "request_timeout"},
+     "request_timeout", "Validation"},
     {ErrorKind::kPayloadTooLarge, 413, "invalid_request_error", "request_too_large", "request_too_large", kExhausted,
-     "payload_too_large"},
+     "payload_too_large", "Validation"},
     {ErrorKind::kInvalidParameters, 422, "invalid_request_error", "invalid_request_error", "invalid_request_error",
-     kInvalid, "invalid_parameters"},
+     kInvalid, "invalid_parameters", "Validation"},
     {ErrorKind::kRateLimit, 429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error", kExhausted,
-     "rate_limit"},
-    {ErrorKind::kCancelled, 499, "cancelled", "cancelled", "api_error", kCancelledCode, "cancelled"},
-    {ErrorKind::kServerError, 500, "server_error", "internal_error", "api_error", kInternalCode, "server_error"},
+     "rate_limit", "Overloaded"},
+    {ErrorKind::kCancelled, 499, "cancelled", "cancelled", "api_error", kCancelledCode, "cancelled", "Backend"},
+    {ErrorKind::kServerError, 500, "server_error", "internal_error", "api_error", kInternalCode, "server_error",
+     "Backend"},
     {ErrorKind::kUnsupported, 400, "invalid_request_error", "unsupported", "invalid_request_error", kUnimplemented,
-     "unsupported"},
+     "unsupported", "Backend"},
     {ErrorKind::kOverloaded, 503, "service_unavailable_error", "overloaded", "overloaded_error", kUnavailableCode,
-     "overloaded"},
-    {ErrorKind::kDeadline, 504, "timeout_error", "deadline_exceeded", "timeout_error", kDeadlineCode, "deadline"},
+     "overloaded", "Unhealthy"},
+    {ErrorKind::kDeadline, 504, "timeout_error", "deadline_exceeded", "timeout_error", kDeadlineCode, "deadline",
+     "Overloaded"},
 };
 
 }  // namespace
@@ -136,6 +140,15 @@ std::string openai_error_body(const ApiError& error) {
 std::string anthropic_error_body(const ApiError& error) {
   const boost::json::object body{{"type", error_row(error.kind).anthropic_type}, {"message", error.message}};
   return boost::json::serialize(boost::json::object{{"type", "error"}, {"error", body}});
+}
+
+std::string tei_error_body(const ApiError& error) {
+  return boost::json::serialize(
+      boost::json::object{{"error", error.message}, {"error_type", error_row(error.kind).tei_type}});
+}
+
+std::string plain_error_body(const ApiError& error) {
+  return boost::json::serialize(boost::json::object{{"error", error.message}});
 }
 
 }  // namespace spillway::api

@@ -39,6 +39,7 @@ struct ErrorRow {
   const char* anthropic_type;  // Anthropic error.type
   int grpc_code;               // grpc::StatusCode
   const char* label;           // metric label "outcome"
+  const char* tei_type;        // Text Embeddings Inference's error_type
 };
 
 const ErrorRow& error_row(ErrorKind kind);
@@ -61,6 +62,8 @@ Error to_error(const ApiError& error);
 
 std::string openai_error_body(const ApiError& error);     // {"error":{"message","type","param","code"}}
 std::string anthropic_error_body(const ApiError& error);  // {"type":"error","error":{"type","message"}}
+std::string tei_error_body(const ApiError& error);        // {"error","error_type"}
+std::string plain_error_body(const ApiError& error);      // {"error"}: KServe's, Triton's and TensorFlow Serving's
 
 // A parsed value or the ApiError to answer with.
 template <class T>

@@ -1,4 +1,4 @@
-// spillway bench latency|throughput|roofline|load
+// spillway bench latency|throughput|roofline|fusion|load
 #include <CLI/CLI.hpp>
 
 #include "apps/bench/bench.h"
@@ -113,12 +113,25 @@ void add_load(CLI::App& group, int& status) {
 
 }  // namespace
 
+void add_fusion(CLI::App& group, int& status) {
+  CLI::App* command = group.add_subcommand("fusion", "An encoder or vision model with each fusion on and off");
+  const auto bench = std::make_shared<FusionBench>();
+  command->add_option("--inputs", bench->inputs, "Texts or images of the batch [8]")->check(CLI::Range(1, 256));
+  command->add_option("--tokens", bench->tokens, "Tokens of each text [165]")->check(CLI::Range(1, 1 << 16));
+  command->add_option("--repeats", bench->repeats, "Runs, of which the best counts [5]")->check(CLI::Range(1, 1000));
+  const auto flags = ConfigFlags::add(*command, {"model", "hardware", "log"});
+  command->callback([=, &status] {
+    status = run(*flags, [&](const config::Config& config) { return bench_fusion(*bench, config); });
+  });
+}
+
 void add_bench(CLI::App& program, int& status) {
   CLI::App* group = program.add_subcommand("bench", "Measure a model, a shape or a server");
   group->require_subcommand(1);
   add_latency(*group, status);
   add_throughput(*group, status);
   add_roofline(*group, status);
+  add_fusion(*group, status);
   add_load(*group, status);
 }
 

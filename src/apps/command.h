@@ -19,7 +19,10 @@ void add_bench(CLI::App& program, int& status);
 void add_doctor(CLI::App& program, int& status);
 void add_verify(CLI::App& program, int& status);
 void add_config(CLI::App& program, int& status);
+void add_metrics(CLI::App& program, int& status);
 void add_route(CLI::App& program, int& status);
+void add_top(CLI::App& program, int& status);
+void add_trace(CLI::App& program, int& status);
 
 inline constexpr int kFailed = 1;
 inline constexpr int kUsage = 2;

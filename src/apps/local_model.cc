@@ -1,6 +1,7 @@
 #include "apps/local_model.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <optional>
 
 #include "apps/builtin_model.h"
+#include "apps/model_sources.h"
 #include "apps/shapes.h"
 #include "apps/system.h"
 #include "base/log.h"
@@ -40,19 +42,6 @@ Result<Source> open_source(const config::Config& config) {
   source.path = folder.path();
   source.folder.emplace(std::move(folder));
   return source;
-}
-
-// "auto": the first GPU of hardware.gpu_ids (or of all) that this program can use, else the CPU.
-Result<tensor::Device> chosen_device(const config::Config& config) {
-  const std::string& name = config.text("hardware.device");
-  const std::vector<int64_t>& ids = config.integers("hardware.gpu_ids");
-  const tensor::Device gpu{tensor::DeviceKind::kCuda, ids.empty() ? 0 : int(ids[0])};
-  if (name == "auto") return tensor::check_available(gpu).ok() ? gpu : tensor::Device{};
-  SW_ASSIGN(tensor::Device device, tensor::parse_device(name));
-  if (name == "cuda") device = gpu;
-  const auto available = tensor::check_available(device);
-  if (!available.ok()) return Error(available.error()).in("hardware.device");
-  return device;
 }
 
 Result<std::unique_ptr<models::LanguageModel>> load_weights(const config::Config& config, const Source& source,
@@ -144,6 +133,37 @@ Status limit_cache(const config::Config& config, const models::ModelInfo& info, 
 
 }  // namespace
 
+Result<tensor::Device> chosen_device(const config::Config& config) {
+  const std::string& name = config.text("hardware.device");
+  const std::vector<int64_t>& ids = config.integers("hardware.gpu_ids");
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, ids.empty() ? 0 : int(ids[0])};
+  if (name == "auto") return tensor::check_available(gpu).ok() ? gpu : tensor::Device{};
+  SW_ASSIGN(tensor::Device device, tensor::parse_device(name));
+  if (name == "cuda") device = gpu;
+  const auto available = tensor::check_available(device);
+  if (!available.ok()) return Error(available.error()).in("hardware.device");
+  return device;
+}
+
+std::string device_fallback(const config::Config& config) {
+  const std::vector<int64_t>& ids = config.integers("hardware.gpu_ids");
+  if (ids.empty() || config.text("hardware.device") == "cpu") return "";
+  std::vector<int64_t> there;
+  for (const int64_t id : ids) {
+    if (tensor::check_available({tensor::DeviceKind::kCuda, int(id)}).ok()) there.push_back(id);
+  }
+  if (there.size() == ids.size() && ids.size() == 1) return "";
+  const auto device = chosen_device(config);
+  const std::string used = device.ok() ? tensor::to_string(*device) : "nothing";
+  const auto first = tensor::check_available({tensor::DeviceKind::kCuda, int(ids[0])});
+  if (there.empty()) {
+    return fmt::format("hardware.gpu_ids asks for GPUs {}, of which there is none here ({}): {} is used", fmt::join(ids, ", "),
+                       first.ok() ? "" : first.error().message, used);
+  }
+  return fmt::format("hardware.gpu_ids asks for GPUs {}, of which {} are here and a model uses one: {} is used",
+                     fmt::join(ids, ", "), there.size(), used);
+}
+
 std::string model_name(const config::Config& config) {
   if (const std::string& name = config.text("model.name"); !name.empty()) return name;
   const std::string& path = config.text("model.path");
@@ -177,10 +197,15 @@ Status check_model_options(const config::Config& config) {
   if (!random && path != kBuiltin) {
     if (!fs::exists(path, error)) return wrong(", which does not exist");
     if (!fs::is_directory(path, error)) return wrong(", which is not a folder");
-    if (!fs::exists(fs::path(path) / "config.json", error)) return wrong(", which holds no config.json");
+    const auto versions = version_folders(path, config.text("model.versions"));
+    if (!versions.ok() && versions.error().code == ErrorCode::kInvalidArgument) return versions.error();
+    if (!versions.ok()) return wrong(", which holds no config.json and no such versions");
   }
   const auto device = chosen_device(config);
   if (!device.ok()) return device.error();
+  if (const std::string fallback = device_fallback(config); config.boolean("hardware.strict") && !fallback.empty()) {
+    return unsupported(fallback + ", which hardware.strict forbids");
+  }
   return {};
 }
 

@@ -45,6 +45,12 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
 // Without tokenizer and template.
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress);
 
+// "auto": the first GPU of hardware.gpu_ids (or of all) that this program can use, else the CPU.
+Result<tensor::Device> chosen_device(const config::Config& config);
+
+// What was asked for of devices and is not to be had, in one sentence; empty where nothing is missing.
+std::string device_fallback(const config::Config& config);
+
 // layers: "A:B", or empty for all.
 Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress);
 

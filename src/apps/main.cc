@@ -43,7 +43,10 @@ int run(int argc, char** argv) {
   add_doctor(program, status);
   add_verify(program, status);
   add_config(program, status);
+  add_metrics(program, status);
   add_route(program, status);
+  add_top(program, status);
+  add_trace(program, status);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ExtrasError& error) {

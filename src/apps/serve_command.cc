@@ -3,21 +3,35 @@
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <future>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
 
+#include "apps/attempt_spans.h"
+#include "apps/bench/measure.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
 #include "apps/local_model.h"
+#include "apps/model_sources.h"
 #include "apps/options.h"
 #include "apps/progress.h"
 #include "apps/signals.h"
 #include "apps/system.h"
+#include "apps/telemetry_parts.h"
 #include "base/log.h"
+#include "server/grpc/grpc_server.h"
+#include "server/model_repository.h"
+#include "server/repository_catalogue.h"
+#include "config/render.h"
 #include "server/server.h"
+#include "tensor/device.h"
 
 namespace spillway::apps {
 namespace {
@@ -47,6 +61,8 @@ server::ServerOptions server_options(const Config& config) {
   options.metrics_port = metrics_port > 0 ? metrics_port : -1;
   options.api_keys = config.strings("server.api_keys");
   options.api_keys_file = config.text("server.api_keys_file");
+  options.admin_keys = config.strings("server.admin_keys");
+  options.admin_keys_file = config.text("server.admin_keys_file");
   options.open_health = config.boolean("server.open_health");
   options.open_metrics = config.boolean("server.open_metrics");
   options.cors_origins = config.strings("server.cors");
@@ -60,19 +76,30 @@ server::ServerOptions server_options(const Config& config) {
   return options;
 }
 
+constexpr int64_t kMeasuredBytes = 256 << 20;   // more than the processors' caches
+
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
-  if (config.is_explicit(Key<Type::kInt>("network.grpc_port"))) {
-    SW_WARN("network.grpc_port: gRPC is not served by this build yet; HTTP is");
-  }
-  if (!config.integers("hardware.gpu_ids").empty()) {
-    SW_WARN("hardware.gpu_ids: this build computes on the CPU; the list is not used");
+  if (const std::string fallback = device_fallback(config); !fallback.empty()) {
+    SW_WARN("{} (hardware.strict: true refuses instead)", fallback);
   }
 }
 
-Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway) {
+Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::shared_ptr<GatewayFront>& gateway,
+                                               TelemetryParts& telemetry) {
   server::ServerOptions options = server_options(config);
-  if (gateway) options.front = gateway->front();
+  telemetry.attach(options);
+  if (gateway) gateway->stand_before(options);
+  if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
+  options.configuration = config::print_json(config);
+  const std::string& device = config.text("hardware.device");
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, 0};
+  if (device == "cpu" || (device == "auto" && !tensor::check_available(gpu).ok())) {
+    const int threads = int(config.integer("hardware.threads"));
+    options.measure_bandwidth = [threads] {
+      return memory_bandwidth(threads > 0 ? threads : int(std::max(1U, std::thread::hardware_concurrency())), kMeasuredBytes);
+    };
+  }
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
   if (options.metrics_port > 0 && !chosen && port_error(options.http.address, options.metrics_port) == EADDRINUSE) {
     SW_WARN("port {} is in use, so /metrics is on the HTTP port alone (choose another with --metrics-port)",
@@ -88,6 +115,27 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::
   return server::Server::start(std::move(options));
 }
 
+// The gRPC front end, or null where it is off: by network.grpc_port, or for a gateway alone, which forwards HTTP.
+Result<std::unique_ptr<server::GrpcServer>> listen_grpc(const Config& config, server::Server& server, bool no_model) {
+  const bool chosen = config.is_explicit(Key<Type::kInt>("network.grpc_port"));
+  server::GrpcOptions options;
+  options.port = uint16_t(config.integer("network.grpc_port"));
+  if (options.port == 0 || (no_model && !chosen)) return std::unique_ptr<server::GrpcServer>();
+  const net::HttpServerOptions& http = server.options().http;
+  options.address = http.address;
+  options.tls_certificate_file = http.tls_certificate_file;
+  options.tls_key_file = http.tls_key_file;
+  options.message_bytes_max = http.body_bytes_max;
+  options.threads = http.io_threads;
+  if (!chosen && port_error(options.address, options.port) == EADDRINUSE) {
+    SW_WARN("port {} is in use, so gRPC is not served (choose another with --grpc-port)", options.port);
+    return std::unique_ptr<server::GrpcServer>();
+  }
+  SW_ASSIGN(auto started, server::GrpcServer::start(std::move(options), server));
+  SW_INFO("gRPC on {}:{}", http.address, started->port());
+  return started;
+}
+
 Status write_port(const std::string& path, uint16_t port) {
   if (path.empty()) return {};
   const std::string part = path + ".part";
@@ -101,62 +149,106 @@ Status write_port(const std::string& path, uint16_t port) {
   return {};
 }
 
-void announce(const Config& config, const LocalModel& model, uint16_t port) {
+std::string url_of(const Config& config, uint16_t port) {
   const bool tls = !config.text("tls.cert").empty();
   const std::string& host = config.text("network.host");
   const std::string shown = host == "0.0.0.0" || host == "::"     ? "localhost"
                             : host.find(':') != std::string::npos ? "[" + host + "]"
                                                                   : host;
-  const std::string url = fmt::format("{}://{}:{}", tls ? "https" : "http", shown, port);
-  SW_INFO("ready: {} ({}, {:.1f} M parameters, {}) on {}, {:.2f} s after start", model.served->name(),
-          model.info.architecture, double(model.info.parameters) / 1e6, model.info.precision, url,
-          seconds_since_process_start());
+  return fmt::format("{}://{}:{}", tls ? "https" : "http", shown, port);
+}
+
+void announce(const Config& config, const server::ModelRepository& models, uint16_t port) {
+  const std::string url = url_of(config, port);
   const bool keyed = !config.strings("server.api_keys").empty() || !config.text("server.api_keys_file").empty();
-  std::fprintf(stderr,
-               "\nTry it:\n\n  curl -N %s/v1/chat/completions -H 'Content-Type: application/json'%s \\\n"
-               "    -d '{\"model\": \"%s\", \"stream\": true, \"messages\": [{\"role\": \"user\", \"content\": \"What "
-               "is 17 + 25?\"}]}'\n\n",
-               url.c_str(), keyed ? " -H \"Authorization: Bearer $API_KEY\"" : "", model.served->name().c_str());
+  const char* key = keyed ? " -H \"Authorization: Bearer $API_KEY\"" : "";
+  std::string lines;
+  for (const server::VersionPtr& version : models.ready()) {
+    if (version->language) {
+      const models::ModelInfo& info = version->language->engine().model().info();
+      SW_INFO("ready: {} ({}, {:.1f} M parameters, {}) on {}, {:.2f} s after start", version->name, info.architecture,
+              double(info.parameters) / 1e6, info.precision, url, seconds_since_process_start());
+      lines += fmt::format(
+          "  curl -N {}/v1/chat/completions -H 'Content-Type: application/json'{} \\\n"
+          "    -d '{{\"model\": \"{}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \"content\": \"What is "
+          "17 + 25?\"}}]}}'\n\n",
+          url, key, version->name);
+      continue;
+    }
+    const models::OneShotInfo& info = version->one_shot->info();
+    SW_INFO("ready: {} version {} ({}, {:.1f} M parameters, {}) on {}, {:.2f} s after start", version->name,
+            version->version, info.architecture, double(info.parameters) / 1e6, info.precision, url,
+            seconds_since_process_start());
+    if (info.vision || info.outputs.front() != models::OneShotOutput::kEmbedding) continue;
+    lines += fmt::format(
+        "  curl {}/v1/embeddings -H 'Content-Type: application/json'{} -d '{{\"model\": \"{}\", \"input\": "
+        "\"Hello\"}}'\n\n",
+        url, key, version->name);
+  }
+  if (!lines.empty()) std::fprintf(stderr, "\nTry it:\n\n%s", lines.c_str());
 }
 
-// Takes over the hot options of the file as it is now, and the keys of theirs. All or nothing.
-void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
-  auto fresh = flags.resolve();
-  if (!fresh.ok()) {
-    SW_ERROR("reload: {}; nothing was changed", fresh.error().message);
-    return;
-  }
-  const server::ServerOptions options = server_options(*fresh);
-  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission); !taken.ok()) {
-    SW_ERROR("reload: {}; nothing was changed", taken.error().message);
-    return;
-  }
-  for (size_t i = 0; i < config::kOptionCount; ++i) {
-    const config::Option& option = config::kOptions[i];
-    if (fresh->value(i) == config.value(i)) continue;
-    if (option.hot)
-      SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh->value(i)));
-    else
-      SW_WARN("reload: {} has changed, which needs a restart", option.key);
-  }
-  config = std::move(fresh).value();
-}
+// Takes over the hot options of the file as it is now, the keys of theirs, and the gateway. All or nothing; what asks for
+// it are a signal and the admin API, on threads of their own.
+class Reloader {
+ public:
+  Reloader(const ConfigFlags& flags, Config& config, server::Server& server, GatewayFront* gateway)
+      : flags_(flags), config_(config), server_(server), gateway_(gateway) {}
 
-void wait_for_stop(const ConfigFlags& flags, Config& config, server::Server& server) {
+  Status reload() {
+    std::lock_guard lock(mutex_);
+    Status taken = try_reload();
+    if (!taken.ok()) SW_ERROR("reload: {}; nothing was changed", taken.error().message);
+    return taken;
+  }
+
+ private:
+  Status try_reload() {
+    SW_ASSIGN(Config fresh, flags_.resolve());
+    std::shared_ptr<gateway::Gateway> next;
+    if (gateway_ != nullptr) {
+      SW_ASSIGN(next, gateway_->prepare(fresh));
+    }
+    const server::ServerOptions options = server_options(fresh);
+    SW_TRY(server_.reload(options.api_keys, options.api_keys_file, options.admission, options.admin_keys,
+                           options.admin_keys_file));
+    if (gateway_ != nullptr) gateway_->take_over(std::move(next), fresh);
+    for (size_t i = 0; i < config::kOptionCount; ++i) {
+      const config::Option& option = config::kOptions[i];
+      if (fresh.value(i) == config_.value(i)) continue;
+      if (option.hot)
+        SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh.value(i)));
+      else
+        SW_WARN("reload: {} has changed, which needs a restart", option.key);
+    }
+    config_ = std::move(fresh);
+    return {};
+  }
+
+  const ConfigFlags& flags_;
+  Config& config_;
+  server::Server& server_;
+  GatewayFront* const gateway_;  // null: there is none
+  std::mutex mutex_;
+};
+
+void wait_for_stop(Reloader& reloader) {
   constexpr double kForever = 3600;
   for (int reloads = reload_signals(); stop_signals() == 0;) {
     wait_for_signal(kForever);
     if (reload_signals() == reloads) continue;
     reloads = reload_signals();
-    reload(flags, config, server);
+    (void)reloader.reload();  // it has logged
   }
 }
 
-int drain(const Config& config, server::Server& server) {
+int drain(const Config& config, server::Server& server, server::GrpcServer* grpc) {
   const double allowed = config.seconds("server.drain_timeout");
   SW_INFO("stopping: {} requests get up to {:.0f} s to end; a second signal stops at once", server.requests_in_flight(),
           allowed);
-  const bool clean = server.drain(std::chrono::steady_clock::now() + from_seconds(allowed));
+  const TimePoint deadline = std::chrono::steady_clock::now() + from_seconds(allowed);
+  bool clean = server.drain(deadline);
+  if (grpc != nullptr) clean &= grpc->drain(deadline);
   if (clean)
     SW_INFO("stopped: every request was answered");
   else
@@ -164,47 +256,98 @@ int drain(const Config& config, server::Server& server) {
   return clean ? 0 : kFailed;
 }
 
-// Loads the model and hands it to the server.
-Status load(const Config& config, server::Server& server) {
-  SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), server.port(), config.text("model.path"));
-  // The threads that serve connections are there; those that compute come now, and stand back for them.
-  if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
-    SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
+// The models of this process, and the server's view of them.
+class Models {
+ public:
+  Status load(const Config& config, const std::vector<Config>& each, server::Server& server) {
+    std::string names;
+    for (const Config& one : each) names += (names.empty() ? "" : ", ") + one.text("model.path");
+    SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), server.port(), names);
+    // The threads that serve connections are there; those that compute come now, and stand back for them.
+    if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
+      SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
+    }
+    Progress progress("loading", Progress::Unit::kBytes);
+    SW_ASSIGN(auto sources, model_sources(each, [&](int64_t done, int64_t total) {
+                if (stop_signals() > 0) _exit(0);  // nothing has been accepted yet
+                progress.update(done, total);
+              }));
+    repository_ = std::make_unique<server::ModelRepository>(std::move(sources), repository_options(config, server));
+    const Status started = repository_->start();
+    progress.finish();
+    SW_TRY(started);
+    started_ = true;
+    publish(server);
+    announce(config, *repository_, server.port());
+    return {};
   }
-  Progress progress("loading", Progress::Unit::kBytes);
-  auto model = load_local_model(config, [&](int64_t done, int64_t total) {
-    if (stop_signals() > 0) _exit(0);  // nothing has been accepted yet
-    progress.update(done, total);
-  });
-  progress.finish();
-  if (!model.ok()) return std::move(model).error();
-  server.serve({model->served});
-  announce(config, *model, server.port());
-  return {};
-}
+
+ private:
+  server::ModelRepository::Options repository_options(const Config& config, server::Server& server) {
+    server::ModelRepository::Options options;
+    options.memory_bytes_max = config.bytes("repository.memory");
+    if (options.memory_bytes_max == 0) {
+      options.memory_bytes_max = int64_t(double(read_memory().usable()) * config.number("hardware.memory_fraction"));
+    }
+    options.idle_timeout_s = config.seconds("repository.idle_timeout");
+    options.drain_timeout_s = config.seconds("server.drain_timeout");
+    options.changed = [this, &server] { publish(server); };
+    return options;
+  }
+
+  // Tells the server what is ready now; nothing before all that loads at the start has.
+  void publish(server::Server& server) {
+    std::lock_guard lock(publishing_);
+    if (!started_) return;
+    std::vector<std::shared_ptr<server::ServedModel>> languages;
+    for (const server::VersionPtr& version : repository_->ready()) {
+      if (version->language) languages.push_back(version->language);
+    }
+    server.serve(std::move(languages), std::make_shared<server::RepositoryCatalogue>(*repository_));
+  }
+
+  std::mutex publishing_;
+  std::atomic<bool> started_ = false;
+  std::unique_ptr<server::ModelRepository> repository_;
+};
 
 int serve(const ConfigFlags& flags, Config config) {
-  auto gateway = GatewayFront::make(config);
+  auto telemetry = TelemetryParts::make(config);
+  if (!telemetry.ok()) return fail(telemetry.error());
+  std::optional<AttemptSpans> attempt_spans;
+  if (telemetry::SpanExporter* spans = (*telemetry)->spans()) attempt_spans.emplace(*spans);
+  auto gateway = GatewayFront::make(config, attempt_spans ? &*attempt_spans : nullptr);
   if (!gateway.ok()) return fail(gateway.error());
-  const bool no_model = config.text("model.path") == "none";
+  const bool no_model = config.text("model.path") == "none" && !config.has_models();
   if (no_model && !*gateway) return fail(invalid("model.path: none leaves nothing to serve without gateway.upstreams"));
-  if (const auto checked = no_model ? Status() : check_model_options(config); !checked.ok()) return fail(checked.error());
+  auto each = config.each_model();
+  if (!each.ok()) return fail(each.error());
+  for (const Config& one : *each) {
+    if (const auto checked = no_model ? Status() : check_model_options(one); !checked.ok())
+      return fail(checked.error());
+  }
   warn_of_ignored(config);
   catch_stop_signals();
   catch_reload_signal();
-  auto server = listen(config, *gateway);
+  Models models;  // outlives the server, whose connections use them
+  auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
-  if (*gateway) (*gateway)->set_local(**server);
+  if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
+  const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get());
+  if (*gateway) (*gateway)->begin(**server, [reloader] { return reloader->reload(); });
   if (no_model) {
     (*server)->serve({});
     SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
             seconds_since_process_start());
   }
+  auto grpc = listen_grpc(config, **server, no_model);
+  if (!grpc.ok()) return fail(grpc.error());
   if (const auto written = write_port(config.text("network.port_file"), (*server)->port()); !written.ok())
     return fail(written.error());
-  if (const auto loaded = no_model ? Status() : load(config, **server); !loaded.ok()) return fail(loaded.error());
-  wait_for_stop(flags, config, **server);
-  return drain(config, **server);
+  if (const auto loaded = no_model ? Status() : models.load(config, *each, **server); !loaded.ok())
+    return fail(loaded.error());
+  wait_for_stop(*reloader);
+  return drain(config, **server, grpc->get());
 }
 
 }  // namespace

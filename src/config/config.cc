@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 
@@ -69,6 +70,8 @@ Result<Value> value_of(const Option& option, const YamlEntry& entry) {
   }
   return wants_list ? parse_list(option, items) : parse_value(option, items[0]);
 }
+
+constexpr std::string_view kModelItem = "models[";
 
 std::string unknown(const YamlEntry& entry) {
   const std::string near = nearest_key(entry.key);
@@ -179,6 +182,51 @@ Status Config::set_flag(size_t option, std::string_view text) {
   values_[option] = std::move(value).value();
   origins_[option] = {Origin::Kind::kFlag, flag};
   return {};
+}
+
+// A member of an item of `models`, by its key within the item.
+Status Config::set_item(const YamlEntry& entry, std::string_view key) {
+  const bool plain = key.find('.') == key.npos;
+  const std::string full = plain ? "model." + std::string(key) : std::string(key);
+  if (entry.kind == YamlEntry::Kind::kMap) {
+    if (plain && is_section(key)) return {};
+    return invalid("expected a value or a section of options, found a map");
+  }
+  const size_t index = find_option(full);
+  constexpr std::string_view kOfAModel[] = {"model.", "hardware.", "engine.", "batching."};
+  const bool taken = std::ranges::any_of(kOfAModel, [&](std::string_view section) { return full.starts_with(section); });
+  if (index == kOptionCount || !taken) {
+    const std::string near = nearest_key(full);
+    return invalid("expected an option of model, hardware, engine or batching" + (near.empty() ? "" : "; did you mean " + near + "?"));
+  }
+  SW_ASSIGN(values_[index], value_of(kOptions[index], entry));
+  origins_[index] = {Origin::Kind::kFile, fmt::format("{}:{}:{}", file_, entry.line, entry.column)};
+  return {};
+}
+
+bool Config::has_models() const {
+  return std::ranges::any_of(map_lists_, [](const YamlEntry& entry) { return entry.key.starts_with(kModelItem); });
+}
+
+Result<std::vector<Config>> Config::each_model() const {
+  std::vector<Config> all;
+  std::vector<std::string> problems;
+  for (const YamlEntry& entry : map_lists_) {
+    if (!entry.key.starts_with(kModelItem)) continue;
+    const size_t close = entry.key.find(']');
+    if (close + 1 == entry.key.size()) {
+      all.push_back(*this);
+      const size_t aliases = Key<Type::kStrings>("model.aliases").index;
+      if (origins_[aliases].kind == Origin::Kind::kDefault) all.back().values_[aliases] = std::vector<std::string>();
+      continue;
+    }
+    if (const Status set = all.back().set_item(entry, std::string_view(entry.key).substr(close + 2)); !set.ok()) {
+      problems.push_back(fmt::format("{}:{}:{}: {}: {}", file_, entry.line, entry.column, entry.key, set.error().message));
+    }
+  }
+  SW_TRY(all_of(problems));
+  if (all.empty()) all.push_back(*this);
+  return all;
 }
 
 std::vector<std::string> process_environment() {

@@ -55,9 +55,16 @@ class Config {
   const std::vector<YamlEntry>& map_lists() const { return map_lists_; }
   const std::string& file() const { return file_; }
 
+  // One configuration a model: this one, with each item of the file's list `models` laid over it ("name" is model.name;
+  // "engine.kv_cache" and other keys with a section are themselves). Without such a list, this one alone.
+  Result<std::vector<Config>> each_model() const;
+  bool has_models() const;  // the file has that list
+
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
+  Status set_item(const YamlEntry& entry, std::string_view key);
+
   std::vector<Value> values_;
   std::vector<Origin> origins_;
   std::vector<std::string> warnings_;

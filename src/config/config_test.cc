@@ -129,6 +129,39 @@ TEST(Config, FlagsAreChecked) {
   EXPECT_EQ(config.strings("model.aliases"), (std::vector<std::string>{"a", "b"}));
 }
 
+TEST(Config, EachModelLaysItsItemOverTheRest) {
+  Config config;
+  ASSERT_TRUE(config.load_yaml("model: {precision: fp32}\n"
+                               "models:\n"
+                               "  - name: a\n    path: /models/a\n    aliases: [x, y]\n    batching: {delay_max: 5ms}\n"
+                               "  - name: b\n    path: /models/b\n    precision: int8\n    engine.page_tokens: 32\n"
+                               "network: {port: 9}\n",
+                               "c.yaml").ok());
+  const auto models = config.each_model();
+  ASSERT_TRUE(models.ok()) << models.error().message;
+  ASSERT_EQ(models->size(), 2u);
+  const Config &a = models.value()[0], &b = models.value()[1];
+  EXPECT_EQ(a.text("model.name"), "a");
+  EXPECT_EQ(a.text("model.precision"), "fp32");
+  EXPECT_EQ(a.strings("model.aliases"), (std::vector<std::string>{"x", "y"}));
+  EXPECT_EQ(a.seconds("batching.delay_max"), 0.005);
+  EXPECT_EQ(b.text("model.precision"), "int8");
+  EXPECT_TRUE(b.strings("model.aliases").empty());
+  EXPECT_EQ(b.integer("engine.page_tokens"), 32);
+  EXPECT_EQ(b.integer("network.port"), 9);
+}
+
+TEST(Config, EachModelNamesWhatIsWrong) {
+  Config config;
+  ASSERT_TRUE(config.load_yaml("models:\n  - pth: x\n    batch_size: 0\n    network: {port: 1}\n", "c.yaml").ok());
+  const auto models = config.each_model();
+  ASSERT_FALSE(models.ok());
+  const std::string& text = models.error().message;
+  EXPECT_NE(text.find("c.yaml:2:5: models[0].pth: expected an option of model, hardware, engine or batching; did you mean model.path?"), text.npos) << text;
+  EXPECT_NE(text.find("models[0].batch_size: expected an integer from 1"), text.npos) << text;
+  EXPECT_NE(text.find("models[0].network.port: expected an option of"), text.npos) << text;
+}
+
 TEST(Render, PrintedConfigurationLoadsBack) {
   Config config;
   ASSERT_TRUE(config

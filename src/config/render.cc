@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
 namespace spillway::config {
 namespace {
 
@@ -16,6 +20,13 @@ std::string name_of(const Option& option) {
 }
 
 std::string describe_origin(const Origin& origin) { return origin.where.empty() ? "default" : origin.where; }
+
+// How many secrets a value holds, a text being one or none.
+size_t secrets_in(const Value& value) {
+  if (const auto* list = std::get_if<std::vector<std::string>>(&value)) return list->size();
+  const auto* text = std::get_if<std::string>(&value);
+  return text == nullptr || !text->empty();
+}
 
 // In a table cell, bars and line ends would end the cell.
 std::string cell(std::string text) {
@@ -49,14 +60,32 @@ std::string print_yaml(const Config& config) {
     }
     const std::string origin = describe_origin(config.origin(i));
     if (option.secret) {
-      const auto count = std::get<std::vector<std::string>>(config.value(i)).size();
-      out += fmt::format("  # {}: {} not shown  # {}\n", name_of(option), count, origin);
+      out += fmt::format("  # {}: {} not shown  # {}\n", name_of(option), secrets_in(config.value(i)), origin);
     } else {
       const std::string line = fmt::format("  {}: {}", name_of(option), format_yaml(option, config.value(i)));
       out += fmt::format("{:<44}  # {}\n", line, origin);
     }
   }
   return out;
+}
+
+std::string print_json(const Config& config) {
+  boost::json::array rows;
+  for (size_t i = 0; i < kOptionCount; ++i) {
+    const Option& option = kOptions[i];
+    std::string value;
+    if (option.secret) {
+      value = fmt::format("({} not shown)", secrets_in(config.value(i)));
+    } else {
+      value = format_value(option, config.value(i));
+    }
+    rows.push_back(boost::json::object{{"key", option.key},
+                                       {"value", value},
+                                       {"origin", describe_origin(config.origin(i))},
+                                       {"help", option.help},
+                                       {"hot", option.hot}});
+  }
+  return boost::json::serialize(rows);
 }
 
 std::string print_markdown() {

@@ -10,6 +10,9 @@ namespace spillway::config {
 // YAML that loads back to the same values, each with its origin as a comment. Secrets are counted, not shown.
 std::string print_yaml(const Config& config);
 
+// [{"key", "value", "origin", "help", "hot"}] for programs; secrets likewise.
+std::string print_json(const Config& config);
+
 // docs/configuration.md.
 std::string print_markdown();
 

@@ -1,5 +1,7 @@
 #include "engine/admission.h"
 
+#include "engine/core.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -126,6 +128,24 @@ std::optional<Refusal> check_load(const Request& request, const Load& load, cons
     }
   }
   return std::nullopt;
+}
+
+Load load_of(const Core& core) {
+  const State& state = core.state();
+  Load load;
+  load.running = static_cast<int>(state.running.size());
+  for (const auto& sequence : state.running) {
+    const auto remaining = static_cast<int64_t>(sequence->tokens.size()) - sequence->computed;
+    if (remaining > 1) load.prefill_tokens += remaining;
+    load.decoding += remaining == 1;
+  }
+  for (const auto& sequence : state.waiting) {
+    load.waiting.add(sequence->request->priority, static_cast<int64_t>(sequence->tokens.size()));
+  }
+  load.blocked = state.blocked;
+  load.cost = state.costs.cost();
+  if (core.completions().measured()) load.completions_per_s = core.completions().per_s();
+  return load;
 }
 
 }  // namespace spillway::engine

@@ -38,6 +38,11 @@ struct Load {
   bool draining = false;
 };
 
+class Core;
+
+// Of the engine after a step; without what has come in since.
+Load load_of(const Core& core);
+
 // Seconds until the prefill of a request of this priority would begin, as far as the measurements tell.
 double predicted_wait_s(const Load& load, const EngineOptions& options, const Limits& limits, Priority priority);
 

@@ -2,6 +2,7 @@
 // clock and the model; the engine's thread drives it in service, a simulator in tests.
 #pragma once
 
+#include "engine/live_view.h"
 #include "engine/state.h"
 
 namespace spillway::engine {
@@ -25,13 +26,25 @@ class Core {
   const Rate& completions() const { return completions_; }
   const Rate& tokens() const { return tokens_; }
 
+  // The last step that computed something, and what recent ones were like.
+  const LiveStep& last_step() const { return last_step_; }
+  struct Recent {
+    double step_s = 0;
+    double rows = 0;
+  };
+  const Recent& recent() const { return recent_; }
+
   // Every page accounted for.
   Status check() const;
 
  private:
+  void remember(double step_s);
+
   State state_;
   Rate completions_;
   Rate tokens_;
+  LiveStep last_step_;
+  Recent recent_;
 };
 
 }  // namespace spillway::engine

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "engine/core.h"
 #include "engine/intake.h"
 #include "engine/memory.h"
@@ -37,11 +38,13 @@ class ServingEngine final : public Engine {
   void cancel(RequestId id) override { intake_.cancel(id); }
   void set_queue_bounds(const QueueBounds& bounds) override { intake_.set_queue_bounds(bounds); }
   EngineState state() const override { return intake_.state(); }
+  std::shared_ptr<const LiveView> live_view() override { return intake_.live_view(); }
   const models::LanguageModel& model() const override { return runner_->model(); }
   bool drain(TimePoint deadline) override { return intake_.drain(deadline); }
 
  private:
   void run() {
+    trace::name_thread("engine");
     for (bool stopped = false; !stopped || !core_.idle();) {
       auto taken = intake_.take(!stopped && core_.idle());
       for (auto& sequence : taken.sequences) core_.submit(std::move(sequence));

@@ -18,6 +18,8 @@ class LanguageModel;
 
 namespace spillway::engine {
 
+struct LiveView;
+
 struct EngineOptions {
   int64_t kv_cache_bytes = 0;  // 0: what the model's context needs for sequences_max, bounded by free memory
   bool kv_populate = false;    // make the cache resident at once (CPU)
@@ -99,6 +101,8 @@ class Engine {
   virtual void set_queue_bounds(const QueueBounds& bounds) = 0;
 
   virtual EngineState state() const = 0;  // never waits for a step
+  // Every stream and page, for the console; as of the last step, made only while somebody asks. Null: none yet.
+  virtual std::shared_ptr<const LiveView> live_view() { return nullptr; }
   virtual const models::LanguageModel& model() const = 0;
 
   // Refuses new requests from now on; returns when the accepted ones have ended, or false at the deadline.

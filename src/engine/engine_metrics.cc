@@ -3,6 +3,7 @@
 #include "engine/sequence.h"
 #include "engine/state.h"
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
 
 namespace spillway::engine {
 namespace {
@@ -35,6 +36,12 @@ Histogram step_s("spillway_engine_step_seconds", "Duration of a step.", kStep_s)
 Histogram batch_size("spillway_engine_batch_sequences", "Sequences in a step.", kSizes);
 Histogram step_tokens("spillway_engine_step_tokens", "Rows in a step, drafts and prefill included.", kSizes);
 
+using Kind = metrics::Moment::Kind;
+
+void note(const Sequence& sequence, Kind kind, TimePoint at, int64_t a, int64_t b = 0, std::string_view text = {}) {
+  if (const auto& timeline = sequence.request->timeline) timeline->add(kind, at, a, b, text);
+}
+
 }  // namespace
 
 void record_refusal(Refusal::Reason reason) { refusals.with({name_of(reason)}).add(); }
@@ -42,15 +49,24 @@ void record_refusal(Refusal::Reason reason) { refusals.with({name_of(reason)}).a
 void record_admission(const Sequence& sequence, int cached_tokens, TimePoint now) {
   prefix_queries->add(static_cast<double>(sequence.tokens.size()));
   prefix_hits->add(cached_tokens);
+  note(sequence, Kind::kStarted, now, cached_tokens);
   if (sequence.started) return;
   prompt_tokens->add(sequence.prompt_tokens());
   queue_s->observe(seconds(now - sequence.submitted));
 }
 
-void record_preemption() { preemptions->add(); }
+void record_preemption(const Sequence& sequence, TimePoint now) {
+  preemptions->add();
+  note(sequence, Kind::kPreempted, now, 0);
+}
+
+void record_chunk(const Sequence& sequence, int tokens, TimePoint now) {
+  note(sequence, Kind::kPrefill, now, sequence.computed, tokens);
+}
 
 void record_tokens(const Sequence& sequence, int tokens, TimePoint now) {
   generated_tokens->add(tokens);
+  note(sequence, Kind::kTokens, now, sequence.generated_tokens(), tokens);
   if (sequence.generated_tokens() == tokens) {
     first_token_s->observe(seconds(now - sequence.submitted));
     return;
@@ -66,6 +82,7 @@ void record_drafts(int proposed, int accepted) {
 
 void record_finish(const Sequence& sequence, FinishReason reason, TimePoint now) {
   requests.with({name_of(reason)}).add();
+  note(sequence, Kind::kFinished, now, sequence.generated_tokens(), 0, name_of(reason));
   request_s->observe(seconds(now - sequence.submitted));
 }
 

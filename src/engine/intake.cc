@@ -4,7 +4,10 @@
 
 #include <algorithm>
 
+#include "base/trace.h"
 #include "engine/engine_metrics.h"
+#include "engine/live_view.h"
+#include "metrics/timeline.h"
 
 namespace spillway::engine {
 
@@ -39,6 +42,9 @@ std::optional<Refusal> Intake::submit(std::unique_ptr<Request> request, std::sha
   if (!refusal) {
     // Copying and hashing the prompt happens outside the lock; what came in meanwhile is judged again.
     auto sequence = std::make_unique<Sequence>(std::move(request), std::move(sink), options_.page_tokens, now);
+    if (const auto& timeline = sequence->request->timeline) {
+      timeline->add(metrics::Moment::Kind::kQueued, now, sequence->prompt_tokens());
+    }
     std::lock_guard lock(mutex_);
     const Request& wanted = *sequence->request;
     refusal = judge(wanted, now);
@@ -68,6 +74,7 @@ void Intake::cancel(RequestId id) {
 
 Intake::Taken Intake::take(bool wait) {
   std::unique_lock lock(mutex_);
+  trace::Span span("engine", wait ? "wait for work" : "take");
   if (wait) work_.wait(lock, [&] { return stopped_ || !inbox_.empty() || !cancelled_.empty(); });
   Taken taken{std::move(inbox_), std::move(cancelled_), stopped_};
   inbox_.clear();
@@ -85,22 +92,17 @@ void Intake::forget(RequestId id) {
 
 void Intake::publish(const Core& core) {
   const State& state = core.state();
-  Load load;
-  load.running = static_cast<int>(state.running.size());
-  for (const auto& sequence : state.running) {
-    const auto remaining = static_cast<int64_t>(sequence->tokens.size()) - sequence->computed;
-    if (remaining > 1) load.prefill_tokens += remaining;
-    load.decoding += remaining == 1;
+  const Load load = load_of(core);
+  std::shared_ptr<const LiveView> view;
+  const bool idle = state.by_id.empty();
+  if (view_wanted_.exchange(false, std::memory_order_relaxed) || (idle && view_shows_work_)) {
+    view = std::make_shared<const LiveView>(view_core(core));
+    view_shows_work_ = !idle;
   }
-  for (const auto& sequence : state.waiting) {
-    load.waiting.add(sequence->request->priority, static_cast<int64_t>(sequence->tokens.size()));
-  }
-  load.blocked = state.blocked;
-  load.cost = state.costs.cost();
-  if (core.completions().measured()) load.completions_per_s = core.completions().per_s();
 
   std::lock_guard lock(mutex_);
   load_ = load;
+  if (view) view_ = std::move(view);
   progress_ = clock_.now();
   unsettled_ = static_cast<int>(state.by_id.size() + inbox_.size());
   if (unsettled_ == 0) drained_.notify_all();
@@ -123,6 +125,12 @@ EngineState Intake::state() const {
   state.stalled = load.seconds_since_progress > options_.stall_s;
   state.draining = draining_;
   return state;
+}
+
+std::shared_ptr<const LiveView> Intake::live_view() {
+  view_wanted_.store(true, std::memory_order_relaxed);
+  std::lock_guard lock(mutex_);
+  return view_;
 }
 
 void Intake::set_queue_bounds(const QueueBounds& bounds) {

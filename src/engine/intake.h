@@ -2,6 +2,7 @@
 // the snapshot that admission and /health read. One short lock; the engine never holds it while it computes.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -23,6 +24,7 @@ class Intake {
   void cancel(RequestId id);
   void set_queue_bounds(const QueueBounds& bounds);  // any thread
   EngineState state() const;
+  std::shared_ptr<const LiveView> live_view();  // asks for a new one and gives the last
   bool drain(TimePoint deadline);
   void stop();  // wakes the engine's thread for the last time
 
@@ -50,6 +52,9 @@ class Intake {
   mutable std::mutex mutex_;
   std::condition_variable work_;
   std::condition_variable drained_;
+  std::atomic<bool> view_wanted_{false};
+  bool view_shows_work_ = true;           // the engine's thread: make one more when the work is done
+  std::shared_ptr<const LiveView> view_;  // under mutex_
   std::vector<std::unique_ptr<Sequence>> inbox_;
   Queued inbox_load_;
   std::vector<RequestId> cancelled_;

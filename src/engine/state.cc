@@ -77,7 +77,7 @@ void preempt(State& state, Sequence& sequence) {
   sequence.draft = -1;
   sequence.drafting = false;
   ++sequence.usage.preemptions;
-  record_preemption();
+  record_preemption(sequence, state.now);
   auto owned = take(state.running, sequence);
   const auto place = std::ranges::lower_bound(state.waiting, owned->arrival, {}, [](const auto& s) { return s->arrival; });
   state.waiting.insert(place, std::move(owned));

@@ -36,8 +36,9 @@ void ConcurrencyLimit::sample(TimePoint now, double wait_s, int in_flight) {
   const double wait = wait_sum_s_ / samples_;
   if (wait > seconds(options_.wait_target)) {
     limit_ = std::max(options_.min, limit_ * kDecrease);
+    searching_ = false;
   } else if (in_flight_max_ >= kInUse * limit_) {
-    limit_ = std::min(options_.max, limit_ + std::max(1.0, std::sqrt(limit_) / 2));
+    limit_ = std::min(options_.max, searching_ ? 2 * limit_ : limit_ + std::max(1.0, std::sqrt(limit_) / 2));
   }
   wait_sum_s_ = 0;
   samples_ = 0;
@@ -49,6 +50,7 @@ void ConcurrencyLimit::refused(TimePoint now, int in_flight) {
   if (now - changed_at_ < options_.interval) return;
   const double base = std::min(limit_, std::max(1.0, double(in_flight)));
   limit_ = std::max(options_.min, base * kDecreaseRefused);
+  searching_ = false;
   changed_at_ = now;
 }
 

@@ -14,4 +14,7 @@ bool has_gateway(const config::Config& config);
 // Every problem, one a line, each with its file, line and column.
 Result<GatewayOptions> gateway_options(const config::Config& config);
 
+// What "env:NAME" or "file:PATH" holds; empty for an empty reference. key: the option, for the message.
+Result<std::string> secret(std::string_view reference, std::string_view key);
+
 }  // namespace spillway::gateway

@@ -23,6 +23,7 @@ std::string_view kind_name(UpstreamKind kind);
 struct UpstreamOptions {
   UpstreamInfo info;                          // name, tier, models, price, weight, bounds
   UpstreamKind kind = UpstreamKind::kOpenAi;
+  std::string address;                        // where its host's name was found by discovery; empty: asked for
   net::Url base;                              // "https://api.deepseek.com", "http://edge-1:8000/v1"
   std::map<std::string, std::string> models;  // public name to the upstream's own; a name that is missing stays as it is
   std::vector<std::string> keys;
@@ -42,6 +43,12 @@ struct UpstreamOptions {
   Duration health_interval = std::chrono::seconds(5);
   BreakerOptions breaker;
   ConcurrencyLimitOptions concurrency;
+
+  // dns: each address of the host is an upstream; kubernetes: each ready endpoint of a service.
+  enum class Discovery { kNone, kDns, kKubernetes } discovery = Discovery::kNone;
+  std::string service;                                     // kubernetes: "NAMESPACE/NAME" or "NAMESPACE/NAME:PORT"
+
+  std::string written;   // as the configuration wrote it, keys included: equal texts are the same upstream
 };
 
 struct GatewayOptions {
@@ -61,6 +68,10 @@ struct GatewayOptions {
   Duration keep_alive_interval = std::chrono::seconds(10);
   uint64_t answer_bytes_max = 64 << 20;                // of one that is not streamed
   size_t idle_connections_max = 256;                   // kept open to upstreams, a thread
+  size_t cache_bytes_max = 0;                          // of whole answers kept; 0: none
+  Duration cache_ttl = std::chrono::minutes(5);
+  bool cache_any_temperature = false;
+  bool coalesce_embeddings = true;
   std::string access_log;                              // file; "-": standard output; empty: none
 };
 

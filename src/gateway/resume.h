@@ -24,6 +24,10 @@ struct Resume {
   std::string content;           // raw JSON text seen, for continuation by prefix
   std::string reasoning;
   bool any = false;              // the client has seen something
+  bool tool_call = false;        // of which a call of a tool, which no prefix can continue
+
+  // Whether whoever continues an assistant's words can go on from here.
+  bool continuable() const { return !content.empty() && !tool_call; }
 
   // The value of kResumeMember.
   std::string json() const;

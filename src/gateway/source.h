@@ -16,6 +16,7 @@ namespace spillway::gateway {
 
 // The request as an upstream is to get it.
 struct OutgoingRequest {
+  const char* method = "POST";
   std::string path;       // after the upstream's base
   net::Headers headers;
   std::string_view body;  // outlives the source
@@ -35,8 +36,8 @@ class Source {
 };
 
 // Over HTTP. A kept-alive connection that turns out closed before any byte of an answer is replaced by a fresh one.
-std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, const UpstreamOptions& upstream, net::TlsContext tls,
-                                      OutgoingRequest request, uint64_t body_bytes_max);
+std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, std::shared_ptr<const Upstream> upstream,
+                                      net::TlsContext tls, OutgoingRequest request, uint64_t body_bytes_max);
 
 // A handler in this process: it writes, the source reads, nothing is copied between them.
 std::unique_ptr<Source> local_source(std::shared_ptr<Lane> lane, net::Handler handler, OutgoingRequest request);

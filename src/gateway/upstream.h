@@ -49,7 +49,8 @@ class Upstream {
   std::optional<Ticket> admit(TimePoint now, int64_t prompt_tokens, bool force = false);
   const std::string& key(const Ticket& ticket) const { return keys_.key(ticket.key); }
 
-  void first_token(Ticket& ticket, TimePoint now, Duration after);
+  // after: nothing where it says little of the upstream: a whole answer, whose time is its length.
+  void first_token(Ticket& ticket, TimePoint now, std::optional<Duration> after);
   // rest: of a 429 or 503 with Retry-After. decoded: output tokens and the time from the first to the last.
   void finished(const Ticket& ticket, TimePoint now, Outcome outcome, std::optional<Duration> rest = {});
   void decoded(TimePoint now, int64_t tokens, Duration took);
@@ -64,12 +65,13 @@ class Upstream {
   bool open(TimePoint now) const;  // the breaker is: who fails there now needs no retry budget to go elsewhere
   std::optional<Duration> first_token_quantile(TimePoint now, double q);
   int in_flight() const;
+  int limit() const;  // how many it is given at once now
 
   // Made at the first use, for reading the system's roots takes a while and memory.
   Result<net::TlsContext> tls();
 
  private:
-  bool room() const;
+  bool room(TimePoint now) const;
 
   const UpstreamOptions options_;
   mutable std::mutex mutex_;

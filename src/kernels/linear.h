@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "kernels/activation.h"
 #include "tensor/stream.h"
 #include "tensor/tensor.h"
 
@@ -19,7 +20,9 @@ namespace spillway::kernels {
 //   kBf16: bf16 weights (f8 stays f8 in memory), x rounded to bf16, float32 sums. Tolerance: 2^-8 of |x||w| summed.
 //   kInt8: weights quantised at load to int8 by groups of 128 along K; x as 16-bit integers by the same groups. The
 //          tolerance is that of the weights' rounding: 2^-8 of the group's largest weight.
-enum class Precision : uint8_t { kFp32, kBf16, kInt8 };
+//   kW8A8: the same with x as 8-bit integers (the products of encoders). The tolerance is that of both roundings: 2^-8 of
+//          the largest weight and the largest x of each group.
+enum class Precision : uint8_t { kFp32, kBf16, kInt8, kW8A8 };
 
 // The short floats that a device computes with: bf16, or f16 on GPUs before sm_80.
 tensor::DType half_type(tensor::Device device);
@@ -61,8 +64,9 @@ Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision
 Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream);
 
 struct LinearOptions {
-  tensor::TensorView bias;  // float32 [N], optional
-  bool accumulate = false;  // y += instead of y =
+  tensor::TensorView bias;                    // float32 [N], optional
+  bool accumulate = false;                    // y += instead of y =
+  Activation activation = Activation::kNone;  // of the whole: y = activation(x W^T + bias (+ y)); CPU only
 };
 
 // x activations [M, K], y [M, N]: activations or f32. x and y do not overlap.

@@ -4,7 +4,9 @@
 #pragma once
 
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/elementwise.h"
+#include "kernels/encoder.h"
 #include "kernels/linear.h"
 #include "kernels/mla.h"
 #include "kernels/moe.h"
@@ -46,6 +48,15 @@ struct Operations {
   decltype(&kernels::latent_layer) latent_layer = nullptr;
   decltype(&kernels::draw_rows) draw_rows = nullptr;
   decltype(&kernels::carry_tokens) carry_tokens = nullptr;
+  decltype(&kernels::layer_norm) layer_norm = nullptr;
+  decltype(&kernels::activate) activate = nullptr;
+  decltype(&kernels::add_bias) add_bias = nullptr;
+  decltype(&kernels::gated_activation) gated_activation = nullptr;
+  decltype(&kernels::embedding_norm) embedding_norm = nullptr;
+  decltype(&kernels::sequence_attention) sequence_attention = nullptr;
+  decltype(&kernels::pool_rows) pool_rows = nullptr;
+  decltype(&kernels::convolution) convolution = nullptr;
+  decltype(&kernels::max_pool) max_pool = nullptr;
 };
 
 // A CHECK when the device's kernels are not in this program (a stream on it cannot be opened then).

@@ -49,4 +49,11 @@ Status Cache::check(std::span<const BlockTable* const> tables) const {
   return tree_.check();
 }
 
+PageUse Cache::use_of(PageId page) const {
+  const int references = pool_.references(page);
+  if (references == 0) return PageUse::kFree;
+  const int sequences = references - tree_.contains(page);
+  return sequences == 0 ? PageUse::kCached : sequences == 1 ? PageUse::kUsed : PageUse::kShared;
+}
+
 }  // namespace spillway::kv

@@ -20,6 +20,9 @@ inline int pages_for(int64_t tokens, int page_tokens) {
   return static_cast<int>((tokens + page_tokens - 1) / page_tokens);
 }
 
+// What a page is used for, in rising order of interest.
+enum class PageUse : uint8_t { kFree, kCached, kUsed, kShared };
+
 class Cache {
  public:
   // share: whether prefixes are kept for others at all.
@@ -43,6 +46,10 @@ class Cache {
 
   // Pages that become available when this table alone is released.
   int freed_by(const BlockTable& table) const;
+
+  // For those who look on.
+  PageUse use_of(PageId page) const;
+  PrefixSummary prefixes() const { return tree_.summary(); }
 
   // Every reference accounted for, tables being all live ones.
   Status check(std::span<const BlockTable* const> tables) const;

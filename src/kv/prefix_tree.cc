@@ -194,4 +194,42 @@ Status PrefixTree::check() const {
   return {};
 }
 
+PrefixSummary PrefixTree::summary() const {
+  PrefixSummary out;
+  out.pages = nodes_used_;
+  out.idle = reclaimable_;
+  struct Place {
+    NodeId root = kNone;
+    int depth = 0;
+  };
+  std::vector<Place> places(nodes_.size());  // each node's is found once, so that long chains cost no more
+  std::vector<NodeId> path;
+  std::unordered_map<NodeId, PrefixSummary::Root> roots;
+  for (NodeId id = 0; id < static_cast<NodeId>(nodes_.size()); ++id) {
+    const Node& node = nodes_[id];
+    if (node.page == kNoPage) continue;
+    path.clear();
+    NodeId at = id;
+    while (at != kRoot && places[at].depth == 0) {
+      path.push_back(at);
+      at = nodes_[at].parent;
+    }
+    Place above = at == kRoot ? Place{path.empty() ? id : path.back(), 0} : places[at];
+    for (; !path.empty(); path.pop_back()) places[path.back()] = above = {above.root, above.depth + 1};
+    out.leaves += node.children == 0;
+    out.forks += node.children > 1;
+    PrefixSummary::Root& root = roots[places[id].root];
+    ++root.pages;
+    root.idle += node.idle;
+    root.leaves += node.children == 0;
+    root.depth = std::max(root.depth, places[id].depth);
+    out.depth_max = std::max(out.depth_max, places[id].depth);
+  }
+  out.roots = static_cast<int>(roots.size());
+  for (const auto& [id, root] : roots) out.largest.push_back(root);
+  std::ranges::sort(out.largest, std::greater(), &PrefixSummary::Root::pages);
+  if (out.largest.size() > PrefixSummary::kLargest) out.largest.resize(PrefixSummary::kLargest);
+  return out;
+}
+
 }  // namespace spillway::kv

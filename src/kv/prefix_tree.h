@@ -13,6 +13,21 @@
 
 namespace spillway::kv {
 
+// The tree in a few numbers, for those who look on.
+struct PrefixSummary {
+  int pages = 0;
+  int idle = 0;      // held by the tree alone
+  int roots = 0;     // prefixes that have nothing in common
+  int leaves = 0;
+  int forks = 0;     // pages after which prefixes part
+  int depth_max = 0; // pages of the longest
+  struct Root {
+    int pages = 0, idle = 0, leaves = 0, depth = 0;
+  };
+  static constexpr size_t kLargest = 12;
+  std::vector<Root> largest;   // by pages, at most kLargest
+};
+
 class PrefixTree {
  public:
   // The pool must outlive the tree.
@@ -44,6 +59,7 @@ class PrefixTree {
   bool contains(PageId page) const { return node_of_page_[page] != kNone; }
   int pages_cached() const { return nodes_used_; }       // in the tree
   int reclaimable() const { return reclaimable_; }       // of them, held by the tree alone
+  PrefixSummary summary() const;
   // Appends every page of the tree, for PagePool::check.
   void append_held(std::vector<PageId>& held) const;
   // Whether links, counts and the order of reclaiming are consistent.

@@ -28,24 +28,42 @@ std::unique_ptr<Series> make_series(const Description& description) {
 
 }  // namespace
 
-Distribution::Distribution(const std::vector<double>& bounds)
-    : bounds_(bounds), counts_(new std::atomic<uint64_t>[bounds.size() + 1]()) {}
-
-void Distribution::observe(double value) {
-  const auto bound = std::lower_bound(bounds_.begin(), bounds_.end(), value);
-  counts_[size_t(bound - bounds_.begin())].fetch_add(1, std::memory_order_relaxed);
-  sum_.add(value);
+std::string_view name_of(Kind kind) {
+  switch (kind) {
+    case Kind::kCounter:
+      return "counter";
+    case Kind::kGauge:
+      return "gauge";
+    case Kind::kHistogram:
+      return "histogram";
+  }
+  return "unknown";
 }
 
-std::vector<uint64_t> Distribution::counts() const {
-  std::vector<uint64_t> counts(bounds_.size() + 1);
-  for (size_t i = 0; i < counts.size(); ++i) counts[i] = counts_[i].load(std::memory_order_relaxed);
-  return counts;
+std::string_view name_of(Layer layer) {
+  switch (layer) {
+    case Layer::kHardware:
+      return "hardware";
+    case Layer::kService:
+      return "service";
+    case Layer::kBusiness:
+      return "business";
+  }
+  return "unknown";
+}
+
+std::string_view unit_in(std::string_view name) {
+  constexpr std::string_view kTotal = "_total";
+  if (name.ends_with(kTotal)) name.remove_suffix(kTotal.size());
+  const std::string_view last = name.substr(name.rfind('_') + 1);
+  for (std::string_view unit : {"seconds", "bytes", "ratio", "celsius", "watts", "joules", "hertz", "tokens"}) {
+    if (last == unit) return unit;
+  }
+  return "";
 }
 
 template <class Series>
-SeriesTable<Series>::SeriesTable(Kind kind, Description description)
-    : kind_(kind), description_(std::move(description)) {
+SeriesTable<Series>::SeriesTable(Description description) : description_(std::move(description)) {
   // A metric without labels is exported as zero before its first use.
   if (description_.labels.empty()) only_ = add(0, {})->series.get();
 }
@@ -91,30 +109,43 @@ auto SeriesTable<Series>::entries() const -> std::vector<const Entry*> {
   for (const auto& bucket : buckets_) {
     for (const Entry* entry = bucket.load(std::memory_order_acquire); entry; entry = entry->next) all.push_back(entry);
   }
-  std::ranges::sort(all, {}, [](const Entry* entry) -> const auto& { return entry->label_values; });
+  std::ranges::sort(
+      all, {}, [](const Entry* entry) -> const auto& { return entry->label_values; });
   return all;
 }
 
 template <class Series>
-static SeriesTable<Series>& register_table(Kind kind, Description description) {
-  auto table = std::make_unique<SeriesTable<Series>>(kind, std::move(description));
+void SeriesTable<Series>::read(const std::function<void(const Reading&)>& take) const {
+  for (const Entry* entry : entries()) {
+    if constexpr (std::is_same_v<Series, Distribution>) {
+      take({entry->label_values, 0, entry->series.get()});
+    } else {
+      take({entry->label_values, entry->series->get()});
+    }
+  }
+}
+
+template <class Series>
+static SeriesTable<Series>& register_table(Description description) {
+  if (description.unit.empty()) description.unit = unit_in(description.name);
+  auto table = std::make_unique<SeriesTable<Series>>(std::move(description));
   SeriesTable<Series>& kept = *table;
   Registry::instance().add(std::move(table));
   return kept;
 }
 
 template <class Series>
-Family<Series>::Family(Kind kind, Description description)
-    : table_(register_table<Series>(kind, std::move(description))) {}
+Family<Series>::Family(Description description) : table_(register_table<Series>(std::move(description))) {}
 
-Counter::Counter(std::string name, std::string help, std::vector<std::string> labels)
-    : Family(Kind::kCounter, {std::move(name), std::move(help), std::move(labels)}) {}
+Counter::Counter(std::string name, std::string help, std::vector<std::string> labels, Layer layer)
+    : Family({std::move(name), std::move(help), std::move(labels), {}, Kind::kCounter, layer}) {}
 
-Gauge::Gauge(std::string name, std::string help, std::vector<std::string> labels)
-    : Family(Kind::kGauge, {std::move(name), std::move(help), std::move(labels)}) {}
+Gauge::Gauge(std::string name, std::string help, std::vector<std::string> labels, Layer layer)
+    : Family({std::move(name), std::move(help), std::move(labels), {}, Kind::kGauge, layer}) {}
 
-Histogram::Histogram(std::string name, std::string help, std::vector<double> bounds, std::vector<std::string> labels)
-    : Family(Kind::kHistogram, {std::move(name), std::move(help), std::move(labels), std::move(bounds)}) {}
+Histogram::Histogram(std::string name, std::string help, std::vector<double> bounds, std::vector<std::string> labels,
+                     Layer layer)
+    : Family({std::move(name), std::move(help), std::move(labels), std::move(bounds), Kind::kHistogram, layer}) {}
 
 std::vector<double> exponential_bounds(double first, double factor, int count) {
   std::vector<double> bounds;

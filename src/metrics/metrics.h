@@ -1,11 +1,12 @@
 // Counters, gauges and histograms. Each metric is declared once, where it is used, at namespace scope; the registry
-// knows them all and writes Prometheus text. Updates are lock-free after the first use of a label set; any thread, also
-// while statics are being built and destroyed: what a metric points to is never freed.
+// knows them all (registry.h) and exposition.h writes them. Updates are lock-free after the first use of a label set;
+// any thread, also while statics are being built and destroyed: what a metric points to is never freed.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <mutex>
@@ -15,52 +16,47 @@
 #include <utility>
 #include <vector>
 
+#include "metrics/distribution.h"
+
 namespace spillway::metrics {
 
 enum class Kind { kCounter, kGauge, kHistogram };
 
-// A number that many threads add to.
-class Value {
- public:
-  void add(double by = 1) { value_.fetch_add(by, std::memory_order_relaxed); }
-  void set(double to) { value_.store(to, std::memory_order_relaxed); }
-  double get() const { return value_.load(std::memory_order_relaxed); }
+// Whose question a metric answers: is the machine well, is the service well, does it do any good.
+enum class Layer { kHardware, kService, kBusiness };
 
- private:
-  std::atomic<double> value_{0};
-};
-
-// Observations counted by upper bound (inclusive, as Prometheus has it).
-class Distribution {
- public:
-  explicit Distribution(const std::vector<double>& bounds);
-  void observe(double value);
-  const std::vector<double>& bounds() const { return bounds_; }
-  std::vector<uint64_t> counts() const;  // one a bound, and the rest; not cumulative
-  double sum() const { return sum_.get(); }
-
- private:
-  const std::vector<double>& bounds_;
-  std::unique_ptr<std::atomic<uint64_t>[]> counts_;
-  Value sum_;
-};
+std::string_view name_of(Kind kind);    // "counter"
+std::string_view name_of(Layer layer);  // "hardware"
 
 struct Description {
-  std::string name;                 // spillway_..., with its unit: _seconds, _bytes, _total
+  std::string name;  // spillway_..., with its unit: _seconds, _bytes; a counter ends in _total
   std::string help;
   std::vector<std::string> labels;
   std::vector<double> bounds = {};  // histograms only; rising
+  Kind kind = Kind::kGauge;
+  Layer layer = Layer::kService;
+  std::string unit = {};  // "seconds"; empty: a plain number
 };
+
+// The unit that a name says: "seconds" of "spillway_x_seconds_total"; empty where it says none.
+std::string_view unit_in(std::string_view name);
 
 // Past this many series of one metric, new label sets share one series whose labels are all "other".
 inline constexpr size_t kSeriesMax = 1000;
+
+// One series, as it is read: a Value or a Distribution.
+struct Reading {
+  const std::vector<std::string>& label_values;
+  double value = 0;                            // of counters and gauges
+  const Distribution* distribution = nullptr;  // of histograms
+};
 
 // What the registry keeps of a metric.
 class Exported {
  public:
   virtual ~Exported() = default;
   virtual const Description& description() const = 0;
-  virtual void write(std::string& out) const = 0;  // its HELP, TYPE and samples
+  virtual void read(const std::function<void(const Reading&)>& take) const = 0;  // sorted by label values
 };
 
 // All series of one metric, by label values: a small hash table whose chains only grow, so that lookups take no lock.
@@ -73,11 +69,11 @@ class SeriesTable final : public Exported {
     const Entry* next;
   };
 
-  SeriesTable(Kind kind, Description description);
+  explicit SeriesTable(Description description);
   Series& with(std::initializer_list<std::string_view> label_values);
   const Description& description() const override { return description_; }
   std::vector<const Entry*> entries() const;  // sorted by label values
-  void write(std::string& out) const override;
+  void read(const std::function<void(const Reading&)>& take) const override;
 
  private:
   static constexpr size_t kBuckets = 64;
@@ -86,7 +82,6 @@ class SeriesTable final : public Exported {
   Series& find_or_add(LabelValues values, bool may_add);  // growing_ is held
   Entry* add(size_t bucket, std::vector<std::string> label_values);
 
-  const Kind kind_;
   const Description description_;
   std::array<std::atomic<const Entry*>, kBuckets> buckets_{};
   std::atomic<Series*> only_{nullptr};  // the one series of a metric without labels
@@ -101,7 +96,7 @@ extern template class SeriesTable<Distribution>;
 template <class Series>
 class Family {
  public:
-  Family(Kind kind, Description description);
+  explicit Family(Description description);
   Family(const Family&) = delete;
   Family& operator=(const Family&) = delete;
 
@@ -125,24 +120,22 @@ extern template class Family<Distribution>;
 
 class Counter : public Family<Value> {
  public:
-  Counter(std::string name, std::string help, std::vector<std::string> labels = {});
+  Counter(std::string name, std::string help, std::vector<std::string> labels = {}, Layer layer = Layer::kService);
 };
 
 class Gauge : public Family<Value> {
  public:
-  Gauge(std::string name, std::string help, std::vector<std::string> labels = {});
+  Gauge(std::string name, std::string help, std::vector<std::string> labels = {}, Layer layer = Layer::kService);
 };
 
+// Exported in the classic form (these bounds) and in the native one (distribution.h).
 class Histogram : public Family<Distribution> {
  public:
-  Histogram(std::string name, std::string help, std::vector<double> bounds, std::vector<std::string> labels = {});
+  Histogram(std::string name, std::string help, std::vector<double> bounds, std::vector<std::string> labels = {},
+            Layer layer = Layer::kService);
 };
 
 // count bounds, each factor times the one before: exponential_bounds(0.001, 2, 14).
 std::vector<double> exponential_bounds(double first, double factor, int count);
-
-// Every declared metric and those of the process in Prometheus text format 0.0.4, sorted by name.
-std::string prometheus_text();
-inline constexpr std::string_view kPrometheusContentType = "text/plain; version=0.0.4; charset=utf-8";
 
 }  // namespace spillway::metrics

@@ -11,7 +11,9 @@
 #include <sstream>
 #include <thread>
 
+#include "metrics/exposition.h"
 #include "metrics/process.h"
+#include "metrics/registry.h"
 #include "metrics/text_format.h"
 
 namespace spillway::metrics {
@@ -181,8 +183,22 @@ TEST(Metrics, ExponentialBoundsMultiply) {
 }
 
 TEST(MetricsDeathTest, ANameTwiceIsABug) {
-  EXPECT_DEATH(Counter("test_queue_depth", "again"), "declared twice");
-  EXPECT_DEATH(Counter("9lives", "bad name"), "metric name");
+  EXPECT_DEATH(Gauge("test_queue_depth", "again"), "declared twice");
+  EXPECT_DEATH(Gauge("9lives", "bad name"), "metric name");
+}
+
+TEST(Metrics, ALayerAndAUnitBelongToEachMetric) {
+  EXPECT_EQ(waits.description().unit, "seconds");
+  EXPECT_EQ(waits.description().layer, Layer::kService);
+  EXPECT_EQ(Registry::instance().find("process_open_fds")->description().layer, Layer::kHardware);
+  EXPECT_EQ(Registry::instance().find("no_such_metric"), nullptr);
+  EXPECT_EQ(unit_in("spillway_x_joules_total"), "joules");
+  EXPECT_EQ(unit_in("spillway_depth"), "");
+}
+
+TEST(MetricsDeathTest, CountersAndNothingElseEndInTotal) {
+  EXPECT_DEATH(Counter("test_things", "no total"), "ends in _total");
+  EXPECT_DEATH(Gauge("test_things_total", "a gauge"), "ends in _total");
 }
 
 TEST(Process, ReadsItself) {

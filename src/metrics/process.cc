@@ -6,12 +6,22 @@
 
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <sstream>
 
-#include "metrics/text_format.h"
+#include "metrics/metrics.h"
 
 namespace spillway::metrics {
 namespace {
+
+Counter cpu_seconds("process_cpu_seconds_total", "Processor time, user and system.", {}, Layer::kHardware);
+Gauge max_fds("process_max_fds", "Most descriptors the process may open.", {}, Layer::kHardware);
+Gauge open_fds("process_open_fds", "Descriptors now open.", {}, Layer::kHardware);
+Gauge resident_bytes("process_resident_memory_bytes", "Resident memory.", {}, Layer::kHardware);
+Gauge start_time_seconds("process_start_time_seconds", "When the process started, since the epoch.", {},
+                         Layer::kHardware);
+Gauge threads("process_threads", "Threads.", {}, Layer::kHardware);
+Gauge virtual_bytes("process_virtual_memory_bytes", "Virtual memory.", {}, Layer::kHardware);
 
 Result<double> boot_time_seconds() {
   std::ifstream in("/proc/stat");
@@ -66,21 +76,19 @@ Result<ProcessReading> read_process() {
   return reading;
 }
 
-void write_process(std::string& out) {
+void refresh_process() {
   const auto read = read_process();
-  if (!read.ok()) return;
-  const auto write = [&](std::string_view name, std::string_view help, Kind kind, double value) {
-    write_header(out, name, help, kind);
-    write_sample(out, name, "", {}, value);
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  const auto set = [&](auto& metric, double ProcessReading::*field) {
+    metric->set(read.ok() ? (*read).*field : kUnknown);
   };
-  write("process_cpu_seconds_total", "Processor time, user and system.", Kind::kCounter, read->cpu_seconds);
-  write("process_max_fds", "Most descriptors the process may open.", Kind::kGauge, read->fds_max);
-  write("process_open_fds", "Descriptors now open.", Kind::kGauge, read->open_fds);
-  write("process_resident_memory_bytes", "Resident memory.", Kind::kGauge, read->resident_bytes);
-  write("process_start_time_seconds", "When the process started, since the epoch.", Kind::kGauge,
-        read->start_time_seconds);
-  write("process_threads", "Threads.", Kind::kGauge, read->threads);
-  write("process_virtual_memory_bytes", "Virtual memory.", Kind::kGauge, read->virtual_bytes);
+  set(cpu_seconds, &ProcessReading::cpu_seconds);
+  set(max_fds, &ProcessReading::fds_max);
+  set(open_fds, &ProcessReading::open_fds);
+  set(resident_bytes, &ProcessReading::resident_bytes);
+  set(start_time_seconds, &ProcessReading::start_time_seconds);
+  set(threads, &ProcessReading::threads);
+  set(virtual_bytes, &ProcessReading::virtual_bytes);
 }
 
 }  // namespace spillway::metrics

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "base/result.h"
 
@@ -21,8 +20,8 @@ struct ProcessReading {
 
 Result<ProcessReading> read_process();
 
-// The reading as Prometheus text, under the names every exporter uses (process_resident_memory_bytes, ...); nothing
-// when /proc cannot be read.
-void write_process(std::string& out);
+// Sets the metrics of the process (process_resident_memory_bytes, ..., the names every exporter uses) to a new reading;
+// to "not a number" when /proc cannot be read.
+void refresh_process();
 
 }  // namespace spillway::metrics

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "metrics/process.h"
 
 namespace spillway::metrics {
 namespace {
@@ -30,6 +31,8 @@ void Registry::add(std::unique_ptr<Exported> metric) {
   }
   SW_CHECK(std::ranges::adjacent_find(added.bounds, std::greater_equal<>()) == added.bounds.end(),
            "bounds of " + added.name + " must rise");
+  SW_CHECK((added.kind == Kind::kCounter) == added.name.ends_with("_total"),
+           "a counter, and nothing else, ends in _total: " + added.name);
   std::lock_guard lock(mutex_);
   for (const auto& known : metrics_) {
     SW_CHECK(known->description().name != added.name, "metric declared twice: " + added.name);
@@ -38,6 +41,7 @@ void Registry::add(std::unique_ptr<Exported> metric) {
 }
 
 std::vector<const Exported*> Registry::sorted() const {
+  refresh_process();
   std::vector<const Exported*> all;
   {
     std::lock_guard lock(mutex_);
@@ -45,6 +49,14 @@ std::vector<const Exported*> Registry::sorted() const {
   }
   std::ranges::sort(all, {}, [](const Exported* metric) -> const std::string& { return metric->description().name; });
   return all;
+}
+
+const Exported* Registry::find(std::string_view name) const {
+  std::lock_guard lock(mutex_);
+  for (const auto& metric : metrics_) {
+    if (metric->description().name == name) return metric.get();
+  }
+  return nullptr;
 }
 
 }  // namespace spillway::metrics

@@ -1,4 +1,5 @@
-// Prometheus text format 0.0.4: the pieces of a line and their escaping.
+// Prometheus text format 0.0.4 and OpenMetrics 1.0.0: one metric with all its series. The two differ in the family name
+// of counters, the unit, and exemplars, which only OpenMetrics has.
 #pragma once
 
 #include <string>
@@ -9,18 +10,16 @@
 
 namespace spillway::metrics {
 
-// "# HELP" and "# TYPE" lines. Help escapes backslash and line feed.
-void write_header(std::string& out, std::string_view name, std::string_view help, Kind kind);
+enum class TextDialect { kPrometheus, kOpenMetrics };
 
-// name{label="value",...} number. Label values escape backslash, line feed and the double quote. extra is one more label.
-struct Label {
-  std::string_view name;
-  std::string_view value;
-};
-void write_sample(std::string& out, std::string_view name, std::string_view suffix, const std::vector<Label>& labels,
-                  double value);
+// Its HELP, TYPE and samples.
+void write_text(std::string& out, const Exported& metric, TextDialect dialect);
+
+// name="value",... with backslash, line feed and the double quote escaped; no braces.
+std::string label_text(const std::vector<std::string>& names, const std::vector<std::string>& values);
 
 // The shortest text that reads back as the same double; +Inf, -Inf, NaN.
 std::string format_number(double value);
+void append_number(std::string& out, double value);
 
 }  // namespace spillway::metrics

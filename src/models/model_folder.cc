@@ -21,7 +21,7 @@ constexpr int64_t kTokenMax = int64_t(1) << 30;
 
 using ObjectPointer = std::shared_ptr<const json::object>;
 
-Result<ObjectPointer> read_object(const std::string& path) {
+Result<json::value> read_json(const std::string& path) {
   std::error_code error;
   const uintmax_t size = fs::file_size(path, error);
   if (error) return not_found(fmt::format("{}: {}", path, error.message()));
@@ -32,6 +32,11 @@ Result<ObjectPointer> read_object(const std::string& path) {
   json::error_code ec;
   json::value root = json::parse(text, ec);
   if (ec) return corrupt(fmt::format("{}: {}", path, ec.message()));
+  return root;
+}
+
+Result<ObjectPointer> read_object(const std::string& path) {
+  SW_ASSIGN(json::value root, read_json(path));
   if (!root.is_object()) return corrupt(fmt::format("{}: expected a JSON object", path));
   return ObjectPointer(std::make_shared<json::object>(std::move(root.as_object())));
 }
@@ -74,6 +79,12 @@ Result<ObjectPointer> read_config(const std::string& path) {
   if (fs::is_directory(path)) return read_object((fs::path(path) / "config.json").string());
   if (fs::path(path).extension() == ".json") return read_object(path);
   return not_found(fmt::format("model '{}': expected a folder with config.json", path));
+}
+
+Result<std::shared_ptr<const json::array>> read_json_list(const std::string& path) {
+  SW_ASSIGN(json::value root, read_json(path));
+  if (!root.is_array()) return corrupt(fmt::format("{}: expected a JSON list", path));
+  return std::make_shared<const json::array>(std::move(root.as_array()));
 }
 
 Result<ModelFolder> read_model_folder(const std::string& path) {

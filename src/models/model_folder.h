@@ -38,4 +38,7 @@ Result<ModelFolder> read_model_folder(const std::string& path);
 // config.json of a folder, or the file itself.
 Result<std::shared_ptr<const boost::json::object>> read_config(const std::string& path);
 
+// A JSON file whose root is a list.
+Result<std::shared_ptr<const boost::json::array>> read_json_list(const std::string& path);
+
 }  // namespace spillway::models

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/result.h"
 #include "tensor/stream.h"
 #include "tensor/tensor.h"
 
@@ -19,6 +20,7 @@ enum class OneShotOutput : uint8_t {
   kTokenVectors,  // the last hidden state of every token: tokens x hidden_size
   kScores,        // class logits, or one relevance logit of a reranker: width labels.size()
   kSparse,  // one weight a vocabulary entry (masked-LM head, maximum over tokens of log(1 + relu)): width vocab_size
+  kPooled,  // BERT's pooler: the first token through a product and tanh; width hidden_size
 };
 
 struct OneShotInfo {
@@ -41,16 +43,21 @@ struct OneShotInfo {
 };
 
 // One input. tokens with their types (empty: all 0), special tokens included; or pixels, float32 [channels, height,
-// width], already scaled and normalised.
+// width], already scaled and normalised, of a smaller height or width than the model's where these are given.
 struct OneShotInput {
   std::span<const int32_t> tokens;
   std::span<const int32_t> types;
   std::span<const float> pixels;
+  int height = 0, width = 0;  // of pixels; 0: info's
   OneShotOutput output = OneShotOutput::kEmbedding;
 
   // What a batch is budgeted by: tokens, or 1 an image.
   int64_t cost() const { return pixels.empty() ? int64_t(tokens.size()) : 1; }
 };
+
+// Whether the model can take the input: lengths, ids inside the vocabulary, an offered output. For whoever got the
+// input from outside; run() takes it for granted.
+Status check_input(const OneShotInfo& info, const OneShotInput& input);
 
 class OneShotModel {
  public:
@@ -65,6 +72,9 @@ class OneShotModel {
   // host-readable once stream is synchronised, valid until the next call. An input's bits do not depend on what else is
   // in the batch on the CPU; elsewhere to rounding.
   virtual std::vector<tensor::TensorView> run(std::span<const OneShotInput> batch, tensor::Stream& stream) = 0;
+
+  // Kernels that the last run() launched; 0 where nobody counts.
+  virtual int64_t launches() const { return 0; }
 };
 
 }  // namespace spillway::models

@@ -1,9 +1,11 @@
+#include <fmt/format.h>
+
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
-#include <fmt/format.h>
 
 #include "models/loader.h"
+#include "models/one_shot_loader.h"
 
 namespace spillway::models {
 namespace {
@@ -12,28 +14,20 @@ namespace json = boost::json;
 
 struct FamilyRow {
   std::string_view architecture;
-  FamilyLoader load;  // null: known, but not a language model that this server runs
-  std::string_view not_served;
+  FamilyLoader load;
 };
 
 constexpr FamilyRow kFamilies[] = {
-    {"DeepseekV3ForCausalLM", load_deepseek_v3, ""},
-    {"LlamaForCausalLM", load_llama, ""},
-    {"Qwen2ForCausalLM", load_qwen2, ""},
-    {"Qwen3ForCausalLM", load_qwen3, ""},
-    {"BertModel", nullptr, "encoders are not served yet"},
-    {"BertForSequenceClassification", nullptr, "encoders are not served yet"},
-    {"BertForMaskedLM", nullptr, "encoders are not served yet"},
-    {"BertForQuestionAnswering", nullptr, "encoders are not served yet"},
-    {"RobertaModel", nullptr, "encoders are not served yet"},
-    {"XLMRobertaModel", nullptr, "encoders are not served yet"},
-    {"ResNetForImageClassification", nullptr, "vision models are not served yet"},
+    {"DeepseekV3ForCausalLM", load_deepseek_v3},
+    {"LlamaForCausalLM", load_llama},
+    {"Qwen2ForCausalLM", load_qwen2},
+    {"Qwen3ForCausalLM", load_qwen3},
 };
 
 std::string served() {
   std::string list;
   for (const FamilyRow& row : kFamilies) {
-    if (row.load != nullptr) list += fmt::format("{}{}", list.empty() ? "" : ", ", row.architecture);
+    list += fmt::format("{}{}", list.empty() ? "" : ", ", row.architecture);
   }
   return list;
 }
@@ -47,9 +41,11 @@ Result<FamilyLoader> find_family(const json::object& config) {
   }
   const std::string name(list->as_array()[0].as_string());
   for (const FamilyRow& row : kFamilies) {
-    if (row.architecture != name) continue;
-    if (row.load != nullptr) return row.load;
-    return unsupported(fmt::format("architecture '{}': {}; expected one of {}", name, row.not_served, served()));
+    if (row.architecture == name) return row.load;
+  }
+  if (is_one_shot(config)) {
+    return unsupported(fmt::format("architecture '{}' is no language model: it answers in one pass; expected one of {}",
+                                   name, served()));
   }
   return unsupported(fmt::format("architecture '{}' is not supported; expected one of {}", name, served()));
 }

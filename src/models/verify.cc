@@ -1,38 +1,20 @@
 #include "models/verify.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <boost/json/object.hpp>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 
-#include <fmt/format.h>
+#include "models/model_folder.h"
+#include "models/one_shot_loader.h"
 
 namespace spillway::models {
 namespace {
 
 constexpr int kPageTokens = 16;
-
-// Integers of an i32 or i64 tensor.
-Result<std::vector<int32_t>> read_ids(const tensor::TensorView& view, const std::string& name, int vocabulary) {
-  std::vector<int32_t> ids;
-  const bool wide = view.dtype == tensor::DType::kI64;
-  if (!wide && view.dtype != tensor::DType::kI32)
-    return invalid(fmt::format("'{}': expected i32 or i64, found {}", name, tensor::name_of(view.dtype)));
-  for (int64_t i = 0; i < view.elements(); ++i) {
-    int64_t id = 0;
-    if (wide) {
-      std::memcpy(&id, view.data + i * 8, 8);
-    } else {
-      int32_t narrow;
-      std::memcpy(&narrow, view.data + i * 4, 4);
-      id = narrow;
-    }
-    if (id < 0 || id >= vocabulary)
-      return invalid(fmt::format("'{}': token {} is outside the vocabulary of {}", name, id, vocabulary));
-    ids.push_back(int32_t(id));
-  }
-  return ids;
-}
 
 class Verification {
  public:
@@ -98,26 +80,11 @@ class Verification {
     const tensor::TensorView logits = model_->forward(batch, kv, stream_);
     stream_.synchronize();
     VerifyRow row{.name = name, .shape = tensor::to_string(expected.shape), .tolerance = tolerance_};
-    compare_rows(reference, logits.as<float>(), row);
+    const std::vector<float> found(logits.as<float>(), logits.as<float>() + reference.size());
+    compare_rows(reference, found, size_t(model_->info().vocab_size), row);
     row.passed = (report_.precision == "fp32" ? row.max_rel : row.median_rel) <= tolerance_;
     report_.rows.push_back(std::move(row));
     return {};
-  }
-
-  void compare_rows(const std::vector<float>& reference, const float* found, VerifyRow& row) const {
-    const size_t width = size_t(model_->info().vocab_size);
-    std::vector<double> apart(reference.size() / width);
-    double largest = 0;
-    for (size_t i = 0; i < reference.size(); ++i) {
-      const double difference = std::isfinite(found[i]) ? std::abs(double(found[i]) - double(reference[i])) : INFINITY;
-      apart[i / width] = std::max(apart[i / width], difference);
-      largest = std::max(largest, std::abs(double(reference[i])));
-    }
-    std::sort(apart.begin(), apart.end());
-    const double scale = largest > 0 ? largest : 1;
-    row.max_abs = apart.back();
-    row.max_rel = apart.back() / scale;
-    row.median_rel = apart[apart.size() / 2] / scale;
   }
 
   Status compare_greedy(const tensor::TensorView& expected, nn::KvStorage& kv) {
@@ -162,6 +129,52 @@ class Verification {
 
 }  // namespace
 
+Result<std::vector<int32_t>> read_ids(const tensor::TensorView& view, const std::string& name, int limit) {
+  std::vector<int32_t> ids;
+  const bool wide = view.dtype == tensor::DType::kI64;
+  if (!wide && view.dtype != tensor::DType::kI32)
+    return invalid(fmt::format("'{}': expected i32 or i64, found {}", name, tensor::name_of(view.dtype)));
+  for (int64_t i = 0; i < view.elements(); ++i) {
+    int64_t id = 0;
+    if (wide) {
+      std::memcpy(&id, view.data + i * 8, 8);
+    } else {
+      int32_t narrow;
+      std::memcpy(&narrow, view.data + i * 4, 4);
+      id = narrow;
+    }
+    if (id < 0 || id >= limit)
+      return invalid(fmt::format("'{}': expected numbers in [0, {}), found {}", name, limit, id));
+    ids.push_back(int32_t(id));
+  }
+  return ids;
+}
+
+void compare_rows(const std::vector<float>& reference, const std::vector<float>& found, size_t width, VerifyRow& row) {
+  SW_CHECK(reference.size() == found.size() && !found.empty(), "comparing different shapes");
+  std::vector<double> apart(reference.size() / width);
+  double largest = 0;
+  for (size_t i = 0; i < reference.size(); ++i) {
+    const double difference = std::isfinite(found[i]) ? std::abs(double(found[i]) - double(reference[i])) : INFINITY;
+    apart[i / width] = std::max(apart[i / width], difference);
+    largest = std::max(largest, std::abs(double(reference[i])));
+  }
+  for (size_t begin = 0; begin < reference.size(); begin += width) {
+    double product = 0, a = 0, b = 0;
+    for (size_t i = begin; i < begin + width; ++i) {
+      product += double(found[i]) * double(reference[i]);
+      a += double(found[i]) * double(found[i]);
+      b += double(reference[i]) * double(reference[i]);
+    }
+    if (a > 0 && b > 0) row.cosine = std::min(row.cosine, product / std::sqrt(a * b));
+  }
+  std::sort(apart.begin(), apart.end());
+  const double scale = largest > 0 ? largest : 1;
+  row.max_abs = apart.back();
+  row.max_rel = apart.back() / scale;
+  row.median_rel = apart[apart.size() / 2] / scale;
+}
+
 bool VerifyReport::passed() const {
   return !rows.empty() && std::all_of(rows.begin(), rows.end(), [](const VerifyRow& row) { return row.passed; });
 }
@@ -171,6 +184,9 @@ double default_tolerance(const std::string& precision) {
   return precision == "bf16" ? 0.03 : 0.08;
 }
 
-Result<VerifyReport> verify(const VerifyOptions& options) { return Verification::run(options); }
+Result<VerifyReport> verify(const VerifyOptions& options) {
+  SW_ASSIGN(const auto config, read_config(options.load.path));
+  return is_one_shot(*config) ? verify_one_shot(options) : Verification::run(options);
+}
 
 }  // namespace spillway::models

@@ -3,6 +3,7 @@
 
 #include <boost/asio/post.hpp>
 
+#include "base/trace.h"
 #include "net/http_connection.h"
 
 namespace spillway::net {
@@ -149,7 +150,10 @@ asio::awaitable<bool> HttpConnection::await_first_byte() {
 asio::awaitable<bool> HttpConnection::write_all(WriteBuffers buffers) {
   if (broken_) co_return false;
   IoError error;
-  consume(buffers, transport_.write_now(buffers, error));
+  {
+    trace::Span span("io", "write", "bytes", static_cast<int64_t>(bytes_in(buffers)));
+    consume(buffers, transport_.write_now(buffers, error));
+  }
   if (!error && bytes_in(buffers) == 0) co_return true;
   if (!error) co_return co_await write_slowly(buffers);
   cut();
@@ -158,6 +162,7 @@ asio::awaitable<bool> HttpConnection::write_all(WriteBuffers buffers) {
 
 // Each piece must go within write_timeout, and the whole at the minimum rate.
 asio::awaitable<bool> HttpConnection::write_slowly(WriteBuffers buffers) {
+  const int64_t traced = trace::begin_async();
   const HttpServerOptions& options = shared_->options;
   const double by_rate = double(bytes_in(buffers)) / double(std::max<uint64_t>(1, options.rate_bytes_per_s_min));
   const TimePoint last =
@@ -173,6 +178,7 @@ asio::awaitable<bool> HttpConnection::write_slowly(WriteBuffers buffers) {
     }
     consume(buffers, operation_bytes_);
   }
+  trace::end_async("io", "slow write", reinterpret_cast<uintptr_t>(this), traced);
   co_return true;
 }
 

@@ -3,11 +3,16 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+namespace spillway::metrics {
+class Timeline;
+}
 
 namespace spillway::net {
 
@@ -62,6 +67,7 @@ struct HttpRequest {
   std::string body;
   std::string peer;  // "address:port"
   std::string id;    // the client's X-Request-Id where it is short and plain, else random
+  std::shared_ptr<metrics::Timeline> timeline;  // what happens to it is written there; null: nowhere
 
   // The first such parameter of the query, decoded.
   std::optional<std::string> query_parameter(std::string_view name) const;

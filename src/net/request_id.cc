@@ -1,8 +1,10 @@
 #include "net/request_id.h"
 
+#include <openssl/rand.h>
+
 #include <algorithm>
-#include <cstdint>
-#include <random>
+
+#include "base/check.h"
 
 namespace spillway::net {
 
@@ -12,16 +14,13 @@ std::string request_id(std::string_view given) {
            c == '.' || c == ':';
   };
   if (!given.empty() && given.size() <= 128 && std::ranges::all_of(given, plain)) return std::string(given);
-  thread_local std::mt19937_64 random([] {
-    std::random_device device;
-    std::seed_seq seed{device(), device(), device(), device()};
-    return std::mt19937_64(seed);
-  }());
-  std::string id(32, '0');
-  uint64_t bits = 0;
-  for (size_t i = 0; i < id.size(); ++i, bits >>= 4) {
-    if (i % 16 == 0) bits = random();
-    id[i] = "0123456789abcdef"[bits & 15];
+  // From the generator for secrets: whoever knows an id may report what came of its request.
+  unsigned char bytes[16] = {};
+  SW_CHECK(RAND_bytes(bytes, sizeof bytes) == 1, "the system has no random bytes");
+  std::string id;
+  for (const unsigned char byte : bytes) {
+    id += "0123456789abcdef"[byte >> 4];
+    id += "0123456789abcdef"[byte & 15];
   }
   return id;
 }

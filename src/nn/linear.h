@@ -75,6 +75,9 @@ class Linear {
   void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
   void add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
 
+  const kernels::PackedLinear& weight() const { return weight_; }
+  const tensor::Tensor& bias() const { return bias_; }
+
  private:
   kernels::PackedLinear weight_;
   tensor::Tensor bias_;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "net/channel.h"
+#include "server/console/live_state.h"
 #include "server/http/router.h"
 
 namespace spillway::server {
@@ -16,24 +17,48 @@ namespace asio = net::asio;
 
 class Server::Workers {
  public:
-  asio::thread_pool pool{1};
+  asio::thread_pool aside{1}, apart{1};
+  asio::thread_pool scrapes{1};  // one at a time, so that many scrapers cost no more memory than one
 };
 
+namespace {
+
+asio::awaitable<void> run_in(asio::thread_pool& pool, std::function<void()> work) {
+  // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
+  const auto executor = co_await asio::this_coro::executor;
+  auto done = std::make_shared<net::Signal>(executor);
+  asio::post(pool, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
+    work();
+    if (auto signal = waiting.lock()) signal->notify();
+  });
+  while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
+}
+
+}  // namespace
+
 Server::Server(ServerOptions options)
-    : options_(std::move(options)), models_(std::make_shared<Models>()), workers_(std::make_unique<Workers>()) {}
+    : options_(std::move(options)),
+      models_(std::make_shared<Models>()),
+      catalogue_(std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>())),
+      workers_(std::make_unique<Workers>()) {
+  live_ = std::make_unique<LiveState>(*this);
+}
 
 Server::~Server() {
   state_ = ServerState::kDraining;
-  workers_->pool.stop();  // its jobs wake connections, so none may run when those are gone
-  workers_->pool.join();
+  // Their jobs wake connections, so none may run when those are gone.
+  for (asio::thread_pool* pool : {&workers_->aside, &workers_->apart, &workers_->scrapes}) pool->stop();
+  for (asio::thread_pool* pool : {&workers_->aside, &workers_->apart, &workers_->scrapes}) pool->join();
   http_.reset();
   metrics_http_.reset();
+  live_.reset();
 }
 
 Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   const ServerOptions& given = server->options_;
-  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission));
+  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission, given.admin_keys,
+                        given.admin_keys_file));
   SW_TRY(server->listen());
   return server;
 }
@@ -58,9 +83,10 @@ Status Server::listen() {
   return {};
 }
 
-void Server::serve(std::vector<std::shared_ptr<ServedModel>> models) {
+void Server::serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue) {
   std::lock_guard lock(mutex_);
   models_ = std::make_shared<const Models>(std::move(models));
+  if (catalogue) catalogue_ = std::move(catalogue);
   set_queue_bounds();
   ServerState loading = ServerState::kLoading;
   state_.compare_exchange_strong(loading, ServerState::kReady);
@@ -71,10 +97,12 @@ asio::awaitable<void> Server::answer_locally(net::HttpRequest request, net::Resp
 }
 
 Status Server::reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
-                      const AdmissionBounds& admission) {
+                      const AdmissionBounds& admission, const std::vector<std::string>& admin_keys,
+                      const std::string& admin_keys_file) {
   auto fresh = std::make_shared<HotOptions>();
   fresh->admission = admission;
   SW_ASSIGN(fresh->keys, ApiKeys::load(api_keys, api_keys_file));
+  SW_ASSIGN(fresh->admin_keys, ApiKeys::load(admin_keys, admin_keys_file));
   std::lock_guard lock(mutex_);
   hot_ = std::move(fresh);
   set_queue_bounds();
@@ -84,6 +112,9 @@ Status Server::reload(const std::vector<std::string>& api_keys, const std::strin
 void Server::set_queue_bounds() {
   const AdmissionBounds& bounds = hot_->admission;
   for (const auto& model : *models_) {
+    model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
+  }
+  for (const auto& model : catalogue_->ready()) {
     model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
   }
 }
@@ -101,6 +132,7 @@ bool Server::drain(TimePoint deadline) {
     clean = idle_.wait_until(lock, deadline, [&] { return in_flight_ == 0; });
   }
   for (const auto& model : *models()) clean &= model->engine().drain(deadline);
+  for (const auto& model : catalogue()->ready()) clean &= model->engine().drain(deadline);
   clean &= http_->drain(deadline);
   return clean;
 }
@@ -116,9 +148,20 @@ std::shared_ptr<ServedModel> Server::find_model(std::string_view name) const {
   return found == all->end() ? nullptr : *found;
 }
 
+std::shared_ptr<ModelCatalogue> Server::catalogue() const {
+  std::lock_guard lock(mutex_);
+  return catalogue_;
+}
+
 bool Server::stalled() const {
   const auto all = models();
   const double stall_s = hot()->admission.stall_s;
+  const auto one_shot = catalogue()->ready();
+  const bool stuck = std::ranges::any_of(one_shot, [&](const OneShotPtr& model) {
+    const engine::OneShotState state = model->engine().state();
+    return state.stalled || state.seconds_since_progress >= stall_s;
+  });
+  if (stuck) return true;
   return std::ranges::any_of(*all, [&](const auto& model) {
     const engine::EngineState state = model->engine().state();
     return state.stalled || state.seconds_since_progress >= stall_s;
@@ -137,15 +180,11 @@ void Server::leave() {
   if (--in_flight_ == 0) idle_.notify_all();
 }
 
-asio::awaitable<void> Server::run_aside(std::function<void()> work) {
-  // The signal belongs to the connection's executor, which a job that never ran may outlive: it only has a weak hold.
-  const auto executor = co_await asio::this_coro::executor;
-  auto done = std::make_shared<net::Signal>(executor);
-  asio::post(workers_->pool, [work = std::move(work), waiting = std::weak_ptr<net::Signal>(done)] {
-    work();
-    if (auto signal = waiting.lock()) signal->notify();
-  });
-  while (!co_await done->wait_until(std::chrono::steady_clock::now() + std::chrono::hours(1))) continue;
+asio::awaitable<void> Server::run_aside(std::function<void()> work) { return run_in(workers_->aside, std::move(work)); }
+asio::awaitable<void> Server::run_apart(std::function<void()> work) { return run_in(workers_->apart, std::move(work)); }
+
+asio::awaitable<void> Server::run_scrape(std::function<void()> work) {
+  return run_in(workers_->scrapes, std::move(work));
 }
 
 }  // namespace spillway::server

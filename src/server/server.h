@@ -11,14 +11,20 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "metrics/timeline.h"
 #include "net/http_server.h"
 #include "server/admission.h"
 #include "server/auth.h"
+#include "server/model_catalogue.h"
+#include "server/console/upstream_view.h"
 #include "server/served_model.h"
+#include "telemetry/outcomes/outcomes.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -26,6 +32,7 @@ namespace spillway::server {
 struct FrontAnswer {
   int status = 0;
   const char* outcome = "ok";
+  telemetry::RequestRecord facts;  // of them: model, upstream, tenant, tokens, cost
 };
 
 struct ServerOptions {
@@ -33,6 +40,8 @@ struct ServerOptions {
   int metrics_port = -1;              // a second listener with /metrics and /health; -1: none, 0: any free one
   std::vector<std::string> api_keys;  // with api_keys_file: who may call; none at all: everyone
   std::string api_keys_file;
+  std::vector<std::string> admin_keys;  // with admin_keys_file: who may see the console; none: who may call
+  std::string admin_keys_file;
   bool open_health = true;                                  // /health needs no key
   bool open_metrics = true;                                 // /metrics needs no key
   std::vector<std::string> cors_origins;                    // "*": any
@@ -47,13 +56,27 @@ struct ServerOptions {
   using Front = std::function<net::asio::awaitable<std::optional<FrontAnswer>>(net::HttpRequest& request,
                                                                                net::ResponseWriter& writer)>;
   Front front;
+  // Paths whose callers the front checks itself, instead of the keys above.
+  std::function<bool(std::string_view path)> front_checks_key;
+  // For the console: the upstreams of the front, and the options as resolved (JSON: [{key, value, origin, help}]).
+  std::function<std::vector<UpstreamView>()> upstreams;
+  std::string configuration;
+  // Bytes a second that the memory of the models' device gives; called once, when somebody first looks and no request
+  // is being answered. Empty: not known.
+  std::function<double()> measure_bandwidth;
+  // Who hears of each request that has ended, on its I/O thread; they outlive the server.
+  std::vector<telemetry::RequestSink*> sinks;
+  telemetry::Outcomes* outcomes = nullptr;  // where feedback goes; null: /v1/feedback is not there
 };
 
 // What may change while serving.
 struct HotOptions {
   AdmissionBounds admission;
   ApiKeys keys;
+  ApiKeys admin_keys;
 };
+
+class LiveState;
 
 enum class ServerState { kLoading, kReady, kDraining };
 
@@ -65,15 +88,18 @@ class Server {
   uint16_t port() const { return http_->port(); }
   uint16_t metrics_port() const { return metrics_http_ ? metrics_http_->port() : 0; }
 
-  // The models to serve, the first being the default; the server is ready from now on.
-  void serve(std::vector<std::shared_ptr<ServedModel>> models);
+  // The language models to serve, the first being the default, and the one-shot models; the server is ready from now
+  // on.
+  void serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue = nullptr);
 
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
 
-  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has changed.
+  // Takes over these keys, those of the file as it is now, and the bounds of admission. On an error nothing has
+  // changed.
   Status reload(const std::vector<std::string>& api_keys, const std::string& api_keys_file,
-                const AdmissionBounds& admission);
+                const AdmissionBounds& admission, const std::vector<std::string>& admin_keys = {},
+                const std::string& admin_keys_file = {});
 
   // Refuses new requests with 503 and Connection: close; returns when the accepted ones have been answered to the last
   // byte, or false at the deadline. Blocks; not for an I/O thread.
@@ -88,7 +114,10 @@ class Server {
   std::shared_ptr<const HotOptions> hot() const;
   std::shared_ptr<const Models> models() const;  // empty while loading
   std::shared_ptr<ServedModel> find_model(std::string_view name) const;
+  std::shared_ptr<ModelCatalogue> catalogue() const;  // never null
   bool stalled() const;
+  metrics::Timelines& timelines() { return timelines_; }
+  LiveState& live() { return *live_; }
 
   // Counts a generation in, so that drain() waits for it; false when it may not begin any more.
   bool enter();
@@ -96,6 +125,10 @@ class Server {
 
   // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
   net::asio::awaitable<void> run_aside(std::function<void()> work);
+  // The same for work that may take seconds, such as loading a model: the short jobs do not wait behind it.
+  net::asio::awaitable<void> run_apart(std::function<void()> work);
+  // As run_aside, on a thread that reads metrics and does nothing else.
+  net::asio::awaitable<void> run_scrape(std::function<void()> work);
 
  private:
   class Workers;
@@ -108,8 +141,11 @@ class Server {
   std::atomic<ServerState> state_{ServerState::kLoading};
   mutable std::mutex mutex_;
   std::condition_variable idle_;
-  std::shared_ptr<const Models> models_;  // under mutex_
-  std::atomic<int> in_flight_{0};         // changed under mutex_
+  std::shared_ptr<const Models> models_;       // under mutex_
+  std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
+  std::atomic<int> in_flight_{0};              // changed under mutex_
+  metrics::Timelines timelines_;
+  std::unique_ptr<LiveState> live_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<net::HttpServer> metrics_http_;
   std::unique_ptr<net::HttpServer> http_;  // last: its connections end before the rest goes

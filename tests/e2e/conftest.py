@@ -1,14 +1,18 @@
 """Starts the real program on a free port and gives the tests the official clients for it."""
 import contextlib
+import json
 import os
 import pathlib
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import time
 
 import anthropic
 import httpx
+import numpy as np
 import openai
 import pytest
 
@@ -20,13 +24,14 @@ START_S = 60
 class Program:
     """One run of `spillway serve`."""
 
-    def __init__(self, folder, *flags, tls=False, key=None, environment=None, port=0):
+    def __init__(self, folder, *flags, tls=False, key=None, environment=None, port=0, grpc_port=0):
         self.port_file = pathlib.Path(folder) / "port"
         self.port_file.unlink(missing_ok=True)
         self.log = open(pathlib.Path(folder) / "log.txt", "w+")
         self.scheme = "https" if tls else "http"
         self.key = key
-        command = [BINARY, "serve", "--port", str(port), "--port-file", str(self.port_file), "--metrics-port", "0", *flags]
+        command = [BINARY, "serve", "--port", str(port), "--port-file", str(self.port_file), "--metrics-port", "0",
+                   "--grpc-port", str(grpc_port), *flags]
         self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log,
                                         env={**os.environ, **(environment or {})})
 
@@ -129,3 +134,65 @@ def eventually(condition, seconds=10):
             return True
         time.sleep(0.02)
     return False
+
+
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def golden_tensors(model):
+    """The reference's inputs and outputs of a model of tests/golden, by name."""
+    data = (GOLDEN / model / "expected.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    types = {"F32": np.float32, "I32": np.int32, "I64": np.int64}
+    out = {}
+    for name, entry in json.loads(data[8:8 + size]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = (8 + size + offset for offset in entry["data_offsets"])
+        out[name] = np.frombuffer(data[begin:end], types[entry["dtype"]]).reshape(entry["shape"])
+    return out
+
+
+def model_folder(folder, name, **files):
+    """A checkpoint folder of a golden model, with further files."""
+    folder.mkdir(parents=True)
+    for file in ("config.json", "model.safetensors"):
+        shutil.copy(GOLDEN / name / file, folder / file)
+    for file, content in files.items():
+        (folder / f"{file}.json").write_text(content)
+    return folder
+
+
+TOKENIZER = (GOLDEN / "tokenizer_bert" / "tokenizer.json").read_text()
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory):
+    return model_folder(tmp_path_factory.mktemp("models") / "encoder", "bert", tokenizer=TOKENIZER)
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory):
+    """One program with an encoder, a classifier and a vision model, on HTTP and gRPC."""
+    root = tmp_path_factory.mktemp("encoders")
+    sizes = {"size": {"height": 64, "width": 48}, "do_resize": True, "resample": 3}
+    folders = {"mini": model_folder(root / "mini", "bert", tokenizer=TOKENIZER),
+               "moods": model_folder(root / "moods", "bert_classifier", tokenizer=TOKENIZER),
+               "eyes": model_folder(root / "eyes", "resnet", preprocessor_config=json.dumps(sizes))}
+    config = root / "spillway.yaml"
+    config.write_text("models:\n" + "".join(
+        f"  - name: {name}\n    path: {folder}\n    batching: {{warm_up: 0s}}\n" for name, folder in folders.items()))
+    port = free_port()
+    program = Program(root, "--config", str(config), grpc_port=port)
+    program.grpc_port = port
+    program.tokenizer_ids = lambda text: program.http().post(
+        "/tokenize", json={"model": "mini", "prompt": text}).json()["tokens"]
+    program.wait_ready()
+    yield program
+    program.stop()

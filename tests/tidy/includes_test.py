@@ -20,14 +20,17 @@ MAY_INCLUDE = {
     "text": set(),
     "api": {"text"},
     "net": set(),
+    "telemetry": {"net"},
     "gateway": {"api", "net"},
-    "server": {"api", "text", "net", "engine", "models", "nn", "tensor"},
+    "image": set(),
+    "server": {"api", "text", "net", "telemetry", "image", "engine", "models", "nn", "tensor"},
 }
 # The engine sees a model through its interface, the server sees the engine through its own; never a family or a kernel.
 NARROW = {
     ("engine", "models"): {"models/language_model.h", "models/one_shot_model.h"},
     ("engine", "nn"): {"nn/kv_storage.h"},
-    ("server", "models"): {"models/language_model.h", "models/one_shot_model.h"},
+    ("server", "models"): {"models/language_model.h", "models/one_shot_model.h", "models/image_config.h",
+                           "models/sentence_config.h"},
     ("server", "nn"): set(),
     ("server", "tensor"): set(),
 }

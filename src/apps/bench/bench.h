@@ -35,6 +35,14 @@ struct RooflineBench {
 };
 Status bench_roofline(const RooflineBench& bench, const config::Config& config);
 
+// Of an encoder or a vision model, whose parts run fused and apart.
+struct FusionBench {
+  int inputs = 8;
+  int tokens = 165;  // of each text
+  int repeats = 5;
+};
+Status bench_fusion(const FusionBench& bench, const config::Config& config);
+
 struct LoadBench {
   LoadOptions load;  // model: empty means the first that the server lists
   std::string trace_file;

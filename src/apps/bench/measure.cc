@@ -29,8 +29,8 @@ uint64_t read_all(const Words* data, size_t count) {
 
 }  // namespace
 
-double memory_bandwidth(int threads) {
-  const int64_t budget = std::min<int64_t>(int64_t(1) << 30, read_memory().usable() / 4);
+double memory_bandwidth(int threads, int64_t bytes_max) {
+  const int64_t budget = std::min<int64_t>(bytes_max, read_memory().usable() / 4);
   const size_t words = size_t(budget) / size_t(threads) / sizeof(Words);
   std::vector<std::unique_ptr<Words[]>> buffers;
   for (int i = 0; i < threads; ++i) buffers.emplace_back(new Words[words]);

@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "engine/engine_metrics.h"
 
 namespace spillway::engine {
@@ -68,6 +69,7 @@ void commit(State& state, Work& work) {
   }
   sequence.computed = work.last_chunk ? static_cast<int>(sequence.tokens.size()) - (work.tokens.empty() ? 0 : 1)
                                       : work.start + work.rows;
+  if (!work.was_decoding) record_chunk(sequence, work.rows, state.now);
   if (!work.was_decoding || sequence.computed / state.options.page_tokens > sequence.table.shared) {
     share_pages(state, sequence);
   }
@@ -88,9 +90,13 @@ void commit(State& state, Work& work) {
 }  // namespace
 
 void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
-  draw_all(state, works, logits);
+  {
+    trace::Span span("engine", "sample", "sequences", static_cast<int64_t>(works.size()));
+    draw_all(state, works, logits);
+  }
   for (Work& work : works) learn_acceptance(state, *work.sequence, work.proposed, work.accepted);
   try {
+    trace::Span span("engine", "draft");
     run_drafts(state, works);
   } catch (const std::exception& error) {  // the tokens of this step stand; these sequences go on without drafts
     SW_ERROR("the draft layer failed: {}", error.what());
@@ -123,6 +129,7 @@ void run_batch(State& state, std::span<Work> works) {
   assemble(works, inputs);
   LogitsRows logits;
   try {
+    trace::Span span("engine", "forward", "rows", static_cast<int64_t>(inputs.tokens.size()));
     logits = state.runner.forward(inputs.slices);
   } catch (const std::exception& error) {
     if (works.size() == 1) {

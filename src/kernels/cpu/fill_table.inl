@@ -6,6 +6,8 @@ SW_INLINE KernelTable fill_table() {
   table.tile_f32_of_bf16 = tile_f32_of<uint16_t>;
   table.tile_f32_of_f8 = tile_f32_of<uint8_t>;
   table.tile_int8 = tile_int8;
+  table.tile_bytes = tile_bytes;
+  table.quantize_bytes = quantize_bytes;
   table.widen_f16 = widen_f16;
   table.widen_bf16 = widen<uint16_t>;
   table.widen_f8 = widen<uint8_t>;
@@ -18,7 +20,11 @@ SW_INLINE KernelTable fill_table() {
   table.add_rms_norm = add_rms_norm;
   table.silu_mul = silu_mul;
   table.add = add;
-  table.add_rows = add_rows;
+  table.finish_rows = finish_rows;
+  table.layer_norm = layer_norm;
+  table.activate = activate;
+  table.gated_activation = gated_activation;
+  table.sequence_attention = sequence_attention;
   table.add_scaled = add_scaled;
   table.rope = rope;
   table.attention = attention_of_columns;

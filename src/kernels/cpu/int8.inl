@@ -131,7 +131,7 @@ void tile_int8(const Tile& t) {
 #endif
 
 // One group of a row of weights to bytes (128 added); returns the scale.
-float quantize_weights(const float* w, int count, uint8_t* bytes) {
+float quantize_weights(const float* w, int64_t count, uint8_t* bytes) {
   V most = {};
   for_each_vector(count, [&](int64_t i, int lanes) {
     const V v = load_some(w + i, lanes);

@@ -14,10 +14,13 @@ namespace {
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tiles.inl"
 #include "kernels/cpu/int8.inl"
+#include "kernels/cpu/bytes.inl"
 #include "kernels/cpu/bf16.inl"
 #include "kernels/cpu/rows.inl"
+#include "kernels/cpu/encoder_rows.inl"
 #include "kernels/cpu/attention.inl"
 #include "kernels/cpu/attention_rows.inl"
+#include "kernels/cpu/sequence_attention.inl"
 #include "kernels/cpu/fill_table.inl"
 // clang-format on
 

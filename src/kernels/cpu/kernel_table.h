@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
+
 namespace spillway::kernels::cpu {
 
 constexpr int kPanel = 32;           // outputs of a panel of packed weights
@@ -16,7 +18,7 @@ constexpr int kChunkDims = 64;       // elements of keys in rows that lie togeth
 
 // One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
-  const void* x = nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2] or int8 [k / 4][rows][lo 4, hi 4]
+  const void* x = nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
@@ -49,6 +51,32 @@ struct AttentionTask {
   float* work = nullptr;  // attention_work_floats()
 };
 
+// A panel's sums to their place: y[r][0..width) = activation(sums[r] (+ bias) (+ y[r])).
+struct RowSums {
+  const float* sums = nullptr;  // [rows][kPanel]
+  const float* bias = nullptr;
+  bool accumulate = false;
+  Activation activation = Activation::kNone;
+  int64_t rows = 0;
+  int width = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
+// One head over one sequence: each row attends to all rows, or to those at most `window` away.
+struct SequenceAttentionTask {
+  const float *q = nullptr, *k = nullptr, *v = nullptr;  // the head's columns; rows are `row` elements apart
+  int64_t row = 0;
+  int tokens = 0;
+  int dim = 0;
+  float scale = 1.0f;
+  int window = 0;     // 0: all
+  bool half = false;  // products in bf16 where there is an instruction for them
+  float* out = nullptr;
+  int64_t out_row = 0;
+  void* work = nullptr;  // sequence_attention_bytes()
+};
+
 struct RopeTask {
   float* x = nullptr;  // the rotary elements of one head
   const float* cosines = nullptr;
@@ -63,6 +91,7 @@ struct KernelTable {
   void (*tile_f32)(const Tile&) = nullptr;
   void (*tile_bf16)(const Tile&) = nullptr;
   void (*tile_int8)(const Tile&) = nullptr;
+  void (*tile_bytes)(const Tile&) = nullptr;
 
   // The same products straight from a stored panel: better for few rows. tile_f8 is tile_bf16's.
   void (*tile_f32_of_bf16)(const Tile&) = nullptr;
@@ -84,20 +113,26 @@ struct KernelTable {
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;
   void (*widen_row_bf16)(const uint16_t* x, int64_t count, float* out) = nullptr;
   void (*widen_row_f8)(const uint8_t* x, int64_t count, float* out) = nullptr;
+  // A group of x to bytes, `count` padded with zeros to a multiple of 4; returns the scale and 128 * the sum.
+  float (*quantize_bytes)(const float* x, int64_t count, int8_t* out, int32_t* sum128) = nullptr;
   // A group of one row of weights to bytes (128 added); returns the scale.
-  float (*quantize_weights)(const float* w, int count, uint8_t* bytes) = nullptr;
+  float (*quantize_weights)(const float* w, int64_t count, uint8_t* bytes) = nullptr;
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;
   void (*add_rms_norm)(float* residual, const float* x, const float* weight, float eps, int64_t count,
                        float* y) = nullptr;
   void (*silu_mul)(const float* gate, const float* up, int64_t count, float* y) = nullptr;
-  // y[r][0..width) = sums[r] (+ bias) (+ y[r]): a panel's sums to their place.
-  void (*add_rows)(const float* sums, const float* bias, bool accumulate, int64_t rows, int width, float* y,
-                   int64_t y_stride) = nullptr;
+  void (*finish_rows)(const RowSums&) = nullptr;
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t count,
+                     float* y) = nullptr;
+  void (*activate)(Activation activation, float* x, int64_t count) = nullptr;
+  void (*gated_activation)(Activation activation, const float* gate, const float* up, int64_t count,
+                           float* y) = nullptr;
   void (*add)(float* y, const float* x, int64_t count) = nullptr;
   void (*add_scaled)(float* y, const float* x, float scale, int64_t count) = nullptr;
   void (*rope)(const RopeTask&) = nullptr;
   void (*attention)(const AttentionTask&) = nullptr;          // transposed keys
   void (*attention_of_rows)(const AttentionTask&) = nullptr;  // keys in rows
+  void (*sequence_attention)(const SequenceAttentionTask&) = nullptr;
 };
 
 KernelTable scalar_kernels();

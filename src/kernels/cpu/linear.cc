@@ -41,6 +41,7 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
   product.y_stride = weight.n;
   product.bias = options.bias.empty() ? nullptr : options.bias.as<float>();
   product.accumulate = options.accumulate;
+  product.activation = options.activation;
   const size_t packed = packed_bytes(product.x.format, rows, weight.k);
   auto* scratch = static_cast<std::byte*>(stream.scratch(packed + products_bytes({&product, 1}, stream)));
   product.x.data = scratch;
@@ -60,9 +61,8 @@ Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first,
   const int64_t columns = full.shape[1];
   HeadLinear packed{heads, transposed ? columns : rows, transposed ? rows : columns, {}};
   for (int64_t h = 0; h < heads; ++h) {
-    const WeightSource source{.weight = full.rows(h * block + first, h * block + first + rows),
-                              .scales = {},
-                              .transposed = transposed};
+    const WeightSource source{
+        .weight = full.rows(h * block + first, h * block + first + rows), .scales = {}, .transposed = transposed};
     SW_ASSIGN(PackedLinear weight, kernels::pack_linear(std::span(&source, 1), precision, stream));
     packed.weights.push_back(std::move(weight));
   }

@@ -32,6 +32,15 @@ Operations operations() {
   table.grouped_attention = grouped_attention;
   table.latent_store = latent_store;
   table.latent_layer = latent_layer;
+  table.layer_norm = layer_norm;
+  table.activate = activate;
+  table.add_bias = add_bias;
+  table.gated_activation = gated_activation;
+  table.embedding_norm = embedding_norm;
+  table.sequence_attention = sequence_attention;
+  table.pool_rows = pool_rows;
+  table.convolution = convolution;
+  table.max_pool = max_pool;
   return table;
 }
 

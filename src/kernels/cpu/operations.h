@@ -35,6 +35,15 @@ decltype(kernels::latent_attention) latent_attention;
 decltype(kernels::grouped_attention) grouped_attention;
 decltype(kernels::latent_store) latent_store;
 decltype(kernels::latent_layer) latent_layer;
+decltype(kernels::layer_norm) layer_norm;
+decltype(kernels::activate) activate;
+decltype(kernels::add_bias) add_bias;
+decltype(kernels::gated_activation) gated_activation;
+decltype(kernels::embedding_norm) embedding_norm;
+decltype(kernels::sequence_attention) sequence_attention;
+decltype(kernels::pool_rows) pool_rows;
+decltype(kernels::convolution) convolution;
+decltype(kernels::max_pool) max_pool;
 
 Operations operations();
 

@@ -9,7 +9,10 @@ namespace {
 
 int64_t groups_of(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
 
-int64_t element_bytes(RowFormat format) { return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4; }
+// Groups of K with a scale and a sum each.
+int64_t row_groups(RowFormat format, int64_t k) {
+  return format == RowFormat::kInt8 || format == RowFormat::kBytes ? groups_of(k) : 0;
+}
 
 void pack_f32(const float* const* rows, int count, int64_t k, float* out) {
   for (int64_t i = 0; i < k; ++i) {
@@ -55,7 +58,33 @@ void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, f
   }
 }
 
+void pack_bytes(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
+  int8_t bytes[kInt8Group + 4];
+  for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count) {
+    const int64_t width = std::min<int64_t>(kInt8Group, k - begin);
+    for (int r = 0; r < count; ++r) {
+      scales[r] = kernel_table().quantize_bytes(rows[r] + begin, width, bytes, &sums[r]);
+      std::byte* target = out + begin * count + r * 4;
+      for (int64_t i = 0; i < width; i += 4, target += 4 * count) std::memcpy(target, bytes + i, 4);
+    }
+  }
+}
+
 }  // namespace
+
+int64_t row_element_bytes(RowFormat format) {
+  switch (format) {
+    case RowFormat::kF32:
+    case RowFormat::kRounded:
+      return 4;
+    case RowFormat::kBf16:
+    case RowFormat::kInt8:
+      return 2;
+    case RowFormat::kBytes:
+      break;
+  }
+  return 1;
+}
 
 RowFormat row_format(const PackedLinear& weight) {
   switch (weight.precision) {
@@ -63,6 +92,8 @@ RowFormat row_format(const PackedLinear& weight) {
       return RowFormat::kF32;
     case Precision::kBf16:
       return kernel_table().native_bf16 ? RowFormat::kBf16 : RowFormat::kRounded;
+    case Precision::kW8A8:
+      return RowFormat::kBytes;
     case Precision::kInt8:
       break;
   }
@@ -73,8 +104,8 @@ int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }
 int64_t tile_height(int64_t rows) { return rows == 0 ? kRowTile : (rows + tiles_of(rows) - 1) / tiles_of(rows); }
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
-  int64_t row = padded_k(k) * element_bytes(format);
-  if (format == RowFormat::kInt8) row += groups_of(k) * 8;  // scale and sum of each group
+  const int64_t row =
+      padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 8;  // scale and sum of each group
   const int64_t bytes = tiles_of(rows) * kRowTile * row;
   return static_cast<size_t>((bytes + 63) / 64 * 64);
 }
@@ -83,7 +114,7 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
   const int64_t height = tile_height(packed.rows);
   const auto count = static_cast<int>(std::min(height, packed.rows - tile * height));
   const int64_t k = packed.k;
-  std::byte* out = packed.data + tile * height * padded_k(k) * element_bytes(packed.format);
+  std::byte* out = packed.data + tile * height * padded_k(k) * row_element_bytes(packed.format);
   switch (packed.format) {
     case RowFormat::kF32:
       return pack_f32(rows, count, k, reinterpret_cast<float*>(out));
@@ -92,12 +123,15 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
     case RowFormat::kBf16:
       return kernel_table().pack_pairs(rows, count, k, reinterpret_cast<uint32_t*>(out));
     case RowFormat::kInt8:
+    case RowFormat::kBytes:
       break;
   }
-  const int64_t tiles = tiles_of(packed.rows);
-  auto* scales = reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * 2);
-  auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups_of(k));
-  const int64_t offset = tile * height * groups_of(k);
+  const int64_t tiles = tiles_of(packed.rows), groups = row_groups(packed.format, k);
+  auto* scales =
+      reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * row_element_bytes(packed.format));
+  auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups);
+  const int64_t offset = tile * height * groups;
+  if (packed.format == RowFormat::kBytes) return pack_bytes(rows, count, k, out, scales + offset, sums + offset);
   pack_int8(rows, count, k, out, scales + offset, sums + offset);
 }
 

@@ -143,20 +143,23 @@ void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::
   }
 }
 
-void pack_int8(const PanelRows& rows, int64_t k, std::byte* out, float* scales) {
-  float values[kInt8Group];
-  uint8_t bytes[kPanel][kInt8Group];
-  for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += kPanel) {
-    const auto count = static_cast<int>(std::min<int64_t>(kInt8Group, k - begin));
-    std::memset(bytes, 128, count < kInt8Group || !rows.full ? sizeof(bytes) : 0);
+// By groups of K: kInt8Group, or all of it.
+void pack_int8(const PanelRows& rows, int64_t k, int64_t group, std::byte* out, float* scales) {
+  const int64_t stride = padded_k(group);
+  std::vector<float> values(static_cast<size_t>(group));
+  std::vector<uint8_t> bytes(static_cast<size_t>(kPanel * stride));
+  for (int64_t begin = 0; begin < k; begin += group, scales += kPanel) {
+    const int64_t count = std::min<int64_t>(group, k - begin);
+    if (count < stride || !rows.full) std::fill(bytes.begin(), bytes.end(), uint8_t{128});
     for (int c = 0; c < kPanel; ++c) {
-      if (read_row(rows, c, begin, count, values)) scales[c] = kernel_table().quantize_weights(values, count, bytes[c]);
+      if (!read_row(rows, c, begin, count, values.data())) continue;
+      scales[c] = kernel_table().quantize_weights(values.data(), count, bytes.data() + c * stride);
     }
     const auto words = static_cast<int>(padded_k(count) / 4);
     std::byte* target = out + begin * kPanel;
     for (int c = 0; c < kPanel; c += 4) {
       const std::byte* four[4];
-      for (int j = 0; j < 4; ++j) four[j] = reinterpret_cast<const std::byte*>(bytes[c + j]);
+      for (int j = 0; j < 4; ++j) four[j] = reinterpret_cast<const std::byte*>(bytes.data() + (c + j) * stride);
       int i = 0;
       for (; i + 4 <= words; i += 4) transpose_4x4(four, 4 * i, target + (i * kPanel + c) * 4);
       for (; i < words; ++i) {
@@ -176,7 +179,7 @@ void pack_scales(const PanelRows& rows, int64_t blocks, float* out) {
 }
 
 PackedFormat format_of(DType stored, Precision precision) {
-  if (precision == Precision::kInt8) return PackedFormat::kInt8;
+  if (precision == Precision::kInt8 || precision == Precision::kW8A8) return PackedFormat::kInt8;
   if (stored == DType::kF8E4M3) return PackedFormat::kF8;
   if (stored == DType::kBF16 || precision == Precision::kBf16) return PackedFormat::kBf16;
   return stored == DType::kF16 ? PackedFormat::kF16 : PackedFormat::kF32;
@@ -225,7 +228,7 @@ void pack_panels(const StackedRows& rows, PackedLinear& packed, tensor::Stream& 
     PanelRows panel = rows.panel(p * kPanel);
     std::byte* out = packed.data.raw<std::byte>() + p * bytes;
     float* scales = scaled ? packed.scales.as<float>() + p * blocks * kPanel : nullptr;
-    if (int8) return pack_int8(panel, packed.k, out, scales);
+    if (int8) return pack_int8(panel, packed.k, packed.scale_block, out, scales);
     if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) pack_scales(panel, blocks, scales);
     if (stored) return pack_stored(panel, packed.format, packed.k, out);

@@ -13,8 +13,8 @@ constexpr int64_t kBlockTiles = 48;  // row tiles whose sums are kept at a time
 // Up to this many row tiles go over a whole panel one after another: it streams from memory without gaps for the first
 // and comes from the second cache for the others.
 constexpr int64_t kFewTiles = 4;
-constexpr int64_t kChunk = 256;  // K of a piece of a panel that stays in the first cache
-constexpr int64_t kWidenedChunk = 128;
+constexpr int64_t kChunk = 256;         // K of a piece of a panel that stays in the first cache
+constexpr int64_t kWidenedChunk = 128;  // of float32, which takes twice the room
 
 // How one product's panels are brought to a tile kernel.
 struct Path {
@@ -34,6 +34,9 @@ Path path_of(const Product& product) {
   switch (product.x.format) {
     case RowFormat::kInt8:
       path.tile = table.tile_int8;
+      break;
+    case RowFormat::kBytes:
+      path.tile = table.tile_bytes;
       break;
     case RowFormat::kBf16:
       path.tile = table.tile_bf16;
@@ -56,7 +59,8 @@ Path path_of(const Product& product) {
       break;
   }
   const int64_t k = padded_k(w.k);
-  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows ? k : kChunk)
+  const int64_t stored = w.format == PackedFormat::kF32 ? kWidenedChunk : kChunk;
+  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows ? k : stored)
                : path.widen == Path::Widen::kBf16 ? kChunk
                                                   : kWidenedChunk;
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
@@ -96,8 +100,6 @@ const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte*
   return out;
 }
 
-int64_t row_element_bytes(RowFormat format) { return format == RowFormat::kBf16 || format == RowFormat::kInt8 ? 2 : 4; }
-
 // The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel.
 void multiply_piece(const Product& product, const Path& path, int64_t panel, const std::byte* piece, int64_t k0,
                     int64_t k, int64_t tile_begin, int64_t tile_end, float* acc) {
@@ -112,7 +114,7 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
   const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * kPanel : nullptr;
   const int64_t tiles = tiles_of(x.rows);
   const int64_t height = tile_height(x.rows);
-  const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * 2);
+  const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * element);
   const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + tiles * kRowTile * blocks);
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
@@ -137,9 +139,16 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
 void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const float* acc) {
   const int64_t n0 = panel * kPanel;
   const auto width = static_cast<int>(std::min<int64_t>(kPanel, product.weight->n - n0));
-  const float* bias = product.bias != nullptr ? product.bias + n0 : nullptr;
-  float* y = product.y + row_begin * product.y_stride + n0;
-  kernel_table().add_rows(acc, bias, product.accumulate, rows, width, y, product.y_stride);
+  RowSums sums;
+  sums.sums = acc;
+  sums.bias = product.bias != nullptr ? product.bias + n0 : nullptr;
+  sums.accumulate = product.accumulate;
+  sums.activation = product.activation;
+  sums.rows = rows;
+  sums.width = width;
+  sums.y = product.y + row_begin * product.y_stride + n0;
+  sums.y_stride = product.y_stride;
+  kernel_table().finish_rows(sums);
 }
 
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {

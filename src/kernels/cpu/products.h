@@ -9,7 +9,9 @@
 
 namespace spillway::kernels::cpu {
 
-enum class RowFormat : uint8_t { kF32, kRounded, kBf16, kInt8 };  // kRounded: bf16 values held in float32
+// kRounded: bf16 values held in float32; kInt8: 16-bit integers in two bytes; kBytes: bytes.
+enum class RowFormat : uint8_t { kF32, kRounded, kBf16, kInt8, kBytes };
+int64_t row_element_bytes(RowFormat format);
 
 // The format that a weight's products want of x with the active kernels.
 RowFormat row_format(const PackedLinear& weight);
@@ -39,6 +41,7 @@ struct Product {
   int64_t y_stride = 0;
   const float* bias = nullptr;
   bool accumulate = false;
+  Activation activation = Activation::kNone;  // after bias and accumulation
 };
 
 // Scratch bytes that run_products needs for these products.

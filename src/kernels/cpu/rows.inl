@@ -55,18 +55,6 @@ void add_rms_norm(float* residual, const float* x, const float* weight, float ep
   rms_norm(residual, weight, eps, count, y);
 }
 
-void add_rows(const float* sums, const float* bias, bool accumulate, int64_t rows, int width, float* y,
-              int64_t y_stride) {
-  for (int64_t r = 0; r < rows; ++r, sums += kPanel, y += y_stride) {
-    for_each_vector(width, [&](int64_t c, int lanes) {
-      V value = load(sums + c);
-      if (bias != nullptr) value += load_some(bias + c, lanes);
-      if (accumulate) value += load_some(y + c, lanes);
-      store_some(y + c, value, lanes);
-    });
-  }
-}
-
 void add_scaled(float* y, const float* x, float scale, int64_t count) {
   for_each_vector(count, [&](int64_t i, int lanes) {
     store_some(y + i, fma(load_some(x + i, lanes), splat(scale), load_some(y + i, lanes)), lanes);

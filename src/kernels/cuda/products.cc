@@ -134,6 +134,7 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
             const LinearOptions& options) {
   if (x.shape[0] == 0) return;
   SW_CHECK(x.shape[1] == weight.k && y.shape[1] == weight.n, "x " + to_string(x.shape) + ", y " + to_string(y.shape));
+  SW_CHECK(options.activation == Activation::kNone, "activations in products run on the CPU");
   const Epilogue epilogue = options.accumulate ? Epilogue::kAdd : Epilogue::kStore;
   const float* bias = options.bias.empty() ? nullptr : options.bias.as<float>();
   if (x.dtype != weight.data.dtype() && weight.format == PackedFormat::kF32) {

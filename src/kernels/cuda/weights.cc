@@ -111,7 +111,8 @@ int64_t width_of(const WeightSource& source) { return source.weight.shape[source
 }  // namespace
 
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream) {
-  if (precision == Precision::kInt8) return unsupported("precision int8 is not wired to CUDA yet: use bf16 or fp32");
+  if (precision == Precision::kInt8 || precision == Precision::kW8A8)
+    return unsupported("precision int8 is not wired to CUDA yet: use bf16 or fp32");
   SW_ASSIGN(const int64_t rows, stacked_rows(sources));
   const bool fp8 = precision == Precision::kBf16 && scales_align(sources);
   PackedLinear packed = make(rows, width_of(sources[0]), precision, fp8, 1, stream.device());
@@ -135,7 +136,8 @@ Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first,
 
 Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::span<const WeightSource> gate_up,
                            const WeightSource& down, Precision precision, tensor::Stream& stream) {
-  if (precision == Precision::kInt8) return unsupported("precision int8 is not wired to CUDA yet: use bf16 or fp32");
+  if (precision == Precision::kInt8 || precision == Precision::kW8A8)
+    return unsupported("precision int8 is not wired to CUDA yet: use bf16 or fp32");
   const std::span<const WeightSource> downs(&down, 1);
   SW_ASSIGN(const int64_t rows, stacked_rows(gate_up));
   if (index == 0) {

@@ -1,19 +1,39 @@
 #include "server/http/exchange.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <openssl/rand.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <random>
+#include <cstring>
 #include <utility>
+
+#include "base/check.h"
+#include "server/auth.h"
+#include "telemetry/outcomes/request_store.h"
 
 namespace spillway::server {
 namespace {
 
 using api::ApiError;
 using api::ErrorKind;
+
+constexpr size_t kArmMax = 64;
+
+int64_t unix_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// A short plain name; others are no arm at all, so that a client cannot invent labels without end.
+std::string experiment_arm(std::string_view given) {
+  const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; };
+  return given.size() <= kArmMax && std::ranges::all_of(given, plain) ? std::string(given) : "";
+}
 
 constexpr int64_t kDeadlineMsMax = int64_t{24} * 3600 * 1000;
 
@@ -31,7 +51,26 @@ Exchange::Exchange(Server& server, net::HttpRequest request, net::ResponseWriter
       request_(std::move(request)),
       writer_(writer),
       dialect_(dialect),
-      received_(std::chrono::steady_clock::now()) {}
+      received_(std::chrono::steady_clock::now()) {
+  record_.trace = telemetry::trace_context(request_.headers.value_or("traceparent", ""));
+  // Whoever answers this further on sees this server's span as its parent.
+  request_.headers.set("traceparent", record_.trace.traceparent());
+  record_.id = request_.id;
+  record_.id_is_ours = request_.headers.value_or("X-Request-Id", "") != request_.id;
+  record_.started_unix_ns = unix_ns();
+  record_.caller = caller_of(request_);
+  record_.arm = experiment_arm(request_.headers.value_or("X-Experiment-Arm", ""));
+}
+
+const telemetry::RequestRecord& Exchange::finish_record(std::string_view route, std::string_view operation) {
+  record_.route = route;
+  record_.operation = operation;
+  record_.status = status_;
+  record_.outcome = outcome_;
+  record_.duration_s = seconds(std::chrono::steady_clock::now() - received_);
+  if (record_.arm.empty()) record_.arm = record_.upstream.empty() ? "local" : record_.upstream;
+  return record_;
+}
 
 net::Headers Exchange::headers(std::string_view content_type) const {
   net::Headers out = extra_;
@@ -86,15 +125,37 @@ asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
 }
 
 asio::awaitable<bool> Exchange::answer_by_front() {
+  const std::shared_ptr<metrics::Timeline> timeline = request_.timeline;  // the front may take the request away
   const std::optional<FrontAnswer> answered = co_await server_.options().front(request_, writer_);
+  request_.timeline = timeline;
   if (!answered) co_return false;
   status_ = answered->status;
   outcome_ = answered->outcome;
+  const telemetry::RequestRecord& facts = answered->facts;
+  record_.model = facts.model;
+  record_.answered_by = facts.answered_by;
+  record_.tenant = facts.tenant;
+  record_.upstream = facts.upstream;
+  record_.first_token_s = facts.first_token_s;
+  record_.prompt_tokens = facts.prompt_tokens;
+  record_.cached_tokens = facts.cached_tokens;
+  record_.output_tokens = facts.output_tokens;
+  record_.cost = facts.cost;
   co_return true;
 }
 
 std::string Exchange::error_body(const ApiError& error) const {
-  return dialect_ == Dialect::kAnthropic ? api::anthropic_error_body(error) : api::openai_error_body(error);
+  switch (dialect_) {
+    case Dialect::kAnthropic:
+      return api::anthropic_error_body(error);
+    case Dialect::kTei:
+      return api::tei_error_body(error);
+    case Dialect::kPlain:
+      return api::plain_error_body(error);
+    case Dialect::kOpenAi:
+      break;
+  }
+  return api::openai_error_body(error);
 }
 
 api::Parsed<TimePoint> Exchange::deadline(std::optional<int64_t> deadline_ms) const {
@@ -127,9 +188,21 @@ api::Parsed<engine::Priority> Exchange::priority(engine::Priority asked) const {
   return static_cast<engine::Priority>(std::clamp<int64_t>(*number, -1, 1));
 }
 
+uint64_t caller_of(const net::HttpRequest& request) {
+  std::string_view key = request.headers.value_or("x-api-key", "");
+  const auto authorization = request.headers.find("Authorization");
+  if (key.empty() && authorization) key = bearer_key(*authorization).value_or("");
+  if (key.empty()) return 0;
+  const telemetry::RequestKey digest = telemetry::request_key(key);
+  uint64_t mark = 0;
+  std::memcpy(&mark, digest.data(), sizeof mark);
+  return mark | 1;
+}
+
 std::string random_id(std::string_view prefix) {
-  thread_local std::mt19937_64 generator{std::random_device{}()};
-  return fmt::format("{}{:016x}{:08x}", prefix, generator(), static_cast<uint32_t>(generator()));
+  unsigned char bytes[12] = {};
+  SW_CHECK(RAND_bytes(bytes, sizeof bytes) == 1, "the system has no random bytes");
+  return fmt::format("{}{:02x}", prefix, fmt::join(bytes, ""));
 }
 
 int64_t unix_seconds() {

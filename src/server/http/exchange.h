@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "api/common.h"
 #include "api/errors.h"
@@ -15,12 +17,13 @@
 #include "net/http_server.h"
 #include "server/completion.h"
 #include "server/server.h"
+#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
 namespace asio = net::asio;
 
-enum class Dialect { kOpenAi, kAnthropic };
+enum class Dialect { kOpenAi, kAnthropic, kTei, kPlain };
 
 class Exchange {
  public:
@@ -28,8 +31,14 @@ class Exchange {
 
   Server& server() { return server_; }
   const net::HttpRequest& request() const { return request_; }
+  void set_timeline(std::shared_ptr<metrics::Timeline> timeline) { request_.timeline = std::move(timeline); }
   net::ResponseWriter& writer() { return writer_; }
   Dialect dialect() const { return dialect_; }
+  void set_dialect(Dialect dialect) { dialect_ = dialect; }
+  // What stands for the "{}"s of the route's path, in order.
+  const std::string& argument(size_t index) const { return arguments_.at(index); }
+  size_t arguments() const { return arguments_.size(); }
+  void set_arguments(std::vector<std::string> arguments) { arguments_ = std::move(arguments); }
   TimePoint received() const { return received_; }
 
   asio::awaitable<void> send_json(int status, std::string body);
@@ -57,16 +66,27 @@ class Exchange {
   const char* outcome() const { return outcome_; }
   void set_outcome(const char* outcome) { outcome_ = outcome; }
 
+  // What the routes add to as they learn it; told to the server's sinks at the end.
+  telemetry::RequestRecord& record() { return record_; }
+  std::string_view trace_id() const { return record_.trace.sampled ? std::string_view(record_.trace.trace_id) : ""; }
+  // Ends the record: how long it took and what was answered.
+  const telemetry::RequestRecord& finish_record(std::string_view route, std::string_view operation);
+
  private:
   Server& server_;
   net::HttpRequest request_;
   net::ResponseWriter& writer_;
   Dialect dialect_;
   TimePoint received_;
+  std::vector<std::string> arguments_;
   net::Headers extra_;
   int status_ = 0;
   const char* outcome_ = "ok";
+  telemetry::RequestRecord record_;
 };
+
+// Stands for the key that a request presents; 0: none.
+uint64_t caller_of(const net::HttpRequest& request);
 
 // "PREFIX" and 24 random hexadecimal digits.
 std::string random_id(std::string_view prefix);

@@ -3,9 +3,12 @@
 #include <chrono>
 #include <utility>
 
+#include "base/trace.h"
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
 #include "net/channel.h"
 #include "net/sse.h"
+#include "server/console/live_state.h"
 
 namespace spillway::server {
 namespace {
@@ -70,6 +73,7 @@ class Pump {
       }
       for (ChoiceUpdate& update : completion_->poll()) {
         if (update.error && !error_) error_ = update.error;
+        if (update.finish && !finish_) finish_ = update.finish;
         if (!update.pieces.empty()) first_text();
         const int choice = update.choice;
         choices[choice].add(std::move(update));
@@ -87,12 +91,16 @@ class Pump {
     }
   }
 
+  // Of the first choice that ended; empty before.
+  std::string_view finish_reason() const { return finish_ ? api::finish_reason_name(*finish_) : ""; }
+
  private:
   // Polls and words what came; one choice's error ends the whole answer. Whether there was text in it.
   bool take() {
     bool text = false;
     for (const ChoiceUpdate& update : completion_->poll()) {
       if (update.error && !error_) error_ = update.error;
+      if (update.finish && !finish_) finish_ = update.finish;
       for (const TextPiece& piece : update.pieces) text |= !piece.delta.text.empty() || !piece.delta.tool_name.empty();
       reply_.update(update, *completion_, out_);
     }
@@ -142,7 +150,10 @@ class Pump {
 
   void first_text() {
     if (std::exchange(told_, true)) return;
-    first_token_seconds->observe(seconds(now() - exchange_.received()));
+    const double waited_s = seconds(now() - exchange_.received());
+    exchange_.record().first_token_s = waited_s;
+    first_token_seconds->observe(waited_s, exchange_.trace_id());
+    exchange_.server().live().record_first_token(waited_s);
   }
 
   Exchange& exchange_;
@@ -151,13 +162,17 @@ class Pump {
   std::shared_ptr<net::Signal> signal_;
   std::string out_;                // bytes of the stream not yet written
   std::optional<ApiError> error_;  // why the answer cannot be completed
+  std::optional<api::FinishReason> finish_;
   bool told_ = false;
 };
 
 asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<api::Parsed<Plan>()> make_plan) {
   // The job may outlive this frame when the server stops, so what it writes to is shared.
   auto result = std::make_shared<std::optional<api::Parsed<Plan>>>();
-  std::function<void()> work = [result, make_plan = std::move(make_plan)] { result->emplace(make_plan()); };
+  std::function<void()> work = [result, make_plan = std::move(make_plan)] {
+    trace::Span span("server", "plan aside");
+    result->emplace(make_plan());
+  };
   co_await exchange.server().run_aside(std::move(work));
   co_return std::move(**result);
 }
@@ -173,6 +188,9 @@ void OpenAiReply::fail(const api::ApiError& error, std::string& out) {
 
 asio::awaitable<void> refuse(Exchange& exchange, Refused refused) {
   refusals_total.with({refused.reason}).add();
+  if (const auto& timeline = exchange.request().timeline) {
+    timeline->add(metrics::Moment::Kind::kRefused, now(), 0, 0, refused.reason);
+  }
   co_await exchange.send_refused(std::move(refused));
 }
 
@@ -194,6 +212,8 @@ std::optional<Refused> refused_now(Server& server) {
 }
 
 asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model, PlanJob job, Reply& reply) {
+  exchange.record().model = exchange.record().answered_by = model->name();
+  exchange.record().version = model->fingerprint();
   InFlight in_flight(exchange.server());
   if (!in_flight) {
     auto refused = refused_now(exchange.server());
@@ -213,6 +233,7 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   if (job.constrained || exchange.request().body.size() > kAsideBytes) {
     planned.emplace(co_await plan_aside(exchange, std::move(job.make)));
   } else {
+    trace::Span span("server", "plan", "bytes", static_cast<int64_t>(exchange.request().body.size()));
     planned.emplace(job.make());
   }
   if (!planned->ok()) {
@@ -227,6 +248,8 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   }
   plan.deadline = *deadline;
   plan.priority = *priority;
+  plan.timeline = exchange.request().timeline;
+  if (plan.timeline) plan.timeline->set_model(model->name());
 
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
   Completion::Started started = Completion::start(model, std::move(plan), [signal] { signal->notify(); });
@@ -236,12 +259,18 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   }
   std::shared_ptr<Completion> completion = std::move(std::get<std::unique_ptr<Completion>>(started));
   exchange.writer().on_disconnect([completion] { completion->cancel(); });
-  Pump pump(exchange, reply, std::move(completion), std::move(signal));
+  Pump pump(exchange, reply, completion, std::move(signal));
   if (reply.streams()) {
     co_await pump.stream();
   } else {
     co_await pump.whole();
   }
+  const api::Usage usage = completion->usage();
+  telemetry::RequestRecord& record = exchange.record();
+  record.prompt_tokens = usage.prompt_tokens;
+  record.cached_tokens = usage.cached_tokens;
+  record.output_tokens = usage.completion_tokens;
+  record.finish_reason = pump.finish_reason();
 }
 
 ApiError model_not_found(std::string_view name) {

@@ -4,7 +4,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
-#include "metrics/metrics.h"
+#include "metrics/exposition.h"
 #include "server/http/routes.h"
 
 namespace spillway::server {
@@ -38,6 +38,18 @@ json::object model_state(const ServedModel& model) {
           {"seconds_since_progress", state.seconds_since_progress}};
 }
 
+json::object model_state(const ServedOneShot& model) {
+  const engine::OneShotState state = model.engine().state();
+  return {{"id", model.name()},
+          {"version", model.version()},
+          {"busy", state.busy},
+          {"waiting", state.waiting},
+          {"waiting_cost", state.waiting_cost},
+          {"cost_per_s", state.cost_per_s},
+          {"predicted_wait_s", state.predicted_wait_s},
+          {"seconds_since_progress", state.seconds_since_progress}};
+}
+
 asio::awaitable<void> send_state(Exchange& exchange, bool details) {
   const char* status = status_name(exchange.server());
   const bool ready = std::string_view(status) == "ready";
@@ -47,6 +59,7 @@ asio::awaitable<void> send_state(Exchange& exchange, bool details) {
     json::array& models = (body["models"] = json::array()).as_array();
     const auto all = exchange.server().models();
     for (const auto& model : *all) models.push_back(model_state(*model));
+    for (const OneShotPtr& model : exchange.server().catalogue()->ready()) models.push_back(model_state(*model));
   }
   if (!ready) exchange.set_header("Retry-After", "1");
   co_await exchange.send_json(ready ? 200 : 503, json::serialize(body));
@@ -59,8 +72,14 @@ asio::awaitable<void> health_ready(Exchange& exchange) { return send_state(excha
 
 asio::awaitable<void> health_live(Exchange& exchange) { co_await exchange.send_json(200, R"({"status":"live"})"); }
 
+// Written aside, on a thread of its own: with many series it takes longer than other connections should wait.
 asio::awaitable<void> metrics_text(Exchange& exchange) {
-  co_await exchange.send_text(200, "text/plain; version=0.0.4; charset=utf-8", metrics::prometheus_text());
+  const metrics::Format format = metrics::choose_format(exchange.request().headers.value_or("Accept", ""));
+  auto text = std::make_shared<std::string>();  // the job may outlive this frame when the server stops
+  std::function<void()> job = [text, format] { *text = metrics::expose(format); };
+  co_await exchange.server().run_scrape(std::move(job));
+  std::string body = std::move(*text);
+  co_await exchange.send_text(200, metrics::content_type(format).data(), std::move(body));
 }
 
 }  // namespace spillway::server

@@ -18,6 +18,13 @@ api::ModelEntry entry_of(const ServedModel& model, const std::string& id) {
   return {id, model.created(), kOwner, id == model.name() ? "" : model.name(), model.context_tokens_max()};
 }
 
+api::ModelEntry entry_of(const ServedOneShot& model, const std::string& id) {
+  api::ModelEntry entry{id, model.created(), kOwner, id == model.name() ? "" : model.name(), 0};
+  if (model.text() != nullptr) entry.max_model_len = model.text()->tokens_max();
+  entry.version = model.version();
+  return entry;
+}
+
 // An absent model means the default one here: these endpoints ask about the server, not for an answer of a model.
 std::shared_ptr<ServedModel> named_or_default(const Server& server, const std::string& name) {
   if (!name.empty()) return server.find_model(name);
@@ -43,6 +50,10 @@ asio::awaitable<void> list_models(Exchange& exchange) {
     entries.push_back(entry_of(*model, model->name()));
     for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
   }
+  for (const OneShotPtr& model : exchange.server().catalogue()->ready()) {
+    entries.push_back(entry_of(*model, model->name()));
+    for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
+  }
   co_await exchange.send_json(200, api::models_response(entries));
 }
 
@@ -50,6 +61,11 @@ asio::awaitable<void> one_model(Exchange& exchange) {
   constexpr std::string_view kMark = "/models/";
   const std::string& path = exchange.request().path;
   const std::string id = path.substr(path.find(kMark) + kMark.size());
+  if (const OneShotPtr one_shot = exchange.server().catalogue()->find(id, "")) {
+    std::string body = api::model_response(entry_of(*one_shot, id));
+    co_await exchange.send_json(200, std::move(body));
+    co_return;
+  }
   std::shared_ptr<ServedModel> model = exchange.server().find_model(id);
   if (!model) {
     co_await no_model(exchange, id);
@@ -58,10 +74,41 @@ asio::awaitable<void> one_model(Exchange& exchange) {
   co_await exchange.send_json(200, api::model_response(entry_of(*model, id)));
 }
 
+namespace {
+
+// The one-shot model of that name with a tokenizer; null where the name means a language model.
+OneShotPtr tokenizing_one_shot(const Server& server, const std::string& name) {
+  const auto catalogue = server.catalogue();
+  OneShotPtr model = catalogue->find(name, "");
+  if (!model && name.empty() && server.models()->empty()) {
+    for (const OneShotPtr& each : catalogue->ready()) {
+      if (each->tokenizer() != nullptr) return each;
+    }
+  }
+  return model && model->tokenizer() != nullptr ? model : nullptr;
+}
+
+std::string tokenized(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids, int tokens_max,
+                      bool with_texts) {
+  std::vector<std::string> texts;
+  for (const int32_t id : ids) texts.push_back(api::utf8_lossy(tokenizer.token_bytes(id)));
+  return api::tokenize_response(ids, tokens_max, with_texts ? &texts : nullptr);
+}
+
+}  // namespace
+
 asio::awaitable<void> tokenize(Exchange& exchange) {
   api::Parsed<api::TokenizeRequest> request = api::parse_tokenize_request(exchange.request().body);
   if (!request.ok()) {
     co_await exchange.send_error(request.error());
+    co_return;
+  }
+  if (const OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model); one_shot && !request->chat) {
+    const text::EncodeOptions options{.add_special_tokens = request->add_special_tokens, .parse_added_tokens = false};
+    const std::vector<int32_t> ids = one_shot->tokenizer()->encode(request->prompt.value_or(""), options).ids;
+    std::string body =
+        tokenized(*one_shot->tokenizer(), ids, one_shot->text()->tokens_max(), request->return_token_strs);
+    co_await exchange.send_json(200, std::move(body));
     co_return;
   }
   std::shared_ptr<ServedModel> model = named_or_default(exchange.server(), request->model);
@@ -80,10 +127,7 @@ asio::awaitable<void> tokenize(Exchange& exchange) {
   } else {
     ids = encode_raw(*model, request->prompt.value_or(""), request->add_special_tokens);
   }
-  std::vector<std::string> texts;
-  for (const int32_t id : ids) texts.push_back(api::utf8_lossy(model->tokenizer().token_bytes(id)));
-  std::string body =
-      api::tokenize_response(ids, model->context_tokens_max(), request->return_token_strs ? &texts : nullptr);
+  std::string body = tokenized(model->tokenizer(), ids, model->context_tokens_max(), request->return_token_strs);
   co_await exchange.send_json(200, std::move(body));
 }
 
@@ -91,6 +135,11 @@ asio::awaitable<void> detokenize(Exchange& exchange) {
   api::Parsed<api::DetokenizeRequest> request = api::parse_detokenize_request(exchange.request().body);
   if (!request.ok()) {
     co_await exchange.send_error(request.error());
+    co_return;
+  }
+  if (const OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model)) {
+    std::string body = api::detokenize_response(one_shot->tokenizer()->decode(request->tokens, false));
+    co_await exchange.send_json(200, std::move(body));
     co_return;
   }
   std::shared_ptr<ServedModel> model = named_or_default(exchange.server(), request->model);

@@ -1,12 +1,17 @@
 #include "server/http/router.h"
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "metrics/metrics.h"
+#include "metrics/timeline.h"
+#include "server/console/live_state.h"
 #include "server/http/routes.h"
 
 namespace spillway::server {
@@ -25,10 +30,10 @@ metrics::Histogram request_seconds("spillway_http_request_seconds", "Time from r
                                     300},
                                    {"route"});
 
-enum class Access { kKey, kHealth, kMetrics };
+enum class Access { kKey, kHealth, kMetrics, kAdmin, kOpen };
 
 struct Route {
-  const char* path;  // one that ends in '/' takes what follows as its argument
+  const char* path;  // each "{}" takes text as an argument, as does what follows a '/' at the end
   const char* method;
   asio::awaitable<void> (*handler)(Exchange&);
   Access access = Access::kKey;
@@ -48,34 +53,117 @@ constexpr std::array kRoutes = {
     Route{"/anthropic/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
     Route{"/v1/models", "GET", list_models},
     Route{"/models", "GET", list_models},
+    Route{"/v1/embeddings", "POST", embeddings},
+    Route{"/embeddings", "POST", embeddings},
+    Route{"/rerank", "POST", rerank},
+    Route{"/v1/rerank", "POST", rerank},
+    Route{"/v2/rerank", "POST", rerank},
+    Route{"/score", "POST", score},
+    Route{"/v1/score", "POST", score},
+    Route{"/classify", "POST", classify},
+    Route{"/v1/classify", "POST", classify},
+    Route{"/embed", "POST", tei_embed, Access::kKey, Dialect::kTei},
+    Route{"/embed_all", "POST", tei_embed_all, Access::kKey, Dialect::kTei},
+    Route{"/embed_sparse", "POST", tei_embed_sparse, Access::kKey, Dialect::kTei},
+    Route{"/predict", "POST", tei_predict, Access::kKey, Dialect::kTei},
+    Route{"/similarity", "POST", tei_similarity, Access::kKey, Dialect::kTei},
+    Route{"/info", "GET", tei_info, Access::kKey, Dialect::kTei},
+    Route{"/v2", "GET", kserve_server, Access::kHealth, Dialect::kPlain},
+    Route{"/v2/health/live", "GET", kserve_live, Access::kHealth, Dialect::kPlain},
+    Route{"/v2/health/ready", "GET", kserve_ready, Access::kHealth, Dialect::kPlain},
+    Route{"/v2/models/stats", "GET", kserve_statistics, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/infer", "POST", kserve_infer, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/infer", "POST", kserve_infer, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/ready", "GET", kserve_model_ready, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/ready", "GET", kserve_model_ready, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/config", "GET", kserve_config, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/config", "GET", kserve_config, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}/stats", "GET", kserve_statistics, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/stats", "GET", kserve_statistics, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}/versions/{}", "GET", kserve_model, Access::kKey, Dialect::kPlain},
+    Route{"/v2/models/{}", "GET", kserve_model, Access::kKey, Dialect::kPlain},
+    Route{"/v2/repository/index", "POST", kserve_index, Access::kKey, Dialect::kPlain},
+    Route{"/v2/repository/models/{}/load", "POST", kserve_load, Access::kKey, Dialect::kPlain},
+    Route{"/v2/repository/models/{}/unload", "POST", kserve_unload, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}/versions/{}:predict", "POST", tf_predict, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}:predict", "POST", tf_predict, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}/versions/{}", "GET", tf_status, Access::kKey, Dialect::kPlain},
+    Route{"/v1/models/{}/metadata", "GET", tf_metadata, Access::kKey, Dialect::kPlain},
     Route{"/v1/models/", "GET", one_model},
     Route{"/models/", "GET", one_model},
+    Route{"/v1/feedback", "POST", feedback},
     Route{"/tokenize", "POST", tokenize},
     Route{"/detokenize", "POST", detokenize},
     Route{"/health", "GET", health, Access::kHealth},
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
     Route{"/metrics", "GET", metrics_text, Access::kMetrics},
+    Route{"/console", "GET", console_page, Access::kOpen},
+    Route{"/console/api/state", "GET", console_state, Access::kAdmin},
+    Route{"/console/api/events", "GET", console_events, Access::kAdmin},
+    Route{"/console/api/requests/", "GET", console_request, Access::kAdmin},
+    Route{"/console/api/trace", "POST", console_trace, Access::kAdmin},
+    Route{"/console/", "GET", console_file, Access::kOpen},
 };
 
-const Route* find_route(std::string_view path) {
-  for (const Route& route : kRoutes) {
-    const std::string_view pattern = route.path;
-    const bool takes_rest = pattern.ends_with('/');
-    if (path == pattern && !takes_rest) return &route;
-    if (takes_rest && path.size() > pattern.size() && path.starts_with(pattern)) return &route;
+// Whether text is the pattern, with what stood for its "{}"s; the longest text is tried first, so that names may have
+// slashes.
+bool matches(std::string_view pattern, std::string_view text, std::vector<std::string>& arguments) {
+  const size_t hole = pattern.find("{}");
+  if (hole == std::string_view::npos) return pattern == text;
+  if (text.size() <= hole || text.substr(0, hole) != pattern.substr(0, hole)) return false;
+  const std::string_view rest = pattern.substr(hole + 2);
+  const std::string_view next = rest.substr(0, rest.find("{}"));
+  text.remove_prefix(hole);
+  for (size_t end = text.size(); end > 0; --end) {
+    if (!text.substr(end).starts_with(next)) continue;
+    arguments.emplace_back(text.substr(0, end));
+    if (matches(rest, text.substr(end), arguments)) return true;
+    arguments.pop_back();
   }
-  return nullptr;
+  return false;
+}
+
+struct Found {
+  const Route* route = nullptr;
+  std::vector<std::string> arguments;
+};
+
+bool matches(const Route& route, std::string_view path, std::vector<std::string>& arguments) {
+  const std::string_view pattern = route.path;
+  if (!pattern.ends_with('/')) return matches(pattern, path, arguments);
+  return path.size() > pattern.size() && path.starts_with(pattern);
+}
+
+// The first whose pattern the path is, whatever the method.
+Found find_route(std::string_view path) {
+  for (const Route& route : kRoutes) {
+    Found found{&route, {}};
+    if (matches(route, path, found.arguments)) return found;
+  }
+  return {};
+}
+
+// OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
+std::string_view operation_of(const Route* route) {
+  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens"};
+  if (route == nullptr || route->access != Access::kKey || std::string_view(route->method) != "POST") return "";
+  const std::string_view path = route->path;
+  if (std::ranges::any_of(kOther, [&](std::string_view end) { return path.ends_with(end); })) return "";
+  if (path.ends_with("/chat/completions") || path.ends_with("/messages")) return "chat";
+  if (path.ends_with("/completions")) return "text_completion";
+  return path.substr(path.rfind('/') + 1);  // "embeddings", "rerank", ...
 }
 
 bool needs_key(const ServerOptions& options, Access access) {
-  return access == Access::kKey || (access == Access::kHealth && !options.open_health) ||
+  return access == Access::kKey || access == Access::kAdmin || (access == Access::kHealth && !options.open_health) ||
          (access == Access::kMetrics && !options.open_metrics);
 }
 
-std::optional<ApiError> check_key(Exchange& exchange) {
+// What administers asks for an admin key, or, where there is none, for what everything else asks for.
+std::optional<ApiError> check_key(Exchange& exchange, Access access) {
   const std::shared_ptr<const HotOptions> hot = exchange.server().hot();
-  const ApiKeys& keys = hot->keys;
+  const ApiKeys& keys = access == Access::kAdmin && hot->admin_keys.required() ? hot->admin_keys : hot->keys;
   if (!keys.required()) return std::nullopt;
   std::string_view key = exchange.request().headers.value_or("x-api-key", "");
   const auto authorization = exchange.request().headers.find("Authorization");
@@ -102,8 +190,9 @@ asio::awaitable<void> preflight(Exchange& exchange, const char* method) {
 
 // Whether the key is right for the route; otherwise that has been told.
 asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
-  if (!needs_key(exchange.server().options(), route == nullptr ? Access::kKey : route->access)) co_return true;
-  std::optional<ApiError> error = check_key(exchange);
+  const Access access = route == nullptr ? Access::kKey : route->access;
+  if (!needs_key(exchange.server().options(), access)) co_return true;
+  std::optional<ApiError> error = check_key(exchange, access);
   if (!error) co_return true;
   exchange.set_header("WWW-Authenticate", "Bearer");
   co_await exchange.send_error(std::move(*error));
@@ -113,9 +202,12 @@ asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
 // Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.
 asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
-  const bool has_front = fronted && exchange.server().options().front != nullptr && request.method != "OPTIONS";
+  const bool ours = route != nullptr && (route->access == Access::kAdmin || route->access == Access::kOpen);
+  const bool has_front = fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
   if (has_front) {
-    const bool open = co_await may_pass(exchange, route);
+    const auto& checks = exchange.server().options().front_checks_key;
+    const bool checked = checks && checks(request.path);
+    const bool open = checked || co_await may_pass(exchange, route);
     if (!open) co_return;
     const bool answered = co_await exchange.answer_by_front();
     if (answered) co_return;
@@ -145,9 +237,29 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
   co_await route->handler(exchange);
 }
 
+// Gives what serves clients a timeline, and so a place among the requests that the console shows.
+void begin_timeline(Exchange& exchange, const Route* route) {
+  const net::HttpRequest& request = exchange.request();
+  Server& server = exchange.server();
+  if (request.method != "POST" || (route == nullptr ? !server.options().front : route->access != Access::kKey)) return;
+  exchange.set_timeline(server.timelines().begin(request.id, route == nullptr ? request.path.substr(0, 64) : route->path,
+                                                 exchange.received()));
+  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(), static_cast<int64_t>(request.body.size()));
+}
+
+void settle(Exchange& exchange) {
+  const auto& timeline = exchange.request().timeline;
+  if (!timeline) return;
+  const TimePoint now = std::chrono::steady_clock::now();
+  timeline->add(metrics::Moment::Kind::kAnswered, now, exchange.status(), 0, exchange.outcome());
+  exchange.server().live().record(seconds(now - exchange.received()), exchange.status() >= 500);
+}
+
 // Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
 asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) {
   in_flight->add(1);
+  begin_timeline(exchange, route);
+  const int64_t traced = trace::begin_async();
   std::string failure;
   try {
     co_await answer(exchange, route, fronted);
@@ -162,28 +274,37 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
     }
   }
   in_flight->add(-1);
+  settle(exchange);
   const char* name = route == nullptr ? "unknown" : route->path;
+  trace::end_async("http", name, reinterpret_cast<uintptr_t>(&exchange), traced, "status", exchange.status());
   requests_total.with({name, std::to_string(exchange.status())}).add();
   outcomes_total.with({name, exchange.outcome()}).add();
-  request_seconds.with({name}).observe(seconds(std::chrono::steady_clock::now() - exchange.received()));
+  const telemetry::RequestRecord& record = exchange.finish_record(name, operation_of(route));
+  request_seconds.with({name}).observe(record.duration_s, exchange.trace_id());
+  for (telemetry::RequestSink* sink : exchange.server().options().sinks) sink->record(record);
 }
 
 }  // namespace
 
 asio::awaitable<void> route(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path);
-  const Dialect dialect = found != nullptr                          ? found->dialect
+  Found found = find_route(request.path);
+  const Dialect dialect = found.route != nullptr                    ? found.route->dialect
                           : request.path.starts_with("/anthropic/") ? Dialect::kAnthropic
+                          : request.path.starts_with("/v2/")        ? Dialect::kPlain
                                                                     : Dialect::kOpenAi;
   Exchange exchange(server, std::move(request), writer, dialect);
-  co_await run(exchange, found, true);
+  exchange.set_arguments(std::move(found.arguments));
+  co_await run(exchange, found.route, true);
 }
 
 asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path);
-  Exchange exchange(server, std::move(request), writer, found != nullptr ? found->dialect : Dialect::kOpenAi);
-  if (found != nullptr) {
-    co_await found->handler(exchange);
+  Found found = find_route(request.path);
+  if (!request.timeline) request.timeline = server.timelines().find(request.id);
+  Exchange exchange(server, std::move(request), writer,
+                    found.route != nullptr ? found.route->dialect : Dialect::kOpenAi);
+  exchange.set_arguments(std::move(found.arguments));
+  if (found.route != nullptr) {
+    co_await found.route->handler(exchange);
   } else {
     ApiError error{ErrorKind::kNotFound, "No such path here.", "", ""};
     co_await exchange.send_error(std::move(error));
@@ -191,7 +312,7 @@ asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, ne
 }
 
 asio::awaitable<void> route_metrics(Server& server, net::HttpRequest request, net::ResponseWriter& writer) {
-  const Route* found = find_route(request.path);
+  const Route* found = find_route(request.path).route;
   if (found != nullptr && found->access == Access::kKey) found = nullptr;
   Exchange exchange(server, std::move(request), writer, Dialect::kOpenAi);
   if (found != nullptr && exchange.request().method == "GET") {

@@ -1,0 +1,17 @@
+// spillway metrics docs
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "apps/command.h"
+#include "metrics/docs.h"
+
+namespace spillway::apps {
+
+void add_metrics(CLI::App& program, int&) {
+  CLI::App* command = program.add_subcommand("metrics", "Document the metrics");
+  command->require_subcommand(1);
+  CLI::App* docs = command->add_subcommand("docs", "The table of metrics as Markdown (docs/metrics.md)");
+  docs->callback([] { std::fputs(metrics::print_markdown().c_str(), stdout); });
+}
+
+}  // namespace spillway::apps

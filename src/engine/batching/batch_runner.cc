@@ -1,0 +1,87 @@
+#include "engine/batching/batch_runner.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+
+namespace spillway::engine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kWarmUpTokens = 128;
+constexpr int kWarmUpRuns = 3;  // of each size: what the table trusts
+
+// Inputs of the model's shape; ids spread over the vocabulary.
+struct Sample {
+  std::vector<int32_t> tokens;
+  std::vector<float> pixels;
+  models::OneShotInput input;
+
+  explicit Sample(const models::OneShotInfo& info, int64_t cost_max) {
+    if (info.vision) {
+      pixels.assign(static_cast<size_t>(info.channels) * info.height * info.width, 0.25f);
+    } else {
+      const int64_t count = std::min<int64_t>({kWarmUpTokens, info.tokens_max, cost_max});
+      for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>((1 + i * 7919) % info.vocab_size));
+    }
+    input.tokens = tokens;
+    input.pixels = pixels;
+    if (!info.outputs.empty()) input.output = info.outputs.front();
+  }
+};
+
+}  // namespace
+
+BatchRunner::Output BatchRunner::run(std::span<const models::OneShotInput> batch,
+                                     const std::function<void()>& meanwhile) {
+  Output output;
+  const auto began = Clock::now();
+  try {
+    const std::vector<tensor::TensorView> views = model_->run(batch, stream_);
+    if (overlaps()) meanwhile();
+    stream_.synchronize();
+    output.latency_s = seconds(Clock::now() - began);
+    SW_CHECK(views.size() == batch.size(), "an output for each input");
+    for (const tensor::TensorView& view : views) {
+      const auto* first = view.as<float>();
+      output.values.emplace_back(first, first + view.elements());
+    }
+  } catch (const std::exception& error) {
+    output.values.clear();
+    output.failure = fmt::format("the batch of {} inputs failed: {}", batch.size(), error.what());
+  }
+  return output;
+}
+
+Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitOptions& limits, double allowed_s) {
+  if (allowed_s <= 0) return {};
+  const auto began = Clock::now();
+  const Sample sample(runner.model().info(), limits.cost_max);
+  const int64_t cost = sample.input.cost();
+  const int64_t most = std::min<int64_t>(limits.inputs_max, std::max<int64_t>(1, limits.cost_max / cost));
+  bool first = true;
+  double last_s = 0;
+  for (int64_t inputs = 1;; inputs = std::min(inputs * 2, most)) {
+    const std::vector<models::OneShotInput> batch(static_cast<size_t>(inputs), sample.input);
+    for (int i = first ? -1 : 0; i < kWarmUpRuns; ++i) {
+      const double expected_s = i <= 0 && inputs > 1 ? 2 * last_s : last_s;
+      if (!first && seconds(Clock::now() - began) + expected_s > allowed_s)
+        return scheduler.warmed_up(Clock::now()), Status();
+      const BatchRunner::Output output = runner.run(batch, [] {});
+      if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
+      last_s = output.latency_s;
+      if (i >= 0) {
+        scheduler.measured(cost * inputs, static_cast<int>(inputs), output.latency_s, Clock::now());
+      }
+      first = false;
+    }
+    if (inputs == most) break;
+  }
+  scheduler.warmed_up(Clock::now());
+  return {};
+}
+
+}  // namespace spillway::engine

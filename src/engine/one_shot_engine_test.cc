@@ -1,0 +1,304 @@
+// The engine in service over a fake model: answers, refusals, cancellation, deadlines, priorities, draining, turns on a
+// shared device. The model waits for the test, so that what is under way is known.
+#include "engine/one_shot_engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+#include <thread>
+
+#include "engine/batching/device_share.h"
+#include "engine/testing/fake_one_shot_model.h"
+
+namespace spillway::engine {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::FakeOneShotModel;
+using Outcome = OneShotAnswer::Outcome;
+
+// Lets batches through one by one.
+class Gate {
+ public:
+  void wait() {
+    std::unique_lock lock(mutex_);
+    ++arrived_;
+    changed_.notify_all();
+    changed_.wait(lock, [&] { return open_ || passes_ > 0; });
+    if (!open_) --passes_;
+  }
+  void pass(int batches = 1) {
+    change([&] { passes_ += batches; });
+  }
+  void open() {
+    change([&] { open_ = true; });
+  }
+  void wait_for_arrivals(int count) {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(changed_.wait_for(lock, 10s, [&] { return arrived_ >= count; }));
+  }
+
+ private:
+  void change(auto&& how) {
+    std::lock_guard lock(mutex_);
+    how();
+    changed_.notify_all();
+  }
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int arrived_ = 0, passes_ = 0;
+  bool open_ = false;
+};
+
+OneShotRequest text(std::vector<int32_t> tokens) {
+  OneShotRequest request;
+  request.tokens = std::move(tokens);
+  return request;
+}
+
+struct Sent {
+  std::optional<Refusal> refusal;
+  OneShotId first = 0;
+  std::vector<std::future<OneShotAnswer>> answers;
+};
+
+Sent send(OneShotEngine& engine, std::vector<OneShotRequest> requests) {
+  Sent sent;
+  std::vector<OneShotDone> done;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    auto promise = std::make_shared<std::promise<OneShotAnswer>>();
+    sent.answers.push_back(promise->get_future());
+    done.push_back([promise](OneShotAnswer answer) { promise->set_value(std::move(answer)); });
+  }
+  sent.refusal = engine.submit(std::move(requests), std::move(done), sent.first);
+  return sent;
+}
+
+Sent send(OneShotEngine& engine, OneShotRequest request) {
+  std::vector<OneShotRequest> requests;
+  requests.push_back(std::move(request));
+  return send(engine, std::move(requests));
+}
+
+OneShotAnswer get(std::future<OneShotAnswer>& answer) {
+  EXPECT_EQ(answer.wait_for(10s), std::future_status::ready);
+  return answer.get();
+}
+
+class OneShotEngineTest : public ::testing::Test {
+ protected:
+  void start(OneShotEngineOptions options = {}, FakeOneShotModel::Options fake = {}) {
+    fake.on_run = [this](std::span<const models::OneShotInput> batch) {
+      sizes_.push_back(int(batch.size()));
+      gate_.wait();
+    };
+    options.name = "fake";
+    options.threads = 1;
+    options.warm_up_s = 0;
+    auto engine = start_one_shot_engine(std::make_unique<FakeOneShotModel>(std::move(fake)), options);
+    ASSERT_TRUE(engine.ok()) << engine.error().message;
+    engine_ = std::move(engine).value();
+  }
+  void TearDown() override { gate_.open(); }
+
+  Gate gate_;
+  std::vector<int> sizes_;
+  std::unique_ptr<OneShotEngine> engine_;
+};
+
+TEST_F(OneShotEngineTest, AnswersEachInputOfABatch) {
+  start();
+  gate_.open();
+  Sent sent = send(*engine_, [] {
+    std::vector<OneShotRequest> requests;
+    requests.push_back(text({7, 1}));
+    requests.push_back(text({9, 2, 3}));
+    return requests;
+  }());
+  ASSERT_FALSE(sent.refusal);
+  EXPECT_EQ(get(sent.answers[0]).values, (std::vector<float>{7, 8}));
+  const OneShotAnswer second = get(sent.answers[1]);
+  EXPECT_EQ(second.values, (std::vector<float>{9, 14}));
+  EXPECT_EQ(second.batch_inputs, 2);
+  ASSERT_TRUE(engine_->drain(std::chrono::steady_clock::now() + 5s));
+  const OneShotStatistics statistics = engine_->statistics();
+  EXPECT_EQ(statistics.inputs, 2u);
+  EXPECT_EQ(statistics.batches, 1u);
+  EXPECT_EQ(statistics.compute_by_size.at(2).count, 1u);
+}
+
+TEST_F(OneShotEngineTest, WhatWaitsWhileABatchRunsSharesTheNext) {
+  start();
+  Sent first = send(*engine_, text({1}));
+  gate_.wait_for_arrivals(1);
+  std::vector<Sent> rest;
+  for (int i = 0; i < 20; ++i) rest.push_back(send(*engine_, text({i})));
+  EXPECT_EQ(engine_->state().waiting, 20);
+  EXPECT_TRUE(engine_->state().busy);
+  gate_.open();
+  get(first.answers[0]);
+  for (Sent& sent : rest) EXPECT_EQ(get(sent.answers[0]).outcome, Outcome::kDone);
+  EXPECT_EQ(sizes_, (std::vector<int>{1, 16, 4}));
+}
+
+TEST_F(OneShotEngineTest, RefusesWhatItCannotDoAndWhatItHasNoRoomFor) {
+  OneShotEngineOptions options;
+  options.queue.requests_max = 3;
+  start(options);
+  EXPECT_EQ(send(*engine_, text({})).refusal->reason, Refusal::Reason::kInvalid);
+  EXPECT_EQ(send(*engine_, text({100})).refusal->reason, Refusal::Reason::kInvalid);
+  EXPECT_EQ(send(*engine_, text(std::vector<int32_t>(513, 1))).refusal->reason, Refusal::Reason::kTooLong);
+  OneShotRequest sparse = text({1});
+  sparse.output = models::OneShotOutput::kSparse;
+  EXPECT_EQ(send(*engine_, std::move(sparse)).refusal->reason, Refusal::Reason::kInvalid);
+  OneShotRequest pixels;
+  pixels.pixels = {1, 2};
+  EXPECT_EQ(send(*engine_, std::move(pixels)).refusal->reason, Refusal::Reason::kInvalid);
+
+  Sent running = send(*engine_, text({1}));
+  gate_.wait_for_arrivals(1);
+  std::vector<Sent> waiting;
+  for (int i = 0; i < 3; ++i) waiting.push_back(send(*engine_, text({1})));
+  const Sent refused = send(*engine_, text({1}));
+  ASSERT_TRUE(refused.refusal);
+  EXPECT_EQ(refused.refusal->reason, Refusal::Reason::kQueueRequests);
+  EXPECT_EQ(refused.refusal->found, 4);
+  EXPECT_GE(refused.refusal->retry_after_s, 0.1);
+  gate_.open();
+  for (Sent& sent : waiting) EXPECT_EQ(get(sent.answers[0]).outcome, Outcome::kDone);
+}
+
+TEST_F(OneShotEngineTest, CancelledAndLateInputsEndWithoutBeingComputed) {
+  start();
+  Sent running = send(*engine_, text({1}));
+  gate_.wait_for_arrivals(1);
+  Sent cancelled = send(*engine_, text({2}));
+  OneShotRequest late = text({3});
+  late.deadline = std::chrono::steady_clock::now() + 5ms;
+  Sent timed_out = send(*engine_, std::move(late));
+  Sent stays = send(*engine_, text({4}));
+  engine_->cancel(cancelled.first, 1);
+  std::this_thread::sleep_for(10ms);
+  gate_.open();
+  EXPECT_EQ(get(cancelled.answers[0]).outcome, Outcome::kCancelled);
+  EXPECT_EQ(get(timed_out.answers[0]).outcome, Outcome::kDeadline);
+  EXPECT_EQ(get(stays.answers[0]).outcome, Outcome::kDone);
+  EXPECT_EQ(sizes_, (std::vector<int>{1, 1}));
+}
+
+TEST_F(OneShotEngineTest, HigherPrioritiesGoFirst) {
+  start({}, {.inputs_max = 1});
+  Sent running = send(*engine_, text({1}));
+  gate_.wait_for_arrivals(1);
+  std::mutex mutex;
+  std::vector<int> order;
+  OneShotId id;
+  std::vector<std::future<void>> all;
+  for (const int priority : {-1, 0, 1}) {
+    auto promise = std::make_shared<std::promise<void>>();
+    all.push_back(promise->get_future());
+    std::vector<OneShotRequest> requests;
+    requests.push_back(text({2}));
+    requests[0].priority = static_cast<Priority>(priority);
+    std::vector<OneShotDone> done;
+    done.push_back([&, priority, promise](OneShotAnswer) {
+      std::lock_guard lock(mutex);
+      order.push_back(priority);
+      promise->set_value();
+    });
+    ASSERT_FALSE(engine_->submit(std::move(requests), std::move(done), id));
+  }
+  gate_.open();
+  for (auto& one : all) one.wait();
+  EXPECT_EQ(order, (std::vector<int>{1, 0, -1}));
+}
+
+TEST_F(OneShotEngineTest, DrainsAndThenRefuses) {
+  start();
+  Sent running = send(*engine_, text({1}));
+  gate_.wait_for_arrivals(1);
+  EXPECT_FALSE(engine_->drain(std::chrono::steady_clock::now() + 10ms));
+  EXPECT_EQ(send(*engine_, text({1})).refusal->reason, Refusal::Reason::kDraining);
+  gate_.open();
+  EXPECT_TRUE(engine_->drain(std::chrono::steady_clock::now() + 10s));
+  EXPECT_EQ(get(running.answers[0]).outcome, Outcome::kDone);
+}
+
+TEST_F(OneShotEngineTest, EndsWhatWaitsWhenItGoes) {
+  start();
+  Sent running = send(*engine_, text({1}));
+  gate_.wait_for_arrivals(1);
+  Sent waiting = send(*engine_, text({1}));
+  std::thread gone([&] { engine_.reset(); });
+  std::this_thread::sleep_for(10ms);
+  gate_.open();
+  gone.join();
+  EXPECT_EQ(get(running.answers[0]).outcome, Outcome::kDone);
+  EXPECT_EQ(get(waiting.answers[0]).outcome, Outcome::kCancelled);
+}
+
+TEST(OneShotEngine, WarmsUpBeforeItServesAndAnswersImages) {
+  std::atomic<int> batches = 0;
+  FakeOneShotModel::Options fake{.vision = true, .on_run = [&](auto) { ++batches; }};
+  OneShotEngineOptions options;
+  options.threads = 1;
+  auto engine = start_one_shot_engine(std::make_unique<FakeOneShotModel>(fake), options);
+  ASSERT_TRUE(engine.ok());
+  EXPECT_EQ(batches, 1 + 3 * 5);  // the first touch, then 1, 2, 4, 8, 16 three times each
+  OneShotRequest image;
+  image.pixels = {1, 2, 3, 4, 5, 6, 7, 8};
+  Sent sent = send(**engine, std::move(image));
+  EXPECT_EQ(get(sent.answers[0]).values, (std::vector<float>{1, 36}));
+}
+
+TEST(OneShotEngine, AFailingModelFailsItsBatchAlone) {
+  bool fail = true;
+  FakeOneShotModel::Options fake{.on_run = [&](auto) {
+    if (std::exchange(fail, false)) throw std::runtime_error("no memory");
+  }};
+  OneShotEngineOptions options;
+  options.threads = 1;
+  options.warm_up_s = 0;
+  auto engine = start_one_shot_engine(std::make_unique<FakeOneShotModel>(fake), options);
+  Sent failed = send(**engine, text({1}));
+  const OneShotAnswer answer = get(failed.answers[0]);
+  EXPECT_EQ(answer.outcome, Outcome::kFailed);
+  EXPECT_NE(answer.message.find("no memory"), std::string::npos);
+  Sent next = send(**engine, text({1}));
+  EXPECT_EQ(get(next.answers[0]).outcome, Outcome::kDone);
+}
+
+// Two engines that always have work: their shares of the device follow their weights.
+TEST(DeviceShareTest, TurnsFollowTheWeights) {
+  auto share = std::make_shared<DeviceShare>();
+  std::atomic<int> inside = 0;
+  std::atomic<bool> overlapped = false;
+  std::array<std::atomic<int64_t>, 2> batches{};
+  std::array<std::unique_ptr<OneShotEngine>, 2> engines;
+  for (size_t i = 0; i < 2; ++i) {
+    FakeOneShotModel::Options fake{.inputs_max = 1, .on_run = [&, i](auto) {
+                                     if (++inside > 1) overlapped = true;
+                                     std::this_thread::sleep_for(1ms);
+                                     --inside;
+                                     ++batches[i];
+                                   }};
+    OneShotEngineOptions options;
+    options.threads = 1;
+    options.warm_up_s = 0;
+    options.share = share;
+    options.weight = i == 0 ? 3 : 1;
+    engines[i] = std::move(start_one_shot_engine(std::make_unique<FakeOneShotModel>(fake), options)).value();
+  }
+  std::array<std::vector<Sent>, 2> sent;
+  for (int n = 0; n < 300; ++n) {
+    for (size_t i = 0; i < 2; ++i) sent[i].push_back(send(*engines[i], text({1})));
+  }
+  while (batches[0] < 200) std::this_thread::sleep_for(1ms);
+  const auto other = static_cast<double>(batches[1]);
+  EXPECT_FALSE(overlapped);
+  EXPECT_NEAR(other / 200, 1.0 / 3, 0.1);
+}
+
+}  // namespace
+}  // namespace spillway::engine

@@ -1,0 +1,99 @@
+// Timeline: what happened to one request and when: received, queued, its prefill's chunks, tokens, the upstreams it was
+// sent to, retries, the end. Timelines: the bounded ring of the most recent ones, from which the console answers for an
+// id. A request carries its timeline along (net::HttpRequest, engine::Request); whoever handles it adds moments. Any
+// thread; a moment costs one uncontended lock and no allocation once the request's place has grown. Holds no text of
+// prompts or answers.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+
+namespace spillway::metrics {
+
+struct Moment {
+  enum class Kind : uint8_t {
+    kReceived,   // a: bytes of the body
+    kQueued,     // the engine took it; a: prompt tokens
+    kRefused,    // note: the reason
+    kStarted,    // its prefill begins; a: prompt tokens taken from the cache
+    kPrefill,    // a chunk was computed; a: tokens computed so far, b: tokens of the chunk
+    kTokens,     // a: tokens generated so far, b: of them in this step
+    kPreempted,  // put back because pages ran out
+    kFinished,   // the engine is done; a: tokens generated, note: how it ended
+    kAttempt,    // sent to an upstream; note: its name
+    kFirstByte,  // an upstream's first token or answer; note: its name
+    kFailed,     // the attempt failed; note: upstream and reason
+    kResumed,    // a broken stream goes on elsewhere; note: upstream
+    kAnswered,   // the last byte; a: status, note: outcome
+  };
+  TimePoint at;
+  Kind kind = Kind::kReceived;
+  int64_t a = 0;
+  int64_t b = 0;
+  std::string note = {};
+};
+
+const char* name_of(Moment::Kind kind);  // "received", "prefill", ...
+
+class Timeline {
+ public:
+  Timeline(std::string id, std::string route, TimePoint received);
+
+  void add(Moment::Kind kind, TimePoint at, int64_t a = 0, int64_t b = 0, std::string_view note = {});
+  // Another name that it may be looked up by: the id in the answer's body.
+  void answers_as(std::string_view id);
+  void set_model(std::string_view model);
+
+  const std::string& id() const { return id_; }
+  const std::string& route() const { return route_; }
+  TimePoint received() const { return received_; }
+  bool is_named(std::string_view id) const;
+
+  struct Snapshot {
+    std::string model;
+    std::string answer_id;
+    bool ended = false;
+    int64_t dropped = 0;  // moments beyond the bound
+    std::vector<Moment> moments;
+  };
+  Snapshot snapshot() const;
+
+ private:
+  const std::string id_;
+  const std::string route_;
+  const TimePoint received_;
+  mutable std::mutex mutex_;
+  std::string model_;
+  std::string answer_id_;
+  std::vector<Moment> moments_;
+  int64_t token_stride_ = 1;  // of the moments of tokens, every so many are kept
+  int64_t token_moments_ = 0;
+  int64_t dropped_ = 0;
+  bool ended_ = false;
+};
+
+class Timelines {
+ public:
+  explicit Timelines(size_t capacity = 2048) : ring_(capacity) {}
+
+  std::shared_ptr<Timeline> begin(std::string id, std::string route, TimePoint received);
+  std::shared_ptr<Timeline> find(std::string_view id) const;  // the newest of that id; null: not among those kept
+  std::vector<std::shared_ptr<Timeline>> recent(size_t count) const;  // newest first
+  uint64_t begun() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<Timeline>> ring_;
+  std::unordered_map<std::string_view, std::shared_ptr<Timeline>> by_id_;   // views of the ids of those in the ring
+  uint64_t next_ = 0;
+};
+
+}  // namespace spillway::metrics

@@ -1,0 +1,279 @@
+// Encoders: BERT, RoBERTa, DistilBERT, ModernBERT and NomicBERT, by EncoderConfig.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json/object.hpp>
+#include <cmath>
+#include <map>
+
+#include "kernels/isa.h"
+#include "models/encoder_heads.h"
+#include "models/one_shot_loader.h"
+#include "nn/embedding.h"
+#include "nn/step.h"
+
+namespace spillway::models {
+namespace {
+
+using tensor::TensorView;
+
+constexpr int kInputsMax = 256;
+
+std::string_view name_of_encoder(kernels::Precision precision) {
+  return precision == kernels::Precision::kW8A8 ? "int8" : name_of(precision);
+}
+
+class Encoder final : public OneShotModel {
+ public:
+  static Result<std::unique_ptr<OneShotModel>> load(EncoderConfig config, OneShotLoad load) {
+    auto model = std::unique_ptr<Encoder>(new Encoder(std::move(config), load));
+    nn::LoadContext context{.precision = load.precision, .stream = load.stream};
+    SW_TRY(model->load_embeddings(context));
+    SW_TRY(model->load_layers(context));
+    SW_TRY(model->load_heads(load.folder, context));
+    model->describe(context, load.precision);
+    return std::unique_ptr<OneShotModel>(std::move(model));
+  }
+
+  const OneShotInfo& info() const override { return info_; }
+  int64_t batch_cost_max() const override { return cost_max_; }
+  int batch_inputs_max() const override { return kInputsMax; }
+
+  std::vector<TensorView> run(std::span<const OneShotInput> batch, tensor::Stream& stream) override {
+    arena_.reset();
+    launches_ = 0;
+    lay_out(batch);
+    nn::OneShotStep step{.arena = arena_,
+                         .stream = stream,
+                         .fusions = fusions_,
+                         .offsets = offsets_,
+                         .positions = TensorView(positions_.data(), tensor::DType::kI32, {int64_t(positions_.size())}),
+                         .launches = &launches_};
+    const TensorView x = arena_.f32({step.tokens(), config_.layer.hidden});
+    embed(x, step);
+    int longest = 0;
+    for (const OneShotInput& input : batch) longest = std::max(longest, int(input.tokens.size()));
+    const TensorView rope = rope_ ? rope_->rows(longest, stream) : TensorView();
+    const TensorView local = rope_local_ ? rope_local_->rows(longest, stream) : rope;
+    for (size_t i = 0; i < layers_.size(); ++i) layers_[i].apply(x, is_local(i) ? local : rope, half_, step);
+    if (final_norm_) final_norm_->apply(x, x, step);
+    return outputs(batch, x, step);
+  }
+
+  int64_t launches() const override { return launches_; }
+
+ private:
+  Encoder(EncoderConfig config, OneShotLoad& load)
+      : config_(std::move(config)),
+        source_(std::move(load.source)),
+        fusions_(load.fusions),
+        half_(load.precision != kernels::Precision::kFp32),
+        cost_max_(std::max(load.batch_tokens_max, config_.tokens_max)),
+        root_(*source_),
+        body_(root_) {
+    const std::string prefixed = config_.names.prefix + "." + config_.names.words + ".weight";
+    if (!config_.names.prefix.empty() && !root_.contains(config_.names.words + ".weight") && root_.contains(prefixed))
+      body_ = root_.scope(config_.names.prefix);
+  }
+
+  bool is_local(size_t layer) const { return layer < config_.local_layers.size() && config_.local_layers[layer]; }
+
+  Result<weights::StoredTensor> load_table(const std::string& name, int rows, nn::LoadContext& context) const {
+    SW_ASSIGN(weights::StoredTensor table, body_.tensor(name + ".weight", {rows, config_.layer.hidden}));
+    table.keep();
+    context.totals.parameters += table.view().elements();
+    context.totals.bytes += int64_t(table.view().bytes());
+    return table;
+  }
+
+  Status load_embeddings(nn::LoadContext& context) {
+    const EncoderNames& names = config_.names;
+    SW_ASSIGN(words_, load_table(names.words, config_.vocab_size, context));
+    if (config_.position_rows > 0) {
+      SW_ASSIGN(positions_table_, load_table(names.positions, config_.position_rows, context));
+    }
+    if (!names.types.empty() && config_.type_rows > 0) {
+      SW_ASSIGN(types_, load_table(names.types, config_.type_rows, context));
+    }
+    SW_ASSIGN(embedding_norm_,
+              nn::LayerNorm::load(body_, names.embedding_norm, config_.layer.hidden, config_.layer.epsilon, context));
+    return {};
+  }
+
+  Status load_layers(nn::LoadContext& context) {
+    for (int i = 0; i < config_.layers; ++i) {
+      nn::EncoderLayerConfig layer = config_.layer;
+      if (!is_local(size_t(i))) layer.window = 0;
+      if (i == 0 && config_.first_norm_is_identity) layer.has_attention_norm = false;
+      SW_ASSIGN(nn::EncoderLayer loaded,
+                nn::EncoderLayer::load(body_.scope(config_.names.layers, i), layer, !fusions_.qkv, context));
+      layers_.push_back(std::move(loaded));
+    }
+    if (!config_.names.final_norm.empty()) {
+      SW_ASSIGN(final_norm_, nn::LayerNorm::load(body_, config_.names.final_norm, config_.layer.hidden,
+                                                 config_.layer.epsilon, context));
+    }
+    const int dim = config_.layer.hidden / config_.layer.heads;
+    if (config_.rope_theta > 0) rope_.emplace(dim, config_.rope_theta, nn::RopeScaling{}, config_.tokens_max);
+    if (config_.rope_theta_local > 0)
+      rope_local_.emplace(dim, config_.rope_theta_local, nn::RopeScaling{}, config_.tokens_max);
+    return {};
+  }
+
+  Status load_heads(const std::string& folder, nn::LoadContext& context) {
+    const int hidden = config_.layer.hidden;
+    const double epsilon = config_.layer.epsilon;
+    const double layer_flops = context.totals.flops_per_token;
+    SentenceConfig sentence;
+    if (!folder.empty()) {
+      SW_ASSIGN(sentence, read_sentence_config(folder));
+    }
+    SW_ASSIGN(sentence_, SentenceHead::load(sentence, hidden, context));
+    if (config_.task == EncoderTask::kClassification) {
+      SW_ASSIGN(classifier_, ClassifierHead::load(root_, config_.names.classifier, hidden, int(config_.labels.size()),
+                                                  epsilon, context));
+    } else if (config_.task == EncoderTask::kMaskedLm) {
+      SW_ASSIGN(sparse_, SparseHead::load(root_, body_, config_, context));
+    } else if (!config_.names.pooler.empty() && body_.contains(config_.names.pooler + ".weight")) {
+      SW_ASSIGN(pooler_, ClassifierHead::load(body_, {.dense = config_.names.pooler, .norm = "", .output = ""}, hidden,
+                                              0, epsilon, context));
+    }
+    if (config_.task != EncoderTask::kMaskedLm) context.totals.flops_per_token = layer_flops;  // heads run once a text
+    return {};
+  }
+
+  void describe(const nn::LoadContext& context, kernels::Precision precision) {
+    info_.architecture = config_.architecture;
+    switch (config_.task) {
+      case EncoderTask::kEmbedding:
+        info_.outputs = {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
+        if (pooler_) info_.outputs.push_back(OneShotOutput::kPooled);
+        break;
+      case EncoderTask::kClassification:
+        info_.outputs = {OneShotOutput::kScores, OneShotOutput::kTokenVectors};
+        break;
+      case EncoderTask::kMaskedLm:
+        info_.outputs = {OneShotOutput::kSparse, OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
+        break;
+    }
+    info_.vocab_size = config_.vocab_size;
+    info_.hidden_size = config_.layer.hidden;
+    info_.embedding_dims = sentence_->dims();
+    info_.tokens_max = config_.tokens_max;
+    info_.type_vocab_size = types_ ? config_.type_rows : 0;
+    info_.labels = config_.labels;
+    info_.multi_label = config_.multi_label;
+    info_.weight_bytes = context.totals.bytes;
+    info_.parameters = context.totals.parameters;
+    info_.flops_per_token = int64_t(context.totals.flops_per_token);
+    info_.precision = std::string(name_of_encoder(precision));
+    arena_ = tensor::Arena(workspace_bytes());
+  }
+
+  size_t workspace_bytes() const {
+    const auto bytes = [](int64_t rows, int64_t width) {
+      return tensor::Arena::footprint(tensor::DType::kF32, {rows, width});
+    };
+    const int64_t hidden = config_.layer.hidden;
+    size_t heads = 0;
+    for (const int64_t width : {hidden, hidden, int64_t(sentence_->dims()), int64_t(config_.labels.size())})
+      heads += 2 * bytes(kInputsMax, std::max<int64_t>(width, 1));
+    if (sparse_) heads += SparseHead::workspace_bytes(config_, kInputsMax);
+    return 2 * bytes(cost_max_, hidden) + nn::EncoderLayer::workspace_bytes(config_.layer, cost_max_) + heads;
+  }
+
+  void lay_out(std::span<const OneShotInput> batch) {
+    SW_CHECK(!batch.empty() && int(batch.size()) <= kInputsMax, "batch of another size");
+    ids_.clear();
+    type_ids_.clear();
+    positions_.clear();
+    offsets_.assign(1, 0);
+    for (const OneShotInput& input : batch) {
+      ids_.insert(ids_.end(), input.tokens.begin(), input.tokens.end());
+      for (size_t i = 0; i < input.tokens.size(); ++i) {
+        positions_.push_back(int32_t(i));
+        type_ids_.push_back(!input.types.empty() && config_.type_rows > 1 ? input.types[i] : 0);
+      }
+      offsets_.push_back(int32_t(ids_.size()));
+    }
+    SW_CHECK(int64_t(ids_.size()) <= cost_max_, "batch of more tokens than the workspace holds");
+  }
+
+  void embed(TensorView x, const nn::OneShotStep& step) {
+    const auto list = [](std::vector<int32_t>& values) {
+      return TensorView(values.data(), tensor::DType::kI32, {int64_t(values.size())});
+    };
+    kernels::EmbeddingNormArgs args;
+    args.tokens = words_->view();
+    if (positions_table_) args.positions = positions_table_->view();
+    if (types_) args.types = types_->view();
+    args.ids = list(ids_);
+    args.position = list(positions_);
+    args.type = list(type_ids_);
+    args.first_position = config_.position_offset;
+    args.y = x;
+    if (fusions_.embedding_norm) {
+      args.weight = embedding_norm_->weight();
+      args.bias = embedding_norm_->bias();
+      args.eps = embedding_norm_->epsilon();
+    }
+    kernels::embedding_norm(args, step.stream);
+    step.count();
+    words_->read_places(int64_t(ids_.size()));
+    if (!fusions_.embedding_norm) embedding_norm_->apply(x, x, step);
+  }
+
+  // Each kind of output is computed over the whole batch when somebody asked for it: heads are small.
+  std::vector<TensorView> outputs(std::span<const OneShotInput> batch, TensorView x, const nn::OneShotStep& step) {
+    std::map<OneShotOutput, TensorView> computed;
+    std::vector<TensorView> list;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      const OneShotOutput kind = batch[i].output;
+      if (kind == OneShotOutput::kTokenVectors) {
+        list.push_back(x.rows(offsets_[i], offsets_[i + 1]));
+        continue;
+      }
+      auto [found, fresh] = computed.try_emplace(kind);
+      if (fresh) found->second = compute(kind, x, step);
+      const TensorView row = found->second.rows(int64_t(i), int64_t(i) + 1);
+      list.push_back(row.reshaped({row.elements()}));
+    }
+    return list;
+  }
+
+  TensorView compute(OneShotOutput kind, TensorView x, const nn::OneShotStep& step) const {
+    if (kind == OneShotOutput::kEmbedding) return sentence_->apply(x, step);
+    if (kind == OneShotOutput::kScores && classifier_) return classifier_->apply(x, step);
+    if (kind == OneShotOutput::kPooled && pooler_) return pooler_->apply(x, step);
+    SW_CHECK(kind == OneShotOutput::kSparse && sparse_, "an output that the model does not offer");
+    return sparse_->apply(x, step);
+  }
+
+  EncoderConfig config_;
+  std::unique_ptr<weights::WeightSource> source_;
+  nn::Fusions fusions_;
+  bool half_;
+  int64_t cost_max_;
+  OneShotInfo info_;
+  weights::WeightScope root_;
+  weights::WeightScope body_;
+  std::optional<weights::StoredTensor> words_, positions_table_, types_;
+  std::optional<nn::LayerNorm> embedding_norm_, final_norm_;
+  std::vector<nn::EncoderLayer> layers_;
+  std::optional<nn::RopeTable> rope_, rope_local_;
+  std::optional<SentenceHead> sentence_;
+  std::optional<ClassifierHead> classifier_, pooler_;
+  std::optional<SparseHead> sparse_;
+  tensor::Arena arena_{64};
+  std::vector<int32_t> ids_, type_ids_, positions_, offsets_;
+  int64_t launches_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<OneShotModel>> load_encoder(const boost::json::object& config, OneShotLoad load) {
+  SW_ASSIGN(EncoderConfig parsed, parse_encoder_config(config));
+  return Encoder::load(std::move(parsed), std::move(load));
+}
+
+}  // namespace spillway::models

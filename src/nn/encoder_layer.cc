@@ -1,0 +1,177 @@
+#include "nn/encoder_layer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/elementwise.h"
+#include "kernels/rope.h"
+#include "nn/step.h"
+
+namespace spillway::nn {
+
+using kernels::Activation;
+using tensor::TensorView;
+
+Result<OneShotLinear> OneShotLinear::load(const weights::WeightScope& scope, std::vector<MatrixRow> rows,
+                                          int64_t inputs, LoadContext& context) {
+  OneShotLinear product;
+  const bool bias = scope.contains(rows[0].name + ".bias");
+  SW_ASSIGN(product.linear_, Linear::load(scope, std::move(rows), inputs, bias, context));
+  return product;
+}
+
+void OneShotLinear::apply(TensorView x, TensorView y, Activation activation, const OneShotStep& step) const {
+  step.count();
+  if (step.fusions.epilogue) {
+    return kernels::linear(x, linear_.weight(), y, step.stream,
+                           {.bias = linear_.bias().view(), .activation = activation});
+  }
+  kernels::linear(x, linear_.weight(), y, step.stream);
+  if (!linear_.bias().empty()) {
+    kernels::add_bias(y, linear_.bias(), step.stream);
+    step.count();
+  }
+  if (activation == Activation::kNone) return;
+  kernels::activate(y, activation, step.stream);
+  step.count();
+}
+
+void OneShotLinear::add_to(TensorView x, TensorView y, const OneShotStep& step) const {
+  kernels::linear(x, linear_.weight(), y, step.stream, {.bias = linear_.bias().view(), .accumulate = true});
+  step.count();
+}
+
+Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const EncoderLayerConfig& config,
+                                        bool split_qkv, LoadContext& context) {
+  EncoderLayer layer;
+  layer.config_ = config;
+  const EncoderLayerNames& names = config.names;
+  const int64_t hidden = config.hidden, intermediate = config.intermediate;
+  std::vector<MatrixRow> qkv;
+  // What comes from a layer norm has channels far larger than the rest: those products keep 16 bits of x in int8.
+  const kernels::Precision precision = context.precision;
+  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
+  for (const std::string& name : names.qkv) qkv.push_back({name, 3 * hidden / int64_t(names.qkv.size())});
+  if (split_qkv && qkv.size() == 3) {
+    for (const MatrixRow& row : qkv) {
+      SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, {row}, hidden, context));
+      layer.qkv_.push_back(std::move(product));
+    }
+  } else {
+    SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, std::move(qkv), hidden, context));
+    layer.qkv_.push_back(std::move(product));
+  }
+  context.precision = precision;
+  SW_ASSIGN(layer.attention_output_, OneShotLinear::load(scope, {{names.attention_output, hidden}}, hidden, context));
+  if (config.has_attention_norm) {
+    SW_ASSIGN(layer.attention_norm_, LayerNorm::load(scope, names.attention_norm, hidden, config.epsilon, context));
+  }
+  std::vector<MatrixRow> mlp;
+  const int64_t width = config.gated ? 2 * intermediate : intermediate;
+  for (const std::string& name : names.mlp_in) mlp.push_back({name, width / int64_t(names.mlp_in.size())});
+  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
+  SW_ASSIGN(layer.mlp_in_, OneShotLinear::load(scope, std::move(mlp), hidden, context));
+  context.precision = precision;
+  SW_ASSIGN(layer.mlp_out_, OneShotLinear::load(scope, {{names.mlp_out, hidden}}, intermediate, context));
+  SW_ASSIGN(layer.mlp_norm_, LayerNorm::load(scope, names.mlp_norm, hidden, config.epsilon, context));
+  return layer;
+}
+
+size_t EncoderLayer::workspace_bytes(const EncoderLayerConfig& config, int64_t tokens) {
+  const auto bytes = [](int64_t rows, int64_t width) {
+    return tensor::Arena::footprint(tensor::DType::kF32, {rows, width});
+  };
+  const int64_t hidden = config.hidden, rows = std::min(tokens, kMlpRows);
+  const size_t attention = 3 * bytes(tokens, hidden) + bytes(tokens, hidden);
+  const size_t mlp = bytes(rows, (config.gated ? 3 : 1) * int64_t(config.intermediate)) + bytes(1, 64);
+  return bytes(tokens, hidden) + std::max(attention, mlp) + bytes(tokens, hidden);
+}
+
+// residual += product(x): in the product, or as a pass of its own.
+void EncoderLayer::add_residual(const OneShotLinear& product, TensorView x, TensorView residual,
+                                const OneShotStep& step) const {
+  if (step.fusions.residual_norm) return product.add_to(x, residual, step);
+  const ArenaScope scope(step.arena);
+  const TensorView y = step.arena.f32(residual.shape);
+  product.apply(x, y, Activation::kNone, step);
+  kernels::add(residual, y, step.stream);
+  step.count();
+}
+
+void EncoderLayer::attend(TensorView x, TensorView residual, TensorView rope, bool half,
+                          const OneShotStep& step) const {
+  const ArenaScope scope(step.arena);
+  const int64_t tokens = x.shape[0], hidden = config_.hidden;
+  const int head_dim = config_.hidden / config_.heads;
+  kernels::SequenceAttentionArgs args;
+  args.offsets = step.offsets;
+  args.heads = config_.heads;
+  args.head_dim = head_dim;
+  args.scale = 1.0f / std::sqrt(float(head_dim));
+  args.window = config_.window;
+  args.half = half;
+  TensorView* parts[] = {&args.q, &args.k, &args.v};
+  if (qkv_.size() == 1) {
+    const TensorView qkv = step.arena.f32({tokens, 3 * hidden});
+    qkv_[0].apply(x, qkv, Activation::kNone, step);
+    args.row_stride = 3 * hidden;
+    for (int64_t i = 0; i < 3; ++i)
+      *parts[i] = TensorView(qkv.as<float>() + i * hidden, tensor::DType::kF32, qkv.shape);
+    if (!rope.empty()) {
+      kernels::rope(
+          {.x = qkv, .cos_sin = rope, .positions = step.positions, .heads = 2 * config_.heads, .head_dim = head_dim},
+          step.stream);
+      step.count();
+    }
+  } else {
+    args.row_stride = hidden;
+    for (size_t i = 0; i < 3; ++i) {
+      *parts[i] = step.arena.f32({tokens, hidden});
+      qkv_[i].apply(x, *parts[i], Activation::kNone, step);
+      if (rope.empty() || i == 2) continue;
+      kernels::rope(
+          {.x = *parts[i], .cos_sin = rope, .positions = step.positions, .heads = config_.heads, .head_dim = head_dim},
+          step.stream);
+      step.count();
+    }
+  }
+  args.y = step.arena.f32({tokens, hidden});
+  kernels::sequence_attention(args, step.stream);
+  step.count();
+  add_residual(attention_output_, args.y, residual, step);
+}
+
+void EncoderLayer::feed_forward(TensorView x, TensorView residual, const OneShotStep& step) const {
+  for (int64_t begin = 0; begin < x.shape[0]; begin += kMlpRows) {
+    const ArenaScope scope(step.arena);
+    const int64_t end = std::min(begin + kMlpRows, x.shape[0]);
+    const TensorView inner = step.arena.f32({end - begin, config_.intermediate});
+    if (config_.gated) {
+      const TensorView both = step.arena.f32({end - begin, 2 * int64_t(config_.intermediate)});
+      mlp_in_.apply(x.rows(begin, end), both, Activation::kNone, step);
+      kernels::gated_activation(both, config_.activation, inner, step.stream);
+      step.count();
+    } else {
+      mlp_in_.apply(x.rows(begin, end), inner, config_.activation, step);
+    }
+    add_residual(mlp_out_, inner, residual.rows(begin, end), step);
+  }
+}
+
+void EncoderLayer::apply(TensorView x, TensorView rope, bool half, const OneShotStep& step) const {
+  if (!config_.norm_before) {
+    attend(x, x, rope, half, step);
+    attention_norm_->apply(x, x, step);
+    feed_forward(x, x, step);
+    mlp_norm_->apply(x, x, step);
+    return;
+  }
+  const ArenaScope scope(step.arena);
+  const TensorView normed = step.arena.f32(x.shape);
+  if (attention_norm_) attention_norm_->apply(x, normed, step);
+  attend(attention_norm_ ? normed : x, x, rope, half, step);
+  mlp_norm_->apply(x, normed, step);
+  feed_forward(normed, x, step);
+}
+
+}  // namespace spillway::nn

@@ -1,0 +1,27 @@
+#include "nn/layer_norm.h"
+
+#include "kernels/encoder.h"
+
+namespace spillway::nn {
+
+Result<LayerNorm> LayerNorm::load(const weights::WeightScope& scope, const std::string& name, int64_t size,
+                                  double epsilon, LoadContext& context) {
+  LayerNorm norm;
+  const bool old = !scope.contains(name + ".weight") && scope.contains(name + ".gamma");
+  SW_ASSIGN(norm.weight_, scope.f32(name + (old ? ".gamma" : ".weight"), {size}));
+  const std::string bias = name + (old ? ".beta" : ".bias");
+  if (scope.contains(bias)) {
+    SW_ASSIGN(norm.bias_, scope.f32(bias, {size}));
+  }
+  norm.epsilon_ = float(epsilon);
+  const int64_t count = norm.bias_.empty() ? size : 2 * size;
+  context.add(count, 4 * count);
+  return norm;
+}
+
+void LayerNorm::apply(tensor::TensorView x, tensor::TensorView y, const OneShotStep& step) const {
+  kernels::layer_norm(x, weight_, bias_, epsilon_, y, step.stream);
+  step.count();
+}
+
+}  // namespace spillway::nn

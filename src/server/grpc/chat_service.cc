@@ -1,0 +1,279 @@
+#include "server/grpc/chat_service.h"
+
+#include <boost/asio/post.hpp>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "server/admission.h"
+#include "server/grpc/chat_messages.h"
+#include "server/http/exchange.h"
+#include "server/http/generate.h"
+#include "server/plan.h"
+
+namespace spillway::server {
+namespace {
+
+using spillway::v1::ChatChunk;
+using spillway::v1::ChatRequest;
+using spillway::v1::ChatResponse;
+
+// One chat call under way. What to do with its updates is the derived class'. Its events are taken on the workers, one
+// at a time; it lives until the reactor's OnDone has dropped it and no job is left.
+class ChatCall : public std::enable_shared_from_this<ChatCall> {
+ public:
+  ChatCall(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request)
+      : shared_(shared), request_(request), deadline_(deadline_of(context)), in_flight_(shared.server) {}
+  virtual ~ChatCall() = default;
+
+  // Plans and submits on a worker: templates, tokens and grammars take their time.
+  void start() {
+    boost::asio::post(shared_.workers, [self = shared_from_this()] {
+      std::lock_guard lock(self->mutex_);
+      const grpc::Status status = self->submit();
+      if (!status.ok()) self->finish(status);
+    });
+  }
+
+  void cancel() {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (completion_) completion_->cancel();
+  }
+
+ protected:
+  // With mutex_ held.
+  virtual void take(ChoiceUpdate update) = 0;
+  virtual void complete() = 0;  // every choice has ended
+  virtual void finish(const grpc::Status& status) = 0;
+
+  const std::string& id() const { return id_; }
+  const std::string& model_name() const { return request_.model(); }
+
+  RpcShared& shared_;
+  std::mutex mutex_;
+  std::unique_ptr<Completion> completion_;
+
+ private:
+  grpc::Status submit() {
+    if (!in_flight_) {
+      const auto refused = check_state(shared_.server);
+      return refused ? *refused : grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down");
+    }
+    auto request = chat_request_of(request_);
+    if (!request.ok()) return status_of(request.error());
+    std::shared_ptr<ServedModel> model = shared_.server.find_model(request->model);
+    if (!model) return status_of(model_not_found(request->model));
+    if (auto refused = refused_by_state(model->engine().state(), shared_.server.hot()->admission)) {
+      return status_of(*refused);
+    }
+    auto plan = plan_chat(*model, *request);
+    if (!plan.ok()) return status_of(plan.error());
+    plan->deadline = std::min(plan->deadline, deadline_);
+    auto started = Completion::start(std::move(model), std::move(*plan), [weak = weak_from_this()] {
+      if (auto self = weak.lock()) self->post_pump();
+    });
+    if (auto* refused = std::get_if<Refused>(&started)) return status_of(*refused);
+    completion_ = std::move(std::get<std::unique_ptr<Completion>>(started));
+    if (cancelled_) completion_->cancel();
+    pump();
+    return grpc::Status::OK;
+  }
+
+  void post_pump() {
+    boost::asio::post(shared_.workers, [self = shared_from_this()] {
+      std::lock_guard lock(self->mutex_);
+      self->pump();
+    });
+  }
+
+  void pump() {
+    if (!completion_ || ended_) return;
+    for (ChoiceUpdate& update : completion_->poll()) {
+      if (update.error) {
+        ended_ = true;
+        completion_->cancel();
+        return finish(status_of(*update.error));
+      }
+      take(std::move(update));
+    }
+    if (!completion_->finished()) return;
+    ended_ = true;
+    complete();
+  }
+
+  const ChatRequest& request_;
+  const TimePoint deadline_;
+  const std::string id_ = random_id("chatcmpl-");
+  InFlight in_flight_;
+  bool cancelled_ = false;
+  bool ended_ = false;
+};
+
+class WholeChat final : public grpc::ServerUnaryReactor {
+ public:
+  WholeChat(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request,
+            ChatResponse& response)
+      : call_(std::make_shared<Call>(*this, shared, context, request, response)) {}
+
+  void start() { call_->start(); }
+  void OnCancel() override { call_->cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  class Call final : public ChatCall {
+   public:
+    Call(WholeChat& reactor, RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request,
+         ChatResponse& response)
+        : ChatCall(shared, context, request), reactor_(reactor), response_(response) {}
+
+   private:
+    void take(ChoiceUpdate update) override {
+      choices_.resize(completion_->choices());
+      const int choice = update.choice;
+      choices_[choice].add(std::move(update));
+    }
+    void complete() override {
+      response_.set_id(id());
+      response_.set_model(model_name());
+      response_.set_created(unix_seconds());
+      for (size_t i = 0; i < choices_.size(); ++i) {
+        fill(id(), static_cast<int>(i), std::move(choices_[i]), *response_.add_choices());
+      }
+      fill(completion_->usage(), *response_.mutable_usage());
+      finish(grpc::Status::OK);
+    }
+    void finish(const grpc::Status& status) override {
+      count_call("Chat.Complete", status, begun_);
+      reactor_.Finish(status);
+    }
+
+    WholeChat& reactor_;
+    ChatResponse& response_;
+    const TimePoint begun_ = std::chrono::steady_clock::now();
+    std::vector<CollectedChoice> choices_;
+  };
+
+  std::shared_ptr<Call> call_;
+};
+
+class StreamedChat final : public grpc::ServerWriteReactor<ChatChunk> {
+ public:
+  StreamedChat(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request)
+      : call_(std::make_shared<Call>(*this, shared, context, request)) {}
+
+  void start() { call_->start(); }
+  void OnWriteDone(bool ok) override { call_->written(ok); }
+  void OnCancel() override { call_->cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  class Call final : public ChatCall {
+   public:
+    Call(StreamedChat& reactor, RpcShared& shared, const grpc::CallbackServerContext& context,
+         const ChatRequest& request)
+        : ChatCall(shared, context, request), reactor_(reactor) {}
+
+    void written(bool ok) {
+      std::lock_guard lock(mutex_);
+      writing_ = false;
+      chunks_.pop_front();
+      if (!ok && completion_) completion_->cancel();
+      proceed();
+    }
+
+   private:
+    ChatChunk& chunk(int choice) {
+      ChatChunk& out = chunks_.emplace_back();
+      out.set_id(id());
+      out.set_model(model_name());
+      out.set_choice(choice);
+      return out;
+    }
+
+    void take(ChoiceUpdate update) override {
+      using Kind = text::OutputDelta::Kind;
+      for (TextPiece& piece : update.pieces) {
+        text::OutputDelta& delta = piece.delta;
+        ChatChunk& out = chunk(update.choice);
+        if (delta.kind == Kind::kReasoning) {
+          out.set_reasoning_content(std::move(delta.text));
+        } else if (delta.kind == Kind::kContent) {
+          out.set_content(std::move(delta.text));
+        } else {
+          auto* call = out.mutable_tool_call();
+          call->set_index(delta.tool_index);
+          if (!delta.tool_name.empty()) call->set_id(api::tool_call_id(id(), update.choice, delta.tool_index));
+          call->set_name(std::move(delta.tool_name));
+          call->set_arguments(std::move(delta.text));
+        }
+      }
+      if (update.finish) chunk(update.choice).set_finish_reason(finish_reason_of(*update.finish));
+      proceed();
+    }
+
+    void complete() override {
+      fill(completion_->usage(), *chunk(0).mutable_usage());
+      end_ = grpc::Status::OK;
+      proceed();
+    }
+
+    void finish(const grpc::Status& status) override {
+      end_ = status;
+      proceed();
+    }
+
+    // Writes the next chunk, or the status once all are written.
+    void proceed() {
+      if (writing_ || finished_) return;
+      if (!chunks_.empty()) {
+        writing_ = true;
+        reactor_.StartWrite(&chunks_.front());
+      } else if (end_) {
+        finished_ = true;
+        count_call("Chat.Stream", *end_, begun_);
+        reactor_.Finish(*end_);
+      }
+    }
+
+    StreamedChat& reactor_;
+    const TimePoint begun_ = std::chrono::steady_clock::now();
+    std::deque<ChatChunk> chunks_;  // the first is being written
+    bool writing_ = false, finished_ = false;
+    std::optional<grpc::Status> end_;
+  };
+
+  std::shared_ptr<Call> call_;
+};
+
+class RejectedChat final : public grpc::ServerWriteReactor<ChatChunk> {
+ public:
+  explicit RejectedChat(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ChatService::Complete(grpc::CallbackServerContext* context, const ChatRequest* request,
+                                                ChatResponse* response) {
+  if (const auto wrong = check_key(shared_.server, *context)) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(*wrong);
+    return reactor;
+  }
+  auto* reactor = new WholeChat(shared_, *context, *request, *response);
+  reactor->start();
+  return reactor;
+}
+
+grpc::ServerWriteReactor<ChatChunk>* ChatService::Stream(grpc::CallbackServerContext* context,
+                                                         const ChatRequest* request) {
+  if (const auto wrong = check_key(shared_.server, *context)) return new RejectedChat(*wrong);
+  auto* reactor = new StreamedChat(shared_, *context, *request);
+  reactor->start();
+  return reactor;
+}
+
+}  // namespace spillway::server

@@ -1,0 +1,146 @@
+#include "server/grpc/infer_call.h"
+
+#include <boost/asio/post.hpp>
+#include <thread>
+#include <utility>
+
+#include "server/grpc/infer_messages.h"
+#include "server/kserve/infer.h"
+
+namespace spillway::server {
+
+using api::ApiError;
+using api::ErrorKind;
+
+ApiError unknown_model(const Server& server, const std::string& name, const std::string& version) {
+  const std::string shown = "'" + api::utf8_lossy(name) + "'";
+  const auto catalogue = server.catalogue();
+  if (!catalogue->contains(name)) {
+    if (server.find_model(name))
+      return {ErrorKind::kUnsupported, "the model " + shown + " is a language model", "", ""};
+    return {ErrorKind::kNotFound, "unknown model " + shown, "", ""};
+  }
+  std::string reason;
+  for (const CatalogueEntry& entry : catalogue->index()) {
+    if (entry.name == name && (version.empty() || version == entry.version) && !entry.reason.empty())
+      reason = entry.reason;
+  }
+  if (reason.empty() && !version.empty()) {
+    return {ErrorKind::kNotFound, "the model " + shown + " has no ready version '" + api::utf8_lossy(version) + "'", "",
+            ""};
+  }
+  return {ErrorKind::kOverloaded, "the model " + shown + " is not ready: " + reason, "", ""};
+}
+
+InferCall::InferCall(RpcShared& shared, const inference::ModelInferRequest& request,
+                     inference::ModelInferResponse& response, TimePoint deadline, Done done)
+    : shared_(shared),
+      request_(request),
+      response_(response),
+      deadline_(deadline),
+      done_(std::move(done)),
+      in_flight_(shared.server) {}
+
+void InferCall::start() {
+  if (!in_flight_) {
+    const auto refused = check_state(shared_.server);
+    return end(refused ? *refused : grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+  }
+  const auto catalogue = shared_.server.catalogue();
+  if (OneShotPtr model = catalogue->find(request_.model_name(), request_.model_version())) return run(std::move(model));
+  auto self = shared_from_this();
+  catalogue->acquire(request_.model_name(), request_.model_version(), [self](Result<OneShotPtr> found) {
+    if (found.ok()) return self->run(std::move(found).value());
+    ApiError error = api::to_api_error(found.error());
+    if (error.kind == ErrorKind::kNotFound) {
+      error = unknown_model(self->shared_.server, self->request_.model_name(), self->request_.model_version());
+    }
+    self->end(status_of(error));
+  });
+}
+
+void InferCall::run(OneShotPtr model) {
+  auto request = infer_request_of(request_);
+  if (!request.ok()) return end(status_of(request.error()));
+  auto made = plan_infer(*model, *request);
+  if (!made.ok()) return end(status_of(made.error()));
+  auto plan = std::make_shared<InferPlan>(std::move(*made));
+  apply_limits(*request, deadline_, plan->requests);
+  OneShotRequests requests = std::move(plan->requests);
+  auto self = shared_from_this();
+  const std::thread::id here = std::this_thread::get_id();
+  auto done = [self, plan, here](OneShotCall& call) {
+    auto finish = [self, plan, call = call.shared_from_this()] {
+      auto outputs = call->take();
+      if (!outputs.ok()) return self->end(status_of(outputs.error()));
+      fill(finish_infer(call->model(), *plan, std::move(*outputs)), self->response_);
+      self->end(grpc::Status::OK);
+    };
+    // Writing the answer is not the engine's work: a batch of 64 would hold the next one up.
+    if (std::this_thread::get_id() == here) return finish();
+    boost::asio::post(self->shared_.workers, std::move(finish));
+  };
+  auto started = OneShotCall::start(std::move(model), std::move(requests), std::move(done));
+  if (auto* refused = std::get_if<Refused>(&started)) return end(status_of(*refused));
+  std::lock_guard lock(mutex_);
+  call_ = std::get<std::shared_ptr<OneShotCall>>(std::move(started));
+  if (cancelled_) call_->cancel();
+}
+
+void InferCall::cancel() {
+  std::shared_ptr<OneShotCall> call;
+  {
+    std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    call = call_;
+  }
+  if (call) call->cancel();
+}
+
+void InferCall::end(const grpc::Status& status) {
+  Done done = std::exchange(done_, nullptr);
+  if (done) done(status);
+}
+
+namespace {
+
+class UnaryInfer final : public grpc::ServerUnaryReactor {
+ public:
+  UnaryInfer(RpcShared& shared, grpc::CallbackServerContext& context, const inference::ModelInferRequest& request,
+             inference::ModelInferResponse& response)
+      : begun_(std::chrono::steady_clock::now()),
+        call_(std::make_shared<InferCall>(shared, request, response, deadline_of(context), [this](grpc::Status status) {
+          count_call("ModelInfer", status, begun_);
+          Finish(status);
+        })) {}
+
+  void start() {
+    // Held here: the call may be done, and this reactor gone, before start() returns.
+    const std::shared_ptr<InferCall> call = call_;
+    call->start();
+  }
+  void OnCancel() override { call_->cancel(); }
+  void OnDone() override { delete this; }
+
+ private:
+  const TimePoint begun_;
+  std::shared_ptr<InferCall> call_;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* start_infer(RpcShared& shared, grpc::CallbackServerContext* context,
+                                      const inference::ModelInferRequest* request,
+                                      inference::ModelInferResponse* response) {
+  if (const auto wrong = check_key(shared.server, *context)) {
+    count_call("ModelInfer", *wrong, std::chrono::steady_clock::now());
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(*wrong);
+    return reactor;
+  }
+  auto* reactor = new UnaryInfer(shared, *context, *request, *response);
+  reactor->start();
+  return reactor;
+}
+
+}  // namespace spillway::server

@@ -1,0 +1,157 @@
+// ModelRepository: the models of this process, by name and version: loads, reloads, unloads, evicts the idle and brings
+// them back. Whoever answers a request holds the version that it began with, which is freed only when nobody does: a
+// reload drops nothing. Each model has a thread on which its loads, unloads and releases happen one after another; the
+// public functions are for any thread, and those that wait for such a thread say so.
+// Not its job: how a folder or a store becomes a model (a Source's), what protocols answer.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "server/served_model.h"
+#include "server/served_one_shot.h"
+
+namespace spillway::server {
+
+// One loaded version: a language model or a one-shot model.
+struct LoadedVersion {
+  std::string name;
+  std::string version;
+  std::shared_ptr<ServedModel> language;
+  std::shared_ptr<ServedOneShot> one_shot;
+  int64_t bytes = 0;  // of memory that it was accounted for
+};
+using VersionPtr = std::shared_ptr<const LoadedVersion>;
+
+// Triton's and KServe's words for it; kEvicted is told to them as UNAVAILABLE with its reason.
+enum class VersionState { kUnavailable, kLoading, kReady, kUnloading, kEvicted };
+std::string_view name_of(VersionState state);  // "UNAVAILABLE", "LOADING", "READY", "UNLOADING"
+
+struct VersionStatus {
+  std::string name;
+  std::string version;  // empty: no version has been found yet
+  VersionState state = VersionState::kUnavailable;
+  std::string reason;  // why it is not ready: "unloaded", "idle", or the error of the load
+};
+
+class ModelRepository {
+ public:
+  // Where a version's files are now; what identifies them, so that a reload of the same is none.
+  struct Candidate {
+    std::string version;
+    std::string identity;
+  };
+  // What a model is made by. Called on the model's thread.
+  struct Source {
+    std::string name;
+    std::vector<std::string> aliases;
+    std::function<Result<std::vector<Candidate>>()> scan;  // the versions to serve, oldest first
+    std::function<Result<int64_t>(const Candidate&)> bytes_needed;
+    std::function<Result<LoadedVersion>(const Candidate&)> load;  // warmed up: ready when it returns
+    bool load_at_start = true;
+  };
+  struct Options {
+    int64_t memory_bytes_max = 0;  // of all models together; 0: not accounted
+    double idle_timeout_s = 0;     // a model without a request for this long is evicted; 0: never
+    double drain_timeout_s = 30;   // a request that takes longer than this on an unloaded version is told of in the log
+    // Called on a model's thread when the set of ready models has changed.
+    std::function<void()> changed = nullptr;
+  };
+
+  ModelRepository(std::vector<Source> sources, Options options);
+  ~ModelRepository();  // waits for loads under way; all versions must have been let go
+  ModelRepository(const ModelRepository&) = delete;
+  ModelRepository& operator=(const ModelRepository&) = delete;
+
+  // Loads all that loads at the start, side by side; the first error in order of configuration. Blocks.
+  Status start();
+
+  // The ready version; an empty version means the newest. Null: not there, or not ready (index() says which).
+  // Counts as a use.
+  VersionPtr find(std::string_view name, std::string_view version = {}) const;
+
+  // As find; an evicted model is brought back first, which may take as long as a load. Blocks.
+  Result<VersionPtr> acquire(std::string_view name, std::string_view version = {});
+
+  // The same without blocking: done is called once, at once or on the model's thread.
+  using Acquired = std::function<void(Result<VersionPtr>)>;
+  void acquire_async(std::string_view name, std::string_view version, Acquired done);
+
+  bool contains(std::string_view name) const;  // configured, loaded or not
+  std::vector<VersionPtr> ready() const;       // the newest of each model, in order of configuration
+  std::vector<VersionStatus> index() const;    // every known version
+
+  // Loads, or loads anew when what the source holds has changed; requests meanwhile are answered by the old version,
+  // which stays when the load fails. Blocks.
+  Status load(std::string_view name);
+  // From now on no request finds it; those under way end as they would. Blocks for a load under way alone.
+  Status unload(std::string_view name);
+
+  // Every engine refuses new requests; false when some have not ended at the deadline.
+  bool drain(TimePoint deadline);
+
+  int64_t memory_used() const;  // accounted for
+
+ private:
+  struct Version {
+    Candidate candidate;
+    VersionState state = VersionState::kUnavailable;
+    std::string reason;
+    VersionPtr loaded;
+  };
+  struct Retired {
+    VersionPtr version;
+    TimePoint since;
+    bool told = false;
+  };
+  struct Entry {
+    Source source;
+    std::vector<Version> versions;  // oldest first
+    std::vector<Retired> retired;   // unloaded, and perhaps still held
+    std::string failure;            // of the last scan
+    int64_t reserved = 0;           // bytes of a load under way
+    mutable TimePoint used;
+    std::deque<std::function<void()>> jobs;
+    std::condition_variable work;
+    std::thread thread;
+  };
+
+  // Any thread.
+  Entry* entry_of(std::string_view name) const;
+  static const Version* newest_ready(const Entry& entry, std::string_view version);
+  static bool has_evicted(const Entry& entry, std::string_view version);
+  std::future<Status> post(Entry& entry, std::function<Status()> work);
+  int64_t used_with_lock() const;
+  int64_t evictable(const Entry& but) const;
+  static bool idle(const Entry& entry);
+
+  // The entry's thread.
+  void run(Entry& entry);
+  TimePoint next_look(const Entry& entry) const;
+  void look(Entry& entry, std::unique_lock<std::mutex>& lock);
+  Status load_now(Entry& entry);
+  Status load_version(Entry& entry, const Candidate& candidate);
+  Status bring_back(Entry& entry);
+  Status unload_now(Entry& entry);
+  Status reserve(Entry& entry, const Candidate& candidate);
+  bool evict_idlest(const Entry& but, std::vector<VersionPtr>& evicted);
+  void changed() const;
+
+  const Options options_;
+  std::vector<std::unique_ptr<Entry>> entries_;  // the list never changes; what is in it is under mutex_
+  mutable std::mutex mutex_;
+  bool stopped_ = false;
+};
+
+}  // namespace spillway::server

@@ -1,0 +1,11 @@
+// The metrics of GPUs: under Spillway's names, and on request also under those of NVIDIA's DCGM exporter with its
+// units, so that dashboards made for it work unchanged. On the sampler's thread.
+#pragma once
+
+#include "telemetry/hardware/nvml.h"
+
+namespace spillway::telemetry {
+
+void record_gpus(Nvml& nvml, bool dcgm_names);
+
+}  // namespace spillway::telemetry

@@ -1,0 +1,146 @@
+// The readers of GPUs and of the host, against a libnvidia-ml.so and a /proc of the test's own.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "metrics/exposition.h"
+#include "telemetry/hardware/gpu_metrics.h"
+#include "telemetry/hardware/host.h"
+
+namespace spillway::telemetry {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+TEST(Nvml, AbsentIsAnAnswer) {
+  const auto absent = Nvml::load("libno-such-nvml.so.1");
+  ASSERT_FALSE(absent.ok());
+  EXPECT_EQ(absent.error().code, ErrorCode::kNotFound);
+  const auto other = Nvml::load("libm.so.6");  // a library, but not NVIDIA's
+  ASSERT_FALSE(other.ok());
+  EXPECT_THAT(other.error().message, HasSubstr("expected the function nvml"));
+}
+
+TEST(Nvml, ReadsWhatEachCardHas) {
+  auto nvml = Nvml::load(FAKE_NVML);
+  ASSERT_TRUE(nvml.ok()) << nvml.error().message;
+  EXPECT_EQ((*nvml)->driver_version(), "550.1");
+  const auto readings = (*nvml)->read();
+  ASSERT_EQ(readings.size(), 2U);
+  const GpuReading& gpu = readings[0];
+  EXPECT_EQ(gpu.uuid, "GPU-0");
+  EXPECT_EQ(gpu.name, "Fake H100");
+  EXPECT_DOUBLE_EQ(*gpu.utilization_ratio, 0.75);
+  EXPECT_DOUBLE_EQ(*gpu.memory_busy_ratio, 0.4);
+  EXPECT_EQ(*gpu.memory_used_bytes, double(19ULL << 30));  // without what the driver keeps
+  EXPECT_EQ(*readings[1].memory_used_bytes, double(20ULL << 30));
+  EXPECT_EQ(*gpu.temperature_celsius, 61);
+  EXPECT_DOUBLE_EQ(*gpu.power_watts, 412.5);
+  EXPECT_DOUBLE_EQ(*gpu.energy_joules, 9000.123);
+  EXPECT_DOUBLE_EQ(*gpu.sm_clock_hertz, 1980e6);
+  EXPECT_DOUBLE_EQ(*gpu.memory_clock_hertz, 2619e6);
+  EXPECT_EQ(*gpu.throttle_reasons, 0x44U);
+  EXPECT_EQ(*gpu.pcie_tx_bytes_per_s, 1000 * 1024);
+  EXPECT_EQ(*gpu.pcie_rx_bytes_per_s, 2000 * 1024);
+  EXPECT_EQ(*gpu.nvlink_tx_bytes, 5 * 1024);
+  EXPECT_EQ(*gpu.nvlink_rx_bytes, 6 * 1024);
+  EXPECT_EQ(*gpu.ecc_corrected, 7);
+  EXPECT_EQ(*gpu.ecc_uncorrected, 1);
+  EXPECT_FALSE(readings[1].power_watts || readings[1].utilization_ratio || readings[1].nvlink_tx_bytes);
+  EXPECT_EQ(*readings[1].temperature_celsius, 61);
+}
+
+TEST(Nvml, MetricsUnderBothNames) {
+  auto nvml = Nvml::load(FAKE_NVML);
+  ASSERT_TRUE(nvml.ok());
+  record_gpus(**nvml, false);
+  std::string text = metrics::prometheus_text();
+  EXPECT_THAT(text, HasSubstr("spillway_gpu_power_watts{gpu=\"0\"} 412.5\n"));
+  EXPECT_THAT(text, HasSubstr("spillway_gpu_throttle{gpu=\"0\",reason=\"power_cap\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("spillway_gpu_throttle{gpu=\"0\",reason=\"idle\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("spillway_gpu_xid_errors_total{gpu=\"0\",xid=\"79\"} 2\n"));
+  EXPECT_THAT(text, Not(HasSubstr("spillway_gpu_power_watts{gpu=\"1\"}")));
+  EXPECT_THAT(text, Not(HasSubstr("DCGM_FI_DEV_FB_USED")));
+  record_gpus(**nvml, true);
+  text = metrics::prometheus_text();
+  EXPECT_THAT(text,
+              HasSubstr("DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-0\",device=\"nvidia0\",modelName=\"Fake H100\""));
+  EXPECT_THAT(text, testing::ContainsRegex("DCGM_FI_DEV_FB_USED\\{[^}]*\\} 19456\n"));
+  EXPECT_THAT(text, testing::ContainsRegex("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION\\{[^}]*\\} 9000123\n"));
+}
+
+class HostTest : public testing::Test {
+ protected:
+  HostTest() : root_(std::filesystem::temp_directory_path() / ("spillway_host_" + std::to_string(::getpid()))) {}
+  ~HostTest() override { std::filesystem::remove_all(root_); }
+  void put(const std::string& name, const std::string& text) {
+    const auto path = root_ / name;
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text;
+  }
+  HostReading read() { return read_host((root_ / "proc").string(), (root_ / "sys").string()); }
+  const std::filesystem::path root_;
+};
+
+TEST_F(HostTest, ReadsEachFile) {
+  const double ticks = double(::sysconf(_SC_CLK_TCK));
+  put("proc/stat", "cpu  100 20 30 400 50 6 7 8 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\nintr 5\n");
+  put("proc/meminfo",
+      "MemTotal:       1000 kB\nMemFree: 10 kB\nMemAvailable: 600 kB\nHugePages_Total: 0\nSwapTotal: 50 kB\nSwapFree: "
+      "20 kB\n");
+  put("proc/loadavg", "1.50 2.0 3.0 1/100 12\n");
+  put("proc/diskstats",
+      " 253 0 vda 1 2 300 4 5 6 700 8 9 1500 11\n 253 1 vda1 1 2 3 4 5 6 7 8 9 10 11\n 7 0 loop0 1 1 1 1 1 1 1 1 1 1 "
+      "1\n");
+  put("sys/block/vda/size", "1");
+  put("proc/net/dev",
+      "Inter-| Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 123 5 2 0 0 0 0 0 456 6 3 0 0 0 "
+      "0 0\n");
+  put("proc/sys/fs/file-nr", "1000 40 9000\n");
+  put("proc/pressure/memory",
+      "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\n");
+  const HostReading host = read();
+  EXPECT_DOUBLE_EQ(host.cpu_seconds.at("user"), 120 / ticks);
+  EXPECT_DOUBLE_EQ(host.cpu_seconds.at("system"), 43 / ticks);
+  EXPECT_DOUBLE_EQ(host.cpu_seconds.at("steal"), 8 / ticks);
+  EXPECT_EQ(host.cpus, 2);
+  EXPECT_EQ(host.memory_total_bytes, 1000 * 1024);
+  EXPECT_EQ(host.memory_available_bytes, 600 * 1024);
+  EXPECT_EQ(host.memory_swap_used_bytes, 30 * 1024);
+  EXPECT_EQ(host.load_1m, 1.5);
+  ASSERT_EQ(host.disks.size(), 1U);
+  EXPECT_EQ(host.disks.at("vda").read_bytes, 300 * 512);
+  EXPECT_EQ(host.disks.at("vda").written_bytes, 700 * 512);
+  EXPECT_DOUBLE_EQ(host.disks.at("vda").busy_seconds, 1.5);
+  ASSERT_EQ(host.networks.size(), 1U);
+  EXPECT_EQ(host.networks.at("eth0").received_bytes, 123);
+  EXPECT_EQ(host.networks.at("eth0").sent_bytes, 456);
+  EXPECT_EQ(host.networks.at("eth0").sent_errors, 3);
+  EXPECT_EQ(host.fds_open, 960);
+  EXPECT_EQ(host.fds_max, 9000);
+  EXPECT_DOUBLE_EQ(host.pressure_seconds.at("memory some"), 2.5);
+  EXPECT_DOUBLE_EQ(host.pressure_seconds.at("memory full"), 1);
+}
+
+TEST_F(HostTest, WhatIsMissingOrBrokenIsLeftOut) {
+  put("proc/stat", "cpu  100 twenty\n");
+  put("proc/net/dev", "eth0: 1 2\n:\n");
+  put("proc/diskstats", "nothing here\n");
+  const HostReading host = read();
+  EXPECT_TRUE(host.cpu_seconds.empty());
+  EXPECT_FALSE(host.memory_total_bytes || host.load_1m || host.fds_open);
+  EXPECT_TRUE(host.disks.empty() && host.networks.empty() && host.pressure_seconds.empty());
+}
+
+TEST(Host, ThisMachineHasProcessorsAndMemory) {
+  const HostReading host = read_host();
+  EXPECT_GT(host.cpu_seconds.at("idle"), 0);
+  EXPECT_GT(*host.memory_total_bytes, 1 << 26);
+}
+
+}  // namespace
+}  // namespace spillway::telemetry

@@ -1,0 +1,151 @@
+#include "telemetry/outlets/outlet.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/log.h"
+#include "metrics/metrics.h"
+
+namespace spillway::telemetry {
+namespace {
+
+metrics::Counter points_total("spillway_telemetry_points_total", "Points by outlet and what its receiver said of them.",
+                              {"outlet", "result"});
+metrics::Counter tries_total("spillway_telemetry_failed_sends_total", "Sends that will be tried again.", {"outlet"});
+metrics::Gauge lag_seconds("spillway_telemetry_lag_seconds",
+                           "Age of the oldest points that wait to be sent; 0: none wait.", {"outlet"});
+metrics::Counter damaged_total("spillway_telemetry_spool_damaged_total", "Records of the spool that could not be read.",
+                               {"outlet"});
+
+constexpr Duration kIdle = std::chrono::seconds(1);
+
+int64_t unix_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Whether trying again may help: the receiver is down or full, or an operator can put it right (key, database).
+bool is_worth_again(int status) {
+  return status >= 500 || status == 401 || status == 403 || status == 404 || status == 408 || status == 429;
+}
+
+}  // namespace
+
+Outlet::Outlet(OutletOptions options, Spool& spool)
+    : options_(std::move(options)), spool_(spool), thread_([this] { run(); }) {}
+
+Outlet::~Outlet() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void Outlet::wake() {
+  {
+    std::lock_guard lock(mutex_);
+    news_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Outlet::wait(Duration time) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, time, [this] { return stopping_; });
+}
+
+void Outlet::run() {
+  for (;;) {
+    {
+      std::lock_guard lock(mutex_);
+      if (stopping_) return;
+      news_ = false;
+    }
+    if (send_next()) continue;
+    if (pause_ > Duration::zero()) {
+      wait(pause_);
+      continue;
+    }
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kIdle, [this] { return stopping_ || news_; });
+  }
+}
+
+bool Outlet::send_next() {
+  const auto record = spool_.peek(options_.name);
+  if (!record.ok()) {
+    SW_WARN("telemetry {}: {}", options_.name, record.error().message);
+    pause_ = options_.retry_max;
+    return false;
+  }
+  if (!record->has_value()) {
+    lag_seconds.with({options_.name}).set(0);
+    pause_ = {};
+    return false;
+  }
+  const auto batch = decode((*record)->payload);
+  Sent sent = Sent::kRejected;
+  if (batch.ok()) {
+    lag_seconds.with({options_.name}).set(std::max(0.0, double(unix_ms() - batch->time_ms) / 1000));
+    if (const Duration early = free_at_ - std::chrono::steady_clock::now(); early > Duration::zero()) wait(early);
+    sent = send(*batch);
+    const auto points = double(batch->points.size());
+    free_at_ = std::chrono::steady_clock::now() + from_seconds(points / options_.points_per_s_max);
+    if (sent != Sent::kAgain) {
+      points_total.with({options_.name, sent == Sent::kDone ? "accepted" : "rejected"}).add(points);
+    }
+  } else {
+    SW_WARN("telemetry {}: {}", options_.name, batch.error().message);
+    damaged_total.with({options_.name}).add();
+  }
+  if (sent == Sent::kAgain) {
+    tries_total.with({options_.name}).add();
+    pause_ = std::clamp(pause_ * 2, options_.retry_min, options_.retry_max);
+    return false;
+  }
+  pause_ = {};
+  if (const auto moved = spool_.advance(options_.name, (*record)->next); !moved.ok()) {
+    // The cursor on disk is behind: after a restart these points are sent once more, which changes nothing.
+    SW_WARN("telemetry {}: {}", options_.name, moved.error().message);
+  }
+  return true;
+}
+
+Outlet::Sent Outlet::send(const PointBatch& batch) {
+  net::ClientRequest request;
+  request.method = "POST";
+  request.url = options_.url;
+  request.headers = options_.headers;
+  request.response_timeout = request.read_timeout = std::chrono::seconds(30);
+  if (options_.form == OutletOptions::Form::kInfluxLines) {
+    request.headers.set("Content-Type", "text/plain; charset=utf-8");
+    request.body = influx_lines(batch);
+  } else {
+    request.headers.set("Content-Type", "application/x-protobuf");
+    request.headers.set("Content-Encoding", "snappy");
+    request.headers.set("X-Prometheus-Remote-Write-Version", "0.1.0");
+    request.headers.set("User-Agent", "spillway");
+    request.body = remote_write(batch);
+  }
+  if (request.body.empty()) return Sent::kDone;
+  const auto answer = net::fetch_blocking(std::move(request), options_.client);
+  const bool accepted = answer.ok() && answer->status / 100 == 2;
+  if (accepted) {
+    if (std::exchange(was_down_, false)) SW_WARN("telemetry {}: the receiver answers again", options_.name);
+    return Sent::kDone;
+  }
+  const std::string why = answer.ok() ? "status " + std::to_string(answer->status) + ": " + answer->body.substr(0, 200)
+                                      : answer.error().message;
+  if (answer.ok() && !is_worth_again(answer->status)) {
+    SW_WARN("telemetry {}: {} points were refused: {}", options_.name, batch.points.size(), why);
+    return Sent::kRejected;
+  }
+  if (!std::exchange(was_down_, true)) {
+    SW_WARN("telemetry {}: {}; points wait in {} until it answers", options_.name, why, "the spool");
+  }
+  return Sent::kAgain;
+}
+
+}  // namespace spillway::telemetry
