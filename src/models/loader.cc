@@ -7,9 +7,11 @@
 #include <boost/json/serialize.hpp>
 #include <fmt/format.h>
 
+#include "base/log.h"
 #include "kernels/isa.h"
 #include "models/model_folder.h"
 #include "models/packed_weights.h"
+#include "tensor/cuda/cuda.h"
 #include "weights/checksum.h"
 
 namespace spillway::models {
@@ -137,6 +139,11 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     source->expect_few();
   }
   const weights::WeightSource& kept = *source;  // by the model
+  if (options.device.kind == tensor::DeviceKind::kCuda) {
+    const tensor::cuda::DeviceInfo& info = tensor::cuda::device_info(options.device.index);
+    SW_INFO("{}: {}, compute capability {}.{}, computes in {}", to_string(options.device), info.name, info.major, info.minor,
+            tensor::cuda::precision_tier(info.capability()));
+  }
   auto model = family(*config, {.source = std::move(source),
                                 .precision = options.precision,
                                 .batch_tokens_max = options.batch_tokens_max,

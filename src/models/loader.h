@@ -30,7 +30,7 @@ struct LoadOptions {
   int batch_tokens_max = 512;
   // A slice of the layers runs on random hidden states: it has a small made-up embedding and head where the model's own
   // belong to other slices, and no draft layer but with the last layer.
-  LayerRange layers;
+  LayerRange layers = {};
   tensor::Device device;
   int threads = 0;  // for loading; 0: as many as this process may run on
   weights::Progress progress;

@@ -32,6 +32,8 @@ struct MemoryInfo {
   int64_t total_bytes = 0;
 };
 
+// In which numbers a chip of that compute capability computes, in words: for doctor and the log.
+std::string precision_tier(int capability);
 // This program was built with CUDA, and for which chips: "sm_75 sm_80 sm_90a"; empty without.
 std::string built_for();
 // Devices that the driver shows; 0 without a driver.
