@@ -82,8 +82,8 @@ void ConfigFlags::prefer(std::string_view key, const std::string& value) {
 }
 
 const std::vector<std::string_view>& every_section() {
-  static const std::vector<std::string_view> sections = {"model",  "hardware", "network",   "tls", "server",
-                                                         "limits", "engine",   "telemetry", "log"};
+  static const std::vector<std::string_view> sections = {"model",  "hardware", "network", "tls",       "server",
+                                                         "limits", "engine",   "gateway", "telemetry", "log"};
   return sections;
 }
 

@@ -207,7 +207,9 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
   const bool ours = route != nullptr && (route->access == Access::kAdmin || route->access == Access::kOpen);
   const bool has_front = fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
   if (has_front) {
-    const bool open = co_await may_pass(exchange, route);
+    const auto& checks = exchange.server().options().front_checks_key;
+    const bool checked = checks && checks(request.path);
+    const bool open = checked || co_await may_pass(exchange, route);
     if (!open) co_return;
     const bool answered = co_await exchange.answer_by_front();
     if (answered) co_return;
