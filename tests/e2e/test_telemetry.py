@@ -25,7 +25,7 @@ def free_port():
         return one.getsockname()[1]
 
 
-def until(check, seconds=15):
+def until(check, seconds=30):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError, LookupError):
