@@ -242,7 +242,7 @@ def test_an_outage_and_a_kill_lose_no_point(tmp_path):
         with running(influx.command, tmp_path / "influx.log"), running(prometheus.command, tmp_path / "prometheus.log"):
             influx.ready()
             up = time.time() * 1000
-            until(lambda: max(influx.points(READINGS))[0] > up)
+            until(lambda: influx.points(READINGS)[-1][0] > up)
             until(lambda: program.metric("spillway_telemetry_points_total", result="accepted", outlet="remote_write") > 0
                   and program.metric("spillway_telemetry_lag_seconds", outlet="remote_write") < 1)
             in_influx = influx.points(READINGS)
