@@ -1,7 +1,11 @@
-// fake_upstream: a provider that is a program of its own, for tests and measurements of the gateway. Speaks OpenAI's chat
-// API; what goes wrong is chosen by the model's name ("cut", "503", "silent", ...), or by a seeded schedule with
+// fake_upstream: a provider that is a program of its own, for tests and measurements of the gateway. Speaks OpenAI's
+// chat API; what goes wrong is chosen by the model's name ("cut", "503", "silent", ...), or by a seeded schedule with
 // --fault-share. Prints its port, then serves until it is killed. GET /stats tells what it saw.
-//   fake_upstream [--port N] [--name NAME] [--healthy] [--tokens N] [--token-us N] [--fault-share P --seed S] [--threads N]
+// --slots N: computes N requests at a time, each for --work-us; others wait, and past --queue of them are refused
+// (503). GET /last shows the request that came last.
+//   fake_upstream [--port N] [--name NAME] [--healthy] [--tokens N] [--token-us N] [--fault-share P --seed S]
+//   [--threads N]
+//                 [--slots N --work-us N --queue N]
 #include <fmt/format.h>
 
 #include <atomic>
@@ -16,6 +20,7 @@
 #include <random>
 #include <string>
 
+#include "fake_answers.h"
 #include "net/http_server.h"
 #include "net/sse.h"
 
@@ -33,6 +38,9 @@ struct Options {
   double fault_share = 0;
   uint64_t seed = 1;
   int threads = 1;
+  int slots = 0;  // 0: any number
+  int work_us = 0;
+  int queue = 1 << 30;
 };
 
 constexpr const char* kFaults[] = {"503", "500", "429", "reset", "blank", "garbage", "truncated", "cut", "error200"};
@@ -47,18 +55,31 @@ class Fake {
       co_await send(writer, 200, std::move(body));
       co_return;
     }
+    if (request.path == "/last") {
+      std::string body = last();
+      co_await send(writer, 200, std::move(body));
+      co_return;
+    }
     if (request.method != "POST") {
       co_await send(writer, 200, "{}");
       co_return;
     }
+    keep(request);
     ++active_;
     auto left = std::make_shared<std::atomic<bool>>(false);
     writer.on_disconnect([this, left] {
       *left = true;
       ++left_;
     });
-    std::string fault = fault_of(request);
-    co_await act(std::move(fault), request, writer, left);
+    const bool room = co_await take_slot(writer, left);
+    if (!room) {
+      std::string body = error("too many requests wait", "server_overloaded");
+      co_await send(writer, 503, std::move(body));
+    } else {
+      std::string fault = fault_of(request);
+      co_await act(std::move(fault), request, writer, left);
+    }
+    if (room && options_.slots > 0) --computing_;
     --active_;
   }
 
@@ -83,6 +104,39 @@ class Fake {
       return request.headers.value_or("Authorization", "").find("good") != std::string_view::npos ? "ok" : "401";
     }
     return model;
+  }
+
+  // A place to compute, and the time that it takes; false when too many wait. Places go to whoever looks first.
+  asio::awaitable<bool> take_slot(ResponseWriter& writer, Left left) {
+    if (options_.slots == 0) co_return true;
+    if (waiting_.load() >= options_.queue) co_return false;
+    ++waiting_;
+    for (;;) {
+      int now = computing_.load();
+      if (now < options_.slots && computing_.compare_exchange_strong(now, now + 1)) break;
+      co_await pause(writer, milliseconds(1));
+      if (*left) break;
+    }
+    --waiting_;
+    if (*left) ++computing_;  // given back as any other
+    co_await pause(writer, std::chrono::microseconds(options_.work_us));
+    co_return true;
+  }
+
+  void keep(const HttpRequest& request) {
+    std::lock_guard lock(mutex_);
+    last_ = "{\"path\":\"" + request.path + "\",\"headers\":{";
+    bool first = true;
+    for (const auto& [name, value] : request.headers) {
+      if (value.find_first_of("\"\\") != std::string::npos) continue;
+      last_ += (first ? "\"" : ",\"") + name + "\":\"" + value + "\"";
+      first = false;
+    }
+    last_ += "},\"body\":" + (request.body.size() < 65536 ? request.body : "null") + "}";
+  }
+  std::string last() {
+    std::lock_guard lock(mutex_);
+    return last_.empty() ? "{}" : last_;
   }
 
   static asio::awaitable<void> send(ResponseWriter& writer, int status, std::string body) {
@@ -126,11 +180,34 @@ class Fake {
       co_await writer.start_stream(200, std::move(headers));
     } else if (fault == "silent") {
       while (!*left) co_await pause(writer, milliseconds(20));
+    } else if (request.path.ends_with("/messages") || request.path.ends_with("/embeddings") ||
+               request.path.ends_with("/rerank") || fault == "tools") {
+      if (options_.token_us > 0) co_await pause(writer, std::chrono::microseconds(options_.token_us));
+      co_await other(fault, request, writer, stream);
     } else if (!stream) {
       co_await whole(fault, writer, left);
     } else {
       co_await events(fault, writer, left);
     }
+  }
+
+  asio::awaitable<void> other(std::string fault, const HttpRequest& request, ResponseWriter& writer, bool stream) {
+    const bool anthropic = request.path.ends_with("/messages"), tools = fault == "tools";
+    std::string body = request.path.ends_with("/embeddings") ? embeddings(options_.name)
+                       : request.path.ends_with("/rerank")   ? ranking(options_.name)
+                       : anthropic && stream                 ? anthropic_events(options_.name, tools, options_.tokens)
+                       : anthropic                           ? anthropic_whole(options_.name, tools, options_.tokens)
+                       : stream                              ? openai_tool_events(options_.name)
+                                                             : openai_tools(options_.name);
+    if (fault == "cut") body.resize(body.size() * 2 / 3);
+    if (!stream) {
+      co_await send(writer, 200, std::move(body));
+      co_return;
+    }
+    Headers headers = Headers::of("Content-Type", "text/event-stream");
+    co_await writer.start_stream(200, std::move(headers));
+    const bool written = co_await writer.write(body);
+    if (written && fault != "cut") co_await writer.end();
   }
 
   asio::awaitable<void> whole(std::string fault, ResponseWriter& writer, Left left) {
@@ -165,9 +242,11 @@ class Fake {
 
   std::string chunk(std::string_view delta, std::string_view finish = "null", std::string_view usage = "") const {
     std::string out;
-    append_sse_event(out, fmt::format(
-        R"({{"id":"fake-1","object":"chat.completion.chunk","created":1,"model":"{}","choices":[{{"index":0,"delta":{},"finish_reason":{}}}]{}}})",
-        options_.name, delta, finish, usage));
+    append_sse_event(
+        out,
+        fmt::format(
+            R"({{"id":"fake-1","object":"chat.completion.chunk","created":1,"model":"{}","choices":[{{"index":0,"delta":{},"finish_reason":{}}}]{}}})",
+            options_.name, delta, finish, usage));
     return out;
   }
 
@@ -220,7 +299,8 @@ class Fake {
   std::string stats() {
     std::lock_guard lock(mutex_);
     std::string models;
-    for (const auto& [model, count] : requests_) models += fmt::format("{}\"{}\":{}", models.empty() ? "" : ",", model, count);
+    for (const auto& [model, count] : requests_)
+      models += fmt::format("{}\"{}\":{}", models.empty() ? "" : ",", model, count);
     return fmt::format(R"({{"name":"{}","total":{},"left":{},"active":{},"models":{{{}}}}})", options_.name, total_,
                        left_.load(), active_.load(), models);
   }
@@ -230,7 +310,9 @@ class Fake {
   std::mt19937_64 random_;
   std::map<std::string, int> requests_;
   int64_t total_ = 0;
+  std::string last_;
   std::atomic<int64_t> left_{0}, active_{0};
+  std::atomic<int> computing_{0}, waiting_{0};
 };
 
 Options parse(int argc, char** argv) {
@@ -250,6 +332,9 @@ Options parse(int argc, char** argv) {
     if (flag == "--fault-share") options.fault_share = std::atof(value);
     if (flag == "--seed") options.seed = uint64_t(std::atoll(value));
     if (flag == "--threads") options.threads = std::atoi(value);
+    if (flag == "--slots") options.slots = std::atoi(value);
+    if (flag == "--work-us") options.work_us = std::atoi(value);
+    if (flag == "--queue") options.queue = std::atoi(value);
   }
   return options;
 }
@@ -266,9 +351,8 @@ int main(int argc, char** argv) {
   http.port = options.port;
   http.io_threads = options.threads;
   http.connections_max = 20000;
-  auto server = HttpServer::start(http, [&fake](HttpRequest request, ResponseWriter& writer) {
-    return fake.answer(std::move(request), writer);
-  });
+  auto server = HttpServer::start(
+      http, [&fake](HttpRequest request, ResponseWriter& writer) { return fake.answer(std::move(request), writer); });
   if (!server.ok()) {
     std::fprintf(stderr, "%s\n", server.error().message.c_str());
     return 1;

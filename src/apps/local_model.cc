@@ -47,8 +47,10 @@ Result<Source> open_source(const config::Config& config) {
 }
 
 Result<std::unique_ptr<models::LanguageModel>> load_weights(const config::Config& config, const Source& source,
-                                                            const LoadProgress& progress) {
+                                                            const LoadProgress& progress,
+                                                            const models::LayerRange& layers = {}) {
   models::LoadOptions options;
+  options.layers = layers;
   options.path = source.path;
   options.random_weights = config.boolean("model.random_weights");
   SW_ASSIGN(options.precision, models::parse_precision(config.text("model.precision")));
@@ -245,6 +247,17 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
                        "fp_spillway_" + local.info.precision);
   local.load_s = seconds_since(start);
   return local;
+}
+
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  SW_ASSIGN(const models::LayerRange range, models::parse_layers(layers));
+  SW_ASSIGN(const Source source, open_source(config));
+  BareModel bare;
+  SW_ASSIGN(bare.device, chosen_device(config));
+  SW_ASSIGN(bare.model, load_weights(config, source, progress, range));
+  bare.load_s = seconds_since(start);
+  return bare;
 }
 
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress) {

@@ -8,10 +8,13 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
+#include "apps/attempt_spans.h"
 #include "apps/bench/measure.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
@@ -86,7 +89,7 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::
                                                TelemetryParts& telemetry) {
   server::ServerOptions options = server_options(config);
   telemetry.attach(options);
-  if (gateway) options.front = gateway->front();
+  if (gateway) gateway->stand_before(options);
   if (gateway) options.upstreams = [gateway] { return gateway->upstreams(); };
   options.configuration = config::print_json(config);
   const std::string& device = config.text("hardware.device");
@@ -185,38 +188,57 @@ void announce(const Config& config, const server::ModelRepository& models, uint1
   if (!lines.empty()) std::fprintf(stderr, "\nTry it:\n\n%s", lines.c_str());
 }
 
-// Takes over the hot options of the file as it is now, and the keys of theirs. All or nothing.
-void reload(const ConfigFlags& flags, Config& config, server::Server& server) {
-  auto fresh = flags.resolve();
-  if (!fresh.ok()) {
-    SW_ERROR("reload: {}; nothing was changed", fresh.error().message);
-    return;
-  }
-  const server::ServerOptions options = server_options(*fresh);
-  if (const auto taken = server.reload(options.api_keys, options.api_keys_file, options.admission,
-                                         options.admin_keys, options.admin_keys_file);
-      !taken.ok()) {
-    SW_ERROR("reload: {}; nothing was changed", taken.error().message);
-    return;
-  }
-  for (size_t i = 0; i < config::kOptionCount; ++i) {
-    const config::Option& option = config::kOptions[i];
-    if (fresh->value(i) == config.value(i)) continue;
-    if (option.hot)
-      SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh->value(i)));
-    else
-      SW_WARN("reload: {} has changed, which needs a restart", option.key);
-  }
-  config = std::move(fresh).value();
-}
+// Takes over the hot options of the file as it is now, the keys of theirs, and the gateway. All or nothing; what asks for
+// it are a signal and the admin API, on threads of their own.
+class Reloader {
+ public:
+  Reloader(const ConfigFlags& flags, Config& config, server::Server& server, GatewayFront* gateway)
+      : flags_(flags), config_(config), server_(server), gateway_(gateway) {}
 
-void wait_for_stop(const ConfigFlags& flags, Config& config, server::Server& server) {
+  Status reload() {
+    std::lock_guard lock(mutex_);
+    Status taken = try_reload();
+    if (!taken.ok()) SW_ERROR("reload: {}; nothing was changed", taken.error().message);
+    return taken;
+  }
+
+ private:
+  Status try_reload() {
+    SW_ASSIGN(Config fresh, flags_.resolve());
+    std::shared_ptr<gateway::Gateway> next;
+    if (gateway_ != nullptr) {
+      SW_ASSIGN(next, gateway_->prepare(fresh));
+    }
+    const server::ServerOptions options = server_options(fresh);
+    SW_TRY(server_.reload(options.api_keys, options.api_keys_file, options.admission, options.admin_keys,
+                           options.admin_keys_file));
+    if (gateway_ != nullptr) gateway_->take_over(std::move(next), fresh);
+    for (size_t i = 0; i < config::kOptionCount; ++i) {
+      const config::Option& option = config::kOptions[i];
+      if (fresh.value(i) == config_.value(i)) continue;
+      if (option.hot)
+        SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh.value(i)));
+      else
+        SW_WARN("reload: {} has changed, which needs a restart", option.key);
+    }
+    config_ = std::move(fresh);
+    return {};
+  }
+
+  const ConfigFlags& flags_;
+  Config& config_;
+  server::Server& server_;
+  GatewayFront* const gateway_;  // null: there is none
+  std::mutex mutex_;
+};
+
+void wait_for_stop(Reloader& reloader) {
   constexpr double kForever = 3600;
   for (int reloads = reload_signals(); stop_signals() == 0;) {
     wait_for_signal(kForever);
     if (reload_signals() == reloads) continue;
     reloads = reload_signals();
-    reload(flags, config, server);
+    (void)reloader.reload();  // it has logged
   }
 }
 
@@ -293,7 +315,11 @@ class Models {
 };
 
 int serve(const ConfigFlags& flags, Config config) {
-  auto gateway = GatewayFront::make(config);
+  auto telemetry = TelemetryParts::make(config);
+  if (!telemetry.ok()) return fail(telemetry.error());
+  std::optional<AttemptSpans> attempt_spans;
+  if (telemetry::SpanExporter* spans = (*telemetry)->spans()) attempt_spans.emplace(*spans);
+  auto gateway = GatewayFront::make(config, attempt_spans ? &*attempt_spans : nullptr);
   if (!gateway.ok()) return fail(gateway.error());
   const bool no_model = config.text("model.path") == "none" && !config.has_models();
   if (no_model && !*gateway) return fail(invalid("model.path: none leaves nothing to serve without gateway.upstreams"));
@@ -306,13 +332,12 @@ int serve(const ConfigFlags& flags, Config config) {
   warn_of_ignored(config);
   catch_stop_signals();
   catch_reload_signal();
-  auto telemetry = TelemetryParts::make(config);
-  if (!telemetry.ok()) return fail(telemetry.error());
   Models models;  // outlives the server, whose connections use them
   auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
   if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
-  if (*gateway) (*gateway)->set_local(**server);
+  const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get());
+  if (*gateway) (*gateway)->begin(**server, [reloader] { return reloader->reload(); });
   if (no_model) {
     (*server)->serve({});
     SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
@@ -324,7 +349,7 @@ int serve(const ConfigFlags& flags, Config config) {
     return fail(written.error());
   if (const auto loaded = no_model ? Status() : models.load(config, *each, **server); !loaded.ok())
     return fail(loaded.error());
-  wait_for_stop(flags, config, **server);
+  wait_for_stop(*reloader);
   return drain(config, **server, grpc->get());
 }
 
@@ -332,7 +357,7 @@ int serve(const ConfigFlags& flags, Config config) {
 
 void add_serve(CLI::App& program, int& status) {
   CLI::App* command =
-      program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
+      program.add_subcommand("serve", "Serve models over HTTP and gRPC (OpenAI's, DeepSeek's, Anthropic's, KServe's and TEI's API)");
   const auto flags = ConfigFlags::add(*command, every_section());
   command->callback([flags, &status] {
     auto config = flags->resolve();

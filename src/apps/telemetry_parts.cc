@@ -123,7 +123,12 @@ Result<std::unique_ptr<TelemetryParts>> TelemetryParts::make(const Config& confi
     telemetry::OutcomeOptions options;
     options.requests_max = size_t(config.integer("telemetry.feedback_requests_max"));
     options.late_after_s = config.seconds("telemetry.feedback_late_after");
-    parts->outcomes_ = std::make_unique<telemetry::Outcomes>(options);
+    if (const std::string& folder = config.text("telemetry.feedback_dir"); !folder.empty()) {
+      constexpr uint64_t kEntryBytes = 150;  // once remembered and once told of, with room
+      const uint64_t bytes = std::max<uint64_t>(1 << 20, options.requests_max * kEntryBytes);
+      SW_ASSIGN(options.journal, telemetry::Journal::open(folder, bytes));
+    }
+    parts->outcomes_ = std::make_unique<telemetry::Outcomes>(std::move(options));
   }
   telemetry::RecorderOptions& recording = parts->recording_;
   recording.interval = from_seconds(config.seconds("telemetry.interval"));
@@ -157,7 +162,11 @@ Status TelemetryParts::start(const Config& config) {
     if (auto gpus = gpu_sampler(config)) recording_.samplers.push_back(std::move(gpus));
   }
   recording_.samplers.emplace_back([this] { objectives_.refresh(std::chrono::steady_clock::now()); });
-  if (outcomes_) recording_.samplers.emplace_back([this] { outcomes_->publish(unix_s()); });
+  if (outcomes_)
+    recording_.samplers.emplace_back([this] {
+      outcomes_->publish(unix_s());
+      outcomes_->save();
+    });
   SW_ASSIGN(recorder_, telemetry::Recorder::start(std::move(recording_)));
   return {};
 }

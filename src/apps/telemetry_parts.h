@@ -22,6 +22,7 @@ class TelemetryParts {
   void attach(server::ServerOptions& options);
   // Begins to read and to send.
   Status start(const config::Config& config);
+  telemetry::SpanExporter* spans() const { return spans_.get(); }  // null: off
 
  private:
   std::unique_ptr<telemetry::Outcomes> outcomes_;  // null: off

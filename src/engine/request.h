@@ -37,6 +37,7 @@ enum class Priority : int8_t { kLow = -1, kNormal = 0, kHigh = 1 };
 struct Request {
   RequestId id = 0;  // unique among live requests; chosen by the submitter
   std::vector<int32_t> prompt;
+  int resumed = 0;     // the prompt's last tokens that were generated before: penalties count them as such
   int max_tokens = 0;  // new tokens at most; > 0, unless only the prompt's logprobs are wanted
   SamplingParams sampling;
   std::vector<int32_t> stop_tokens;   // generation ends after one of these (it is reported as the last token)

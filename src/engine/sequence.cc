@@ -12,7 +12,11 @@ Sequence::Sequence(std::unique_ptr<Request> from, std::shared_ptr<EventSink> to,
   tokens.reserve(tokens.size() + std::min(request->max_tokens, 4096));
   if (request->use_prefix_cache) hashes = kv::prefix_hashes(tokens, page_tokens, request->cache_salt);
   seed = seed_of(*request);
-  if (uses_penalties(request->sampling)) counts.set_prompt(tokens);
+  if (uses_penalties(request->sampling)) {
+    const size_t asked = tokens.size() - std::min(tokens.size(), static_cast<size_t>(request->resumed));
+    counts.set_prompt(std::span<const int32_t>(tokens).first(asked));
+    for (size_t i = asked; i < tokens.size(); ++i) counts.add_generated(tokens[i]);
+  }
   usage.prompt_tokens = prompt_tokens();
 }
 

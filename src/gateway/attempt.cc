@@ -40,27 +40,34 @@ bool contains(std::string_view text, std::string_view part) { return text.find(p
 
 }  // namespace
 
-Attempt::Attempt(std::shared_ptr<Lane> lane, Upstream& upstream, Upstream::Ticket ticket, const Call& call,
-                 net::Handler local, const GatewayOptions& options, const Resume* resume)
+Attempt::Attempt(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream, Upstream::Ticket ticket,
+                 std::shared_ptr<const Call> call, net::Handler local, uint64_t answer_bytes_max,
+                 std::shared_ptr<const Resume> resume)
     : lane_(std::move(lane)),
-      upstream_(upstream),
+      upstream_(std::move(upstream)),
       ticket_(ticket),
-      call_(call),
+      held_call_(std::move(call)),
+      call_(*held_call_),
       local_(std::move(local)),
-      options_(options),
-      resume_(resume),
-      protocol_(call.protocol),
+      answer_bytes_max_(answer_bytes_max),
+      resume_(std::move(resume)),
+      protocol_(upstream_protocol(call_.endpoint, upstream_->options().kind)),
+      span_(random_span_id()),
+      began_at_(std::chrono::system_clock::now()),
       began_(now()) {
-  if (resume != nullptr) told_ = *resume;
+  if (resume_) told_ = *resume_;
+  if (protocol_ == call_.protocol) return;
+  translator_ =
+      protocol_ == Protocol::kOpenAi ? chat_stream_to_messages() : messages_stream_to_chat(call_.scan.include_usage);
 }
 
 Attempt::~Attempt() { conclude(Outcome::kAbandoned); }
 
 void Attempt::conclude(Outcome outcome, std::optional<Duration> rest) {
   if (std::exchange(concluded_, true)) return;
-  upstream_.finished(ticket_, now(), outcome, rest);
+  upstream_->finished(ticket_, now(), outcome, rest);
   if (outcome == Outcome::kAnswered && call_.scan.stream && has_usage_) {
-    upstream_.decoded(now(), usage_.output_tokens, now() - first_token_at_);
+    upstream_->decoded(now(), usage_.output_tokens, now() - first_token_at_);
   }
 }
 
@@ -70,47 +77,78 @@ void Attempt::cancel() {
 }
 
 std::string Attempt::content_type() const {
+  if (translator_) return "application/json";
   return std::string(source_->headers().value_or("Content-Type", "application/json"));
 }
 
-asio::awaitable<Step> Attempt::open() {
-  const UpstreamOptions& upstream = upstream_.options();
+bool Attempt::resumes_exactly() const {
+  const UpstreamKind kind = upstream_->options().kind;
+  return resume_ != nullptr && resume_->exact && (kind == UpstreamKind::kSpillway || kind == UpstreamKind::kLocal);
+}
+
+// What the body says more than the client's: where to go on from.
+std::vector<Splice> Attempt::changes() const {
   std::vector<Splice> more;
-  if (resume_ != nullptr && resume_->exact) more.push_back(member(call_.scan, kResumeMember, resume_->json()));
+  if (resumes_exactly()) {
+    more.push_back(member(call_.scan, kResumeMember, resume_->json()));
+  } else if (resume_) {
+    const UpstreamKind kind = upstream_->options().kind;
+    std::string message = R"({"role":"assistant","content":")" + resume_->content + '"';
+    if (kind != UpstreamKind::kAnthropic && kind != UpstreamKind::kOpenAi) message += ",\"prefix\":true";
+    more.push_back({{call_.scan.messages.begin + call_.scan.messages.size - 1, 0}, "," + message + "}"});
+    if (kind == UpstreamKind::kOpenAi) {  // as vLLM and SGLang take it
+      more.push_back(member(call_.scan, "continue_final_message", "true"));
+      more.push_back(member(call_.scan, "add_generation_prompt", "false"));
+    }
+  }
+  return more;
+}
+
+asio::awaitable<Step> Attempt::open() {
+  const UpstreamOptions& upstream = upstream_->options();
   OutgoingRequest request;
   request.path = upstream_path(call_.endpoint, upstream.kind);
-  request.headers = upstream_headers(call_, upstream, upstream_.key(ticket_), now());
+  if (continues_prefix() && protocol_ == Protocol::kOpenAi && upstream.kind != UpstreamKind::kOpenAi) {
+    request.path = "/beta/chat/completions";
+  }
+  request.headers = upstream_headers(call_, upstream, upstream_->key(ticket_), span_, now());
   const bool spillway = upstream.kind == UpstreamKind::kSpillway || upstream.kind == UpstreamKind::kLocal;
   if (spillway && call_.scan.stream && call_.endpoint == Endpoint::kChat && call_.scan.n == 1) {
     request.headers.add(std::string(kResumeHeader), "1");
   }
-  request.body = upstream_body(call_, upstream_.model_name(call_.features.model), more, body_);
+  auto body = upstream_body(call_, upstream.kind, upstream_->model_name(call_.features.model), changes(), body_);
+  if (!body.ok()) {
+    conclude(Outcome::kAbandoned);  // it was not asked, so that says nothing of it
+    co_return failed(Outcome::kClientError, "untranslatable", body.error().message);
+  }
+  request.body = *body;
   if (upstream.kind == UpstreamKind::kLocal) {
     source_ = local_source(lane_, local_, std::move(request));
   } else {
     net::TlsContext tls;
     if (upstream.base.tls) {
-      auto made = upstream_.tls();
+      auto made = upstream_->tls();
       if (!made.ok()) co_return failed(Outcome::kFailed, "tls", made.error().message);
       tls = std::move(made).value();
     }
-    source_ = remote_source(lane_, upstream, std::move(tls), std::move(request), options_.answer_bytes_max);
+    source_ = remote_source(lane_, upstream_, std::move(tls), std::move(request), answer_bytes_max_);
   }
+  if (cancelled_) source_->cancel();
   co_return Step();
 }
 
 asio::awaitable<Step> Attempt::begin(TimePoint first_token_deadline) {
   Step opened = co_await open();
   if (opened.kind != Step::Kind::kGood) co_return opened;
-  const TimePoint connect_deadline = std::min(call_.deadline, now() + upstream_.options().connect_timeout);
+  const TimePoint connect_deadline = std::min(call_.deadline, now() + upstream_->options().connect_timeout);
   Status head = co_await source_->open(connect_deadline, first_token_deadline);
   if (!head.ok()) co_return failure_of(head.error(), false);
   if (source_->status() != 200) co_return co_await read_refusal();
   const bool events = contains(source_->headers().value_or("Content-Type", ""), "event-stream");
   if (call_.scan.stream && events) co_return co_await read_stream(first_token_deadline, true);
   // A stream that was asked for and did not come is an error told as JSON, or no sense at all.
-  const TimePoint whole_by = call_.scan.stream ? first_token_deadline
-                                               : std::min(call_.deadline, began_ + upstream_.options().answer_timeout);
+  const TimePoint whole_by =
+      call_.scan.stream ? first_token_deadline : std::min(call_.deadline, began_ + upstream_->options().answer_timeout);
   co_return co_await read_whole(whole_by);
 }
 
@@ -120,7 +158,7 @@ asio::awaitable<Step> Attempt::more() {
 }
 
 asio::awaitable<Step> Attempt::read_stream(TimePoint deadline, bool until_progress) {
-  const Duration patience = upstream_.options().token_timeout;
+  const Duration patience = upstream_->options().token_timeout;
   TimePoint until = until_progress ? deadline : std::min(deadline, now() + patience);
   while (!finished_) {
     auto piece = co_await source_->read(until);
@@ -129,11 +167,13 @@ asio::awaitable<Step> Attempt::read_stream(TimePoint deadline, bool until_progre
       const bool whole = end_of_stream();
       if (whole) co_return Step();
       co_return failed(Outcome::kFailed, progressed_ ? "cut" : "blank",
-                       progressed_ ? "the stream ended before its end" : "the stream ended without an answer", !progressed_);
+                       progressed_ ? "the stream ended before its end" : "the stream ended without an answer",
+                       !progressed_);
     }
     const int64_t had = text_bytes_;
     Step taken = take_events(*piece);
     if (taken.kind != Step::Kind::kGood) co_return taken;
+    if (!finished_ && too_slow()) co_return failed(Outcome::kFailed, "slow", "the stream comes too slowly");
     if (splitter_.too_long() || out_.size() + unmarked_.size() > kHeldBytesMax) {
       co_return failed(Outcome::kFailed, "garbage", "an event that is too long");
     }
@@ -141,6 +181,23 @@ asio::awaitable<Step> Attempt::read_stream(TimePoint deadline, bool until_progre
     if (!until_progress && text_bytes_ > had) until = std::min(deadline, now() + patience);
   }
   co_return Step();
+}
+
+// A stream that is alive and gets nowhere: below tokens_per_s_min over a whole token_timeout, at four bytes a token.
+bool Attempt::too_slow() {
+  const double least = upstream_->options().tokens_per_s_min;
+  if (least <= 0 || !progressed_ || finish_seen_) return false;
+  const TimePoint at = now();
+  if (pace_from_ == TimePoint()) {
+    pace_from_ = at;
+    pace_bytes_ = text_bytes_;
+  }
+  const Duration span = at - pace_from_;
+  if (span < upstream_->options().token_timeout) return false;
+  const double pace = double(text_bytes_ - pace_bytes_) / 4 / seconds(span);
+  pace_from_ = at;
+  pace_bytes_ = text_bytes_;
+  return pace < least;
 }
 
 Step Attempt::take_events(std::string_view bytes) {
@@ -175,22 +232,44 @@ std::optional<Step> Attempt::take(const RawEvent& event) {
   if (facts.progress) progress();
   text_bytes_ += facts.text_bytes;
   finish_seen_ |= !facts.finish_reason.empty();
+  if (!facts.finish_reason.empty()) finish_reason_ = facts.finish_reason;
+  if (model_.empty()) model_ = facts.model;
   if (facts.done && !progressed_ && !finish_seen_) {
     return failed(Outcome::kFailed, "blank", "the stream ended without an answer", true);
   }
   if (facts.progress || facts.done || finish_seen_) progressed_ = true;
   // A resumed stream begins anew with an event that the client has had.
-  if (resume_ != nullptr && !facts.progress && !facts.has_usage && !facts.done && facts.finish_reason.empty()) return std::nullopt;
+  if (resume_ && !facts.progress && !facts.has_usage && !facts.done && facts.finish_reason.empty()) return std::nullopt;
   told_.content.append(facts.content);
   told_.reasoning.append(facts.reasoning);
   told_.any |= facts.progress;
-  (marked_ ? unmarked_ : out_).append(event.bytes);
+  told_.tool_call |= facts.tool_call;
+  Status told = tell(event, facts);
+  if (!told.ok()) return failed(Outcome::kFailed, "garbage", told.error().message);
   if (facts.done || finish_seen_) {  // what is complete needs no marker
     out_.append(unmarked_);
     unmarked_.clear();
   }
   finished_ = facts.done;
   return std::nullopt;
+}
+
+// Passes the event on: as it came, in the client's dialect, or under the name that the client knows the answer by.
+Status Attempt::tell(const RawEvent& event, const AnswerFacts& facts) {
+  std::string& out = marked_ ? unmarked_ : out_;
+  if (translator_) return translator_->event(event, out);
+  if (!resume_ && told_.id.empty()) told_.id = facts.id;
+  const bool renamed = continues_prefix() && !facts.id.empty() && !told_.id.empty();
+  const char* id_end = facts.id.data() + facts.id.size();
+  const bool inside =
+      renamed && facts.id.data() >= event.bytes.data() && id_end <= event.bytes.data() + event.bytes.size();
+  if (!inside) {
+    out.append(event.bytes);
+    return {};
+  }
+  out.append(event.bytes.substr(0, size_t(facts.id.data() - event.bytes.data()))).append(told_.id);
+  out.append(id_end, size_t(event.bytes.data() + event.bytes.size() - id_end));
+  return {};
 }
 
 void Attempt::take_marker(std::string_view text) {
@@ -205,14 +284,18 @@ void Attempt::progress() {
   progressed_ = true;
   first_token_at_ = now();
   first_token_after_ = first_token_at_ - began_;
-  upstream_.first_token(ticket_, first_token_at_, first_token_after_);
+  const bool telling = call_.scan.stream || !call_.generates();
+  upstream_->first_token(ticket_, first_token_at_, telling ? std::optional(first_token_after_) : std::nullopt);
 }
 
 // The upstream closed. An answer that had its finish reason is whole: only the last word is added.
 bool Attempt::end_of_stream() {
   if (!finish_seen_ || !splitter_.unfinished().empty()) return false;
-  out_.append(protocol_ == Protocol::kOpenAi ? "data: [DONE]\n\n"
-                                             : "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+  if (translator_)
+    translator_->finish(out_);
+  else
+    out_.append(protocol_ == Protocol::kOpenAi ? "data: [DONE]\n\n"
+                                               : "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
   finished_ = true;
   return true;
 }
@@ -221,7 +304,8 @@ asio::awaitable<Step> Attempt::read_whole(TimePoint deadline) {
   out_.clear();
   bool began = false;
   for (;;) {
-    auto piece = co_await source_->read(began ? std::min(deadline, now() + upstream_.options().token_timeout) : deadline);
+    auto piece =
+        co_await source_->read(began ? std::min(deadline, now() + upstream_->options().token_timeout) : deadline);
     if (!piece.ok()) {
       const bool late_in_body = began && piece.error().code == ErrorCode::kDeadlineExceeded;
       if (late_in_body) co_return failed(Outcome::kFailed, "stalled", "the answer stopped in its middle");
@@ -234,7 +318,7 @@ asio::awaitable<Step> Attempt::read_whole(TimePoint deadline) {
     if (!began) {
       began = true;
       // Once it has begun, a body comes at once; one that drips is given a while for its size.
-      deadline = std::min(deadline, now() + upstream_.options().first_token_timeout);
+      deadline = std::min(deadline, now() + upstream_->options().first_token_timeout);
     }
     out_.append(piece->substr(from));
   }
@@ -245,17 +329,26 @@ asio::awaitable<Step> Attempt::read_whole(TimePoint deadline) {
     if (step.kind == Step::Kind::kForClient) step = failed(Outcome::kFailed, "error_body", std::move(step.message));
     co_return step;
   }
-  if (!facts.sound || call_.scan.stream) co_return failed(Outcome::kFailed, "garbage", "a body that is not what it should be");
+  if (!facts.sound || call_.scan.stream)
+    co_return failed(Outcome::kFailed, "garbage", "a body that is not what it should be");
   const bool filtered = facts.finish_reason == "content_filter";
-  if (!facts.progress && facts.finish_reason.empty()) co_return failed(Outcome::kFailed, "blank", "an answer without any text", true);
+  if (!facts.progress && facts.finish_reason.empty())
+    co_return failed(Outcome::kFailed, "blank", "an answer without any text", true);
   if (facts.finish_reason == "insufficient_system_resource" && !filtered) {
     co_return failed(Outcome::kBusy, "busy", "the upstream ran out of resources");
   }
   usage_ = facts.usage;
   has_usage_ = facts.has_usage;
   text_bytes_ = facts.text_bytes;
+  finish_reason_ = facts.finish_reason;
+  model_ = facts.model;
   progress();
   finished_ = true;
+  if (translator_) {
+    auto body = protocol_ == Protocol::kOpenAi ? chat_answer_to_messages(out_) : messages_answer_to_chat(out_);
+    if (!body.ok()) co_return failed(Outcome::kFailed, "garbage", body.error().message);
+    out_ = std::move(body).value();
+  }
   co_return Step();
 }
 
@@ -268,7 +361,14 @@ asio::awaitable<Step> Attempt::read_refusal() {
     body.append(*piece);
   }
   Step step = refusal(source_->status(), body);
-  if (step.kind == Step::Kind::kForClient) out_ = std::move(body);
+  if (step.kind != Step::Kind::kForClient) co_return step;
+  if (!translator_) {
+    out_ = std::move(body);
+    co_return step;
+  }
+  api::ApiError error{step.status == 404 ? api::ErrorKind::kNotFound : api::ErrorKind::kInvalidFormat, step.message, "",
+                      step.reason};
+  out_ = call_.protocol == Protocol::kOpenAi ? api::openai_error_body(error) : api::anthropic_error_body(error);
   co_return step;
 }
 

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
+#include "api/common.h"
 #include "gateway/json_cursor.h"
 #include "gateway/policies/prompt_scan.h"
+#include "gateway/translate/translate.h"
 
 namespace spillway::gateway {
 namespace {
@@ -13,6 +16,7 @@ namespace {
 using api::ApiError;
 using api::ErrorKind;
 
+constexpr int64_t kTokensUnnamed = 8192;  // of an answer, for an upstream that must be told a number
 constexpr int64_t kDeadlineMsMax = int64_t{24} * 3600 * 1000;
 
 std::optional<int64_t> parse_integer(std::string_view text) {
@@ -66,12 +70,14 @@ void set_features(Call& call) {
   features.deadline = call.deadline;
   features.session = call.request.headers.value_or("X-Session-Id", scan.user.of(call.request.body));
   features.seed = seed_of(call.request.id);
+  features.headers.reserve(call.request.headers.size());
   for (const auto& [name, value] : call.request.headers) features.headers.emplace_back(lower(name), value);
 }
 
 }  // namespace
 
-api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const GatewayOptions& options, TimePoint now) {
+api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const GatewayOptions& options,
+                             TimePoint now) {
   Call call;
   call.endpoint = endpoint;
   call.protocol = endpoint == Endpoint::kMessages ? Protocol::kAnthropic : Protocol::kOpenAi;
@@ -79,15 +85,20 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
   auto scan = scan_body(request.body);
   if (!scan.ok()) return ApiError{ErrorKind::kInvalidFormat, std::move(scan).error().message, "", ""};
   call.scan = *scan;
-  if (scan->model.size == 0) return ApiError{ErrorKind::kInvalidFormat, "model: expected a name, found none", "model", ""};
-  if (!call.generates() && scan->stream) return ApiError{ErrorKind::kInvalidFormat, "stream: not for this path", "stream", ""};
+  if (scan->model.size == 0)
+    return ApiError{ErrorKind::kInvalidFormat, "model: expected a name, found none", "model", ""};
+  if (!call.generates() && scan->stream)
+    return ApiError{ErrorKind::kInvalidFormat, "stream: not for this path", "stream", ""};
   auto deadline = deadline_of(request, options, now);
   if (!deadline.ok()) return deadline.error();
   call.deadline = *deadline;
   auto model = unescaped(scan->model.of(request.body));
-  if (!model) return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
+  if (!model || api::utf8_lossy(*model) != *model)
+    return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
   const auto alias = options.aliases.find(*model);
   call.features.model = alias == options.aliases.end() ? *model : alias->second;
+  const auto traced = continue_trace(request.headers.value_or("traceparent", ""));
+  call.trace = traced ? *traced : begin_trace();
   call.request = std::move(request);
   set_features(call);
   return call;
@@ -96,22 +107,43 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
 std::string upstream_path(Endpoint endpoint, UpstreamKind kind) {
   const bool own = kind == UpstreamKind::kSpillway || kind == UpstreamKind::kLocal;
   const bool deepseek = kind == UpstreamKind::kDeepSeek;
-  if (kind == UpstreamKind::kAnthropic) return endpoint == Endpoint::kMessages ? "/v1/messages" : "";
+  if (kind == UpstreamKind::kAnthropic) {
+    return endpoint == Endpoint::kMessages || endpoint == Endpoint::kChat ? "/v1/messages" : "";
+  }
   switch (endpoint) {
-    case Endpoint::kChat: return own ? "/v1/chat/completions" : "/chat/completions";
-    case Endpoint::kCompletions: return own ? "/v1/completions" : deepseek ? "/beta/completions" : "/completions";
-    case Endpoint::kBetaCompletions: return own || deepseek ? "/beta/completions" : "/completions";
-    case Endpoint::kMessages: return own ? "/v1/messages" : deepseek ? "/anthropic/v1/messages" : "";
-    case Endpoint::kEmbeddings: return own ? "/v1/embeddings" : deepseek ? "" : "/embeddings";
-    case Endpoint::kRerank: return own ? "/v1/rerank" : deepseek ? "" : "/rerank";
+    case Endpoint::kChat:
+      return own ? "/v1/chat/completions" : "/chat/completions";
+    case Endpoint::kCompletions:
+      return own ? "/v1/completions" : deepseek ? "/beta/completions" : "/completions";
+    case Endpoint::kBetaCompletions:
+      return own || deepseek ? "/beta/completions" : "/completions";
+    case Endpoint::kMessages:
+      return own ? "/v1/messages" : deepseek ? "/anthropic/v1/messages" : "/chat/completions";
+    case Endpoint::kEmbeddings:
+      return own ? "/v1/embeddings" : deepseek ? "" : "/embeddings";
+    case Endpoint::kRerank:
+      return own ? "/v1/rerank" : deepseek ? "" : "/rerank";
   }
   return "";
 }
 
-std::string_view upstream_body(const Call& call, std::string_view model, const std::vector<Splice>& more,
-                               std::string& buffer) {
+Protocol upstream_protocol(Endpoint endpoint, UpstreamKind kind) {
+  if (kind == UpstreamKind::kAnthropic) return Protocol::kAnthropic;
+  return endpoint == Endpoint::kMessages && kind != UpstreamKind::kOpenAi ? Protocol::kAnthropic : Protocol::kOpenAi;
+}
+
+Result<std::string_view> upstream_body(const Call& call, UpstreamKind kind, std::string_view model,
+                                       const std::vector<Splice>& more, std::string& buffer) {
+  if (upstream_protocol(call.endpoint, kind) != call.protocol) {
+    if (call.protocol == Protocol::kOpenAi) {
+      SW_ASSIGN(buffer, chat_to_messages(call.request.body, model, kTokensUnnamed));
+    } else {
+      SW_ASSIGN(buffer, messages_to_chat(call.request.body, model));
+    }
+    return std::string_view(buffer);
+  }
   const std::string_view asked = call.scan.model.of(call.request.body);
-  if (asked == model && more.empty()) return call.request.body;
+  if (asked == model && more.empty()) return std::string_view(call.request.body);
   std::vector<Splice> splices;
   if (asked != model) {
     std::string quoted;
@@ -119,18 +151,20 @@ std::string_view upstream_body(const Call& call, std::string_view model, const s
     splices.push_back({{call.scan.model.begin - 1, call.scan.model.size + 2}, std::move(quoted)});
   }
   splices.insert(splices.end(), more.begin(), more.end());
+  std::ranges::sort(splices, {}, [](const Splice& splice) { return splice.where.begin; });
   buffer = spliced(call.request.body, splices);
-  return buffer;
+  return std::string_view(buffer);
 }
 
-net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream, std::string_view key, TimePoint now) {
+net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream, std::string_view key,
+                              const std::array<uint8_t, 8>& span, TimePoint now) {
   net::Headers headers;
   headers.add("Content-Type", "application/json");
   headers.add("Accept", call.scan.stream ? "text/event-stream" : "application/json");
   headers.add("User-Agent", "spillway");
   headers.add("X-Request-Id", call.request.id);
   if (key.empty() && upstream.pass_key) key = call.client_key;
-  const bool anthropic = call.protocol == Protocol::kAnthropic && upstream.kind != UpstreamKind::kOpenAi;
+  const bool anthropic = upstream_protocol(call.endpoint, upstream.kind) == Protocol::kAnthropic;
   if (!key.empty() && anthropic) headers.add("x-api-key", std::string(key));
   if (!key.empty() && !anthropic) headers.add("Authorization", "Bearer " + std::string(key));
   for (const char* name : {"anthropic-version", "anthropic-beta", "tracestate", "X-Priority"}) {
@@ -139,7 +173,7 @@ net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream,
   if (upstream.kind == UpstreamKind::kAnthropic && !headers.contains("anthropic-version")) {
     headers.add("anthropic-version", "2023-06-01");
   }
-  if (const auto trace = call.request.headers.find("traceparent")) headers.add("traceparent", std::string(*trace));
+  headers.add("traceparent", call.trace.header(span));
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(call.deadline - now).count();
   headers.add("X-Request-Deadline", std::to_string(std::max<int64_t>(0, left)));
   return headers;

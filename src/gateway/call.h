@@ -10,6 +10,7 @@
 #include "gateway/body_scan.h"
 #include "gateway/options.h"
 #include "gateway/policy.h"
+#include "gateway/trace_context.h"
 #include "net/http_message.h"
 
 namespace spillway::gateway {
@@ -24,7 +25,8 @@ struct Call {
   RequestFeatures features;
   TimePoint received;
   TimePoint deadline;
-  std::string client_key;                 // as presented, for upstreams that get it passed on
+  std::string client_key;  // as presented, for upstreams that get it passed on
+  TraceContext trace;      // the caller's, or begun here
 
   bool generates() const { return endpoint != Endpoint::kEmbeddings && endpoint != Endpoint::kRerank; }
 };
@@ -32,12 +34,19 @@ struct Call {
 // Reads and checks what routing needs. aliases: names that stand for others.
 api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const GatewayOptions& options, TimePoint now);
 
-// The path under the upstream's base; empty when this kind does not have the endpoint.
+// The dialect in which an upstream of this kind answers the endpoint; another than the client's is translated.
+Protocol upstream_protocol(Endpoint endpoint, UpstreamKind kind);
+
+// The path under the upstream's base, translated if need be; empty when this kind has nothing like the endpoint.
 std::string upstream_path(Endpoint endpoint, UpstreamKind kind);
 
-// The body for an upstream that calls the model so; the call's own when nothing has to change.
-std::string_view upstream_body(const Call& call, std::string_view model, const std::vector<Splice>& more, std::string& buffer);
+// The body for an upstream that calls the model so; the call's own when nothing has to change. An error: what is asked
+// for cannot be said in the upstream's dialect.
+Result<std::string_view> upstream_body(const Call& call, UpstreamKind kind, std::string_view model,
+                                       const std::vector<Splice>& more, std::string& buffer);
 
-net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream, std::string_view key, TimePoint now);
+// span: of the attempt.
+net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream, std::string_view key,
+                              const std::array<uint8_t, 8>& span, TimePoint now);
 
 }  // namespace spillway::gateway

@@ -10,7 +10,7 @@
 namespace spillway::gateway {
 
 struct ConcurrencyLimitOptions {
-  double initial = 32;
+  double initial = 64;
   double min = 1;
   double max = 1024;
   Duration wait_target = std::chrono::milliseconds(250);  // mean wait in the upstream's queue that is still well
@@ -35,7 +35,8 @@ class ConcurrencyLimit {
 
   const ConcurrencyLimitOptions options_;
   double limit_;
-  double best_s_ = -1;         // time to first token without a queue; rises slowly so that it can be learned anew
+  bool searching_ = true;  // nothing was too much yet: it doubles
+  double best_s_ = -1;     // time to first token without a queue; rises slowly so that it can be learned anew
   TimePoint best_at_;
   double wait_sum_s_ = 0;
   int samples_ = 0;

@@ -5,10 +5,8 @@
 // (server).
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "gateway/access_log.h"
@@ -16,9 +14,14 @@
 #include "gateway/lane.h"
 #include "gateway/options.h"
 #include "gateway/policies/prefix_index.h"
+#include "gateway/prober.h"
 #include "gateway/retry_budget.h"
+#include "gateway/span_sink.h"
 #include "gateway/tenants.h"
+#include "gateway/tenants/coalescer.h"
+#include "gateway/tenants/response_cache.h"
 #include "gateway/upstream.h"
+#include "gateway/waiting_line.h"
 #include "net/http_server.h"
 
 namespace spillway::gateway {
@@ -28,52 +31,66 @@ struct Answered {
   const char* outcome = "ok";
   // What is known of the request at its end.
   std::string model, upstream, tenant;
+  std::string answered_by;  // the model, as the upstream calls it
+  std::string finish_reason;
+  std::optional<double> first_token_s;
   TokenUsage usage;
   double cost = 0;  // dollars, as the upstream's price says
 };
 
-class Gateway {
+// What gateways use and do not own: it outlives them all, from one configuration to the next. Any may be missing.
+struct Surroundings {
+  Tenants* tenants = nullptr;  // null: nobody is asked who he is
+  ResponseCache* cache = nullptr;
+  Coalescer<CachedResponse>* coalescer = nullptr;  // of embeddings
+  SpanSink* spans = nullptr;
+  net::Handler local;  // the models in this process, for upstreams of kind local
+};
+
+// Never changed after it was made: another configuration is another Gateway, and requests under way end with theirs.
+class Gateway : public std::enable_shared_from_this<Gateway> {
  public:
-  // tenants may be null: then nobody is asked who he is. It outlives the gateway.
-  static Result<std::unique_ptr<Gateway>> create(GatewayOptions options, Tenants* tenants = nullptr);
-  ~Gateway();
+  // before: the gateway that this one follows, whose upstreams go on (with what is known of them) where the
+  // configuration says the same of them; may be null.
+  static Result<std::shared_ptr<Gateway>> create(GatewayOptions options, std::shared_ptr<const Surroundings> around,
+                                                 const Gateway* before = nullptr);
 
-  // The handler of the models in this process, for upstreams of kind local. Before the first request.
-  void set_local(net::Handler local) { local_ = std::move(local); }
-
-  // Answers to the last byte. The path decides what kind of request it is; false when it is none of the gateway's.
+  // The path decides what kind of request it is; nothing when it is none of the gateway's.
   static std::optional<Endpoint> endpoint_of(std::string_view path);
+  // Answers to the last byte.
   asio::awaitable<Answered> answer(net::HttpRequest request, Endpoint endpoint, net::ResponseWriter& writer);
 
   // The public model names, sorted.
   std::vector<std::string> models() const;
+  // The upstreams as they are now, as JSON for the admin API.
+  std::string state_json() const;
 
   // ---- for journeys ----
   const GatewayOptions& options() const { return options_; }
-  std::vector<std::unique_ptr<Upstream>>& upstreams() { return upstreams_; }
+  const std::vector<std::shared_ptr<Upstream>>& upstreams() const { return upstreams_; }
   RetryBudget& retry_budget() { return retry_budget_; }
-  PrefixIndex& prefixes() { return prefixes_; }
-  const net::Handler& local() const { return local_; }
-  Tenants* tenants() { return tenants_; }
+  PrefixIndex& prefixes() { return *prefixes_; }
+  const Surroundings& around() const { return *around_; }
   AccessLog& access_log() { return *access_log_; }
   Decision decide(const RequestFeatures& features, TimePoint now);
-  std::atomic<int>& queued() { return queued_; }
+  // As if the upstreams were so, with the reasons of refusals.
+  Decision decide(const RequestFeatures& features, const std::vector<UpstreamState>& states, TimePoint now) const;
+  WaitingLine& waiting() { return waiting_; }
   std::shared_ptr<Lane> lane(const asio::any_io_executor& executor);
 
  private:
-  Gateway(GatewayOptions options, PolicyChain policies, std::unique_ptr<AccessLog> access_log, Tenants* tenants);
-  class Prober;
+  Gateway(GatewayOptions options, PolicyChain policies, std::shared_ptr<AccessLog> access_log,
+          std::shared_ptr<const Surroundings> around, const Gateway* before);
 
   const GatewayOptions options_;
   const PolicyChain policies_;
-  const std::unique_ptr<AccessLog> access_log_;
-  Tenants* const tenants_;
+  const std::shared_ptr<AccessLog> access_log_;
+  const std::shared_ptr<const Surroundings> around_;
   const uint64_t id_;
-  std::vector<std::unique_ptr<Upstream>> upstreams_;
+  std::vector<std::shared_ptr<Upstream>> upstreams_;
   RetryBudget retry_budget_;
-  PrefixIndex prefixes_;
-  net::Handler local_;
-  std::atomic<int> queued_{0};
+  std::shared_ptr<PrefixIndex> prefixes_;
+  WaitingLine waiting_;
   std::unique_ptr<Prober> prober_;
 };
 

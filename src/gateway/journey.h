@@ -1,10 +1,14 @@
-// Journey: one request's way through the gateway, from the choice of an upstream to its one terminal outcome: an answer, a
-// refusal, or an error told in the stream. Owned by the coroutine that runs it, on its connection's thread.
+// Journey: one request's way through the gateway, from the choice of an upstream to its one terminal outcome: an
+// answer, a refusal, or an error told in the stream. Owned by the coroutine that runs it, on its connection's thread.
+// Written in parts: journey.cc the whole way, journey_choice.cc who is asked, journey_race.cc first tokens and hedges,
+// journey_answer.cc what the client is told, journey_patience.cc comments meanwhile, journey_shared.cc answers that
+// others asked for too.
 #pragma once
 
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "gateway/attempt.h"
 #include "gateway/gateway.h"
@@ -15,7 +19,11 @@ namespace spillway::gateway {
 
 class Journey {
  public:
-  Journey(Gateway& gateway, std::shared_ptr<Lane> lane, Call call, net::ResponseWriter& writer);
+  Journey(std::shared_ptr<Gateway> gateway, std::shared_ptr<Lane> lane, std::shared_ptr<const Call> call,
+          net::ResponseWriter& writer);
+  ~Journey();
+  Journey(const Journey&) = delete;
+  Journey& operator=(const Journey&) = delete;
 
   asio::awaitable<Answered> run();
 
@@ -23,51 +31,109 @@ class Journey {
   // What the client's leaving reaches while attempts come and go.
   struct Leaving {
     bool left = false;
-    Attempt* attempt = nullptr;
+    std::vector<std::shared_ptr<Attempt>> running;
     std::shared_ptr<net::Signal> signal;
   };
+  // An attempt on its way to its first token.
+  struct Contender {
+    std::shared_ptr<Attempt> attempt;
+    size_t upstream = 0;
+    std::optional<Step> step;  // how begin() ended
+  };
 
-  asio::awaitable<bool> admit();           // the tenant's right and reservation
-  asio::awaitable<Step> try_upstreams();   // until one gives its first token, or none can
-  asio::awaitable<bool> choose();          // sets attempt_; false at the deadline
-  bool start(size_t upstream, bool force);
-  bool is_last_chance() const;
-  void note_failure(const Step& step);
+  // The coroutine that sends comments while the first token is awaited.
+  struct Patience {
+    bool stop = false, ended = false;
+    std::shared_ptr<net::Signal> wake, over;
+  };
+
+  // ---- journey.cc ----
+  asio::awaitable<bool> admit();          // the tenant's right and reservation
+  asio::awaitable<void> serve();          // what is neither kept nor under way for somebody else
+  asio::awaitable<Step> try_upstreams();  // until one gives its first token, or none can
+  static void count_attempt(Attempt& attempt, const char* result);
+  void note_failure(const std::shared_ptr<Attempt>& attempt, size_t upstream, const Step& step);
   asio::awaitable<bool> await_budget(bool free);
   asio::awaitable<void> pause(Duration time);
+  void settle();
+  bool left() const { return leaving_->left; }
+  void set_answered(int status, const char* outcome) {
+    answered_.status = status;
+    answered_.outcome = outcome;
+  }
 
+  // ---- journey_choice.cc ----
+  asio::awaitable<bool> choose();  // sets attempt_; false when there is none, with the reason in last_
+  bool pick(TimePoint at);         // starts the best who has room
+  bool start(size_t upstream, bool force);
+  bool start_by_force();
+  bool fits(size_t upstream) const;  // whether it may be asked at all, at this stage
+  bool wait_in_line(TimePoint at, TimePoint until);
+  bool nobody_ever(TimePoint at);
+  bool is_last_chance() const;
+
+  // ---- journey_race.cc ----
+  asio::awaitable<Step> first_token();
+  std::optional<Duration> hedge_patience() const;
+  TimePoint first_token_deadline() const;
+  std::shared_ptr<Contender> contend();
+  std::shared_ptr<Contender> hedge();
+  asio::awaitable<Step> await_winner(std::shared_ptr<Contender> first, std::shared_ptr<Contender> second);
+  void forget(const std::shared_ptr<Attempt>& attempt);
+  void shadow(size_t upstream);
+
+  // ---- journey_answer.cc ----
   asio::awaitable<void> relay();
   asio::awaitable<bool> take_up(const Step& broken);
   asio::awaitable<void> tell_error(const Step& step);
   asio::awaitable<bool> write(std::string_view bytes);
-
   asio::awaitable<void> send_error(api::ApiError error, std::optional<Duration> retry_after = {});
+  asio::awaitable<void> send_whole(int status);
   net::Headers headers(std::string content_type) const;
-  void settle();
+  net::Headers stream_headers() const;
   void finish_log();
-  void mark(metrics::Moment::Kind kind, std::string_view note) const;   // in the request's timeline
-  bool left() const { return leaving_->left; }
+  void record_span();
+  void mark(metrics::Moment::Kind kind, std::string_view note) const;  // in the request's timeline
 
-  Gateway& gateway_;
+  // ---- journey_patience.cc ----
+  void begin_patience();
+  asio::awaitable<void> end_patience();
+
+  // ---- journey_shared.cc ----
+  asio::awaitable<bool> answer_from_others();
+  asio::awaitable<bool> send_kept(std::shared_ptr<const CachedResponse> kept, const char* how);
+  void share();
+
+  const std::shared_ptr<Gateway> gateway_;
   const std::shared_ptr<Lane> lane_;
-  const Call call_;
+  const std::shared_ptr<const Call> held_call_;
+  const Call& call_;
   net::ResponseWriter& writer_;
   const std::shared_ptr<Leaving> leaving_;
-  std::unique_ptr<Attempt> attempt_;
+  std::shared_ptr<Attempt> attempt_;
+  std::shared_ptr<Attempt> broken_;  // whose stream stopped in its middle
   Reservation reservation_;
   Caller caller_;
+  int priority_ = 0;
   std::string last_upstream_;
-  std::set<size_t> tried_;          // that failed at this request
+  std::set<size_t> tried_;  // that failed at this request, in this round
+  std::set<size_t> unfit_;  // that cannot do what is asked, whenever
   int attempts_ = 0;
   size_t current_ = 0;
-  std::optional<size_t> again_;     // may be asked once more
+  std::optional<size_t> again_;  // may be asked once more
   bool asked_again_ = false;
-  bool was_open_ = false;           // the upstream that failed last is out of service
+  bool was_open_ = false;  // the upstream that failed last is out of service
   Step last_;
-  std::unique_ptr<Resume> resume_;
-  TimePoint committed_at_;
+  std::shared_ptr<WaitingLine::Place> place_;
+  std::shared_ptr<Patience> patience_;
+  std::shared_ptr<const Resume> resume_;
+  std::string shared_key_;  // of the answer, where it may be kept or shared
+  bool leads_ = false;      // others wait for this answer
   Answered answered_;
   Duration waited_{};
+  std::optional<Duration> first_token_after_;
+  double cached_expected_ = 0;  // tokens of the prompt that the choice counted on
+  std::vector<AttemptSpan> spans_;
 };
 
 }  // namespace spillway::gateway

@@ -30,6 +30,12 @@ TimePoint now() { return std::chrono::steady_clock::now(); }
 
 ApiError error_of(const Step& step) {
   switch (step.outcome) {
+    case Outcome::kClientError:
+      if (step.status == 404) return {ErrorKind::kNotFound, step.message, "model", "model_not_found"};
+      return {ErrorKind::kInvalidFormat, "No upstream can do what is asked: " + step.message, "", ""};
+    case Outcome::kKeyRefused:
+      return {ErrorKind::kOverloaded, "No upstream accepts the gateway's key: " + step.message, "",
+              "upstream_key_refused"};
     case Outcome::kLimited:
       return {ErrorKind::kRateLimit, "Every upstream is over its rate: " + step.message, "", ""};
     case Outcome::kBusy:
@@ -58,13 +64,22 @@ net::Headers Journey::headers(std::string content_type) const {
   return fields;
 }
 
-asio::awaitable<void> Journey::relay() {
+net::Headers Journey::stream_headers() const {
   net::Headers fields = headers(std::string(net::kSseContentType));
   fields.add("Cache-Control", "no-cache");
   fields.add("X-Accel-Buffering", "no");
-  answered_ = {200, "ok"};
-  first_token_seconds.with({last_upstream_}).observe(seconds(now() - call_.received));
-  bool alive = co_await writer_.start_stream(200, std::move(fields));
+  return fields;
+}
+
+asio::awaitable<void> Journey::relay() {
+  set_answered(200, "ok");
+  first_token_after_ = now() - call_.received;
+  first_token_seconds.with({last_upstream_}).observe(seconds(*first_token_after_));
+  bool alive = true;
+  if (!writer_.started()) {
+    net::Headers fields = stream_headers();
+    alive = co_await writer_.start_stream(200, std::move(fields));
+  }
   while (alive) {
     if (!attempt_->out().empty()) alive = co_await writer_.write(attempt_->out());
     if (!alive || attempt_->finished()) break;
@@ -74,6 +89,7 @@ asio::awaitable<void> Journey::relay() {
     // What was sound before the break still goes out.
     if (!attempt_->out().empty()) alive = co_await writer_.write(attempt_->out());
     if (!alive) break;
+    broken_ = attempt_;
     const bool taken_up = co_await take_up(step);
     if (taken_up) continue;
     if (left()) break;
@@ -83,12 +99,14 @@ asio::awaitable<void> Journey::relay() {
     co_return;
   }
   if (left() || !alive) {
-    answered_ = {499, "cancelled"};
+    set_answered(499, "cancelled");
+    if (!attempt_) co_return;
     attempt_->cancel();
     attempt_->conclude(Outcome::kAbandoned);
     co_return;
   }
   attempt_->conclude(Outcome::kAnswered);
+  gateway_->waiting().freed();
   co_await writer_.end();
   co_await attempt_->tidy();
 }
@@ -96,16 +114,23 @@ asio::awaitable<void> Journey::relay() {
 // The stream broke after the client had seen some of it. A Spillway's is resumed token by token by another; others'
 // only where an answer may be continued by an assistant prefix.
 asio::awaitable<bool> Journey::take_up(const Step& broken) {
-  auto resume = std::make_unique<Resume>(std::move(attempt_->told()));
-  note_failure(broken);
-  if (!resume->exact) co_return false;
+  auto resume = std::make_shared<Resume>(std::move(attempt_->told()));
+  note_failure(attempt_, current_, broken);
+  again_.reset();
+  tried_.insert(current_);
+  const bool possible =
+      (resume->exact || resume->continuable()) && call_.endpoint == Endpoint::kChat && call_.scan.n == 1;
+  if (!possible) co_return false;
   resume_ = std::move(resume);
+  attempt_.reset();
   Step step = co_await try_upstreams();
   if (left() || step.kind != Step::Kind::kGood) {
     last_ = step;
     co_return false;
   }
-  resumed_total.with({"exact"}).add();
+  const UpstreamKind kind = attempt_->upstream().options().kind;
+  const bool exactly = resume_->exact && (kind == UpstreamKind::kSpillway || kind == UpstreamKind::kLocal);
+  resumed_total.with({exactly ? "exact" : "prefix"}).add();
   co_return true;
 }
 
@@ -113,6 +138,7 @@ asio::awaitable<void> Journey::tell_error(const Step& step) {
   ApiError error = error_of(step);
   if (!writer_.started()) {
     std::optional<Duration> after = step.rest;
+    if (!after && step.outcome == Outcome::kFailed) after = std::chrono::seconds(1);
     if (!after && (step.outcome == Outcome::kBusy || step.outcome == Outcome::kLimited))
       after = std::chrono::seconds(1);
     co_await send_error(std::move(error), after);
@@ -128,20 +154,41 @@ asio::awaitable<void> Journey::tell_error(const Step& step) {
   if (written) co_await writer_.end();
 }
 
+asio::awaitable<void> Journey::send_whole(int status) {
+  if (writer_.started()) {  // by comments: the refusal is told as an event
+    std::string event;
+    net::append_sse_event(event, attempt_->out(), call_.protocol == Protocol::kAnthropic ? "error" : "");
+    const bool written = co_await writer_.write(event);
+    if (written) co_await writer_.end();
+    co_return;
+  }
+  net::Headers fields = headers(attempt_->content_type());
+  std::string body = std::move(attempt_->out());
+  co_await writer_.send(status, std::move(fields), std::move(body));
+}
+
 asio::awaitable<void> Journey::send_error(ApiError error, std::optional<Duration> retry_after) {
   net::Headers fields = headers("application/json");
   if (retry_after) fields.add("Retry-After", fmt::format("{:.0f}", std::max(1.0, std::ceil(seconds(*retry_after)))));
-  answered_ = {error.http_status(), api::error_row(error.kind).label};
+  set_answered(error.http_status(), api::error_row(error.kind).label);
   std::string body =
       call_.protocol == Protocol::kOpenAi ? api::openai_error_body(error) : api::anthropic_error_body(error);
   co_await writer_.send(answered_.status, std::move(fields), std::move(body));
 }
 
 void Journey::finish_log() {
+  if (attempt_ && attempt_->has_usage() && cached_expected_ > 0) {
+    gateway_->prefixes().observe(current_, cached_expected_, double(attempt_->usage().cached_tokens));
+  }
   answers_total.with({last_upstream_, answered_.outcome}).add();
   answered_.model = call_.features.model;
   answered_.upstream = last_upstream_;
   answered_.tenant = caller_.tenant;
+  if (first_token_after_) answered_.first_token_s = seconds(*first_token_after_);
+  if (attempt_) {
+    answered_.answered_by = attempt_->model();
+    answered_.finish_reason = attempt_->finish_reason();
+  }
   if (attempt_ && attempt_->has_usage()) {
     const TokenUsage& usage = answered_.usage = attempt_->usage();
     const Price& price = attempt_->upstream().info().price;
@@ -154,7 +201,8 @@ void Journey::finish_log() {
     tokens_total.with({last_upstream_, "cached"}).add(double(attempt_->usage().cached_tokens));
     tokens_total.with({last_upstream_, "output"}).add(double(attempt_->usage().output_tokens));
   }
-  if (!gateway_.access_log().on()) return;
+  if (gateway_->around().spans != nullptr && call_.trace.sampled) record_span();
+  if (!gateway_->access_log().on()) return;
   std::string line = fmt::format(
       R"({{"time":{:.3f},"id":"{}","status":{},"outcome":"{}","upstream":"{}","attempts":{},"stream":{},"seconds":{:.6f},"waited_s":{:.6f})",
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(), call_.request.id,
@@ -166,15 +214,41 @@ void Journey::finish_log() {
     line += ",\"tenant\":";
     append_json_string(line, caller_.tenant);
   }
-  if (const auto trace = call_.request.headers.find("traceparent")) {
-    line += ",\"traceparent\":";
-    append_json_string(line, *trace);
-  }
+  line += ",\"trace_id\":\"" + call_.trace.trace_text() + '"';
   if (attempt_ && attempt_->has_usage()) {
     line += fmt::format(R"(,"prompt_tokens":{},"cached_tokens":{},"output_tokens":{})", attempt_->usage().prompt_tokens,
                         attempt_->usage().cached_tokens, attempt_->usage().output_tokens);
   }
-  gateway_.access_log().write(line + "}");
+  gateway_->access_log().write(line + "}");
+}
+
+void Journey::record_span() {
+  constexpr const char* kOperations[] = {"chat", "text_completion", "text_completion", "chat", "embeddings", "rerank"};
+  RequestSpan span;
+  span.trace = call_.trace;
+  span.operation = kOperations[int(call_.endpoint)];
+  span.upstream = last_upstream_;
+  span.request_model = call_.features.model;
+  span.request_id = call_.request.id;
+  span.tenant = caller_.tenant;
+  span.status = answered_.status;
+  span.outcome = answered_.outcome;
+  if (first_token_after_) span.first_token_s = seconds(*first_token_after_);
+  span.ended = std::chrono::system_clock::now();
+  span.began = span.ended - std::chrono::duration_cast<std::chrono::system_clock::duration>(now() - call_.received);
+  if (attempt_) {
+    span.provider = kind_name(attempt_->upstream().options().kind);
+    span.response_model = attempt_->model();
+    span.finish_reason = attempt_->finish_reason();
+    if (attempt_->has_usage()) {
+      span.input_tokens = attempt_->usage().prompt_tokens;
+      span.cached_tokens = attempt_->usage().cached_tokens;
+      span.output_tokens = attempt_->usage().output_tokens;
+    }
+    spans_.push_back({attempt_->span(), last_upstream_, "ok", attempt_->status(), attempt_->began_at(), span.ended});
+  }
+  span.attempts = std::move(spans_);
+  gateway_->around().spans->record(std::move(span));
 }
 
 }  // namespace spillway::gateway

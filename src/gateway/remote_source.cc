@@ -7,20 +7,22 @@ namespace {
 
 class RemoteSource final : public Source {
  public:
-  RemoteSource(std::shared_ptr<Lane> lane, const UpstreamOptions& upstream, net::TlsContext tls, OutgoingRequest request,
-               uint64_t body_bytes_max)
+  RemoteSource(std::shared_ptr<Lane> lane, std::shared_ptr<const Upstream> upstream, net::TlsContext tls,
+               OutgoingRequest request, uint64_t body_bytes_max)
       : lane_(std::move(lane)),
-        upstream_(upstream),
+        upstream_(std::move(upstream)),
         tls_(std::move(tls)),
         request_(std::move(request)),
-        url_(net::join_path(upstream.base, request_.path)),
+        url_(net::join_path(upstream_->options().base, request_.path)),
         body_bytes_max_(body_bytes_max) {}
 
   asio::awaitable<Status> open(TimePoint connect_deadline, TimePoint deadline) override {
-    const std::string head = net::request_head("POST", url_, request_.headers, request_.body.size());
-    const std::string origin = url_.origin();
+    const std::string head = net::request_head(request_.method, url_, request_.headers, request_.body.size());
+    const std::string& address = upstream_->options().address;
+    const std::string origin = address.empty() ? url_.origin() : url_.origin() + " at " + address;
     for (;;) {
-      auto connection = lane_->pool()->take(origin);
+      if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
+      auto connection = lane_->pool()->take(origin, net::ConnectionPool::Check::kNone);
       const bool reused = connection != nullptr;
       if (!reused) {
         auto connected = co_await connect(origin, connect_deadline);
@@ -34,8 +36,8 @@ class RemoteSource final : public Source {
       Status answered = co_await exchange_->read_head(deadline);
       if (answered.ok()) co_return Status();
       if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
-      const bool closed_meanwhile = reused && !exchange_->any_bytes() &&
-                                    answered.error().code == ErrorCode::kUnavailable;
+      const bool closed_meanwhile =
+          reused && !exchange_->any_bytes() && answered.error().code == ErrorCode::kUnavailable;
       if (!closed_meanwhile) co_return answered;
     }
   }
@@ -51,13 +53,15 @@ class RemoteSource final : public Source {
   }
 
  private:
-  asio::awaitable<Result<std::shared_ptr<net::ClientConnection>>> connect(const std::string& origin, TimePoint deadline) {
-    auto addresses = co_await lane_->resolve(url_.host, url_.port, deadline);
+  asio::awaitable<Result<std::shared_ptr<net::ClientConnection>>> connect(const std::string& origin,
+                                                                          TimePoint deadline) {
+    const std::string& address = upstream_->options().address;
+    auto addresses = co_await lane_->resolve(address.empty() ? url_.host : address, url_.port, deadline);
     if (!addresses.ok()) co_return std::move(addresses).error();
     if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
     connecting_ = std::make_shared<net::ClientConnection>(lane_->executor(), origin);
-    Status connected =
-        co_await connecting_->connect_to(std::move(addresses).value(), url_, tls_, upstream_.tls_verify, deadline);
+    Status connected = co_await connecting_->connect_to(std::move(addresses).value(), url_, tls_,
+                                                        upstream_->options().tls_verify, deadline);
     auto connection = std::exchange(connecting_, nullptr);
     if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
     if (!connected.ok()) co_return std::move(connected).error();
@@ -65,7 +69,7 @@ class RemoteSource final : public Source {
   }
 
   const std::shared_ptr<Lane> lane_;
-  const UpstreamOptions& upstream_;
+  const std::shared_ptr<const Upstream> upstream_;
   const net::TlsContext tls_;
   const OutgoingRequest request_;
   const net::Url url_;
@@ -77,9 +81,10 @@ class RemoteSource final : public Source {
 
 }  // namespace
 
-std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, const UpstreamOptions& upstream, net::TlsContext tls,
-                                      OutgoingRequest request, uint64_t body_bytes_max) {
-  return std::make_unique<RemoteSource>(std::move(lane), upstream, std::move(tls), std::move(request), body_bytes_max);
+std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, std::shared_ptr<const Upstream> upstream,
+                                      net::TlsContext tls, OutgoingRequest request, uint64_t body_bytes_max) {
+  return std::make_unique<RemoteSource>(std::move(lane), std::move(upstream), std::move(tls), std::move(request),
+                                        body_bytes_max);
 }
 
 }  // namespace spillway::gateway

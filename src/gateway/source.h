@@ -1,5 +1,5 @@
-// Source: where the bytes of one attempt's answer come from: an HTTP exchange with another server, or the models of this
-// process through the same calls. Owned by the attempt, on its lane's thread; one step at a time.
+// Source: where the bytes of one attempt's answer come from: an HTTP exchange with another server, or the models of
+// this process through the same calls. Owned by the attempt, on its lane's thread; one step at a time.
 #pragma once
 
 #include <functional>
@@ -16,7 +16,8 @@ namespace spillway::gateway {
 
 // The request as an upstream is to get it.
 struct OutgoingRequest {
-  std::string path;       // after the upstream's base
+  const char* method = "POST";
+  std::string path;  // after the upstream's base
   net::Headers headers;
   std::string_view body;  // outlives the source
 };
@@ -35,8 +36,8 @@ class Source {
 };
 
 // Over HTTP. A kept-alive connection that turns out closed before any byte of an answer is replaced by a fresh one.
-std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, const UpstreamOptions& upstream, net::TlsContext tls,
-                                      OutgoingRequest request, uint64_t body_bytes_max);
+std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, std::shared_ptr<const Upstream> upstream,
+                                      net::TlsContext tls, OutgoingRequest request, uint64_t body_bytes_max);
 
 // A handler in this process: it writes, the source reads, nothing is copied between them.
 std::unique_ptr<Source> local_source(std::shared_ptr<Lane> lane, net::Handler handler, OutgoingRequest request);

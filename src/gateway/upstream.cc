@@ -5,7 +5,7 @@
 namespace spillway::gateway {
 namespace {
 
-constexpr Duration kRestUnsaid = std::chrono::seconds(2);   // of a 429 without Retry-After
+constexpr Duration kRestUnsaid = std::chrono::seconds(2);  // of a 429 without Retry-After
 constexpr Duration kRestMax = std::chrono::minutes(5);
 constexpr double kSmoothing = 0.1;
 
@@ -15,11 +15,16 @@ void smooth(double& value, double sample) { value = value == 0 ? sample : value 
 
 std::string_view kind_name(UpstreamKind kind) {
   switch (kind) {
-    case UpstreamKind::kLocal: return "local";
-    case UpstreamKind::kOpenAi: return "openai";
-    case UpstreamKind::kDeepSeek: return "deepseek";
-    case UpstreamKind::kAnthropic: return "anthropic";
-    case UpstreamKind::kSpillway: return "spillway";
+    case UpstreamKind::kLocal:
+      return "local";
+    case UpstreamKind::kOpenAi:
+      return "openai";
+    case UpstreamKind::kDeepSeek:
+      return "deepseek";
+    case UpstreamKind::kAnthropic:
+      return "anthropic";
+    case UpstreamKind::kSpillway:
+      return "spillway";
   }
   return "";
 }
@@ -32,11 +37,15 @@ std::string_view Upstream::model_name(std::string_view model) const {
   return found == options_.models.end() ? model : std::string_view(found->second);
 }
 
-bool Upstream::room() const { return in_flight_ < std::min(options_.info.concurrency_max, limit_.limit()); }
+// Who comes back from an ejection gets a growing share of what it can take.
+bool Upstream::room(TimePoint now) const {
+  const int most = std::min(options_.info.concurrency_max, limit_.limit());
+  return in_flight_ < std::max(1, int(most * breaker_.share(now)));
+}
 
 std::optional<Upstream::Ticket> Upstream::admit(TimePoint now, int64_t prompt_tokens, bool force) {
   std::lock_guard lock(mutex_);
-  if (!force && (now < rests_until_ || !room())) return std::nullopt;
+  if (!force && (now < rests_until_ || !room(now))) return std::nullopt;
   auto key = keys_.next(now);
   if (!key && !force) return std::nullopt;
   if (!breaker_.admit(now) && !force) return std::nullopt;
@@ -45,14 +54,15 @@ std::optional<Upstream::Ticket> Upstream::admit(TimePoint now, int64_t prompt_to
   return Ticket{key.value_or(0), prompt_tokens, true};
 }
 
-void Upstream::first_token(Ticket& ticket, TimePoint now, Duration after) {
+void Upstream::first_token(Ticket& ticket, TimePoint now, std::optional<Duration> after) {
   std::lock_guard lock(mutex_);
   if (ticket.counted) in_flight_prompt_tokens_ -= ticket.prompt_tokens;
   ticket.counted = false;
-  first_tokens_.add(now, after);
-  limit_.first_token(now, after, in_flight_);
-  if (ticket.prompt_tokens >= 64 && after.count() > 0) {
-    smooth(rate_.prefill_tokens_per_s, double(ticket.prompt_tokens) / seconds(after));
+  if (!after) return;
+  first_tokens_.add(now, *after);
+  limit_.first_token(now, *after, in_flight_);
+  if (ticket.prompt_tokens >= 64 && after->count() > 0) {
+    smooth(rate_.prefill_tokens_per_s, double(ticket.prompt_tokens) / seconds(*after));
   }
 }
 
@@ -73,8 +83,10 @@ void Upstream::finished(const Ticket& ticket, TimePoint now, Outcome outcome, st
     case Outcome::kLimited:
       limit_.refused(now, in_flight);
       breaker_.abandoned();
-      if (keys_.none()) rests_until_ = std::max(rests_until_, now + resting);
-      else keys_.limited(ticket.key, now, resting);
+      if (keys_.none())
+        rests_until_ = std::max(rests_until_, now + resting);
+      else
+        keys_.limited(ticket.key, now, resting);
       break;
     case Outcome::kBusy:
       limit_.refused(now, in_flight);
@@ -121,9 +133,15 @@ UpstreamState Upstream::state(TimePoint now) const {
   state.info = &options_.info;
   const bool resting = now < rests_until_ || keys_.usable_at(now) > now;
   switch (breaker_.state(now)) {
-    case Breaker::State::kClosed: state.health = Health::kHealthy; break;
-    case Breaker::State::kHalfOpen: state.health = Health::kProbing; break;
-    case Breaker::State::kOpen: state.health = Health::kDown; break;
+    case Breaker::State::kClosed:
+      state.health = Health::kHealthy;
+      break;
+    case Breaker::State::kHalfOpen:
+      state.health = Health::kProbing;
+      break;
+    case Breaker::State::kOpen:
+      state.health = Health::kDown;
+      break;
   }
   if (resting) state.health = Health::kDown;
   state.share = breaker_.share(now);
@@ -138,7 +156,8 @@ UpstreamState Upstream::state(TimePoint now) const {
 
 bool Upstream::may_admit(TimePoint now) const {
   std::lock_guard lock(mutex_);
-  return now >= rests_until_ && room() && keys_.usable_at(now) <= now && breaker_.state(now) != Breaker::State::kOpen;
+  return now >= rests_until_ && room(now) && keys_.usable_at(now) <= now &&
+         breaker_.state(now) != Breaker::State::kOpen;
 }
 
 TimePoint Upstream::may_admit_at(TimePoint now) const {
@@ -169,6 +188,11 @@ Result<net::TlsContext> Upstream::tls() {
 int Upstream::in_flight() const {
   std::lock_guard lock(mutex_);
   return in_flight_;
+}
+
+int Upstream::limit() const {
+  std::lock_guard lock(mutex_);
+  return std::min(options_.info.concurrency_max, limit_.limit());
 }
 
 }  // namespace spillway::gateway

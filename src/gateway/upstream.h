@@ -19,13 +19,13 @@ namespace spillway::gateway {
 
 // How an attempt ended, as its upstream is judged by it.
 enum class Outcome {
-  kAnswered,      // to the last byte
-  kClientError,   // an answer that blames the request: the upstream works
-  kFailed,        // no answer, a broken one, or 5xx
-  kLimited,       // 429: the key (or the upstream) has had enough for now
-  kBusy,          // 503: the upstream has more than it can take
-  kKeyRefused,    // 401, 402, 403
-  kAbandoned,     // the client left, or a hedge won: says nothing
+  kAnswered,     // to the last byte
+  kClientError,  // an answer that blames the request: the upstream works
+  kFailed,       // no answer, a broken one, or 5xx
+  kLimited,      // 429: the key (or the upstream) has had enough for now
+  kBusy,         // 503: the upstream has more than it can take
+  kKeyRefused,   // 401, 402, 403
+  kAbandoned,    // the client left, or a hedge won: says nothing
 };
 
 class Upstream {
@@ -42,14 +42,15 @@ class Upstream {
   struct Ticket {
     size_t key = 0;
     int64_t prompt_tokens = 0;
-    bool counted = false;      // prompt_tokens are still in the sum
+    bool counted = false;  // prompt_tokens are still in the sum
   };
   // Lets a request in: breaker, a usable key, room under its limit. force: although the breaker is open or there is no
   // room, for a request that would otherwise end without any attempt.
   std::optional<Ticket> admit(TimePoint now, int64_t prompt_tokens, bool force = false);
   const std::string& key(const Ticket& ticket) const { return keys_.key(ticket.key); }
 
-  void first_token(Ticket& ticket, TimePoint now, Duration after);
+  // after: nothing where it says little of the upstream: a whole answer, whose time is its length.
+  void first_token(Ticket& ticket, TimePoint now, std::optional<Duration> after);
   // rest: of a 429 or 503 with Retry-After. decoded: output tokens and the time from the first to the last.
   void finished(const Ticket& ticket, TimePoint now, Outcome outcome, std::optional<Duration> rest = {});
   void decoded(TimePoint now, int64_t tokens, Duration took);
@@ -64,12 +65,13 @@ class Upstream {
   bool open(TimePoint now) const;  // the breaker is: who fails there now needs no retry budget to go elsewhere
   std::optional<Duration> first_token_quantile(TimePoint now, double q);
   int in_flight() const;
+  int limit() const;  // how many it is given at once now
 
   // Made at the first use, for reading the system's roots takes a while and memory.
   Result<net::TlsContext> tls();
 
  private:
-  bool room() const;
+  bool room(TimePoint now) const;
 
   const UpstreamOptions options_;
   mutable std::mutex mutex_;
@@ -81,7 +83,7 @@ class Upstream {
   int64_t in_flight_prompt_tokens_ = 0;
   std::mutex tls_mutex_;
   net::TlsContext tls_;
-  TimePoint rests_until_;              // it said Retry-After and has no other key
+  TimePoint rests_until_;  // it said Retry-After and has no other key
   ServiceRate rate_;
   std::optional<LoadReport> report_;
   int in_flight_at_report_ = 0;

@@ -4,14 +4,14 @@
 
 namespace spillway::net {
 
-std::shared_ptr<ClientConnection> ConnectionPool::take(std::string_view origin) {
+std::shared_ptr<ClientConnection> ConnectionPool::take(std::string_view origin, Check check) {
   const TimePoint oldest = std::chrono::steady_clock::now() - idle_timeout_;
   while (!idle_.empty() && idle_.front().since < oldest) idle_.pop_front();
   for (size_t i = idle_.size(); i-- > 0;) {
     if (idle_[i].connection->origin() != origin) continue;
     auto connection = std::move(idle_[i].connection);
     idle_.erase(idle_.begin() + long(i));
-    if (connection->still_open()) return connection;
+    if (check == Check::kNone || connection->still_open()) return connection;
   }
   return nullptr;
 }

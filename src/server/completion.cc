@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "server/admission.h"
@@ -47,11 +48,13 @@ std::optional<Refused> Completion::submit(int choice) {
   auto request = std::make_unique<engine::Request>();
   request->id = next_id.fetch_add(1);
   request->prompt = prompt.ids;
-  request->max_tokens = plan_.max_tokens[index];
+  request->prompt.insert(request->prompt.end(), plan_.resumed.begin(), plan_.resumed.end());
+  request->resumed = resumed();
+  request->max_tokens = plan_.max_tokens[index] - resumed();
   request->sampling = plan_.sampling;
   if (request->sampling.seed) *request->sampling.seed += k;  // choices differ, and reproducibly
   request->stop_tokens = plan_.text.stop_tokens;
-  request->min_tokens = plan_.min_tokens;
+  request->min_tokens = std::max(0, plan_.min_tokens - resumed());
   request->top_logprobs = plan_.top_logprobs;
   request->prompt_logprobs = plan_.prompt_logprobs;
   request->priority = plan_.priority;
@@ -59,6 +62,7 @@ std::optional<Refused> Completion::submit(int choice) {
   request->timeline = plan_.timeline;
   if (plan_.grammar) {
     request->constraint = std::make_unique<OutputConstraint>(text::GrammarState::start(plan_.grammar, model_->trie()));
+    for (const int32_t token : plan_.resumed) request->constraint->accept(token);
   }
   Running& running = running_[choice];
   running.id = request->id;
@@ -66,6 +70,11 @@ std::optional<Refused> Completion::submit(int choice) {
   options.parser.starts_in_reasoning = prompt.in_reasoning;
   running.text = std::make_unique<ChoiceText>(model_->tokenizer(), std::move(options));
   running.usage.prompt_tokens = static_cast<int>(prompt.ids.size());
+  if (!plan_.resumed.empty()) {  // the text goes on in the middle of what the client has seen
+    engine::Event told;
+    for (const int32_t token : plan_.resumed) told.tokens.push_back({token, 0, {}});
+    running.text->push(told);
+  }
   const auto refusal = model_->engine().submit(std::move(request), queue_);
   if (!refusal) return std::nullopt;
   return refused(*refusal);
@@ -90,7 +99,13 @@ ChoiceUpdate Completion::take(int choice, engine::Event event) {
   update.started = event.started;
   update.prompt = std::move(event.prompt);
   update.pieces = running.text->push(event);
+  if (plan_.tell_tokens) {
+    for (const engine::TokenEvent& token : event.tokens) update.tokens.push_back(token.token);
+  }
   running.usage = event.usage;
+  running.usage.prompt_tokens -= resumed();
+  running.usage.cached_tokens = std::min(running.usage.cached_tokens, running.usage.prompt_tokens);
+  running.usage.completion_tokens += resumed();
   running.emitted |= !event.tokens.empty();
   if (running.text->stopped()) {
     if (event.finish == engine::FinishReason::kNone) model_->engine().cancel(running.id);

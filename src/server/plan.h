@@ -24,6 +24,8 @@ struct Plan {
   std::vector<int> max_tokens;  // one a prompt
   engine::SamplingParams sampling;
   int min_tokens = 0;
+  std::vector<int32_t> resumed;  // already generated elsewhere and told to the client; of the only choice
+  bool tell_tokens = false;      // updates carry their tokens
   int top_logprobs = -1;
   bool prompt_logprobs = false;
   engine::Priority priority = engine::Priority::kNormal;

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -55,6 +56,8 @@ struct ServerOptions {
   using Front = std::function<net::asio::awaitable<std::optional<FrontAnswer>>(net::HttpRequest& request,
                                                                                net::ResponseWriter& writer)>;
   Front front;
+  // Paths whose callers the front checks itself, instead of the keys above.
+  std::function<bool(std::string_view path)> front_checks_key;
   // For the console: the upstreams of the front, and the options as resolved (JSON: [{key, value, origin, help}]).
   std::function<std::vector<UpstreamView>()> upstreams;
   std::string configuration;

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <exception>
 
+#include "base/trace.h"
+
 namespace spillway::engine {
 namespace {
 
@@ -40,6 +42,7 @@ BatchRunner::Output BatchRunner::run(std::span<const models::OneShotInput> batch
   Output output;
   const auto began = Clock::now();
   try {
+    trace::Span span("engine", "one-shot batch", "inputs", static_cast<int64_t>(batch.size()));
     const std::vector<tensor::TensorView> views = model_->run(batch, stream_);
     if (overlaps()) meanwhile();
     stream_.synchronize();

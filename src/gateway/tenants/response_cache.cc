@@ -16,7 +16,8 @@ namespace {
 
 namespace json = boost::json;
 
-metrics::Counter lookups{"spillway_response_cache_lookups_total", "Requests looked up in the response cache.", {"result"}};
+metrics::Counter lookups{
+    "spillway_response_cache_lookups_total", "Requests looked up in the response cache.", {"result"}};
 
 constexpr size_t kEntryOverhead = 256;
 
@@ -68,17 +69,22 @@ std::optional<std::string> canonical_json(std::string_view body, std::initialize
   return text;
 }
 
-std::optional<std::string> ResponseCache::key_of(std::string_view scope, std::string_view path,
-                                                 std::string_view body) const {
-  if (!enabled()) return std::nullopt;
+bool ResponseCache::may_keep(std::string_view path, std::string_view body) const {
+  if (!enabled()) return false;
+  // Embeddings and scores have no temperature and are determined by their input.
+  if (path.ends_with("/embeddings") || path.ends_with("rerank") || options_.any_temperature) return true;
+  boost::system::error_code failed;
+  const json::value request = json::parse(body, failed);
+  return !failed && request.is_object() && determined(request.get_object());
+}
+
+std::optional<std::string> ResponseCache::digest_of(std::string_view scope, std::string_view path,
+                                                    std::string_view body) {
   boost::system::error_code failed;
   const json::value request = json::parse(body, failed);
   if (failed || !request.is_object()) return std::nullopt;
   const json::value* stream = request.get_object().if_contains("stream");
   if (stream != nullptr && stream->is_bool() && stream->get_bool()) return std::nullopt;
-  // Embeddings and scores have no temperature and are determined by their input.
-  const bool generates = !path.ends_with("/embeddings") && !path.ends_with("/rerank");
-  if (generates && !options_.any_temperature && !determined(request.get_object())) return std::nullopt;
   const auto canonical = canonical_json(body, {"user", "metadata", "stream", "stream_options"});
   if (!canonical) return std::nullopt;
   std::string text(scope);

@@ -35,9 +35,15 @@ class ResponseCache {
 
   bool enabled() const { return options_.bytes_max > 0; }
 
-  // The request's name in the cache: a digest of scope (the tenant), path and the body as JSON with sorted members and
-  // without those that do not change the answer (user, metadata). Nothing: it must not be answered from a cache.
-  std::optional<std::string> key_of(std::string_view scope, std::string_view path, std::string_view body) const;
+  // The name of an answer: a digest of scope (the tenant), path and the body as JSON with sorted members and without
+  // those that do not change it (user, metadata). Nothing for a stream, or for what is no JSON object.
+  static std::optional<std::string> digest_of(std::string_view scope, std::string_view path, std::string_view body);
+  // Whether the answer to such a request may be kept.
+  bool may_keep(std::string_view path, std::string_view body) const;
+  // The name of an answer that may be kept.
+  std::optional<std::string> key_of(std::string_view scope, std::string_view path, std::string_view body) const {
+    return may_keep(path, body) ? digest_of(scope, path, body) : std::nullopt;
+  }
 
   std::shared_ptr<const CachedResponse> find(const std::string& key, TimePoint now);
   void put(const std::string& key, CachedResponse response, TimePoint now);
@@ -56,7 +62,7 @@ class ResponseCache {
 
   const ResponseCacheOptions options_;
   mutable std::mutex mutex_;
-  std::list<Entry> recency_;  // most recent first
+  std::list<Entry> recency_;                                                  // most recent first
   std::unordered_map<std::string_view, std::list<Entry>::iterator> entries_;  // views into recency_
   size_t bytes_ = 0;
 };

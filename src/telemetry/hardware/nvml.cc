@@ -52,6 +52,7 @@ struct Nvml::Functions {
   Return (*name)(Device, char*, unsigned) = nullptr;
   Return (*utilization)(Device, nvml::Utilization*) = nullptr;
   Return (*memory)(Device, nvml::Memory*) = nullptr;
+  Return (*memory_v2)(Device, nvml::MemoryV2*) = nullptr;
   Return (*temperature)(Device, int, unsigned*) = nullptr;
   Return (*power)(Device, unsigned*) = nullptr;
   Return (*energy)(Device, unsigned long long*) = nullptr;
@@ -108,6 +109,7 @@ Status Nvml::resolve(const std::string& library) {
   bind(call_->name, "nvmlDeviceGetName");
   bind(call_->utilization, "nvmlDeviceGetUtilizationRates");
   bind(call_->memory, "nvmlDeviceGetMemoryInfo");
+  bind(call_->memory_v2, "nvmlDeviceGetMemoryInfo_v2");
   bind(call_->temperature, "nvmlDeviceGetTemperature");
   bind(call_->power, "nvmlDeviceGetPowerUsage");
   bind(call_->energy, "nvmlDeviceGetTotalEnergyConsumption");
@@ -167,7 +169,12 @@ GpuReading Nvml::read_one(const Gpu& gpu) const {
     reading.memory_busy_ratio = busy.memory * kPercent;
   }
   nvml::Memory memory{};
-  if (call_->memory != nullptr && call_->memory(device, &memory) == kSuccess) {
+  nvml::MemoryV2 exact{nvml::kMemoryV2, 0, 0, 0, 0};
+  if (call_->memory_v2 != nullptr && call_->memory_v2(device, &exact) == kSuccess) {
+    reading.memory_used_bytes = double(exact.used);
+    reading.memory_free_bytes = double(exact.free);
+    reading.memory_total_bytes = double(exact.total);
+  } else if (call_->memory != nullptr && call_->memory(device, &memory) == kSuccess) {
     reading.memory_used_bytes = double(memory.used);
     reading.memory_free_bytes = double(memory.free);
     reading.memory_total_bytes = double(memory.total);

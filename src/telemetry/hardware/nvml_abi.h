@@ -19,8 +19,14 @@ struct Utilization {
 };
 
 struct Memory {
-  unsigned long long total, free, used;
+  unsigned long long total, free, used;  // used: what the driver keeps for itself, too
 };
+
+struct MemoryV2 {
+  unsigned version;  // kMemoryV2
+  unsigned long long total, reserved, free, used;
+};
+inline constexpr unsigned kMemoryV2 = sizeof(MemoryV2) | 2U << 24;
 
 struct EventData {
   Device device;

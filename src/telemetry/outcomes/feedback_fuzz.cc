@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "telemetry/outcomes/feedback.h"
+#include "telemetry/outcomes/journal.h"
 #include "telemetry/outcomes/statistics.h"
 #include "telemetry/outlets/points.h"
 #include "telemetry/trace_context.h"
@@ -19,6 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const TraceContext context = trace_context(bytes);
   SW_CHECK(context.trace_id.size() == 32 && context.span_id.size() == 16, "a trace has its ids");
+  const auto page = decode_page(bytes);
+  if (page.ok()) SW_CHECK(decode_page(encode_page(*page)).ok(), "a page that was read can be written and read");
   const auto points = decode(bytes);
   if (points.ok()) SW_CHECK(decode(encode(*points)).ok(), "what was read can be written and read");
   return 0;

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "base/log.h"
 #include "metrics/metrics.h"
 
 namespace spillway::telemetry {
@@ -187,12 +188,22 @@ struct Outcomes::Book {
   Ring rings[2] = {Ring(kShapes[0]), Ring(kShapes[1])};
 };
 
-Outcomes::Outcomes(OutcomeOptions options) : options_(options), requests_(options.requests_max) {}
-Outcomes::~Outcomes() = default;
+Outcomes::Outcomes(OutcomeOptions options) : options_(std::move(options)), requests_(options_.requests_max) {
+  if (!options_.journal) return;
+  const Status replayed = options_.journal->replay([this](const JournalPage& page) {
+    std::vector<uint32_t> numbers;
+    for (const auto& g : page.groups) numbers.push_back(number_of({g[0], g[1], g[2], g[3], g[4]}));
+    for (Remembered request : page.requests) {
+      request.group = numbers[request.group];
+      requests_.add(request);
+    }
+  });
+  if (!replayed.ok()) SW_WARN("feedback journal: {}", replayed.error().message);
+}
 
-uint32_t Outcomes::group_of(const RequestRecord& request) {
-  Group group{request.answered_by.empty() ? request.model : request.answered_by, request.version, request.route,
-              request.tenant, request.arm};
+Outcomes::~Outcomes() { save(); }
+
+uint32_t Outcomes::number_of(Group group) {
   std::lock_guard lock(mutex_);
   if (numbers_.size() >= kGroupsMax && !numbers_.contains(group)) group = {"other", "other", "other", "other", "other"};
   const auto [at, is_new] = numbers_.try_emplace(group, uint32_t(books_.size()));
@@ -200,17 +211,47 @@ uint32_t Outcomes::group_of(const RequestRecord& request) {
   return at->second;
 }
 
+void Outcomes::note_change(const Remembered& request) {
+  if (!options_.journal) return;
+  std::lock_guard lock(mutex_);
+  // While the disk takes nothing, what is not remembered anyway need not wait.
+  if (unsaved_.size() < options_.requests_max) unsaved_.push_back(request);
+}
+
+void Outcomes::save() {
+  if (!options_.journal) return;
+  JournalPage page;
+  {
+    std::lock_guard lock(mutex_);
+    if (unsaved_.empty()) return;
+    page.requests.swap(unsaved_);
+    for (const auto& book : books_) {
+      const Group& g = book->group;
+      page.groups.push_back({g.model, g.version, g.route, g.tenant, g.arm});
+    }
+  }
+  const Status saved = options_.journal->append(page);
+  if (saved.ok()) return;
+  SW_WARN("feedback journal: {}", saved.error().message);
+  std::lock_guard lock(mutex_);
+  const size_t room = options_.requests_max - std::min(options_.requests_max, unsaved_.size());
+  const size_t kept = std::min(room, page.requests.size());
+  unsaved_.insert(unsaved_.begin(), page.requests.end() - ptrdiff_t(kept), page.requests.end());
+}
+
 void Outcomes::record(const RequestRecord& request) {
   if (request.operation.empty() || request.status / 100 != 2) return;
   Remembered remembered;
   remembered.key = request_key(request.id);
   remembered.caller = request.caller;
-  remembered.group = group_of(request);
+  remembered.group = number_of({request.answered_by.empty() ? request.model : request.answered_by, request.version,
+                                request.route, request.tenant, request.arm});
   remembered.finished_s = uint32_t(unix_s());
   remembered.cost = float(request.cost);
   remembered.id_is_ours = request.id_is_ours;
   remembered.predicted = request.predicted.empty() ? 0 : text_mark(request.predicted);
   requests_.add(remembered);
+  note_change(remembered);
   if (request.cost <= 0) return;
   std::lock_guard lock(mutex_);
   const Group& g = books_[remembered.group]->group;
@@ -221,6 +262,7 @@ Verdict Outcomes::apply(const Feedback& feedback, uint64_t caller, int64_t now_s
   OutcomeSums sums;
   uint32_t group = 0;
   Verdict verdict = Verdict::kAccepted;
+  Remembered changed;
   const bool known = requests_.visit(request_key(feedback.request_id), [&](Remembered& request) {
     group = request.group;
     if (now_s - int64_t(request.finished_s) > int64_t(options_.late_after_s)) {
@@ -232,9 +274,11 @@ Verdict Outcomes::apply(const Feedback& feedback, uint64_t caller, int64_t now_s
       return;
     }
     verdict = judge(feedback, request, sums);
+    changed = request;
   });
   if (!known) verdict = Verdict::kUnknown;
   feedback_total.with({name_of(verdict)}).add();
+  if (sums.told() > 0) note_change(changed);
   count(group, sums, now_s);
   return verdict;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "telemetry/outcomes/feedback.h"
+#include "telemetry/outcomes/journal.h"
 #include "telemetry/outcomes/request_store.h"
 #include "telemetry/outcomes/statistics.h"
 #include "telemetry/request_record.h"
@@ -34,6 +35,7 @@ std::string_view name_of(Verdict verdict);
 struct OutcomeOptions {
   size_t requests_max = 262144;
   double late_after_s = 24 * 3600;
+  std::unique_ptr<Journal> journal;  // null: a restart forgets the requests
 };
 
 // Sums of one group over one stretch of time.
@@ -51,7 +53,7 @@ enum class Window { kHour, kDay };
 
 class Outcomes final : public RequestSink {
  public:
-  explicit Outcomes(OutcomeOptions options);
+  explicit Outcomes(OutcomeOptions options);  // remembers what the journal holds
   ~Outcomes() override;
 
   void record(const RequestRecord& request) override;  // generations alone
@@ -66,10 +68,14 @@ class Outcomes final : public RequestSink {
   // Sets the gauges to what the windows hold now.
   void publish(int64_t now_s) const;
 
+  // Writes to the journal what changed since the last call. One thread.
+  void save();
+
  private:
   struct Ring;
   struct Book;
-  uint32_t group_of(const RequestRecord& request);
+  uint32_t number_of(Group group);
+  void note_change(const Remembered& request);
   void count(uint32_t group, const OutcomeSums& sums, int64_t now_s);
 
   const OutcomeOptions options_;
@@ -77,6 +83,7 @@ class Outcomes final : public RequestSink {
   mutable std::mutex mutex_;
   std::map<Group, uint32_t> numbers_;
   std::vector<std::unique_ptr<Book>> books_;
+  std::vector<Remembered> unsaved_;  // under mutex_; empty without a journal
 };
 
 }  // namespace spillway::telemetry

@@ -3,10 +3,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <boost/json/parse.hpp>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -98,7 +100,8 @@ TEST(Feedback, SaysWhatIsWrong) {
       {R"({"thumbs":"up"})", "request_id: expected the X-Request-Id"},
       {R"({"request_id":"r"})", "expected conversion"},
       {R"({"request_id":7,"thumbs":"up"})", "request_id: expected a string of 1 to 128 bytes, found 7"},
-      {R"({"request_id":"r","thumbs":"left"})", "thumbs: expected \"up\" or \"down\", found \"left\""},
+      {R"({"request_id":"r","thumbs":"sideways"})", "thumbs: expected \"up\" or \"down\", found \"sideways\""},
+      {R"({"request_id":"r","thumbs":1})", "thumbs: expected \"up\" or \"down\", found 1"},
       {R"({"request_id":"r","relevance":[]})", "relevance: expected 1 to 1000 grades, found 0"},
       {R"({"request_id":"r","relevance":[1,-1]})", "relevance[1]: expected a number from 0 to 100, found -1"},
       {R"({"request_id":"r","value":1e400})", "value"},
@@ -172,10 +175,50 @@ TEST(Outcomes, JoinToTheRequestAndItsArm) {
   EXPECT_THAT(text, HasSubstr("arm=\"centre\",outcome=\"conversion\"} 10\n"));
 }
 
+TEST(Outcomes, TheJournalKeepsRequestsOverARestart) {
+  const std::string folder =
+      (std::filesystem::temp_directory_path() / ("spillway_journal_" + std::to_string(::getpid()))).string();
+  std::filesystem::remove_all(folder);
+  const auto begin = [&] {
+    OutcomeOptions options;
+    auto journal = Journal::open(folder, 1 << 20);
+    EXPECT_TRUE(journal.ok());
+    options.journal = std::move(journal).value();
+    return std::make_unique<Outcomes>(std::move(options));
+  };
+  Feedback up = about("old"), down = about("older");
+  up.thumbs_up = down.thumbs_up = true;
+  auto outcomes = begin();
+  outcomes->record(answered("older", "centre"));
+  outcomes->record(answered("old", "edge"));
+  EXPECT_EQ(outcomes->apply(down, 0, now_s()), Verdict::kAccepted);
+  outcomes = nullptr;
+  outcomes = begin();
+  EXPECT_EQ(outcomes->apply(up, 0, now_s()), Verdict::kAccepted);
+  EXPECT_EQ(of(*outcomes, "edge", now_s()).thumbs, 1);
+  EXPECT_EQ(outcomes->apply(down, 0, now_s()), Verdict::kDuplicate);  // what was said is kept, too
+  outcomes = nullptr;
+  std::filesystem::remove_all(folder);
+}
+
+TEST(Journal, BrokenPagesAreAnError) {
+  JournalPage page{{{"m", "v", "r", "t", "a"}}, {Remembered(), Remembered()}};
+  page.requests[1].caller = 1ULL << 40;
+  const std::string good = encode_page(page);
+  const auto back = decode_page(good);
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(back->groups, page.groups);
+  EXPECT_EQ(back->requests[1].caller, 1ULL << 40);
+  for (size_t size = 0; size < good.size(); ++size) EXPECT_FALSE(decode_page(good.substr(0, size)).ok()) << size;
+  EXPECT_FALSE(decode_page(good + "x").ok());
+  page.requests[0].group = 1;
+  EXPECT_FALSE(decode_page(encode_page(page)).ok());
+}
+
 TEST(Outcomes, DuplicateConflictUnknownLateForbiddenUnjudged) {
   OutcomeOptions options;
   options.late_after_s = 100;
-  Outcomes outcomes(options);
+  Outcomes outcomes(std::move(options));
   const int64_t now = now_s();
   outcomes.record(answered("ours"));
   RequestRecord chosen = answered("chosen");

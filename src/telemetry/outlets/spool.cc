@@ -273,8 +273,21 @@ void Spool::keep_bound() {
 }
 
 Result<std::optional<Spool::Record>> Spool::peek(const std::string& reader) {
-  std::unique_lock lock(mutex_);
-  Place& place = cursors_.at(reader);
+  std::lock_guard lock(mutex_);
+  return read_from(cursors_.at(reader));
+}
+
+Status Spool::replay(const std::function<void(std::string_view)>& take) {
+  std::lock_guard lock(mutex_);
+  for (Place place;;) {
+    SW_ASSIGN(const std::optional<Record> record, read_from(place));
+    if (!record) return {};
+    take(record->payload);
+    place = record->next;
+  }
+}
+
+Result<std::optional<Spool::Record>> Spool::read_from(Place& place) {
   for (;;) {
     const auto at = std::ranges::lower_bound(segments_, place.segment, {}, &Segment::number);
     if (at == segments_.end()) return std::optional<Record>();

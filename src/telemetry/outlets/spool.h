@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -53,6 +54,9 @@ class Spool {
   // Moves the cursor past the record, durably.
   Status advance(const std::string& reader, Place next);
 
+  // Every record there is, from the oldest; cursors stay where they are.
+  Status replay(const std::function<void(std::string_view)>& take);
+
   uint64_t bytes() const;
   uint64_t bytes_dropped() const { return dropped_bytes_; }  // by the bound, unread by some reader
   uint64_t damaged() const { return damaged_; }              // records or ends of segments that could not be read
@@ -71,6 +75,7 @@ class Spool {
   void keep_bound();
   void drop_first();
   Status sync_if_due();
+  Result<std::optional<Record>> read_from(Place& place);  // moves the place to the record that it gives
   std::string path(uint64_t segment) const;
   Segment* find(uint64_t number);
 

@@ -45,6 +45,11 @@ int nvmlDeviceGetMemoryInfo(Device, Memory* out) {
   *out = {80ULL << 30, 60ULL << 30, 20ULL << 30};
   return kSuccess;
 }
+int nvmlDeviceGetMemoryInfo_v2(Device device, MemoryV2* out) {
+  if (is_old(device) || out->version != kMemoryV2) return kNotSupported;
+  *out = {kMemoryV2, 80ULL << 30, 1ULL << 30, 60ULL << 30, 19ULL << 30};
+  return kSuccess;
+}
 int nvmlDeviceGetTemperature(Device, int, unsigned* out) {
   *out = 61;
   return kSuccess;

@@ -1,0 +1,59 @@
+// Pieces that all translations use: reading members of untrusted JSON without exceptions. Pure; any thread.
+#pragma once
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace spillway::gateway {
+
+namespace json = boost::json;
+
+inline Result<json::object> parse_json_object(std::string_view text) {
+  boost::system::error_code failed;
+  json::value value = json::parse({text.data(), text.size()}, failed);
+  if (failed) return invalid("expected a JSON object, found " + failed.message());
+  if (!value.is_object()) return invalid("expected a JSON object, found another value");
+  return std::move(value.get_object());
+}
+
+// The member's value when it is of that kind, else null.
+inline const json::value* member_of(const json::object& object, std::string_view name) {
+  const json::value* found = object.if_contains({name.data(), name.size()});
+  return found == nullptr || found->is_null() ? nullptr : found;
+}
+inline const json::object* object_of(const json::object& object, std::string_view name) {
+  const json::value* found = member_of(object, name);
+  return found == nullptr ? nullptr : found->if_object();
+}
+inline const json::array* array_of(const json::object& object, std::string_view name) {
+  const json::value* found = member_of(object, name);
+  return found == nullptr ? nullptr : found->if_array();
+}
+inline std::string_view text_of(const json::object& object, std::string_view name) {
+  const json::value* found = member_of(object, name);
+  if (found == nullptr || !found->is_string()) return {};
+  return {found->get_string().data(), found->get_string().size()};
+}
+inline int64_t number_of(const json::object& object, std::string_view name) {
+  const json::value* found = member_of(object, name);
+  if (found == nullptr) return 0;
+  if (const int64_t* value = found->if_int64()) return *value;
+  return found->is_uint64() ? int64_t(found->get_uint64()) : 0;
+}
+inline bool truth_of(const json::object& object, std::string_view name) {
+  const json::value* found = member_of(object, name);
+  return found != nullptr && found->is_bool() && found->get_bool();
+}
+// Copies a member that means the same on both sides.
+inline void copy_member(const json::object& from, std::string_view name, json::object& to, std::string_view as = {}) {
+  const std::string_view target = as.empty() ? name : as;
+  if (const json::value* found = member_of(from, name)) to[{target.data(), target.size()}] = *found;
+}
+
+}  // namespace spillway::gateway

@@ -1,0 +1,189 @@
+#include "gateway/translate/translate.h"
+
+#include <gtest/gtest.h>
+
+#include "gateway/translate/json_parts.h"
+
+namespace spillway::gateway {
+namespace {
+
+json::value parsed(std::string_view text) {
+  boost::system::error_code failed;
+  json::value value = json::parse(text, failed);
+  EXPECT_FALSE(failed) << text;
+  return value;
+}
+
+std::string translated(StreamTranslator& translator, std::string_view stream) {
+  EventSplitter splitter;
+  splitter.feed(stream);
+  std::string out;
+  RawEvent event;
+  while (splitter.next(event)) EXPECT_TRUE(translator.event(event, out).ok());
+  return out;
+}
+
+std::vector<json::value> data_of(std::string_view stream) {
+  EventSplitter splitter;
+  splitter.feed(stream);
+  std::vector<json::value> all;
+  RawEvent event;
+  while (splitter.next(event)) {
+    if (event.data != "[DONE]") all.push_back(parsed(event.data));
+  }
+  return all;
+}
+
+TEST(TranslateRequest, ChatBecomesMessages) {
+  const auto body = chat_to_messages(
+      R"({"model":"m","max_tokens":50,"temperature":1.5,"stop":"END","stream":true,"user":"u","tool_choice":"required","parallel_tool_calls":false,
+          "messages":[{"role":"system","content":"be brief"},
+            {"role":"user","content":[{"type":"text","text":"what is this"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]},
+            {"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}},{"id":"c2","type":"function","function":{"name":"g","arguments":""}}]},
+            {"role":"tool","tool_call_id":"c1","content":"one"},{"role":"tool","tool_call_id":"c2","content":"two"}],
+          "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]})",
+      "claude", 8192);
+  ASSERT_TRUE(body.ok()) << body.error().message;
+  EXPECT_EQ(
+      parsed(*body),
+      parsed(
+          R"({"model":"claude","max_tokens":50,"temperature":1.0,"stop_sequences":["END"],"stream":true,"metadata":{"user_id":"u"},"system":"be brief",
+          "messages":[
+            {"role":"user","content":[{"type":"text","text":"what is this"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}}]},
+            {"role":"assistant","content":[{"type":"tool_use","id":"c1","name":"f","input":{"a":1}},{"type":"tool_use","id":"c2","name":"g","input":{}}]},
+            {"role":"user","content":[{"type":"tool_result","tool_use_id":"c1","content":[{"type":"text","text":"one"}]},{"type":"tool_result","tool_use_id":"c2","content":[{"type":"text","text":"two"}]}]}],
+          "tools":[{"name":"f","description":"d","input_schema":{"type":"object","properties":{}}}],
+          "tool_choice":{"type":"any","disable_parallel_tool_use":true}})"));
+}
+
+TEST(TranslateRequest, MessagesBecomeChat) {
+  const auto body = messages_to_chat(
+      R"({"model":"m","max_tokens":50,"system":[{"type":"text","text":"be "},{"type":"text","text":"brief"}],"stream":true,"thinking":{"type":"enabled","budget_tokens":4096},
+          "messages":[{"role":"user","content":"hi"},
+            {"role":"assistant","content":[{"type":"thinking","thinking":"hm","signature":"x"},{"type":"text","text":"ok"},{"type":"tool_use","id":"t1","name":"f","input":{"a":1}}]},
+            {"role":"user","content":[{"type":"tool_result","tool_use_id":"t1","content":"one"},{"type":"text","text":"go on"}]}],
+          "tools":[{"name":"f","description":"d","input_schema":{"type":"object"}}],"tool_choice":{"type":"tool","name":"f"},"stop_sequences":["END"]})",
+      "gpt");
+  ASSERT_TRUE(body.ok()) << body.error().message;
+  EXPECT_EQ(
+      parsed(*body),
+      parsed(
+          R"({"model":"gpt","max_tokens":50,"stop":["END"],"stream":true,"stream_options":{"include_usage":true},"reasoning_effort":"medium",
+          "messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"},
+            {"role":"assistant","content":"ok","tool_calls":[{"id":"t1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},
+            {"role":"tool","tool_call_id":"t1","content":"one"},{"role":"user","content":"go on"}],
+          "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}],
+          "tool_choice":{"type":"function","function":{"name":"f"}}})"));
+}
+
+TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
+  const auto wrong = [](const char* members) {
+    return chat_to_messages(std::string(R"({"model":"m","messages":[{"role":"user","content":"x"}],)") + members + "}",
+                            "c", 10);
+  };
+  EXPECT_NE(wrong(R"("n":2)").error().message.find("n above 1"), std::string::npos);
+  EXPECT_NE(wrong(R"("response_format":{"type":"json_object"})").error().message.find("response_format"),
+            std::string::npos);
+  EXPECT_NE(wrong(R"("logprobs":true)").error().message.find("logprobs"), std::string::npos);
+  EXPECT_FALSE(messages_to_chat(R"({"messages":[{"role":"user","content":[{"type":"document"}]}]})", "m").ok());
+  EXPECT_FALSE(messages_to_chat("[]", "m").ok());
+  EXPECT_FALSE(
+      chat_to_messages(
+          R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"no json"}}]}]})", "m",
+          1)
+          .ok());
+}
+
+TEST(TranslateAnswer, BothWaysWithToolsReasoningAndUsage) {
+  const auto message = chat_answer_to_messages(
+      R"({"id":"a","model":"m","choices":[{"message":{"role":"assistant","content":"hello","reasoning_content":"hm","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"finish_reason":"tool_calls"}],
+          "usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}})");
+  ASSERT_TRUE(message.ok());
+  EXPECT_EQ(
+      parsed(*message),
+      parsed(
+          R"({"id":"a","type":"message","role":"assistant","model":"m","content":[{"type":"thinking","thinking":"hm","signature":""},{"type":"text","text":"hello"},{"type":"tool_use","id":"c","name":"f","input":{"a":1}}],
+          "stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":6,"cache_creation_input_tokens":0,"cache_read_input_tokens":4,"output_tokens":5}})"));
+  const auto chat = messages_answer_to_chat(*message);
+  ASSERT_TRUE(chat.ok());
+  const json::value back = parsed(*chat);
+  const json::object& choice = back.at("choices").at(0).as_object();
+  EXPECT_EQ(choice.at("message").at("content"), "hello");
+  EXPECT_EQ(choice.at("message").at("reasoning_content"), "hm");
+  EXPECT_EQ(choice.at("message").at("tool_calls").at(0).at("function").at("arguments"), R"({"a":1})");
+  EXPECT_EQ(choice.at("finish_reason"), "tool_calls");
+  EXPECT_EQ(back.at("usage").at("prompt_tokens"), 10);
+  EXPECT_EQ(back.at("usage").at("prompt_tokens_details").at("cached_tokens"), 4);
+}
+
+TEST(TranslateStream, ChunksBecomeEvents) {
+  const auto translator = chat_stream_to_messages();
+  const std::string out = translated(
+      *translator,
+      "data: {\"id\":\"a\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\ndata: "
+      "{\"choices\":[{\"delta\":{\"content\":\"lo\"}}]}\n\n"
+      "data: "
+      "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":"
+      "\"{\"}}]}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n"
+      "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n");
+  std::string types;
+  for (const json::value& event : data_of(out)) types += std::string(event.at("type").as_string()) + " ";
+  EXPECT_EQ(types,
+            "message_start content_block_start content_block_delta content_block_stop content_block_start "
+            "content_block_delta "
+            "content_block_delta content_block_stop content_block_start content_block_delta content_block_delta "
+            "content_block_stop message_delta message_stop ");
+  const auto events = data_of(out);
+  EXPECT_EQ(events[1].at("content_block").at("type"), "thinking");
+  EXPECT_EQ(events[5].at("delta").at("text"), "hel");
+  EXPECT_EQ(events[8].at("content_block").at("name"), "f");
+  EXPECT_EQ(events[10].at("delta").at("partial_json"), "}");
+  EXPECT_EQ(events[12].at("delta").at("stop_reason"), "tool_use");
+  EXPECT_EQ(events[12].at("usage").at("output_tokens"), 3);
+  std::string more;
+  translator->finish(more);
+  EXPECT_EQ(more, "");  // the end is told once
+}
+
+TEST(TranslateStream, EventsBecomeChunks) {
+  const auto translator = messages_stream_to_chat(true);
+  const std::string out = translated(
+      *translator,
+      "event: message_start\ndata: "
+      "{\"type\":\"message_start\",\"message\":{\"id\":\"a\",\"model\":\"m\",\"usage\":{\"input_tokens\":6,\"cache_"
+      "read_input_tokens\":4,\"output_tokens\":1}}}\n\n"
+      "event: ping\ndata: {\"type\":\"ping\"}\n\n"
+      "event: content_block_delta\ndata: "
+      "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"hm\"}}\n\n"
+      "event: content_block_delta\ndata: "
+      "{\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"text_delta\",\"text\":\"hello\"}}\n\n"
+      "event: content_block_start\ndata: "
+      "{\"type\":\"content_block_start\",\"index\":2,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
+      "\"f\",\"input\":{}}}\n\n"
+      "event: content_block_delta\ndata: "
+      "{\"type\":\"content_block_delta\",\"index\":2,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{}\"}}"
+      "\n\n"
+      "event: message_delta\ndata: "
+      "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":{\"output_tokens\":3}}\n\n"
+      "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+  const auto chunks = data_of(out);
+  ASSERT_EQ(chunks.size(), 7u);
+  const auto delta = [&](size_t i) { return chunks[i].at("choices").at(0).at("delta"); };
+  EXPECT_EQ(delta(0).at("role"), "assistant");
+  EXPECT_EQ(delta(1).at("reasoning_content"), "hm");
+  EXPECT_EQ(delta(2).at("content"), "hello");
+  EXPECT_EQ(delta(3).at("tool_calls").at(0).at("function").at("name"), "f");
+  EXPECT_EQ(delta(4).at("tool_calls").at(0).at("function").at("arguments"), "{}");
+  EXPECT_EQ(chunks[5].at("choices").at(0).at("finish_reason"), "length");
+  EXPECT_EQ(chunks[6].at("usage").at("prompt_tokens"), 10);
+  EXPECT_EQ(chunks[6].at("usage").at("completion_tokens"), 3);
+  EXPECT_TRUE(out.ends_with("data: [DONE]\n\n"));
+  for (const json::value& chunk : chunks) EXPECT_EQ(chunk.at("id"), "a");
+}
+
+}  // namespace
+}  // namespace spillway::gateway
