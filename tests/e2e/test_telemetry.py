@@ -238,6 +238,7 @@ def test_an_outage_and_a_kill_lose_no_point(tmp_path):
     program.process.wait()
     program = Program(folder, *flags).wait_ready()
     back = time.time() * 1000
+    time.sleep(1.5)
     try:
         with running(influx.command, tmp_path / "influx.log"), running(prometheus.command, tmp_path / "prometheus.log"):
             influx.ready()

@@ -71,8 +71,7 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
     const std::vector<models::OneShotInput> batch(static_cast<size_t>(inputs), sample.input);
     for (int i = first ? -1 : 0; i < kWarmUpRuns; ++i) {
       const double expected_s = i <= 0 && inputs > 1 ? 2 * last_s : last_s;
-      if (!first && seconds(Clock::now() - began) + expected_s > allowed_s)
-        return scheduler.warmed_up(Clock::now()), Status();
+      if (!first && seconds(Clock::now() - began) + expected_s > allowed_s) return scheduler.warmed_up(), Status();
       const BatchRunner::Output output = runner.run(batch, [] {});
       if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
       last_s = output.latency_s;
@@ -83,7 +82,7 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
     }
     if (inputs == most) break;
   }
-  scheduler.warmed_up(Clock::now());
+  scheduler.warmed_up();
   return {};
 }
 

@@ -123,6 +123,8 @@ asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, 
 
 asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, OneShotPtr model, MakeRequests make,
                                                             const api::EncodeCommon* common) {
+  exchange.record().model = exchange.record().answered_by = model->name();
+  exchange.record().version = model->version();
   InFlight in_flight(exchange.server());
   if (!in_flight) {
     auto refused = refused_now(exchange.server());
@@ -143,7 +145,7 @@ asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, 
     co_return std::nullopt;
   }
   OneShotOutputs out;
-  out.tokens = token_count(**made);
+  exchange.record().prompt_tokens = out.tokens = token_count(**made);
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
   const TimePoint submitted = std::chrono::steady_clock::now();
   auto started = OneShotCall::start(std::move(model), std::move(**made), [signal](OneShotCall&) { signal->notify(); });
