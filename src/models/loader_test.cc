@@ -5,13 +5,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
-
-#include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
 
 #include "models/model_folder.h"
 

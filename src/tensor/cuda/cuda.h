@@ -73,8 +73,8 @@ class DeviceStream {
   // Done when it returns.
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;  // within the device
-  // A time on the device, in the stream's order, also within what is being captured; and the time between two of them, once
-  // both have passed. forget_stamps() makes the earlier ones invalid.
+  // A time on the device, in the stream's order, also within what is being captured; and the time between two of them,
+  // once both have passed. forget_stamps() makes the earlier ones invalid.
   virtual int64_t stamp() = 0;
   virtual double seconds_between(int64_t first, int64_t second) = 0;
   virtual void forget_stamps() = 0;
