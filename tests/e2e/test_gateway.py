@@ -220,8 +220,9 @@ def test_the_console_shows_upstreams_and_the_hops_of_a_request(pair):
     assert hops[0] == ("attempt", "primary")
     assert hops[1][0] == "failed" and hops[1][1].startswith("primary")
     assert hops[-2:] == [("attempt", "fallback"), ("first_byte", "fallback")]
-    pair.http().get("/console/api/state")
-    time.sleep(0.5)
-    frame = pair.http().get("/console/api/state").json()["frame"]
+    deadline = time.monotonic() + 20
+    while (frame := pair.http().get("/console/api/state").json()["frame"]) is None:  # made once somebody looks
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert {upstream["name"] for upstream in frame["upstreams"]} == {"primary", "fallback"}
     assert {upstream["health"] for upstream in frame["upstreams"]} <= {"healthy", "probing", "down"}
