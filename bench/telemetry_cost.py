@@ -8,6 +8,7 @@ everything, so that their own work is not measured. Prints throughput, latencies
 import argparse
 import http.server
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -46,10 +47,21 @@ def start(program, folder, *flags):
     raise SystemExit("the server did not become ready")
 
 
-def load(args, url, seed):
+def cpu_s(process):
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(args, url, seed, process):
+    before = cpu_s(process)
     out = subprocess.run([args.program, "bench", "load", "--url", url + "/v1", "--clients", str(args.clients), "--duration",
                           str(args.seconds), "--seed", str(seed), "--json"], capture_output=True, text=True, check=True).stdout
-    return json.loads(out)
+    report = json.loads(out)
+    tokens = report.get("tokens") or report.get("completion_tokens") or report.get("output_tokens") or 0
+    report["cpu_s"] = cpu_s(process) - before
+    if tokens:
+        report["cpu_us_per_token"] = 1e6 * report["cpu_s"] / tokens
+    return report
 
 
 def main():
@@ -76,8 +88,9 @@ def main():
     found = {"off": [], "on": []}
     try:
         for seed in range(args.rounds + 1):
-            for name, url in (("off", off_url), ("on", on_url)) if seed % 2 else (("on", on_url), ("off", off_url)):
-                report = load(args, url, seed)
+            turns = [("off", off_url, off), ("on", on_url, on)]
+            for name, url, process in turns if seed % 2 else reversed(turns):
+                report = load(args, url, seed, process)
                 if seed > 0:  # the first warms both
                     found[name].append(report)
         text = urllib.request.urlopen(on_url + "/metrics").read().decode()
@@ -86,6 +99,8 @@ def main():
         for process in (off, on):
             process.terminate()
             process.wait()
+    totals = {name: 1e6 * sum(r["cpu_s"] for r in runs) / sum(r["tokens"] for r in runs) for name, runs in found.items()}
+    print(f"CPU us per token, all rounds together: off {totals['off']:.2f}  on {totals['on']:.2f}  on/off {totals['on'] / totals['off']:.4f}")
     keys = [key for key, value in found["on"][0].items() if isinstance(value, (int, float))]
     for key in keys:
         a, b = (statistics.median(run[key] for run in found[name]) for name in ("off", "on"))

@@ -123,10 +123,14 @@ TEST(ModelOptions, WrongPathsAreOneClearError) {
     return status.ok() ? "" : status.error().message;
   };
   EXPECT_EQ(refusal("model: {path: \"s3://models/bert-large-uncased\"}"), "");
-  EXPECT_THAT(refusal("model: {path: \"s3://m\"}"), HasSubstr("model.path: expected s3://BUCKET/PREFIX, found \"s3://m\""));
-  EXPECT_THAT(refusal("model: {path: \"gs://models/x\"}"), HasSubstr("expected s3://BUCKET/PREFIX or https://HOST/FOLDER"));
-  EXPECT_THAT(refusal("{model: {path: \"s3://models/x\"}, store: {endpoint: localhost}}"), HasSubstr("store.endpoint: expected a URL"));
-  EXPECT_THAT(refusal("hardware: {gpu_ids: [0, 1023], strict: true}"), HasSubstr("hardware.gpu_ids asks for GPUs 0, 1023"));
+  EXPECT_THAT(refusal("model: {path: \"s3://m\"}"),
+              HasSubstr("model.path: expected s3://BUCKET/PREFIX, found \"s3://m\""));
+  EXPECT_THAT(refusal("model: {path: \"gs://models/x\"}"),
+              HasSubstr("expected s3://BUCKET/PREFIX or https://HOST/FOLDER"));
+  EXPECT_THAT(refusal("{model: {path: \"s3://models/x\"}, store: {endpoint: localhost}}"),
+              HasSubstr("store.endpoint: expected a URL"));
+  EXPECT_THAT(refusal("hardware: {gpu_ids: [0, 1023], strict: true}"),
+              HasSubstr("hardware.gpu_ids asks for GPUs 0, 1023"));
   EXPECT_THAT(refusal("model: {path: /no/such/folder}"), HasSubstr("which does not exist"));
   EXPECT_THAT(refusal("model: {path: /proc/self}"), HasSubstr("no config.json"));
   EXPECT_THAT(refusal("model: {path: qwen9, random_weights: true}"), HasSubstr("no named shape (qwen2.5-0.5b"));

@@ -89,8 +89,8 @@ Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& con
   return server::ServedModel::make(options, text, nullptr);
 }
 
-// Pages on a GPU: what is free there now, after the weights, but for the share that hardware.memory_fraction leaves alone
-// and what the steps' workspaces may still take; no more than sequences_max contexts need.
+// Pages on a GPU: what is free there now, after the weights, but for the share that hardware.memory_fraction leaves
+// alone and what the steps' workspaces may still take; no more than sequences_max contexts need.
 Status size_device_cache(const config::Config& config, const models::ModelInfo& info, engine::EngineOptions& options) {
   constexpr int64_t kWorkspaces = int64_t{2} << 30;
   options.page_tokens = 64;  // what the attention kernels read at once
@@ -159,8 +159,8 @@ std::string device_fallback(const config::Config& config) {
   const std::string used = device.ok() ? tensor::to_string(*device) : "nothing";
   const auto first = tensor::check_available({tensor::DeviceKind::kCuda, int(ids[0])});
   if (there.empty()) {
-    return fmt::format("hardware.gpu_ids asks for GPUs {}, of which there is none here ({}): {} is used", fmt::join(ids, ", "),
-                       first.ok() ? "" : first.error().message, used);
+    return fmt::format("hardware.gpu_ids asks for GPUs {}, of which there is none here ({}): {} is used",
+                       fmt::join(ids, ", "), first.ok() ? "" : first.error().message, used);
   }
   return fmt::format("hardware.gpu_ids asks for GPUs {}, of which {} are here and a model uses one: {} is used",
                      fmt::join(ids, ", "), there.size(), used);
@@ -170,14 +170,17 @@ std::string model_name(const config::Config& config) {
   if (const std::string& name = config.text("model.name"); !name.empty()) return name;
   const std::string& path = config.text("model.path");
   if (path == kBuiltin) return "tiny-r1";
-  const fs::path plain = fs::path(store::is_location(path) ? path.substr(path.find("://") + 2) : path).lexically_normal();
+  const fs::path plain =
+      fs::path(store::is_location(path) ? path.substr(path.find("://") + 2) : path).lexically_normal();
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
 weights::PackedCacheOptions cache_options(const config::Config& config) {
   using Mode = weights::PackedCacheOptions::Mode;
   const std::string& mode = config.text("model.cache");
-  return {.mode = mode == "on" ? Mode::kOn : mode == "auto" ? Mode::kAuto : Mode::kOff,
+  return {.mode = mode == "on"     ? Mode::kOn
+                  : mode == "auto" ? Mode::kAuto
+                                   : Mode::kOff,
           .folder = config.text("model.cache_dir"),
           .bytes_max = config.bytes("model.cache_bytes_max")};
 }
@@ -249,7 +252,8 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
   return local;
 }
 
-Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress) {
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers,
+                                  const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
   SW_ASSIGN(const models::LayerRange range, models::parse_layers(layers));
   SW_ASSIGN(const Source source, open_source(config));

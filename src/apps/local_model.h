@@ -52,7 +52,8 @@ Result<tensor::Device> chosen_device(const config::Config& config);
 std::string device_fallback(const config::Config& config);
 
 // layers: "A:B", or empty for all.
-Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress);
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers,
+                                  const LoadProgress& progress);
 
 engine::EngineOptions engine_options(const config::Config& config);
 weights::PackedCacheOptions cache_options(const config::Config& config);

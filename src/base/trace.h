@@ -1,7 +1,8 @@
-// Trace: what the program's threads did and for how long, for a few seconds on demand. A Span costs one relaxed load and a
-// branch while nobody traces; while somebody does, two clock readings and one store into its thread's own ring, which
-// nobody else writes. Reading happens after stop(): the rings are copied and written as Chrome's trace JSON, which Perfetto
-// opens. Names are string literals: a ring keeps the pointers. Not its job: metrics, requests' histories.
+// Trace: what the program's threads did and for how long, for a few seconds on demand. A Span costs one relaxed load
+// and a branch while nobody traces; while somebody does, two clock readings and one store into its thread's own ring,
+// which nobody else writes. Reading happens after stop(): the rings are copied and written as Chrome's trace JSON,
+// which Perfetto opens. Names are string literals: a ring keeps the pointers. Not its job: metrics, requests'
+// histories.
 #pragma once
 
 #include <atomic>
@@ -17,12 +18,12 @@ inline bool on() { return active.load(std::memory_order_relaxed); }
 struct Event {
   enum class Kind : uint8_t { kSpan, kCounter, kAsync };
   int64_t begin_ns = 0;
-  int64_t end_ns = 0;            // spans
+  int64_t end_ns = 0;  // spans
   const char* category = "";
   const char* name = "";
-  const char* label = nullptr;   // of value; null: none
+  const char* label = nullptr;  // of value; null: none
   int64_t value = 0;
-  uint64_t id = 0;               // of an async span: those of one id are drawn in one row
+  uint64_t id = 0;  // of an async span: those of one id are drawn in one row
   Kind kind = Kind::kSpan;
 };
 
@@ -33,7 +34,8 @@ void record(const Event& event);
 class Span {
  public:
   Span(const char* category, const char* name, const char* label = nullptr, int64_t value = 0) {
-    if (!on()) [[likely]] return;
+    if (!on()) [[likely]]
+      return;
     category_ = category;
     name_ = name;
     label_ = label;
@@ -41,7 +43,8 @@ class Span {
     begin_ns_ = now_ns();
   }
   ~Span() {
-    if (begin_ns_ != 0) [[unlikely]] end();
+    if (begin_ns_ != 0) [[unlikely]]
+      end();
   }
   void set_value(int64_t value) { value_ = value; }
   Span(const Span&) = delete;
@@ -50,7 +53,7 @@ class Span {
  private:
   void end();
 
-  int64_t begin_ns_ = 0;   // 0: nobody traces, and the rest is never read
+  int64_t begin_ns_ = 0;  // 0: nobody traces, and the rest is never read
   const char* category_;
   const char* name_;
   const char* label_;
@@ -64,7 +67,8 @@ void end_async(const char* category, const char* name, uint64_t id, int64_t begi
 
 // A number over time.
 inline void counter(const char* name, int64_t value) {
-  if (!on()) [[likely]] return;
+  if (!on()) [[likely]]
+    return;
   record({.begin_ns = now_ns(), .category = "counter", .name = name, .value = value, .kind = Event::Kind::kCounter});
 }
 

@@ -1,6 +1,5 @@
 // The engine's thread over a fake model: everything a client can see.
 #include "engine/engine.h"
-#include "engine/live_view.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 #include <random>
 #include <thread>
 
+#include "engine/live_view.h"
 #include "engine/testing/collector.h"
 #include "engine/testing/fake_model.h"
 #include "metrics/timeline.h"
@@ -122,12 +122,13 @@ TEST(Engine, TheLiveViewAndTimelinesTellWhatHappens) {
   EXPECT_GT(last, 300);
   EXPECT_EQ(timeline->snapshot().moments.back().kind, metrics::Moment::Kind::kFinished);
   engine->live_view();
-  for (int tries = 0; tries < 2000 && engine->live_view()->running > 0; ++tries) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (int tries = 0; tries < 2000 && engine->live_view()->running > 0; ++tries)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(engine->live_view()->streams.size(), 0u) << "the last view is of an idle engine";
 }
 
-// Requests whose tokens the device draws a step ahead, beside some that need the host's sampler, early ends and cancels:
-// everyone gets the model's own continuation.
+// Requests whose tokens the device draws a step ahead, beside some that need the host's sampler, early ends and
+// cancels: everyone gets the model's own continuation.
 TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
   auto engine = start({.draws = true});
   std::vector<std::shared_ptr<Collector>> sinks;
@@ -145,7 +146,8 @@ TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
       reasons[i] = FinishReason::kStop;
     }
     if (i % 7 == 2) request->top_logprobs = 1;
-    if (i % 5 == 3) request->max_tokens = 1 + i % 3, expected[i].resize(std::min<size_t>(expected[i].size(), 1 + i % 3));
+    if (i % 5 == 3)
+      request->max_tokens = 1 + i % 3, expected[i].resize(std::min<size_t>(expected[i].size(), 1 + i % 3));
     if (i % 5 == 3) reasons[i] = expected[i].size() == size_t(1 + i % 3) ? FinishReason::kLength : reasons[i];
     sinks.push_back(submit(*engine, std::move(request)));
     if (i % 11 == 6) engine->cancel(i);
@@ -155,7 +157,8 @@ TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
     EXPECT_TRUE(sinks[i]->well_formed());
     const Tokens found = sinks[i]->tokens();
     if (reason == FinishReason::kCancelled && i % 11 == 6) {
-      EXPECT_TRUE(found.size() <= expected[i].size() && std::equal(found.begin(), found.end(), expected[i].begin())) << i;
+      EXPECT_TRUE(found.size() <= expected[i].size() && std::equal(found.begin(), found.end(), expected[i].begin()))
+          << i;
       continue;
     }
     EXPECT_EQ(reason, reasons[i]) << i;
@@ -191,7 +194,7 @@ TEST(Engine, StopTokensMinTokensAndContextEnd) {
 TEST(Engine, PreemptionLosesNothingAndChangesNothing) {
   for (const bool draft : {false, true}) {
     EngineOptions options = small_options();
-    options.kv_cache_bytes = 12 * 16 * (draft ? 24 : 12);   // 12 pages of 16 tokens: a few sequences at most
+    options.kv_cache_bytes = 12 * 16 * (draft ? 24 : 12);  // 12 pages of 16 tokens: a few sequences at most
     auto engine = start({.context = 128, .draft = draft}, options);
     std::vector<std::shared_ptr<Collector>> sinks;
     for (int i = 0; i < 12; ++i) {
@@ -287,7 +290,8 @@ TEST(Engine, ManyWithOnePrefixComputeItOnce) {
 }
 
 TEST(Engine, DeadlinesEndRequestsWhereTheyStand) {
-  auto engine = start({.context = 100000, .on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }});
+  auto engine =
+      start({.context = 100000, .on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }});
   auto request = make_request(1, random_prompt(1, 5), 90000);
   request->deadline = SteadyClock().now() + std::chrono::milliseconds(40);
   auto sink = submit(*engine, std::move(request));
@@ -299,7 +303,8 @@ TEST(Engine, DeadlinesEndRequestsWhereTheyStand) {
 TEST(Engine, AFailedStepFailsOnlyTheRequestConcerned) {
   const auto poison = [](std::span<const models::SequenceInput> batch) {
     for (const auto& slice : batch) {
-      if (std::ranges::find(slice.tokens, 63) != slice.tokens.end() && slice.position == 0) throw std::runtime_error("poison");
+      if (std::ranges::find(slice.tokens, 63) != slice.tokens.end() && slice.position == 0)
+        throw std::runtime_error("poison");
     }
   };
   auto engine = start({.on_forward = poison});
@@ -320,7 +325,7 @@ TEST(Engine, PromptLogprobsCoverTheWholePromptInChunks) {
   EngineOptions options = small_options();
   auto engine = start({}, options);
   const Tokens prompt = random_prompt(5, 150);
-  submit(*engine, make_request(1, prompt, 1))->wait();   // in the cache now
+  submit(*engine, make_request(1, prompt, 1))->wait();  // in the cache now
   auto request = make_request(2, prompt, 2);
   request->prompt_logprobs = true;
   request->top_logprobs = 3;
@@ -461,13 +466,15 @@ TEST(Engine, AStalledStepShowsAndRefuses) {
   std::condition_variable changed;
   bool entered = false, go_on = false;
   EngineOptions options = small_options();
-  options.stall_s = 0;   // any step under way counts
-  auto engine = start({.on_forward = [&](auto) {
-                        std::unique_lock lock(mutex);
-                        entered = true;
-                        changed.notify_all();
-                        changed.wait(lock, [&] { return go_on; });
-                      }}, options);
+  options.stall_s = 0;  // any step under way counts
+  auto engine = start({.on_forward =
+                           [&](auto) {
+                             std::unique_lock lock(mutex);
+                             entered = true;
+                             changed.notify_all();
+                             changed.wait(lock, [&] { return go_on; });
+                           }},
+                      options);
   auto sink = submit(*engine, make_request(1, {1, 2, 3}, 2));
   {
     std::unique_lock lock(mutex);
@@ -498,7 +505,8 @@ TEST(Engine, ASoakOfShortRequestsLosesNoPage) {
   std::vector<std::shared_ptr<Collector>> sinks;
   for (int i = 0; i < 3000; ++i) {
     auto sink = std::make_shared<Collector>();
-    auto request = make_request(i, random_prompt(random() % 50, 1 + random() % 60), 1 + static_cast<int>(random() % 12), 0.7f);
+    auto request =
+        make_request(i, random_prompt(random() % 50, 1 + random() % 60), 1 + static_cast<int>(random() % 12), 0.7f);
     if (!engine->submit(std::move(request), sink)) sinks.push_back(sink);
     if (random() % 3 == 0) engine->cancel(random() % (i + 1));
   }

@@ -115,7 +115,7 @@ TEST(Cache, ReclaimsTheLeastRecentlyUsedLeafFirst) {
     cache.share(table, tokens, 0);
     cache.release(table);
   }
-  ASSERT_EQ(cache.acquire_prefix(Tokens{1, 2}, 2, 0, table), 2);   // used again: now newer than {3, 4}
+  ASSERT_EQ(cache.acquire_prefix(Tokens{1, 2}, 2, 0, table), 2);  // used again: now newer than {3, 4}
   cache.release(table);
   ASSERT_TRUE(cache.grow(table, 1));
   EXPECT_EQ(cache.match(Tokens{3, 4}, 2, 0).pages, 1);
@@ -125,8 +125,8 @@ TEST(Cache, ReclaimsTheLeastRecentlyUsedLeafFirst) {
   EXPECT_FALSE(cache.grow(table, 5));
 }
 
-// Sequences over a tiny alphabet, so that prefixes collide all the time. `content` is what was written to each page: a page
-// handed out as a cached prefix must hold exactly that prefix.
+// Sequences over a tiny alphabet, so that prefixes collide all the time. `content` is what was written to each page: a
+// page handed out as a cached prefix must hold exactly that prefix.
 class Simulation {
  public:
   Simulation(uint64_t seed, bool share) : random_(seed), cache_(kPages, kPageTokens, share) {}

@@ -1,8 +1,8 @@
 #include "models/decoder.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "kernels/elementwise.h"
 #include "weights/weight_source.h"
@@ -41,7 +41,8 @@ constexpr int64_t kDeviceLogitsRows = 1024;
 Status Decoder::choose_layers(const LayerRange& wanted, DecoderConfig& config) {
   config.slice = wanted.all() ? LayerRange{0, config.layers} : wanted;
   if (config.slice.begin < 0 || config.slice.end > config.layers || config.slice.begin >= config.slice.end) {
-    return invalid(fmt::format("layers: expected a part of 0:{}, found {}:{}", config.layers, wanted.begin, wanted.end));
+    return invalid(
+        fmt::format("layers: expected a part of 0:{}, found {}:{}", config.layers, wanted.begin, wanted.end));
   }
   if (!wanted.all() && config.slice.end - config.slice.begin < config.layers) config.vocab_size = kSliceVocabulary;
   return {};

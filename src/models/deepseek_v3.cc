@@ -150,8 +150,7 @@ class DeepseekV3 final : public Decoder {
     std::unique_ptr<DeepseekV3> model(new DeepseekV3(std::move(parts), config, load.batch_tokens_max, context));
     size_t bytes = 0;
     for (int i = config.slice.begin; i < config.slice.end; ++i) {
-      SW_ASSIGN(Block block,
-                Block::load(scope.scope("model.layers", i), config, i, i - config.slice.begin, context));
+      SW_ASSIGN(Block block, Block::load(scope.scope("model.layers", i), config, i, i - config.slice.begin, context));
       bytes = std::max(bytes, block.workspace_bytes(load.batch_tokens_max, config.hidden_size));
       model->blocks_.push_back(std::move(block));
     }

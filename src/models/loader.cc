@@ -1,15 +1,17 @@
 #include "models/loader.h"
 
-#include <cstdio>
-#include <filesystem>
+#include <fmt/format.h>
 
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
-#include <fmt/format.h>
+#include <cstdio>
+#include <filesystem>
 
+#include "base/log.h"
 #include "kernels/isa.h"
 #include "models/model_folder.h"
 #include "models/packed_weights.h"
+#include "tensor/cuda/cuda.h"
 #include "weights/checksum.h"
 
 namespace spillway::models {
@@ -56,7 +58,8 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
-  const bool has_bf16 = device.kind == tensor::DeviceKind::kCuda || kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16;
+  const bool has_bf16 =
+      device.kind == tensor::DeviceKind::kCuda || kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16;
   return full || !has_bf16 ? kernels::Precision::kFp32 : kernels::Precision::kBf16;
 }
 
@@ -98,8 +101,8 @@ weights::PackedCache packed_cache(const LoadOptions& options, const boost::json:
 }
 
 bool uses_cache(const LoadOptions& options) {
-  return options.layers.all() && options.cache.mode != weights::PackedCacheOptions::Mode::kOff && !options.random_weights &&
-         options.device.kind == tensor::DeviceKind::kCpu;
+  return options.layers.all() && options.cache.mode != weights::PackedCacheOptions::Mode::kOff &&
+         !options.random_weights && options.device.kind == tensor::DeviceKind::kCpu;
 }
 
 // Opens the cache and puts it in the source's keeping. Null when there is to be none.
@@ -137,6 +140,11 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     source->expect_few();
   }
   const weights::WeightSource& kept = *source;  // by the model
+  if (options.device.kind == tensor::DeviceKind::kCuda) {
+    const tensor::cuda::DeviceInfo& info = tensor::cuda::device_info(options.device.index);
+    SW_INFO("{}: {}, compute capability {}.{}, computes in {}", to_string(options.device), info.name, info.major,
+            info.minor, tensor::cuda::precision_tier(info.capability()));
+  }
   auto model = family(*config, {.source = std::move(source),
                                 .precision = options.precision,
                                 .batch_tokens_max = options.batch_tokens_max,

@@ -30,7 +30,7 @@ struct LoadOptions {
   int batch_tokens_max = 512;
   // A slice of the layers runs on random hidden states: it has a small made-up embedding and head where the model's own
   // belong to other slices, and no draft layer but with the last layer.
-  LayerRange layers;
+  LayerRange layers = {};
   tensor::Device device;
   int threads = 0;  // for loading; 0: as many as this process may run on
   weights::Progress progress;
@@ -57,8 +57,8 @@ Result<std::unique_ptr<LanguageModel>> load_qwen3(const boost::json::object& con
 // The family of config.json's "architectures", or an error that lists those served.
 Result<FamilyLoader> find_family(const boost::json::object& config);
 
-// kAuto: fp32 for float32 checkpoints and where the device is a CPU without bf16 products (weights keep their stored size then),
-// else bf16.
+// kAuto: fp32 for float32 checkpoints and where the device is a CPU without bf16 products (weights keep their stored
+// size then), else bf16.
 kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig& config, tensor::Device device = {});
 std::string_view name_of(kernels::Precision precision);
 

@@ -1,6 +1,6 @@
-// StepGraphs: decode steps as captured CUDA graphs, one a bucket (a number of sequences of one row each). The first step of
-// a bucket runs as it is, so that library plans and workspaces exist; the second is recorded, and from then on replayed
-// with one launch. Valid as long as the step's memory stays where it is. Owned by the model; engine's thread.
+// StepGraphs: decode steps as captured CUDA graphs, one a bucket (a number of sequences of one row each). The first
+// step of a bucket runs as it is, so that library plans and workspaces exist; the second is recorded, and from then on
+// replayed with one launch. Valid as long as the step's memory stays where it is. Owned by the model; engine's thread.
 #pragma once
 
 #include <functional>

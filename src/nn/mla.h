@@ -50,7 +50,7 @@ class Mla {
   Linear output_;
   kernels::HeadLinear key_up_;    // by head [kv_lora, nope]: W_UK transposed
   kernels::HeadLinear value_up_;  // by head [value, kv_lora]: W_UV
-  kernels::PackedLinear kv_b_;                   // the naive form's, as stored
+  kernels::PackedLinear kv_b_;    // the naive form's, as stored
 };
 
 }  // namespace spillway::nn

@@ -1,7 +1,7 @@
 // Stream: the order in which kernels run on a device, and the threads that run them. A CPU stream is a pool of threads
-// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. A CUDA
-// stream is a queue on the device and the same pool beside it, for the host's own work (loading, sampling).
-// Called from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
+// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. A
+// CUDA stream is a queue on the device and the same pool beside it, for the host's own work (loading, sampling). Called
+// from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
 #pragma once
 
 #include <cstdint>
@@ -60,8 +60,8 @@ class Stream {
   // Memory of the device for one kernel's own use, valid until the next kernel on this stream; it grows and is kept.
   void* scratch(size_t bytes);
 
-  // Copies between host memory and the device's, in the order of the stream; the host side may be reused or read when they
-  // return. Plain copies on the CPU.
+  // Copies between host memory and the device's, in the order of the stream; the host side may be reused or read when
+  // they return. Plain copies on the CPU.
   void upload(void* device, const void* host, size_t bytes);
   void download(void* host, const void* device, size_t bytes);
   // The tensor on this stream's device: itself on the CPU.

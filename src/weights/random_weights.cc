@@ -1,10 +1,10 @@
 // Random weights of any shape, for measuring shapes whose checkpoint is not at hand.
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstring>
 #include <map>
 #include <mutex>
-
-#include <fmt/format.h>
 
 #include "weights/weight_source.h"
 

@@ -54,7 +54,7 @@ def embed(program, model, text="Hello world"):
 @pytest.fixture(scope="module")
 def s3(files):
     """A store of moto's that holds every request against its signature."""
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     url = "http://%s:%d" % server.get_host_and_port()
     make = functools.partial(boto3.client, endpoint_url=url, region_name="us-east-1")

@@ -1,4 +1,6 @@
 // Any bytes as the messages of gRPC's calls: an error that is the client's, or a request that holds what it says.
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstdint>
 #include <cstdlib>
 
@@ -7,6 +9,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace spillway;
+  static const auto quiet = google::protobuf::SetLogHandler(nullptr);
+  static_cast<void>(quiet);
   inference::ModelInferRequest infer;
   if (infer.ParseFromArray(data, static_cast<int>(size))) {
     const auto request = server::infer_request_of(infer);

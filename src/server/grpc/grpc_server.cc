@@ -1,6 +1,7 @@
 #include "server/grpc/grpc_server.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
@@ -50,8 +51,11 @@ class RunningServer final : public GrpcServer {
   }
 
   Status listen() {
-    static std::once_flag reflected;
-    std::call_once(reflected, [] { grpc::reflection::InitProtoReflectionServerBuilderPlugin(); });
+    static std::once_flag prepared;
+    std::call_once(prepared, [] {
+      grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+      google::protobuf::SetLogHandler(nullptr);  // it would write a line for every malformed message of a stranger
+    });
     // It asks for no key, so it is only there where health may be asked without one.
     grpc::EnableDefaultHealthCheckService(shared_.server.options().open_health);
     SW_ASSIGN(auto secured, credentials(options_));

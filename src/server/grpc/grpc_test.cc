@@ -238,7 +238,8 @@ TEST_F(GrpcTest, AStreamOfLargeRequestsIsHeldBackAndAnswered) {
   auto stream = stub_->ModelStreamInfer(&context);
   ModelInferRequest request = text_request("a");
   auto* ids = &request.mutable_inputs(0)->mutable_contents()->mutable_bytes_contents()->at(0);
-  ids->assign(8 << 20, 'a');  // far too long: each is an error, and eight of them are the stream's bytes
+  ids->assign(8 << 20, 'a');                     // eight of them are the stream's bytes
+  request.mutable_inputs(0)->set_name("words");  // each is an error
   std::thread writer([&] {
     for (int i = 0; i < 20; ++i) ASSERT_TRUE(stream->Write(request));
     stream->WritesDone();

@@ -65,13 +65,13 @@ std::optional<ApiError> apply(const Exchange& exchange, const api::EncodeCommon&
 // The slowest of the inputs speaks for the request.
 void note_passage(metrics::Timeline& timeline, const OneShotCall& call, TimePoint submitted) {
   using Kind = metrics::Moment::Kind;
-  const auto last = std::ranges::max_element(call.answers(), {}, [](const engine::OneShotAnswer& answer) {
-    return answer.queue_s + answer.compute_s;
-  });
+  const auto last = std::ranges::max_element(
+      call.answers(), {}, [](const engine::OneShotAnswer& answer) { return answer.queue_s + answer.compute_s; });
   if (last == call.answers().end()) return;
   timeline.set_model(call.model().name());
   timeline.add(Kind::kQueued, submitted, static_cast<int64_t>(call.answers().size()), 0, "inputs");
-  timeline.add(Kind::kStarted, submitted + from_seconds(last->queue_s), 0, 0, fmt::format("a batch of {}", last->batch_inputs));
+  timeline.add(Kind::kStarted, submitted + from_seconds(last->queue_s), 0, 0,
+               fmt::format("a batch of {}", last->batch_inputs));
   timeline.add(Kind::kFinished, submitted + from_seconds(last->queue_s + last->compute_s));
 }
 

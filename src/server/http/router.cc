@@ -205,7 +205,8 @@ asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
 asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
   const bool ours = route != nullptr && (route->access == Access::kAdmin || route->access == Access::kOpen);
-  const bool has_front = fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
+  const bool has_front =
+      fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
   if (has_front) {
     const auto& checks = exchange.server().options().front_checks_key;
     const bool checked = checks && checks(request.path);
@@ -244,9 +245,10 @@ void begin_timeline(Exchange& exchange, const Route* route) {
   const net::HttpRequest& request = exchange.request();
   Server& server = exchange.server();
   if (request.method != "POST" || (route == nullptr ? !server.options().front : route->access != Access::kKey)) return;
-  exchange.set_timeline(server.timelines().begin(request.id, route == nullptr ? request.path.substr(0, 64) : route->path,
-                                                 exchange.received()));
-  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(), static_cast<int64_t>(request.body.size()));
+  exchange.set_timeline(server.timelines().begin(
+      request.id, route == nullptr ? request.path.substr(0, 64) : route->path, exchange.received()));
+  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(),
+                        static_cast<int64_t>(request.body.size()));
 }
 
 void settle(Exchange& exchange) {
