@@ -60,8 +60,8 @@ void LiveState::run() {
     const TimePoint begin = now();
     if (begin - second_began_ >= kSecond) tick_second(begin);
     const bool watched = begin.time_since_epoch().count() < watched_until_ns_.load(std::memory_order_relaxed);
-    if (watched) measure();
     if (watched) sample(begin);
+    if (watched) measure();
     const TimePoint next = watched ? begin + kTick : second_began_ + kSecond;
     std::unique_lock lock(mutex_);
     const auto roused = [&] {
