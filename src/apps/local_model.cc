@@ -11,10 +11,12 @@
 #include "apps/builtin_model.h"
 #include "apps/model_sources.h"
 #include "apps/shapes.h"
+#include "apps/store_source.h"
 #include "apps/system.h"
 #include "base/log.h"
 #include "engine/memory.h"
 #include "models/loader.h"
+#include "store/location.h"
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
@@ -45,8 +47,10 @@ Result<Source> open_source(const config::Config& config) {
 }
 
 Result<std::unique_ptr<models::LanguageModel>> load_weights(const config::Config& config, const Source& source,
-                                                            const LoadProgress& progress) {
+                                                            const LoadProgress& progress,
+                                                            const models::LayerRange& layers = {}) {
   models::LoadOptions options;
+  options.layers = layers;
   options.path = source.path;
   options.random_weights = config.boolean("model.random_weights");
   SW_ASSIGN(options.precision, models::parse_precision(config.text("model.precision")));
@@ -85,8 +89,8 @@ Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& con
   return server::ServedModel::make(options, text, nullptr);
 }
 
-// Pages on a GPU: what is free there now, after the weights, but for the share that hardware.memory_fraction leaves alone
-// and what the steps' workspaces may still take; no more than sequences_max contexts need.
+// Pages on a GPU: what is free there now, after the weights, but for the share that hardware.memory_fraction leaves
+// alone and what the steps' workspaces may still take; no more than sequences_max contexts need.
 Status size_device_cache(const config::Config& config, const models::ModelInfo& info, engine::EngineOptions& options) {
   constexpr int64_t kWorkspaces = int64_t{2} << 30;
   options.page_tokens = 64;  // what the attention kernels read at once
@@ -155,8 +159,8 @@ std::string device_fallback(const config::Config& config) {
   const std::string used = device.ok() ? tensor::to_string(*device) : "nothing";
   const auto first = tensor::check_available({tensor::DeviceKind::kCuda, int(ids[0])});
   if (there.empty()) {
-    return fmt::format("hardware.gpu_ids asks for GPUs {}, of which there is none here ({}): {} is used", fmt::join(ids, ", "),
-                       first.ok() ? "" : first.error().message, used);
+    return fmt::format("hardware.gpu_ids asks for GPUs {}, of which there is none here ({}): {} is used",
+                       fmt::join(ids, ", "), first.ok() ? "" : first.error().message, used);
   }
   return fmt::format("hardware.gpu_ids asks for GPUs {}, of which {} are here and a model uses one: {} is used",
                      fmt::join(ids, ", "), there.size(), used);
@@ -166,14 +170,17 @@ std::string model_name(const config::Config& config) {
   if (const std::string& name = config.text("model.name"); !name.empty()) return name;
   const std::string& path = config.text("model.path");
   if (path == kBuiltin) return "tiny-r1";
-  const fs::path plain = fs::path(path).lexically_normal();
+  const fs::path plain =
+      fs::path(store::is_location(path) ? path.substr(path.find("://") + 2) : path).lexically_normal();
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
 weights::PackedCacheOptions cache_options(const config::Config& config) {
   using Mode = weights::PackedCacheOptions::Mode;
   const std::string& mode = config.text("model.cache");
-  return {.mode = mode == "on" ? Mode::kOn : mode == "auto" ? Mode::kAuto : Mode::kOff,
+  return {.mode = mode == "on"     ? Mode::kOn
+                  : mode == "auto" ? Mode::kAuto
+                                   : Mode::kOff,
           .folder = config.text("model.cache_dir"),
           .bytes_max = config.bytes("model.cache_bytes_max")};
 }
@@ -184,15 +191,14 @@ Status check_model_options(const config::Config& config) {
     return not_found(fmt::format(
         "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"{}\"{}", path, found));
   };
-  if (path.find("://") != std::string::npos) {
-    return wrong(": this build reads no object stores; download the model and give its folder");
-  }
+  const bool stored = store::is_location(path);
+  if (stored) SW_TRY(check_store_options(config));
   std::error_code error;
   const bool random = config.boolean("model.random_weights");
-  if (random && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
+  if (random && !stored && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
     return wrong(", which does not exist and is no named shape (" + shape_names() + ")");
   }
-  if (!random && path != kBuiltin) {
+  if (!random && !stored && path != kBuiltin) {
     if (!fs::exists(path, error)) return wrong(", which does not exist");
     if (!fs::is_directory(path, error)) return wrong(", which is not a folder");
     const auto versions = version_folders(path, config.text("model.versions"));
@@ -244,6 +250,18 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
                        "fp_spillway_" + local.info.precision);
   local.load_s = seconds_since(start);
   return local;
+}
+
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers,
+                                  const LoadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  SW_ASSIGN(const models::LayerRange range, models::parse_layers(layers));
+  SW_ASSIGN(const Source source, open_source(config));
+  BareModel bare;
+  SW_ASSIGN(bare.device, chosen_device(config));
+  SW_ASSIGN(bare.model, load_weights(config, source, progress, range));
+  bare.load_s = seconds_since(start);
+  return bare;
 }
 
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress) {

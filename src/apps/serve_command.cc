@@ -26,10 +26,10 @@
 #include "apps/system.h"
 #include "apps/telemetry_parts.h"
 #include "base/log.h"
+#include "config/render.h"
 #include "server/grpc/grpc_server.h"
 #include "server/model_repository.h"
 #include "server/repository_catalogue.h"
-#include "config/render.h"
 #include "server/server.h"
 #include "tensor/device.h"
 
@@ -76,7 +76,7 @@ server::ServerOptions server_options(const Config& config) {
   return options;
 }
 
-constexpr int64_t kMeasuredBytes = 256 << 20;   // more than the processors' caches
+constexpr int64_t kMeasuredBytes = 256 << 20;  // more than the processors' caches
 
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
@@ -97,7 +97,8 @@ Result<std::unique_ptr<server::Server>> listen(const Config& config, const std::
   if (device == "cpu" || (device == "auto" && !tensor::check_available(gpu).ok())) {
     const int threads = int(config.integer("hardware.threads"));
     options.measure_bandwidth = [threads] {
-      return memory_bandwidth(threads > 0 ? threads : int(std::max(1U, std::thread::hardware_concurrency())), kMeasuredBytes);
+      return memory_bandwidth(threads > 0 ? threads : int(std::max(1U, std::thread::hardware_concurrency())),
+                              kMeasuredBytes);
     };
   }
   const bool chosen = config.is_explicit(Key<Type::kInt>("network.metrics_port"));
@@ -188,8 +189,8 @@ void announce(const Config& config, const server::ModelRepository& models, uint1
   if (!lines.empty()) std::fprintf(stderr, "\nTry it:\n\n%s", lines.c_str());
 }
 
-// Takes over the hot options of the file as it is now, the keys of theirs, and the gateway. All or nothing; what asks for
-// it are a signal and the admin API, on threads of their own.
+// Takes over the hot options of the file as it is now, the keys of theirs, and the gateway. All or nothing; what asks
+// for it are a signal and the admin API, on threads of their own.
 class Reloader {
  public:
   Reloader(const ConfigFlags& flags, Config& config, server::Server& server, GatewayFront* gateway)
@@ -211,7 +212,7 @@ class Reloader {
     }
     const server::ServerOptions options = server_options(fresh);
     SW_TRY(server_.reload(options.api_keys, options.api_keys_file, options.admission, options.admin_keys,
-                           options.admin_keys_file));
+                          options.admin_keys_file));
     if (gateway_ != nullptr) gateway_->take_over(std::move(next), fresh);
     for (size_t i = 0; i < config::kOptionCount; ++i) {
       const config::Option& option = config::kOptions[i];
@@ -267,14 +268,17 @@ class Models {
     if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
       SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
     }
-    Progress progress("loading", Progress::Unit::kBytes);
-    SW_ASSIGN(auto sources, model_sources(each, [&](int64_t done, int64_t total) {
-                if (stop_signals() > 0) _exit(0);  // nothing has been accepted yet
-                progress.update(done, total);
+    // The sources keep the function for reloads, which show no bar; nor do several models at once.
+    auto progress = std::make_shared<Progress>("loading", Progress::Unit::kBytes);
+    auto shown = std::make_shared<std::atomic<bool>>(each.size() == 1);
+    SW_ASSIGN(auto sources, model_sources(each, [progress, shown, this](int64_t done, int64_t total) {
+                if (!started_ && stop_signals() > 0) _exit(0);  // nothing has been accepted yet
+                if (*shown) progress->update(done, total);
               }));
     repository_ = std::make_unique<server::ModelRepository>(std::move(sources), repository_options(config, server));
     const Status started = repository_->start();
-    progress.finish();
+    *shown = false;
+    progress->finish();
     SW_TRY(started);
     started_ = true;
     publish(server);
@@ -353,8 +357,8 @@ int serve(const ConfigFlags& flags, Config config) {
 }  // namespace
 
 void add_serve(CLI::App& program, int& status) {
-  CLI::App* command =
-      program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
+  CLI::App* command = program.add_subcommand(
+      "serve", "Serve models over HTTP and gRPC (OpenAI's, DeepSeek's, Anthropic's, KServe's and TEI's API)");
   const auto flags = ConfigFlags::add(*command, every_section());
   command->callback([flags, &status] {
     auto config = flags->resolve();

@@ -44,11 +44,11 @@ Result<bool> verify_model(const VerifyFiles& files, const config::Config& config
   SW_ASSIGN(options.load.precision, models::parse_precision(config.text("model.precision")));
   options.load.threads = int(config.integer("hardware.threads"));
   SW_ASSIGN(const models::VerifyReport report, models::verify(options));
-  Table table({"output", "shape", "largest error", "relative", "median relative", "allowed", ""});
+  Table table({"output", "shape", "largest error", "relative", "median relative", "least cosine", "allowed", ""});
   for (const auto& row : report.rows) {
     table.add({row.name, row.shape, fmt::format("{:.3g}", row.max_abs), fmt::format("{:.3g}", row.max_rel),
-               fmt::format("{:.3g}", row.median_rel), fmt::format("{:.3g}", row.tolerance),
-               row.passed ? "ok" : "WRONG"});
+               fmt::format("{:.3g}", row.median_rel), fmt::format("{:.6f}", row.cosine),
+               fmt::format("{:.3g}", row.tolerance), row.passed ? "ok" : "WRONG"});
   }
   std::printf("%s, %s\n\n%s", report.architecture.c_str(), report.precision.c_str(), table.render().c_str());
   return report.passed();

@@ -10,7 +10,8 @@ namespace spillway {
 
 }  // namespace spillway
 
-#define SW_CHECK(condition, message)                                                                     \
-  do {                                                                                                   \
-    if (!(condition)) [[unlikely]] ::spillway::check_failed(__FILE__, __LINE__, #condition, (message)); \
+#define SW_CHECK(condition, message)                                       \
+  do {                                                                     \
+    if (!(condition)) [[unlikely]]                                         \
+      ::spillway::check_failed(__FILE__, __LINE__, #condition, (message)); \
   } while (0)

@@ -1,4 +1,5 @@
-// Time as the program sees it: the steady clock, or a simulated one that tests and the scheduler's simulator move by hand.
+// Time as the program sees it: the steady clock, or a simulated one that tests and the scheduler's simulator move by
+// hand.
 #pragma once
 
 #include <atomic>

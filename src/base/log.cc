@@ -1,10 +1,11 @@
 #include "base/log.h"
 
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <memory>
-#include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_color_sinks.h>
 
 namespace spillway {
 namespace {
@@ -13,7 +14,8 @@ namespace {
 class JsonMessage : public spdlog::custom_flag_formatter {
  public:
   void format(const spdlog::details::log_msg& message, const std::tm&, spdlog::memory_buf_t& out) override {
-    const std::string text = boost::json::serialize(boost::json::string(message.payload.data(), message.payload.size()));
+    const std::string text =
+        boost::json::serialize(boost::json::string(message.payload.data(), message.payload.size()));
     out.append(text.data(), text.data() + text.size());
   }
   std::unique_ptr<custom_flag_formatter> clone() const override { return std::make_unique<JsonMessage>(); }

@@ -42,24 +42,38 @@ class [[nodiscard]] Result {
  public:
   Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
-  Result()
-    requires std::is_same_v<T, std::monostate>
+  Result() requires std::is_same_v<T, std::monostate>
   = default;
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
 
-  T& value() & { SW_CHECK(ok(), error_message()); return std::get<0>(state_); }
-  const T& value() const& { SW_CHECK(ok(), error_message()); return std::get<0>(state_); }
-  T&& value() && { SW_CHECK(ok(), error_message()); return std::get<0>(std::move(state_)); }
+  T& value() & {
+    SW_CHECK(ok(), error_message());
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    SW_CHECK(ok(), error_message());
+    return std::get<0>(state_);
+  }
+  T&& value() && {
+    SW_CHECK(ok(), error_message());
+    return std::get<0>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
-  const Error& error() const& { SW_CHECK(!ok(), "error() of a Result that holds a value"); return std::get<1>(state_); }
-  Error&& error() && { SW_CHECK(!ok(), "error() of a Result that holds a value"); return std::get<1>(std::move(state_)); }
+  const Error& error() const& {
+    SW_CHECK(!ok(), "error() of a Result that holds a value");
+    return std::get<1>(state_);
+  }
+  Error&& error() && {
+    SW_CHECK(!ok(), "error() of a Result that holds a value");
+    return std::get<1>(std::move(state_));
+  }
 
  private:
   std::string error_message() const { return ok() ? std::string() : std::get<1>(state_).message; }
@@ -74,9 +88,9 @@ using Status = Result<>;
 #define SW_CONCAT(a, b) SW_CONCAT_INNER(a, b)
 
 // SW_TRY(expression): returns its error from the enclosing function.
-#define SW_TRY(expression)                                   \
-  do {                                                       \
-    auto sw_status = (expression);                           \
+#define SW_TRY(expression)                                    \
+  do {                                                        \
+    auto sw_status = (expression);                            \
     if (!sw_status.ok()) return std::move(sw_status).error(); \
   } while (0)
 

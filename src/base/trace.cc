@@ -106,9 +106,7 @@ void append_event(std::string& out, const Event& event, int thread, int64_t orig
 
 }  // namespace
 
-int64_t now_ns() {
-  return std::chrono::steady_clock::now().time_since_epoch().count();
-}
+int64_t now_ns() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
 
 void record(const Event& event) {
   Ring& ring = own_ring();
@@ -123,25 +121,27 @@ void record(const Event& event) {
   ring.written.store(index + 1, std::memory_order_release);
 }
 
-void Span::begin(const char* category, const char* name, const char* label, int64_t value) {
-  event_.category = category;
-  event_.name = name;
-  event_.label = label;
-  event_.value = value;
-  event_.begin_ns = now_ns();
-}
-
 void Span::end() {
   if (!on()) return;  // stopped meanwhile: the rings are being read
-  event_.end_ns = now_ns();
-  record(event_);
+  record({.begin_ns = begin_ns_,
+          .end_ns = now_ns(),
+          .category = category_,
+          .name = name_,
+          .label = label_,
+          .value = value_});
 }
 
 void end_async(const char* category, const char* name, uint64_t id, int64_t begin_ns, const char* label,
                int64_t value) {
   if (begin_ns == 0 || !on()) return;
-  record({.begin_ns = begin_ns, .end_ns = now_ns(), .category = category, .name = name, .label = label, .value = value,
-          .id = id, .kind = Event::Kind::kAsync});
+  record({.begin_ns = begin_ns,
+          .end_ns = now_ns(),
+          .category = category,
+          .name = name,
+          .label = label,
+          .value = value,
+          .id = id,
+          .kind = Event::Kind::kAsync});
 }
 
 void name_thread(std::string_view name) {
@@ -178,12 +178,14 @@ std::string stop() {
   };
   each([&](const Event& event, int) { origin_ns = std::min(origin_ns, event.begin_ns); });
   std::string out = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
-  fmt::format_to(std::back_inserter(out), "{{\"ph\":\"M\",\"pid\":1,\"name\":\"process_name\",\"args\":{{\"name\":\"spillway {}\"}}}}",
+  fmt::format_to(std::back_inserter(out),
+                 "{{\"ph\":\"M\",\"pid\":1,\"name\":\"process_name\",\"args\":{{\"name\":\"spillway {}\"}}}}",
                  ::getpid());
   for (const auto& ring : shared.all) {
     if (ring->generation.load() != generation) continue;
-    fmt::format_to(std::back_inserter(out), ",\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{},\"name\":\"thread_name\",\"args\":{{\"name\":",
-                   ring->number);
+    fmt::format_to(
+        std::back_inserter(out),
+        ",\n{{\"ph\":\"M\",\"pid\":1,\"tid\":{},\"name\":\"thread_name\",\"args\":{{\"name\":", ring->number);
     append_string(out, ring->name.empty() ? "thread" : ring->name);
     out += "}}";
   }

@@ -194,10 +194,12 @@ Status Config::set_item(const YamlEntry& entry, std::string_view key) {
   }
   const size_t index = find_option(full);
   constexpr std::string_view kOfAModel[] = {"model.", "hardware.", "engine.", "batching."};
-  const bool taken = std::ranges::any_of(kOfAModel, [&](std::string_view section) { return full.starts_with(section); });
+  const bool taken =
+      std::ranges::any_of(kOfAModel, [&](std::string_view section) { return full.starts_with(section); });
   if (index == kOptionCount || !taken) {
     const std::string near = nearest_key(full);
-    return invalid("expected an option of model, hardware, engine or batching" + (near.empty() ? "" : "; did you mean " + near + "?"));
+    return invalid("expected an option of model, hardware, engine or batching" +
+                   (near.empty() ? "" : "; did you mean " + near + "?"));
   }
   SW_ASSIGN(values_[index], value_of(kOptions[index], entry));
   origins_[index] = {Origin::Kind::kFile, fmt::format("{}:{}:{}", file_, entry.line, entry.column)};
@@ -221,7 +223,8 @@ Result<std::vector<Config>> Config::each_model() const {
       continue;
     }
     if (const Status set = all.back().set_item(entry, std::string_view(entry.key).substr(close + 2)); !set.ok()) {
-      problems.push_back(fmt::format("{}:{}:{}: {}: {}", file_, entry.line, entry.column, entry.key, set.error().message));
+      problems.push_back(
+          fmt::format("{}:{}:{}: {}: {}", file_, entry.line, entry.column, entry.key, set.error().message));
     }
   }
   SW_TRY(all_of(problems));

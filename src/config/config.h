@@ -51,7 +51,8 @@ class Config {
     return origins_[key.index].kind != Origin::Kind::kDefault;
   }
 
-  // What the file says under a list of maps (kMapLists), for the part of the program that it is for, and the file's name.
+  // What the file says under a list of maps (kMapLists), for the part of the program that it is for, and the file's
+  // name.
   const std::vector<YamlEntry>& map_lists() const { return map_lists_; }
   const std::string& file() const { return file_; }
 

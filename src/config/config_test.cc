@@ -131,12 +131,14 @@ TEST(Config, FlagsAreChecked) {
 
 TEST(Config, EachModelLaysItsItemOverTheRest) {
   Config config;
-  ASSERT_TRUE(config.load_yaml("model: {precision: fp32}\n"
-                               "models:\n"
-                               "  - name: a\n    path: /models/a\n    aliases: [x, y]\n    batching: {delay_max: 5ms}\n"
-                               "  - name: b\n    path: /models/b\n    precision: int8\n    engine.page_tokens: 32\n"
-                               "network: {port: 9}\n",
-                               "c.yaml").ok());
+  ASSERT_TRUE(config
+                  .load_yaml("model: {precision: fp32}\n"
+                             "models:\n"
+                             "  - name: a\n    path: /models/a\n    aliases: [x, y]\n    batching: {delay_max: 5ms}\n"
+                             "  - name: b\n    path: /models/b\n    precision: int8\n    engine.page_tokens: 32\n"
+                             "network: {port: 9}\n",
+                             "c.yaml")
+                  .ok());
   const auto models = config.each_model();
   ASSERT_TRUE(models.ok()) << models.error().message;
   ASSERT_EQ(models->size(), 2u);
@@ -157,7 +159,10 @@ TEST(Config, EachModelNamesWhatIsWrong) {
   const auto models = config.each_model();
   ASSERT_FALSE(models.ok());
   const std::string& text = models.error().message;
-  EXPECT_NE(text.find("c.yaml:2:5: models[0].pth: expected an option of model, hardware, engine or batching; did you mean model.path?"), text.npos) << text;
+  EXPECT_NE(text.find("c.yaml:2:5: models[0].pth: expected an option of model, hardware, engine or batching; did you "
+                      "mean model.path?"),
+            text.npos)
+      << text;
   EXPECT_NE(text.find("models[0].batch_size: expected an integer from 1"), text.npos) << text;
   EXPECT_NE(text.find("models[0].network.port: expected an option of"), text.npos) << text;
 }

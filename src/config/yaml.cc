@@ -49,7 +49,9 @@ class Flattener : public YAML::EventHandler {
                        YAML::EmitterStyle::value) override {
     refuse_anchor(mark, anchor);
     if (maps_.empty()) refuse(mark, "expected a map of sections, found a list");
-    if (in_list_) refuse(mark, between_items() ? "expected a map in the list, found a list" : "expected a plain value in the list, found a list");
+    if (in_list_)
+      refuse(mark, between_items() ? "expected a map in the list, found a list"
+                                   : "expected a plain value in the list, found a list");
     if (!key_pending_) refuse(mark, "expected a key, found a list");
     add(YamlEntry::Kind::kList);
     in_list_ = true;
@@ -96,7 +98,8 @@ class Flattener : public YAML::EventHandler {
     }
     in_list_ = false;
     maps_.push_back(fmt::format("{}[{}].", list_key_, item_++));
-    entries_.push_back({YamlEntry::Kind::kMap, maps_.back().substr(0, maps_.back().size() - 1), {}, mark.line + 1, mark.column + 1});
+    entries_.push_back(
+        {YamlEntry::Kind::kMap, maps_.back().substr(0, maps_.back().size() - 1), {}, mark.line + 1, mark.column + 1});
     key_pending_ = false;
     return true;
   }
@@ -143,10 +146,10 @@ class Flattener : public YAML::EventHandler {
   YamlScalar key_;                 // whose value comes next
   bool key_pending_ = false;
   bool in_list_ = false;
-  bool in_maps_ = false;           // in a list of maps, whose key is list_key_
+  bool in_maps_ = false;  // in a list of maps, whose key is list_key_
   std::string list_key_;
   size_t item_ = 0;
-  size_t item_depth_ = 0;          // open maps around the list
+  size_t item_depth_ = 0;  // open maps around the list
 };
 
 }  // namespace

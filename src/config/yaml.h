@@ -1,5 +1,6 @@
 // Reads a YAML file of nested maps into flat entries with their places. The subset is deliberate: maps, scalars,
-// lists of scalars, and lists of maps where the table of options has one. Anchors, aliases, tags and several documents are refused, so a file can be no larger than it looks.
+// lists of scalars, and lists of maps where the table of options has one. Anchors, aliases, tags and several documents
+// are refused, so a file can be no larger than it looks.
 #pragma once
 
 #include <string>

@@ -1,11 +1,11 @@
 #include "engine/admission.h"
 
-#include "engine/core.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+
+#include "engine/core.h"
 
 namespace spillway::engine {
 namespace {
@@ -58,7 +58,8 @@ int64_t Queued::tokens_from(Priority priority) const {
 }
 
 double predicted_wait_s(const Load& load, const EngineOptions& options, const Limits& limits, Priority priority) {
-  const double prefill = prefill_s(load, limits, static_cast<double>(load.waiting.tokens_from(priority) + load.prefill_tokens));
+  const double prefill =
+      prefill_s(load, limits, static_cast<double>(load.waiting.tokens_from(priority) + load.prefill_tokens));
   // Places come free as requests end.
   const int slots = load.blocked ? 0 : std::max(0, options.sequences_max - load.running);
   const int excess = load.waiting.requests_from(priority) + 1 - slots;
@@ -70,7 +71,8 @@ std::optional<Refusal> check_request(const Request& request, const Limits& limit
   const auto size = static_cast<int64_t>(request.prompt.size());
   if (request.prompt.empty()) return refuse(Reason::kInvalid, 0, 1, "expected at least one prompt token, found none");
   if (request.max_tokens <= 0 && !request.prompt_logprobs) {
-    return refuse(Reason::kInvalid, request.max_tokens, 1, fmt::format("expected max_tokens of at least 1, found {}", request.max_tokens));
+    return refuse(Reason::kInvalid, request.max_tokens, 1,
+                  fmt::format("expected max_tokens of at least 1, found {}", request.max_tokens));
   }
   const int64_t longest = limits.context_tokens - (request.max_tokens > 0 ? 1 : 0);
   if (size > longest) {
@@ -80,7 +82,8 @@ std::optional<Refusal> check_request(const Request& request, const Limits& limit
   }
   for (const int32_t token : request.prompt) {
     if (token < 0 || token >= limits.vocab) {
-      return refuse(Reason::kInvalid, token, limits.vocab, fmt::format("expected token ids from 0 to {}, found {}", limits.vocab - 1, token));
+      return refuse(Reason::kInvalid, token, limits.vocab,
+                    fmt::format("expected token ids from 0 to {}, found {}", limits.vocab - 1, token));
     }
   }
   const SamplingParams& sampling = request.sampling;
@@ -109,8 +112,8 @@ std::optional<Refusal> check_load(const Request& request, const Load& load, cons
   }
   const int64_t tokens = load.waiting.tokens_from(Priority::kLow) + static_cast<int64_t>(request.prompt.size());
   if (tokens > options.queue_tokens_max) {
-    return busy(Reason::kQueueTokens, std::max(place_s, prefill_s(load, limits, tokens - options.queue_tokens_max)), wait_s,
-                tokens, options.queue_tokens_max,
+    return busy(Reason::kQueueTokens, std::max(place_s, prefill_s(load, limits, tokens - options.queue_tokens_max)),
+                wait_s, tokens, options.queue_tokens_max,
                 fmt::format("{} prompt tokens would wait, of at most {}", tokens, options.queue_tokens_max));
   }
   if (wait_s > options.queue_wait_max_s) {
@@ -124,7 +127,8 @@ std::optional<Refusal> check_load(const Request& request, const Load& load, cons
     if (left_s <= 0 || first_token_s > left_s) {
       return busy(Reason::kDeadline, std::max(place_s, first_token_s - left_s), wait_s, std::llround(first_token_s),
                   std::llround(left_s),
-                  fmt::format("the first token is predicted in {:.2f} s, after the deadline in {:.2f} s", first_token_s, left_s));
+                  fmt::format("the first token is predicted in {:.2f} s, after the deadline in {:.2f} s", first_token_s,
+                              left_s));
     }
   }
   return std::nullopt;

@@ -1,5 +1,5 @@
-// Admission: whether a request may join the queue, from bounds and the measured service rate. Pure functions of a Load, a
-// copy of what the engine published after its last step plus what has come in since. Any thread.
+// Admission: whether a request may join the queue, from bounds and the measured service rate. Pure functions of a Load,
+// a copy of what the engine published after its last step plus what has come in since. Any thread.
 #pragma once
 
 #include <array>
@@ -22,7 +22,7 @@ struct Queued {
     tokens[static_cast<int>(priority) + 1] += tokens_in;
   }
   void add(const Queued& other);
-  int requests_from(Priority priority) const;    // of this priority and above
+  int requests_from(Priority priority) const;  // of this priority and above
   int64_t tokens_from(Priority priority) const;
 };
 
@@ -30,10 +30,10 @@ struct Load {
   Queued waiting;
   int running = 0;
   int decoding = 0;
-  int64_t prefill_tokens = 0;      // that running sequences still have to compute
-  bool blocked = false;            // slots or pages are the bottleneck
+  int64_t prefill_tokens = 0;  // that running sequences still have to compute
+  bool blocked = false;        // slots or pages are the bottleneck
   StepCost cost;
-  double completions_per_s = 0;    // 0: not measured yet
+  double completions_per_s = 0;  // 0: not measured yet
   double seconds_since_progress = 0;
   bool draining = false;
 };

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/trace.h"
-
 #include "engine/actions/actions.h"
 #include "engine/engine_metrics.h"
 

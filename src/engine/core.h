@@ -1,5 +1,5 @@
-// Core: the engine without its thread: one state, and a step as an ordered list of actions over it. Deterministic given the
-// clock and the model; the engine's thread drives it in service, a simulator in tests.
+// Core: the engine without its thread: one state, and a step as an ordered list of actions over it. Deterministic given
+// the clock and the model; the engine's thread drives it in service, a simulator in tests.
 #pragma once
 
 #include "engine/live_view.h"
@@ -13,7 +13,7 @@ class Core {
       : state_(options, limits, runner.pages(), runner, clock) {}
 
   void submit(std::unique_ptr<Sequence> sequence);
-  void cancel(RequestId id);   // ends with the next step; unknown ids are ignored
+  void cancel(RequestId id);  // ends with the next step; unknown ids are ignored
   void cancel_all();
 
   // Land, expire, admit, compute; then what was learned from it.

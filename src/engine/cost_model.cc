@@ -7,9 +7,9 @@
 namespace spillway::engine {
 namespace {
 
-constexpr double kFade = 0.99;          // a step ago counts 1 % less
-constexpr double kRidge = 1e-6;         // keeps the system solvable when every step looks the same
-constexpr double kTokenScale = 64;      // prefill tokens come by the hundred, rows by the one
+constexpr double kFade = 0.99;      // a step ago counts 1 % less
+constexpr double kRidge = 1e-6;     // keeps the system solvable when every step looks the same
+constexpr double kTokenScale = 64;  // prefill tokens come by the hundred, rows by the one
 constexpr double kRateMemory_s = 30;
 
 }  // namespace
@@ -38,7 +38,7 @@ void CostModel::solve() {
       a[i][i] = 1;
       b[i] = 0;
     }
-    for (int i = 0; i < 3; ++i) {   // positive definite: no pivoting
+    for (int i = 0; i < 3; ++i) {  // positive definite: no pivoting
       for (int k = i + 1; k < 3; ++k) {
         const double factor = a[k][i] / a[i][i];
         for (int j = i; j < 3; ++j) a[k][j] -= factor * a[i][j];

@@ -1,5 +1,6 @@
-// CostModel: how long a step takes, learned from the steps themselves: base + decode rows * row + prefill tokens * token.
-// Least squares over recent steps (older ones fade). Plain values; the engine's thread updates it, admission reads copies.
+// CostModel: how long a step takes, learned from the steps themselves: base + decode rows * row + prefill tokens *
+// token. Least squares over recent steps (older ones fade). Plain values; the engine's thread updates it, admission
+// reads copies.
 #pragma once
 
 #include <array>
@@ -7,9 +8,9 @@
 namespace spillway::engine {
 
 struct StepCost {
-  double base_s = 0;      // any step
-  double row_s = 0;       // each decode row (a draft is one more row)
-  double token_s = 0;     // each prefill token
+  double base_s = 0;   // any step
+  double row_s = 0;    // each decode row (a draft is one more row)
+  double token_s = 0;  // each prefill token
   bool measured = false;
 
   double step_s(double rows, double tokens) const { return base_s + row_s * rows + token_s * tokens; }
@@ -23,8 +24,8 @@ class CostModel {
  private:
   void solve();
 
-  std::array<std::array<double, 3>, 3> products_{};   // sums of x x', fading
-  std::array<double, 3> targets_{};                   // sums of x t
+  std::array<std::array<double, 3>, 3> products_{};  // sums of x x', fading
+  std::array<double, 3> targets_{};                  // sums of x t
   int steps_ = 0;
   StepCost cost_;
 };

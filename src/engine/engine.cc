@@ -120,8 +120,9 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
   if (options.kv_populate && options.device.kind == tensor::DeviceKind::kCpu) {
     SW_TRY(make_resident(storage.layer_base(0), storage.bytes()));
   }
-  SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device), pages,
-          options.page_tokens, static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(), limits.batch_tokens);
+  SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device),
+          pages, options.page_tokens, static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(),
+          limits.batch_tokens);
   auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));
   if (runner->draws_tokens()) SW_TRY(warm_up(*runner, options));
   return std::unique_ptr<Engine>(std::make_unique<ServingEngine>(options, limits, std::move(runner)));

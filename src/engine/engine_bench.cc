@@ -17,8 +17,8 @@
 #include "base/log.h"
 #include "engine/core.h"
 #include "engine/testing/collector.h"
-#include "engine/testing/test_evaluation.h"
 #include "engine/testing/fake_model.h"
+#include "engine/testing/test_evaluation.h"
 #include "models/loader.h"
 
 namespace spillway::engine {
@@ -65,7 +65,8 @@ void overhead() {
       Timed(FakeOptions options, double& total) : inner_(options), total_(total), row_(options.vocab) {}
       const models::ModelInfo& info() const override { return inner_.info(); }
       int batch_tokens_max() const override { return 512; }
-      tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage&, tensor::Stream&) override {
+      tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage&,
+                                 tensor::Stream&) override {
         const double begin = thread_cpu_s();
         int64_t rows = 0;
         for (const auto& slice : batch) rows += slice.logits_rows;
@@ -74,7 +75,9 @@ void overhead() {
         total_ += thread_cpu_s() - begin;
         return view;
       }
-      tensor::TensorView draft(std::span<const models::DraftInput>, nn::KvStorage&, tensor::Stream&) override { return {}; }
+      tensor::TensorView draft(std::span<const models::DraftInput>, nn::KvStorage&, tensor::Stream&) override {
+        return {};
+      }
 
      private:
       FakeModel inner_;
@@ -85,7 +88,8 @@ void overhead() {
     auto storage = std::move(nn::KvStorage::create(model->info().kv, 16, 256 * 260, {})).value();
     Runner runner(std::move(model), std::move(storage), tensor::Stream(1));
     EngineOptions options;
-    Core core(options, {.context_tokens = 4096, .batch_tokens = 512, .prompt_logprob_rows = 64, .vocab = 512}, runner, kClock);
+    Core core(options, {.context_tokens = 4096, .batch_tokens = 512, .prompt_logprob_rows = 64, .vocab = 512}, runner,
+              kClock);
     auto sink = std::make_shared<Counter>();
     for (int i = 0; i < batch; ++i) {
       core.submit(std::make_unique<Sequence>(make_request(i, {i % 512, i / 512, 3}, 4000), sink, 16, kClock.now()));
@@ -97,7 +101,8 @@ void overhead() {
     for (int i = 0; i < kSteps; ++i) core.step();
     const double step_us = (thread_cpu_s() - begin - model_s) / kSteps * 1e6;
     SW_CHECK(core.state().record.emitted == batch, "the batch ended early");
-    fmt::print("overhead  batch {:3}: {:7.2f} us a step, {:5.2f} us a token (target: below 50 us at batch 1)\n", batch, step_us, step_us / batch);
+    fmt::print("overhead  batch {:3}: {:7.2f} us a step, {:5.2f} us a token (target: below 50 us at batch 1)\n", batch,
+               step_us, step_us / batch);
   }
   std::vector<float> row(151936);
   std::mt19937_64 random(1);
@@ -118,7 +123,8 @@ void overhead() {
       input.position = i;
       sum += sample(row, input, scratch).value();
     }
-    fmt::print("sampler   vocab 151936, {:22}: {:7.1f} us a token  [{}]\n", name, (thread_cpu_s() - begin) / 200 * 1e6, sum);
+    fmt::print("sampler   vocab 151936, {:22}: {:7.1f} us a token  [{}]\n", name, (thread_cpu_s() - begin) / 200 * 1e6,
+               sum);
   };
   time("greedy", 0, 1, 0, 0);
   time("temperature 1", 1, 1, 0, 0);
@@ -155,9 +161,11 @@ void soak(int requests) {
   }
   engine->drain(TimePoint::max());
   const EngineState state = engine->state();
-  fmt::print("soak      {} accepted, {} ended, {} refusals retried, {:.0f} requests/s; pages {} free + {} cached of {}; resident {:.1f} -> {:.1f} MiB\n",
-             accepted, sink->finished_.load(), refused, requests / seconds_since(begin), state.pages_free, state.pages_cached,
-             state.pages_total, settled_mib, resident_mib());
+  fmt::print(
+      "soak      {} accepted, {} ended, {} refusals retried, {:.0f} requests/s; pages {} free + {} cached of {}; "
+      "resident {:.1f} -> {:.1f} MiB\n",
+      accepted, sink->finished_.load(), refused, requests / seconds_since(begin), state.pages_free, state.pages_cached,
+      state.pages_total, settled_mib, resident_mib());
   SW_CHECK(state.pages_free + state.pages_cached == state.pages_total, "a page was lost");
   SW_CHECK(sink->finished_ == accepted, "a request never ended");
 }
@@ -200,7 +208,7 @@ class Client final : public EventSink {
     usage = event.usage;
     if (event.finish != FinishReason::kNone) door_.leave();
   }
-  std::vector<int32_t> tokens;   // to be read after the end
+  std::vector<int32_t> tokens;  // to be read after the end
   Usage usage;
 
  private:
@@ -250,10 +258,12 @@ void batching(const std::string& folder) {
       options.speculate = speculate;
       const Served one = serve(folder, some, 1, options);
       const Served many = serve(folder, all, 64, options);
-      fmt::print("batching  {} threads, drafts {:3}: 1 client {:.0f} tokens/s, 64 clients {:.0f} tokens/s: {:.1f}x (target 10x); by CPU time {:.0f} and {:.0f}: {:.1f}x; right {:.1f}% and {:.1f}%\n",
-                 threads == 0 ? "all" : "one", speculate ? "on" : "off", one.tokens_per_s, many.tokens_per_s,
-                 many.tokens_per_s / one.tokens_per_s, one.tokens_per_cpu_s, many.tokens_per_cpu_s,
-                 many.tokens_per_cpu_s / one.tokens_per_cpu_s, one.accuracy * 100, many.accuracy * 100);
+      fmt::print(
+          "batching  {} threads, drafts {:3}: 1 client {:.0f} tokens/s, 64 clients {:.0f} tokens/s: {:.1f}x (target "
+          "10x); by CPU time {:.0f} and {:.0f}: {:.1f}x; right {:.1f}% and {:.1f}%\n",
+          threads == 0 ? "all" : "one", speculate ? "on" : "off", one.tokens_per_s, many.tokens_per_s,
+          many.tokens_per_s / one.tokens_per_s, one.tokens_per_cpu_s, many.tokens_per_cpu_s,
+          many.tokens_per_cpu_s / one.tokens_per_cpu_s, one.accuracy * 100, many.accuracy * 100);
     }
   }
 }
@@ -263,7 +273,8 @@ void acceptance(const std::string& folder) {
   options.speculate_adaptively = false;
   const Served served = serve(folder, testing::load_evaluation(folder, 5), 16, options);
   fmt::print("acceptance {} of {} drafts kept: {:.2f}% (target 95%); right {:.1f}%\n", served.usage.accepted_tokens,
-             served.usage.draft_tokens, 100.0 * served.usage.accepted_tokens / served.usage.draft_tokens, served.accuracy * 100);
+             served.usage.draft_tokens, 100.0 * served.usage.accepted_tokens / served.usage.draft_tokens,
+             served.accuracy * 100);
 }
 
 }  // namespace

@@ -12,8 +12,10 @@ using metrics::Counter;
 using metrics::Gauge;
 using metrics::Histogram;
 
-const std::vector<double> kLatency_s = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120};
-const std::vector<double> kStep_s = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5};
+const std::vector<double> kLatency_s = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                        0.5,   1,      2.5,   5,    10,    30,   60,  120};
+const std::vector<double> kStep_s = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                     0.025,  0.05,    0.1,    0.25,  0.5,    1,     2.5};
 const std::vector<double> kSizes = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 Counter requests("spillway_engine_requests_total", "Requests that ended, by outcome.", {"outcome"});
@@ -29,7 +31,8 @@ Gauge running("spillway_engine_requests_running", "Sequences in the batch.");
 Gauge waiting("spillway_engine_requests_waiting", "Sequences that wait for a place.");
 Gauge pages("spillway_engine_kv_pages", "Pages of the KV cache, by state.", {"state"});
 Histogram queue_s("spillway_engine_queue_seconds", "From submission to the first prefill.", kLatency_s);
-Histogram first_token_s("spillway_engine_time_to_first_token_seconds", "From submission to the first token.", kLatency_s);
+Histogram first_token_s("spillway_engine_time_to_first_token_seconds", "From submission to the first token.",
+                        kLatency_s);
 Histogram inter_token_s("spillway_engine_inter_token_seconds", "Between tokens of one request.", kLatency_s);
 Histogram request_s("spillway_engine_request_seconds", "From submission to the end.", kLatency_s);
 Histogram step_s("spillway_engine_step_seconds", "Duration of a step.", kStep_s);

@@ -13,7 +13,7 @@ struct State;
 void record_refusal(Refusal::Reason reason);
 void record_admission(const Sequence& sequence, int cached_tokens, TimePoint now);
 void record_preemption(const Sequence& sequence, TimePoint now);
-void record_chunk(const Sequence& sequence, int tokens, TimePoint now);   // of a prefill, computed
+void record_chunk(const Sequence& sequence, int tokens, TimePoint now);  // of a prefill, computed
 void record_tokens(const Sequence& sequence, int tokens, TimePoint now);
 void record_drafts(int proposed, int accepted);
 void record_finish(const Sequence& sequence, FinishReason reason, TimePoint now);

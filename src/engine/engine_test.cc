@@ -7,8 +7,10 @@
 #include <random>
 #include <thread>
 
+#include "engine/live_view.h"
 #include "engine/testing/collector.h"
 #include "engine/testing/fake_model.h"
+#include "metrics/timeline.h"
 
 namespace spillway::engine {
 namespace {
@@ -84,8 +86,49 @@ TEST(Engine, GreedyAloneAndTogetherIsTheModelsOwnContinuation) {
   }
 }
 
-// Requests whose tokens the device draws a step ahead, beside some that need the host's sampler, early ends and cancels:
-// everyone gets the model's own continuation.
+TEST(Engine, TheLiveViewAndTimelinesTellWhatHappens) {
+  EngineOptions options = small_options();
+  options.sequences_max = 2;
+  auto engine = start({}, options);
+  std::vector<std::shared_ptr<Collector>> sinks;
+  auto timeline = std::make_shared<metrics::Timeline>("named", "/", TimePoint{});
+  for (int i = 0; i < 6; ++i) {
+    auto request = make_request(i, random_prompt(i, 100), 400);
+    if (i == 0) request->timeline = timeline;
+    sinks.push_back(submit(*engine, std::move(request)));
+  }
+  std::shared_ptr<const LiveView> view;
+  for (int tries = 0; tries < 2000 && (!view || view->running < 2 || view->waiting < 4); ++tries) {
+    view = engine->live_view();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ASSERT_TRUE(view);
+  EXPECT_EQ(view->running, 2);
+  ASSERT_EQ(view->streams.size(), static_cast<size_t>(view->running + view->waiting));
+  EXPECT_NE(view->streams[0].phase, LiveStream::Phase::kWaiting);
+  EXPECT_EQ(view->streams[0].name, "named");
+  EXPECT_EQ(view->streams.back().phase, LiveStream::Phase::kWaiting);
+  EXPECT_GE(view->streams.back().predicted_wait_s, view->streams[2].predicted_wait_s);
+  EXPECT_EQ(view->page_map.size(), LiveView::kMapCells) << "thinned: there are more pages";
+  EXPECT_EQ(view->page_tokens, 16);
+  for (auto& sink : sinks) EXPECT_EQ(sink->wait(), FinishReason::kLength);
+  expect_no_leak(*engine);
+  int64_t prefilled = 0, last = 0;
+  for (const metrics::Moment& moment : timeline->snapshot().moments) {
+    if (moment.kind == metrics::Moment::Kind::kPrefill) prefilled += moment.b;
+    if (moment.kind == metrics::Moment::Kind::kTokens) last = moment.a;
+  }
+  EXPECT_EQ(prefilled, 100);
+  EXPECT_GT(last, 300);
+  EXPECT_EQ(timeline->snapshot().moments.back().kind, metrics::Moment::Kind::kFinished);
+  engine->live_view();
+  for (int tries = 0; tries < 2000 && engine->live_view()->running > 0; ++tries)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(engine->live_view()->streams.size(), 0u) << "the last view is of an idle engine";
+}
+
+// Requests whose tokens the device draws a step ahead, beside some that need the host's sampler, early ends and
+// cancels: everyone gets the model's own continuation.
 TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
   auto engine = start({.draws = true});
   std::vector<std::shared_ptr<Collector>> sinks;
@@ -103,7 +146,8 @@ TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
       reasons[i] = FinishReason::kStop;
     }
     if (i % 7 == 2) request->top_logprobs = 1;
-    if (i % 5 == 3) request->max_tokens = 1 + i % 3, expected[i].resize(std::min<size_t>(expected[i].size(), 1 + i % 3));
+    if (i % 5 == 3)
+      request->max_tokens = 1 + i % 3, expected[i].resize(std::min<size_t>(expected[i].size(), 1 + i % 3));
     if (i % 5 == 3) reasons[i] = expected[i].size() == size_t(1 + i % 3) ? FinishReason::kLength : reasons[i];
     sinks.push_back(submit(*engine, std::move(request)));
     if (i % 11 == 6) engine->cancel(i);
@@ -113,7 +157,8 @@ TEST(Engine, TokensDrawnByTheDeviceAreTheSame) {
     EXPECT_TRUE(sinks[i]->well_formed());
     const Tokens found = sinks[i]->tokens();
     if (reason == FinishReason::kCancelled && i % 11 == 6) {
-      EXPECT_TRUE(found.size() <= expected[i].size() && std::equal(found.begin(), found.end(), expected[i].begin())) << i;
+      EXPECT_TRUE(found.size() <= expected[i].size() && std::equal(found.begin(), found.end(), expected[i].begin()))
+          << i;
       continue;
     }
     EXPECT_EQ(reason, reasons[i]) << i;
@@ -149,7 +194,7 @@ TEST(Engine, StopTokensMinTokensAndContextEnd) {
 TEST(Engine, PreemptionLosesNothingAndChangesNothing) {
   for (const bool draft : {false, true}) {
     EngineOptions options = small_options();
-    options.kv_cache_bytes = 12 * 16 * (draft ? 24 : 12);   // 12 pages of 16 tokens: a few sequences at most
+    options.kv_cache_bytes = 12 * 16 * (draft ? 24 : 12);  // 12 pages of 16 tokens: a few sequences at most
     auto engine = start({.context = 128, .draft = draft}, options);
     std::vector<std::shared_ptr<Collector>> sinks;
     for (int i = 0; i < 12; ++i) {
@@ -245,7 +290,8 @@ TEST(Engine, ManyWithOnePrefixComputeItOnce) {
 }
 
 TEST(Engine, DeadlinesEndRequestsWhereTheyStand) {
-  auto engine = start({.context = 100000, .on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }});
+  auto engine =
+      start({.context = 100000, .on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }});
   auto request = make_request(1, random_prompt(1, 5), 90000);
   request->deadline = SteadyClock().now() + std::chrono::milliseconds(40);
   auto sink = submit(*engine, std::move(request));
@@ -257,7 +303,8 @@ TEST(Engine, DeadlinesEndRequestsWhereTheyStand) {
 TEST(Engine, AFailedStepFailsOnlyTheRequestConcerned) {
   const auto poison = [](std::span<const models::SequenceInput> batch) {
     for (const auto& slice : batch) {
-      if (std::ranges::find(slice.tokens, 63) != slice.tokens.end() && slice.position == 0) throw std::runtime_error("poison");
+      if (std::ranges::find(slice.tokens, 63) != slice.tokens.end() && slice.position == 0)
+        throw std::runtime_error("poison");
     }
   };
   auto engine = start({.on_forward = poison});
@@ -278,7 +325,7 @@ TEST(Engine, PromptLogprobsCoverTheWholePromptInChunks) {
   EngineOptions options = small_options();
   auto engine = start({}, options);
   const Tokens prompt = random_prompt(5, 150);
-  submit(*engine, make_request(1, prompt, 1))->wait();   // in the cache now
+  submit(*engine, make_request(1, prompt, 1))->wait();  // in the cache now
   auto request = make_request(2, prompt, 2);
   request->prompt_logprobs = true;
   request->top_logprobs = 3;
@@ -419,13 +466,15 @@ TEST(Engine, AStalledStepShowsAndRefuses) {
   std::condition_variable changed;
   bool entered = false, go_on = false;
   EngineOptions options = small_options();
-  options.stall_s = 0;   // any step under way counts
-  auto engine = start({.on_forward = [&](auto) {
-                        std::unique_lock lock(mutex);
-                        entered = true;
-                        changed.notify_all();
-                        changed.wait(lock, [&] { return go_on; });
-                      }}, options);
+  options.stall_s = 0;  // any step under way counts
+  auto engine = start({.on_forward =
+                           [&](auto) {
+                             std::unique_lock lock(mutex);
+                             entered = true;
+                             changed.notify_all();
+                             changed.wait(lock, [&] { return go_on; });
+                           }},
+                      options);
   auto sink = submit(*engine, make_request(1, {1, 2, 3}, 2));
   {
     std::unique_lock lock(mutex);
@@ -456,7 +505,8 @@ TEST(Engine, ASoakOfShortRequestsLosesNoPage) {
   std::vector<std::shared_ptr<Collector>> sinks;
   for (int i = 0; i < 3000; ++i) {
     auto sink = std::make_shared<Collector>();
-    auto request = make_request(i, random_prompt(random() % 50, 1 + random() % 60), 1 + static_cast<int>(random() % 12), 0.7f);
+    auto request =
+        make_request(i, random_prompt(random() % 50, 1 + random() % 60), 1 + static_cast<int>(random() % 12), 0.7f);
     if (!engine->submit(std::move(request), sink)) sinks.push_back(sink);
     if (random() % 3 == 0) engine->cancel(random() % (i + 1));
   }

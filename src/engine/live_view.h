@@ -34,7 +34,10 @@ struct LiveStream {
   double predicted_wait_s = 0;  // of those that wait: from now
 };
 
-const char* name_of(LiveStream::Phase phase);
+// Here, for the server links without the engine.
+constexpr const char* name_of(LiveStream::Phase phase) {
+  return phase == LiveStream::Phase::kWaiting ? "waiting" : phase == LiveStream::Phase::kPrefill ? "prefill" : "decode";
+}
 
 // The batch of the last step that computed something.
 struct LiveStep {
@@ -54,7 +57,7 @@ struct LiveView {
   int running = 0;
   int decoding = 0;
   int waiting = 0;
-  bool blocked = false;  // something waits for a slot or for pages
+  bool blocked = false;             // something waits for a slot or for pages
   std::vector<LiveStream> streams;  // running first, then waiting in the order they will go; the first kStreamsMax
   LiveStep last;
   StepCost cost;
@@ -66,8 +69,8 @@ struct LiveView {
   int pages_total = 0;
   int pages_free = 0;
   int pages_cached = 0;
-  int pages_shared = 0;            // held by more than one sequence
-  std::vector<uint8_t> page_map;   // the pages in order, thinned to kMapCells: kv::PageUse
+  int pages_shared = 0;           // held by more than one sequence
+  std::vector<uint8_t> page_map;  // the pages in order, thinned to kMapCells: kv::PageUse
   kv::PrefixSummary prefixes;
   // The floor of a step, from the model: bytes of weights and of the cache it reads, operations it makes.
   double weight_bytes = 0;  // of a step with one row

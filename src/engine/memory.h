@@ -17,8 +17,8 @@ int64_t memory_available_bytes();
 // Makes the pages that lie within [begin, begin + bytes) resident and writable; their contents stay.
 Status make_resident(std::byte* begin, int64_t bytes);
 
-// Pages of the cache: options.kv_cache_bytes if given; else what sequences_max full contexts need, at most a quarter of the
-// memory available beside the mapped weights, at least one full context. available_bytes: after loading.
+// Pages of the cache: options.kv_cache_bytes if given; else what sequences_max full contexts need, at most a quarter of
+// the memory available beside the mapped weights, at least one full context. available_bytes: after loading.
 int64_t choose_pages(const models::ModelInfo& info, const EngineOptions& options, int64_t available_bytes);
 
 }  // namespace spillway::engine

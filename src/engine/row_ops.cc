@@ -69,7 +69,7 @@ float row_max(std::span<const float> row) {
 }
 
 int32_t row_find(std::span<const float> row, float value) {
-  constexpr size_t kBlock = 1024;   // the vectorised maximum says which block to search
+  constexpr size_t kBlock = 1024;  // the vectorised maximum says which block to search
   size_t begin = 0;
   while (begin + kBlock < row.size() && row_max(row.subspan(begin, kBlock)) < value) begin += kBlock;
   return static_cast<int32_t>(std::find(row.begin() + begin, row.end(), value) - row.begin());
@@ -82,7 +82,7 @@ double row_exp_sum(std::span<const float> row, float max, float scale) {
   double sum = 0;
   const float* data = row.data();
   const size_t whole = row.size() / kLanes * kLanes;
-  for (size_t begin = 0; begin < whole; begin += kLanes * 64) {   // short float sums, added up as doubles
+  for (size_t begin = 0; begin < whole; begin += kLanes * 64) {  // short float sums, added up as doubles
     const size_t end = std::min<size_t>(begin + kLanes * 64, whole);
     for (size_t i = begin; i < end; i += kLanes) {
       for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += exp_negative((data[i + lane] - max) * scale);
@@ -97,14 +97,16 @@ double row_exp_sum(std::span<const float> row, float max, float scale) {
 }
 
 double gumbel(uint64_t key, int32_t index) {
-  return gumbel_of(draw_noise(static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(index)));
+  return gumbel_of(
+      draw_noise(static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), static_cast<uint32_t>(index)));
 }
 
 int32_t row_gumbel_argmax(std::span<const float> row, float scale, uint64_t key) {
   const uint32_t low = static_cast<uint32_t>(key), high = static_cast<uint32_t>(key >> 32);
   const float max = row_max(row);
   int32_t best = row_find(row, max);
-  // Start from the likeliest token: most blocks then need noise so rare that one look at the noise alone rules them out.
+  // Start from the likeliest token: most blocks then need noise so rare that one look at the noise alone rules them
+  // out.
   double best_value = static_cast<double>(max) * scale + gumbel(key, best);
   const int32_t size = static_cast<int32_t>(row.size());
   for (int32_t begin = 0; begin < size; begin += kRowBlock) {
@@ -112,7 +114,7 @@ int32_t row_gumbel_argmax(std::span<const float> row, float scale, uint64_t key)
     const float block_max = row_max(row.subspan(begin, end - begin));
     if (block_max == kLowest) continue;
     const double needed = best_value - static_cast<double>(block_max) * scale;
-    if (needed > 23) continue;   // the largest noise is below 22.9
+    if (needed > 23) continue;  // the largest noise is below 22.9
     const uint32_t least = least_noise(needed);
     if (!any_noise_from(low, high, begin, least)) continue;
     for (int32_t i = begin; i < end; ++i) {

@@ -1,4 +1,5 @@
-// Loops over a row of logits, written so that compilers vectorise them; compiled for AVX2 and AVX-512 too, chosen at start.
+// Loops over a row of logits, written so that compilers vectorise them; compiled for AVX2 and AVX-512 too, chosen at
+// start.
 #pragma once
 
 #include <cstdint>

@@ -79,14 +79,15 @@ void collect(std::span<const float> row, float threshold, std::vector<Candidate>
     const size_t end = std::min<size_t>(begin + kRowBlock, row.size());
     if (row_max(row.subspan(begin, end - begin)) < threshold) continue;
     for (size_t i = begin; i < end; ++i) {
-      if (row[i] >= threshold && row[i] != kNever) candidates.push_back({.logit = row[i], .token = static_cast<int32_t>(i)});
+      if (row[i] >= threshold && row[i] != kNever)
+        candidates.push_back({.logit = row[i], .token = static_cast<int32_t>(i)});
     }
   }
 }
 
 // Sorted candidates with at least `count` of the row's best (all there are, if fewer).
 void collect_count(std::span<const float> row, float max, size_t count, std::vector<Candidate>& candidates) {
-  for (float width = 4; ; width *= 2) {
+  for (float width = 4;; width *= 2) {
     const bool all = width > 1e4f;
     collect(row, all ? kNever : max - width, candidates);
     if (candidates.size() >= count || all) break;
@@ -102,10 +103,11 @@ double weigh(std::vector<Candidate>& candidates, float max, float scale) {
   return mass;
 }
 
-// Keeps the best candidates whose weights just reach `needed`: halves by rank, without sorting what is surely in or out.
+// Keeps the best candidates whose weights just reach `needed`: halves by rank, without sorting what is surely in or
+// out.
 void cut_mass(std::vector<Candidate>& candidates, double needed) {
   auto begin = candidates.begin(), end = candidates.end();
-  double mass = 0;   // of those before begin
+  double mass = 0;  // of those before begin
   while (end - begin > 32) {
     const auto middle = begin + (end - begin) / 2;
     std::nth_element(begin, middle, end, better);
@@ -126,7 +128,7 @@ void cut_mass(std::vector<Candidate>& candidates, double needed) {
 // Candidates that just hold the mass top_p of the row's distribution at this scale.
 void collect_mass(std::span<const float> row, float max, float scale, float top_p, std::vector<Candidate>& candidates) {
   const double needed = top_p * row_exp_sum(row, max, scale);
-  for (float width = 3; ; width *= 2) {
+  for (float width = 3;; width *= 2) {
     const bool all = width > 1e4f;
     collect(row, all ? kNever : max - width / scale, candidates);
     if (weigh(candidates, max, scale) >= needed || all) break;
@@ -199,7 +201,8 @@ std::optional<int32_t> sample(std::span<const float> logits, const SampleInput& 
   return row_gumbel_argmax(row, 1.0f / params.temperature, key);
 }
 
-TokenEvent with_logprobs(std::span<const float> logits, int vocab_limit, int32_t token, int top, SampleScratch& scratch) {
+TokenEvent with_logprobs(std::span<const float> logits, int vocab_limit, int32_t token, int top,
+                         SampleScratch& scratch) {
   const auto row = logits.first(std::min<size_t>(logits.size(), vocab_limit));
   const float max = row_max(row);
   const double normaliser = max + std::log(row_exp_sum(row, max, 1.0f));
@@ -208,7 +211,8 @@ TokenEvent with_logprobs(std::span<const float> logits, int vocab_limit, int32_t
   if (top > 0) {
     collect_count(row, max, top, scratch.candidates);
     event.top.reserve(scratch.candidates.size());
-    for (const Candidate& candidate : scratch.candidates) event.top.push_back({candidate.token, logprob(candidate.logit)});
+    for (const Candidate& candidate : scratch.candidates)
+      event.top.push_back({candidate.token, logprob(candidate.logit)});
   }
   return event;
 }

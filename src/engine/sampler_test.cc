@@ -77,7 +77,9 @@ TEST(RowOps, GumbelArgmaxEqualsTheLoopOverAll) {
     const float scale = 0.3f + 0.1f * seed;
     int32_t best = 0;
     for (int32_t i = 1; i < static_cast<int32_t>(row.size()); ++i) {
-      if (static_cast<double>(row[i]) * scale + gumbel(seed, i) > static_cast<double>(row[best]) * scale + gumbel(seed, best)) best = i;
+      if (static_cast<double>(row[i]) * scale + gumbel(seed, i) >
+          static_cast<double>(row[best]) * scale + gumbel(seed, best))
+        best = i;
     }
     EXPECT_EQ(row_gumbel_argmax(row, scale, seed), best);
   }
@@ -95,7 +97,8 @@ TEST(Sampler, NoFiniteLogitIsAFailure) {
   SamplingParams params;
   SampleScratch scratch;
   const std::vector<float> row(8, std::nanf(""));
-  EXPECT_FALSE(sample(row, {.params = &params, .counts = nullptr, .allowed = {}, .banned = {}, .vocab_limit = 8}, scratch));
+  EXPECT_FALSE(
+      sample(row, {.params = &params, .counts = nullptr, .allowed = {}, .banned = {}, .vocab_limit = 8}, scratch));
 }
 
 TEST(Sampler, DrawsFollowTheSoftmax) {
@@ -166,7 +169,7 @@ TEST(Sampler, TopKTopPMinPKeepWhatTheyShould) {
 TEST(Sampler, TopPOfTopKIsOverWhatTopKLeft) {
   const std::vector<float> row = {std::log(0.4f), std::log(0.3f), std::log(0.2f), std::log(0.1f)};
   Drawer draw;
-  draw.params.top_k = 2;      // 4/7 and 3/7
+  draw.params.top_k = 2;  // 4/7 and 3/7
   draw.params.top_p = 0.55f;
   EXPECT_EQ(draw.support(row, 500), (std::set<int32_t>{0}));
 }
@@ -194,7 +197,7 @@ TEST(Sampler, PenaltiesAreThoseOfTheDefinitions) {
 TEST(Sampler, ConstraintAndBansMask) {
   const auto row = random_row(9, 200, 1);
   std::vector<uint64_t> allowed(4, 0);
-  allowed[1] = 0b1010;          // tokens 65 and 67
+  allowed[1] = 0b1010;  // tokens 65 and 67
   Drawer draw;
   draw.input.allowed = allowed;
   EXPECT_EQ(draw.support(row, 500), (std::set<int32_t>{65, 67}));
@@ -208,7 +211,7 @@ TEST(Sampler, ConstraintAndBansMask) {
 
 TEST(Sampler, LogprobsAreTheLogSoftmaxWithTheBest) {
   auto row = random_row(11, 5000, 2);
-  row[17] = row[4000] = 50;      // a tie at the top
+  row[17] = row[4000] = 50;  // a tie at the top
   SampleScratch scratch;
   const TokenEvent event = with_logprobs(row, 5000, 123, 6, scratch);
   const auto p = softmax(row, 1);

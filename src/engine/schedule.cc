@@ -52,7 +52,7 @@ class Planner {
     if (gone_[i]) return;
     const SequenceView& sequence = view_.running[i];
     int draft = std::min(sequence.draft, spare_rows);
-    if (missing(sequence, 1 + draft) > pages_) draft = 0;   // a draft is not worth a preemption
+    if (missing(sequence, 1 + draft) > pages_) draft = 0;  // a draft is not worth a preemption
     while (missing(sequence, 1) > pages_) {
       const int32_t victim = last_kept();
       preempt(victim);
@@ -68,7 +68,8 @@ class Planner {
   int32_t last_kept() const {
     int32_t last = -1;
     for (size_t i = 0; i < view_.running.size(); ++i) {
-      if (!gone_[i] && (last < 0 || gives_way_before(view_.running[i], view_.running[last]))) last = static_cast<int32_t>(i);
+      if (!gone_[i] && (last < 0 || gives_way_before(view_.running[i], view_.running[last])))
+        last = static_cast<int32_t>(i);
     }
     return last;
   }
@@ -85,9 +86,8 @@ class Planner {
     for (size_t i = 0; i < view_.running.size(); ++i) {
       if (!gone_[i] && !view_.running[i].decoding()) order.push_back(static_cast<int32_t>(i));
     }
-    std::ranges::sort(order, [&](int32_t i, int32_t j) {
-      return more_urgent(view_.running[i], view_.running[j], view_.token_s);
-    });
+    std::ranges::sort(
+        order, [&](int32_t i, int32_t j) { return more_urgent(view_.running[i], view_.running[j], view_.token_s); });
     for (const int32_t i : order) {
       if (left <= 0) break;
       const SequenceView& sequence = view_.running[i];

@@ -14,11 +14,24 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 SequenceView decoding(int index, int tokens, int pages, Priority priority = Priority::kNormal) {
-  return {.index = index, .priority = priority, .arrival = index, .tokens = tokens, .computed = tokens - 1, .pages = pages, .pages_freed = pages};
+  return {.index = index,
+          .priority = priority,
+          .arrival = index,
+          .tokens = tokens,
+          .computed = tokens - 1,
+          .pages = pages,
+          .pages_freed = pages};
 }
 
 SequenceView prefilling(int index, int tokens, double wait_s = 0, Priority priority = Priority::kNormal) {
-  return {.index = index, .priority = priority, .arrival = index, .wait_s = wait_s, .tokens = tokens, .computed = 0, .pages = 1000, .pages_freed = 1000};
+  return {.index = index,
+          .priority = priority,
+          .arrival = index,
+          .wait_s = wait_s,
+          .tokens = tokens,
+          .computed = 0,
+          .pages = 1000,
+          .pages_freed = 1000};
 }
 
 std::vector<std::pair<int, int>> slices(const StepPlan& plan) {
@@ -39,14 +52,14 @@ TEST(PlanStep, ShortPromptsGoBeforeALongOneUntilItHasWaitedInProportion) {
   std::vector<SequenceView> running = {prefilling(0, 1000, 1.0), prefilling(1, 10, 0.1)};
   StepView view{.running = running, .budget_tokens = 64, .prefill_tokens = 64, .pages_available = 10, .token_s = 0.001};
   EXPECT_THAT(slices(plan_step(view)), ElementsAre(P(1, 10), P(0, 54)));
-  running[0].wait_s = 20;   // 20 s for 1 s of work, against 0.1 s for 0.01 s
+  running[0].wait_s = 20;  // 20 s for 1 s of work, against 0.1 s for 0.01 s
   EXPECT_THAT(slices(plan_step(view)), ElementsAre(P(0, 64)));
   running[1].priority = Priority::kHigh;
   EXPECT_THAT(slices(plan_step(view)), ElementsAre(P(1, 10), P(0, 54)));
 }
 
 TEST(PlanStep, ADraftIsDroppedBeforeAnyoneIsPreempted) {
-  std::vector<SequenceView> running = {decoding(0, 16, 1)};   // its draft needs a second page
+  std::vector<SequenceView> running = {decoding(0, 16, 1)};  // its draft needs a second page
   running[0].draft = 1;
   StepView view{.running = running, .budget_tokens = 8, .prefill_tokens = 8, .pages_available = 1};
   EXPECT_THAT(slices(plan_step(view)), ElementsAre(P(0, 2)));
@@ -135,7 +148,7 @@ TEST_F(AdmissionTest, BoundsRequestsTokensAndWait) {
   EXPECT_EQ(reason(), Refusal::Reason::kQueueTokens);
   options_.queue_tokens_max = 1 << 20;
   EXPECT_EQ(reason(), std::nullopt);
-  for (int i = 0; i < 3; ++i) load_.waiting.add(Priority::kNormal, 30000);   // about 100 s of prefill
+  for (int i = 0; i < 3; ++i) load_.waiting.add(Priority::kNormal, 30000);  // about 100 s of prefill
   EXPECT_EQ(reason(), Refusal::Reason::kPredictedWait);
   request_.priority = Priority::kHigh;
   EXPECT_EQ(reason(), std::nullopt) << "those of lower priority are not ahead of it";
@@ -148,7 +161,7 @@ TEST_F(AdmissionTest, WaitForPlacesComesFromTheMeasuredCompletions) {
 }
 
 TEST_F(AdmissionTest, DeadlinesThatCannotBeMetAreRefused) {
-  load_.waiting.add(Priority::kNormal, 5000);   // 5 s and more
+  load_.waiting.add(Priority::kNormal, 5000);  // 5 s and more
   request_.deadline = TimePoint(from_seconds(3));
   EXPECT_EQ(reason(), Refusal::Reason::kDeadline);
   request_.deadline = TimePoint(from_seconds(30));

@@ -1,5 +1,5 @@
-// Sequence: one request on its way through the engine: its tokens so far, its pages, and what sampling needs. Made on the
-// submitter's thread, then owned by the engine's state on its thread.
+// Sequence: one request on its way through the engine: its tokens so far, its pages, and what sampling needs. Made on
+// the submitter's thread, then owned by the engine's state on its thread.
 #pragma once
 
 #include <cstdint>
@@ -29,25 +29,25 @@ struct Sequence {
 
   std::unique_ptr<Request> request;
   std::shared_ptr<EventSink> sink;
-  int64_t arrival = 0;               // order of arrival
+  int64_t arrival = 0;  // order of arrival
   TimePoint submitted;
   TimePoint last_event;
 
-  std::vector<int32_t> tokens;       // prompt, then what was emitted
-  int computed = 0;                  // tokens whose keys and values are in the pages
+  std::vector<int32_t> tokens;  // prompt, then what was emitted
+  int computed = 0;             // tokens whose keys and values are in the pages
   kv::BlockTable table;
-  std::vector<uint64_t> hashes;      // of the prompt's full pages, to find prefixes that are being computed now
+  std::vector<uint64_t> hashes;  // of the prompt's full pages, to find prefixes that are being computed now
 
-  TokenCounts counts;                // with penalties only
+  TokenCounts counts;  // with penalties only
   uint64_t seed = 0;
-  std::vector<uint64_t> allowed;     // with a constraint only: the mask of the next token
+  std::vector<uint64_t> allowed;  // with a constraint only: the mask of the next token
 
-  int32_t draft = -1;                // proposed next token, not verified yet
-  bool drafting = false;             // its draft layer's cache has no holes
-  double acceptance = 0;             // of its drafts, recent ones counting most
-  int losing_steps = 0;              // steps in a row in which drafting was not worth it
+  int32_t draft = -1;     // proposed next token, not verified yet
+  bool drafting = false;  // its draft layer's cache has no holes
+  double acceptance = 0;  // of its drafts, recent ones counting most
+  int losing_steps = 0;   // steps in a row in which drafting was not worth it
 
-  bool in_flight = false;            // the device is drawing its next token
+  bool in_flight = false;  // the device is drawing its next token
   bool started = false;
   bool cancelled = false;
   int64_t last_step = -1;

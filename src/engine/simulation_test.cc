@@ -1,5 +1,5 @@
-// A day of traffic in simulated time through the real core: same actions, same pages, a clock that the fake model moves. The
-// invariants are checked as it goes.
+// A day of traffic in simulated time through the real core: same actions, same pages, a clock that the fake model
+// moves. The invariants are checked as it goes.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -81,7 +81,7 @@ class Day {
     const RequestId id = ++ids_;
     const int length = uniform(0, 9) == 0 ? uniform(200, 500) : uniform(1, 60);
     std::vector<int32_t> prompt(length);
-    std::mt19937_64 words(uniform(0, 4) == 0 ? 77 : id);   // some share a system prompt
+    std::mt19937_64 words(uniform(0, 4) == 0 ? 77 : id);  // some share a system prompt
     for (auto& token : prompt) token = static_cast<int32_t>(words() % 64);
     auto request = testing::make_request(id, std::move(prompt), uniform(1, 80), traffic_.device_draws ? 0.0f : 0.9f);
     request->priority = static_cast<Priority>(uniform(0, 9) == 0 ? 1 : uniform(0, 4) == 0 ? -1 : 0);
@@ -109,10 +109,12 @@ class Day {
     }
     core_->step();
     const State& state = core_->state();
-    ASSERT_TRUE(state.record.slices > 0 || !state.flight.empty() || core_->idle()) << "there was work, and nothing was done";
+    ASSERT_TRUE(state.record.slices > 0 || !state.flight.empty() || core_->idle())
+        << "there was work, and nothing was done";
     for (const RequestId id : cancelled_) {
       const auto it = live_.find(id);
-      ASSERT_TRUE(it == live_.end() || it->second.sink->finish() != FinishReason::kNone) << "cancelled, and still there";
+      ASSERT_TRUE(it == live_.end() || it->second.sink->finish() != FinishReason::kNone)
+          << "cancelled, and still there";
     }
     cancelled_.clear();
     if (++steps_ % 16 == 0) {
@@ -160,7 +162,8 @@ class Day {
     };
     EXPECT_LT(mean(Priority::kHigh, false), 1.1 * mean(Priority::kNormal, false));
     EXPECT_LT(mean(Priority::kNormal, false), 1.1 * mean(Priority::kLow, false));
-    EXPECT_LT(mean(Priority::kNormal, false), mean(Priority::kNormal, true)) << "short ones are not stuck behind long ones";
+    EXPECT_LT(mean(Priority::kNormal, false), mean(Priority::kNormal, true))
+        << "short ones are not stuck behind long ones";
   }
 
   const Traffic traffic_;
@@ -179,7 +182,9 @@ class Day {
 };
 
 TEST(Simulation, ADayOfTraffic) { Day(1, {}).run(); }
-TEST(Simulation, ADayWithTokensDrawnByTheDevice) { Day(3, {.hours = 8, .requests_per_s = 0.2, .pages = 50, .device_draws = true}).run(); }
+TEST(Simulation, ADayWithTokensDrawnByTheDevice) {
+  Day(3, {.hours = 8, .requests_per_s = 0.2, .pages = 50, .device_draws = true}).run();
+}
 TEST(Simulation, ADayWithDraftsAndScarcePages) {
   Day(2, {.hours = 4, .requests_per_s = 0.2, .pages = 60, .draft = true}).run();
 }

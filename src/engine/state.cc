@@ -79,7 +79,8 @@ void preempt(State& state, Sequence& sequence) {
   ++sequence.usage.preemptions;
   record_preemption(sequence, state.now);
   auto owned = take(state.running, sequence);
-  const auto place = std::ranges::lower_bound(state.waiting, owned->arrival, {}, [](const auto& s) { return s->arrival; });
+  const auto place =
+      std::ranges::lower_bound(state.waiting, owned->arrival, {}, [](const auto& s) { return s->arrival; });
   state.waiting.insert(place, std::move(owned));
 }
 

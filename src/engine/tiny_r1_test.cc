@@ -1,5 +1,5 @@
-// The engine over the embedded model: what it answers is the same alone, together, preempted, with and without the prefix
-// cache and drafts, and it is right.
+// The engine over the embedded model: what it answers is the same alone, together, preempted, with and without the
+// prefix cache and drafts, and it is right.
 #include <gtest/gtest.h>
 
 #include "engine/engine.h"
@@ -26,7 +26,7 @@ constexpr int kStride = 50;
 
 struct Answers {
   Outputs outputs;
-  Usage usage;   // summed
+  Usage usage;  // summed
 };
 
 EngineOptions defaults() {
@@ -74,14 +74,15 @@ class TinyR1 : public ::testing::Test {
     alone_ = new Answers(answer(*evaluation_, plain, false));
   }
   static Evaluation* evaluation_;
-  static Answers* alone_;   // one after another, neither drafts nor cache
+  static Answers* alone_;  // one after another, neither drafts nor cache
 };
 Evaluation* TinyR1::evaluation_ = nullptr;
 Answers* TinyR1::alone_ = nullptr;
 
 TEST_F(TinyR1, AnswersAreRight) {
   int right = 0;
-  for (size_t i = 0; i < alone_->outputs.size(); ++i) right += evaluation_->right(evaluation_->questions[i], alone_->outputs[i]);
+  for (size_t i = 0; i < alone_->outputs.size(); ++i)
+    right += evaluation_->right(evaluation_->questions[i], alone_->outputs[i]);
   EXPECT_EQ(right, static_cast<int>(alone_->outputs.size()));
 }
 
@@ -111,7 +112,7 @@ TEST_F(TinyR1, CachedPrefixesChangeNothing) {
 
 TEST_F(TinyR1, PreemptionChangesNothing) {
   EngineOptions options = defaults();
-  options.kv_cache_bytes = 400'000;   // some four hundred tokens
+  options.kv_cache_bytes = 400'000;  // some four hundred tokens
   options.prefix_cache = false;
   const Answers run = answer(*evaluation_, options, true);
   EXPECT_GT(run.usage.preemptions, 0) << "the test must force some";

@@ -1,5 +1,5 @@
-// What the gateway must know of an answer that it passes on: whether an event or a body is sound, makes progress, ends the
-// answer, tells an error or the usage. Views into the bytes shown; nothing is built. Pure; any thread.
+// What the gateway must know of an answer that it passes on: whether an event or a body is sound, makes progress, ends
+// the answer, tells an error or the usage. Views into the bytes shown; nothing is built. Pure; any thread.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +24,8 @@ struct AnswerFacts {
   std::string_view finish_reason;  // empty: none yet
   std::string_view content;        // raw JSON string of the text in it, where it is one choice's
   std::string_view reasoning;
-  int64_t text_bytes = 0;          // content, reasoning and tool arguments
-  int64_t index = 0;               // the highest index of its choices
+  int64_t text_bytes = 0;  // content, reasoning and tool arguments
+  int64_t index = 0;       // the highest index of its choices
   bool tool_call = false;
   std::string_view id;
   std::string_view model;

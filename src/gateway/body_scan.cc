@@ -47,8 +47,10 @@ class Scanner {
       scan_.tools = value.size() > 2 && value[0] == '[';
     } else if (key == "user") {
       const auto text = cursor_.string();
-      if (text) scan_.user = span_of(*text);
-      else cursor_.skip();
+      if (text)
+        scan_.user = span_of(*text);
+      else
+        cursor_.skip();
     } else if (key == "prompt" || key == "input" || key == "system" || key == "documents" || key == "query") {
       texts("");
     } else {

@@ -1,5 +1,6 @@
 // What the gateway must know of a request's body, found in one walk over its bytes: enough to choose an upstream and to
-// change the few fields it changes, without decoding the rest. The bytes themselves go on as they came. Pure; any thread.
+// change the few fields it changes, without decoding the rest. The bytes themselves go on as they came. Pure; any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +22,9 @@ struct Span {
 };
 
 struct BodyScan {
-  Span model;                       // raw, without quotes; size 0: none
+  Span model;  // raw, without quotes; size 0: none
   bool stream = false;
-  Span stream_options;              // the value; size 0: none
+  Span stream_options;  // the value; size 0: none
   bool include_usage = false;
   std::optional<int64_t> max_tokens;  // max_tokens or max_completion_tokens
   int64_t n = 1;
@@ -31,11 +32,11 @@ struct BodyScan {
   bool tools = false;
   bool images = false;
   bool logprobs = false;
-  Span messages;                    // the value of "messages" (chat, Anthropic); size 0: none
-  Span user;                        // raw string
-  int64_t text_bytes = 0;           // of strings inside messages, prompt, input and system
-  size_t end = 0;                   // of the closing brace
-  bool empty = true;                // no members at all
+  Span messages;           // the value of "messages" (chat, Anthropic); size 0: none
+  Span user;               // raw string
+  int64_t text_bytes = 0;  // of strings inside messages, prompt, input and system
+  size_t end = 0;          // of the closing brace
+  bool empty = true;       // no members at all
 };
 
 // Errors: not JSON, not an object, "model" or "stream" of another type, "model" twice.

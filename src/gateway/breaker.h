@@ -1,7 +1,7 @@
-// Breaker: whether requests may go to one upstream (or with one key). Opens after failures in a row or a share of failures
-// in its window; while open nothing goes; then one probe at a time, and after enough good ones it closes and lets traffic
-// in slowly. Each opening lasts longer than the one before, and good times wear that off again (as Envoy ejects outliers).
-// A pure state machine: time is given. Not thread-safe: its owner locks.
+// Breaker: whether requests may go to one upstream (or with one key). Opens after failures in a row or a share of
+// failures in its window; while open nothing goes; then one probe at a time, and after enough good ones it closes and
+// lets traffic in slowly. Each opening lasts longer than the one before, and good times wear that off again (as Envoy
+// ejects outliers). A pure state machine: time is given. Not thread-safe: its owner locks.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@ namespace spillway::gateway {
 
 struct BreakerOptions {
   int failures_in_row = 5;
-  double failure_share = 0.5;       // of at least samples_min outcomes in the window
+  double failure_share = 0.5;  // of at least samples_min outcomes in the window
   int samples_min = 20;
   Duration window = std::chrono::seconds(10);
-  Duration open = std::chrono::seconds(1);       // the first time; doubled each time after
+  Duration open = std::chrono::seconds(1);  // the first time; doubled each time after
   Duration open_max = std::chrono::seconds(15);
   int probes_to_close = 2;
   Duration slow_start = std::chrono::seconds(10);  // full traffic this long after it closed
@@ -51,9 +51,9 @@ class Breaker {
   int64_t good_[2] = {0, 0};  // of this half window and the one before
   int64_t bad_[2] = {0, 0};
   TimePoint half_began_;
-  TimePoint until_;           // of kOpen
-  TimePoint closed_at_;       // after an opening
-  int times_opened_ = 0;      // in a row, worn off by good times
+  TimePoint until_;       // of kOpen
+  TimePoint closed_at_;   // after an opening
+  int times_opened_ = 0;  // in a row, worn off by good times
   int good_probes_ = 0;
   bool probing_ = false;
   TimePoint probe_began_;

@@ -47,13 +47,20 @@ JsonCursor::Kind JsonCursor::peek() {
   space();
   if (at_ == end_) return Kind::kNone;
   switch (*at_) {
-    case '{': return Kind::kObject;
-    case '[': return Kind::kArray;
-    case '"': return Kind::kString;
-    case 't': return Kind::kTrue;
-    case 'f': return Kind::kFalse;
-    case 'n': return Kind::kNull;
-    default: return *at_ == '-' || is_digit(*at_) ? Kind::kNumber : Kind::kNone;
+    case '{':
+      return Kind::kObject;
+    case '[':
+      return Kind::kArray;
+    case '"':
+      return Kind::kString;
+    case 't':
+      return Kind::kTrue;
+    case 'f':
+      return Kind::kFalse;
+    case 'n':
+      return Kind::kNull;
+    default:
+      return *at_ == '-' || is_digit(*at_) ? Kind::kNumber : Kind::kNone;
   }
 }
 
@@ -136,12 +143,18 @@ std::string_view JsonCursor::value() {
 
 bool JsonCursor::skip() {
   switch (peek()) {
-    case Kind::kString: return skip_string();
-    case Kind::kNumber: return skip_number();
-    case Kind::kTrue: return skip_word("true");
-    case Kind::kFalse: return skip_word("false");
-    case Kind::kNull: return skip_word("null");
-    case Kind::kNone: return fail();
+    case Kind::kString:
+      return skip_string();
+    case Kind::kNumber:
+      return skip_number();
+    case Kind::kTrue:
+      return skip_word("true");
+    case Kind::kFalse:
+      return skip_word("false");
+    case Kind::kNull:
+      return skip_word("null");
+    case Kind::kNone:
+      return fail();
     case Kind::kObject: {
       std::string_view key;
       if (!enter_object()) return false;
@@ -246,11 +259,21 @@ void append_json_string(std::string& out, std::string_view text) {
   out += '"';
   for (const char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           out += {'\\', 'u', '0', '0', kHex[c >> 4], kHex[c & 15]};

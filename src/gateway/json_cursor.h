@@ -32,7 +32,7 @@ class JsonCursor {
   std::optional<std::string_view> string();  // raw, without its quotes
   std::optional<int64_t> integer();          // an integral number; others are skipped and give nothing
   std::optional<bool> boolean();
-  bool skip();                               // any value
+  bool skip();  // any value
   // skip, and the text of the value.
   std::string_view value();
 

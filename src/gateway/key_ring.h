@@ -1,6 +1,6 @@
 // KeyRing: the keys of one provider, and which to use next. A key that was refused (401, 403), is out of money (402) or
-// over its rate (429) rests while the others go on; the provider itself is not blamed. A pure state machine, time is given.
-// Not thread-safe: its owner locks.
+// over its rate (429) rests while the others go on; the provider itself is not blamed. A pure state machine, time is
+// given. Not thread-safe: its owner locks.
 #pragma once
 
 #include <optional>
@@ -22,8 +22,8 @@ class KeyRing {
   bool none() const { return keys_.size() == 1 && keys_[0].secret.empty(); }
   size_t size() const { return keys_.size(); }
 
-  void refused(size_t index, TimePoint now);                      // 401, 402, 403: for minutes, longer each time
-  void limited(size_t index, TimePoint now, Duration rest);       // 429
+  void refused(size_t index, TimePoint now);                 // 401, 402, 403: for minutes, longer each time
+  void limited(size_t index, TimePoint now, Duration rest);  // 429
   void worked(size_t index);
 
   bool usable(size_t index, TimePoint now) const { return now >= keys_[index].rests_until; }

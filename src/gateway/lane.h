@@ -1,6 +1,6 @@
-// Lane: what the gateway keeps on one I/O thread: connections to upstreams and addresses of their names. A request stays on
-// its connection's thread from first byte to last, so nothing here is locked. Made at the thread's first request, ended
-// with the thread.
+// Lane: what the gateway keeps on one I/O thread: connections to upstreams and addresses of their names. A request
+// stays on its connection's thread from first byte to last, so nothing here is locked. Made at the thread's first
+// request, ended with the thread.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -30,8 +30,8 @@ class Lane : public std::enable_shared_from_this<Lane> {
   const asio::any_io_executor& executor() const { return executor_; }
   const std::shared_ptr<net::ConnectionPool>& pool() const { return pool_; }
 
-  // The addresses of a host, from the cache while they are fresh; old ones are used while the resolver is down. A lookup
-  // that hangs is left behind at the deadline.
+  // The addresses of a host, from the cache while they are fresh; old ones are used while the resolver is down. A
+  // lookup that hangs is left behind at the deadline.
   asio::awaitable<Result<Endpoints>> resolve(const std::string& host, uint16_t port, TimePoint deadline);
 
  private:

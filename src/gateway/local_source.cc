@@ -21,7 +21,7 @@ class Meeting final : public net::ResponseWriter {
     const std::string held = std::move(body);
     const bool taken = co_await write(held);
     const bool ended = co_await end();
-    co_return taken && ended;
+    co_return taken&& ended;
   }
   asio::awaitable<bool> start_stream(int status, net::Headers headers) override {
     begin(status, std::move(headers));
@@ -91,8 +91,8 @@ class Meeting final : public net::ResponseWriter {
   std::string_view piece_;  // what the writer waits to have taken
   bool shown_ = false;
   bool ended_ = false;
-  bool gone_ = false;       // the handler has returned
-  bool left_ = false;       // the reader has
+  bool gone_ = false;  // the handler has returned
+  bool left_ = false;  // the reader has
   std::function<void()> on_left_;
 };
 
@@ -138,7 +138,8 @@ class LocalSource final : public Source {
     while (!meeting_->has_piece()) {
       if (meeting_->left()) co_return Error{ErrorCode::kCancelled, "cancelled"};
       if (meeting_->whole()) co_return std::string_view();
-      if (meeting_->gone()) co_return Error{ErrorCode::kUnavailable, "the local model stopped in the middle of its answer"};
+      if (meeting_->gone())
+        co_return Error{ErrorCode::kUnavailable, "the local model stopped in the middle of its answer"};
       const bool told = co_await meeting_->wait_until(deadline);
       if (!told) co_return late();
     }

@@ -37,13 +37,13 @@ struct UpstreamInfo {
   Tier tier = Tier::kProvider;
   std::vector<std::string> models;  // public model names it answers for; empty: any
   Price price;
-  double weight = 1;                // for weighted; 0: never by weight
-  int concurrency_max = 64;         // requests it runs at once; what pressure is measured against
-  int64_t context_tokens_max = 0;   // 0: not known
-  bool images = true;               // takes image parts
-  bool tools = true;                // takes tool definitions
-  bool reports_load = false;        // a Spillway: silence is then a sign, not a habit
-  double round_trip_s = 0;          // network, added to every prediction
+  double weight = 1;               // for weighted; 0: never by weight
+  int concurrency_max = 64;        // requests it runs at once; what pressure is measured against
+  int64_t context_tokens_max = 0;  // 0: not known
+  bool images = true;              // takes image parts
+  bool tools = true;               // takes tool definitions
+  bool reports_load = false;       // a Spillway: silence is then a sign, not a habit
+  double round_trip_s = 0;         // network, added to every prediction
 };
 
 // Measured or configured speed. 0: not known yet.
@@ -54,12 +54,12 @@ struct ServiceRate {
 
 // What an upstream last said of itself.
 struct LoadReport {
-  TimePoint at;                   // when it arrived, by our clock
+  TimePoint at;  // when it arrived, by our clock
   int running = 0;
   int waiting = 0;
-  int64_t waiting_tokens = 0;     // prompt tokens not computed yet, over all waiting requests
-  double predicted_wait_s = 0;    // its own prediction of the wait before a new request begins
-  double memory_used = 0;         // 0..1 of its cache pages
+  int64_t waiting_tokens = 0;   // prompt tokens not computed yet, over all waiting requests
+  double predicted_wait_s = 0;  // its own prediction of the wait before a new request begins
+  double memory_used = 0;       // 0..1 of its cache pages
 };
 
 enum class Health { kHealthy, kProbing, kDown };  // breaker closed, half open, open (or ejected)
@@ -69,10 +69,10 @@ std::string_view health_name(Health health);
 struct UpstreamState {
   const UpstreamInfo* info = nullptr;
   Health health = Health::kHealthy;
-  double share = 1;                  // below 1 while it warms up after an ejection (slow start)
-  int in_flight = 0;                 // our own requests there now
+  double share = 1;                     // below 1 while it warms up after an ejection (slow start)
+  int in_flight = 0;                    // our own requests there now
   int64_t in_flight_prompt_tokens = 0;  // of them, prompt tokens that have not given a first token yet
-  int in_flight_at_report = 0;       // in_flight when the report below arrived: what came since is not in the report
+  int in_flight_at_report = 0;          // in_flight when the report below arrived: what came since is not in the report
   int64_t prompt_tokens_at_report = 0;  // in_flight_prompt_tokens at that time
   ServiceRate rate;
   std::optional<LoadReport> report;
@@ -88,14 +88,14 @@ struct RequestFeatures {
   bool images = false;
   bool tools = false;
   bool stream = false;
-  std::string language;                // by script: "latin", "zh", "ja", "ko", "ru", "ar", "other"; "" without text
-  int priority = 0;                    // higher goes first
+  std::string language;  // by script: "latin", "zh", "ja", "ko", "ru", "ar", "other"; "" without text
+  int priority = 0;      // higher goes first
   std::optional<TimePoint> deadline;
-  std::string session;                 // what sticky choices hash: session header, user field or key id; may be empty
+  std::string session;  // what sticky choices hash: session header, user field or key id; may be empty
   std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
-  std::vector<uint64_t> prefix_blocks; // rolling hashes of the prompt's blocks, first to last
+  std::vector<uint64_t> prefix_blocks;                       // rolling hashes of the prompt's blocks, first to last
   double tokens_per_block = 0;
-  uint64_t seed = 0;                   // of all that is random about this request; from its id
+  uint64_t seed = 0;  // of all that is random about this request; from its id
 
   std::string_view header(std::string_view lower_case_name) const;
 };
@@ -107,14 +107,14 @@ int64_t output_tokens_expected(const RequestFeatures& request);
 double cost_of(const RequestFeatures& request, const Price& price, double cached_tokens);
 
 struct Candidate {
-  size_t upstream = 0;        // index into the span given to decide()
-  int band = 0;               // lower first; policies of preference set it
-  double score = 0;           // lower first within a band; seconds unless a policy says otherwise
-  double predicted_s = 0;     // to the last token; 0: nobody predicted
-  double predicted_first_s = 0;  // to the first
-  double cached_tokens = 0;   // of the prompt, believed to be in its cache
-  double cost = 0;            // dollars
-  uint64_t tie = 0;           // decides between equals; from the seed and the upstream's name
+  size_t upstream = 0;               // index into the span given to decide()
+  int band = 0;                      // lower first; policies of preference set it
+  double score = 0;                  // lower first within a band; seconds unless a policy says otherwise
+  double predicted_s = 0;            // to the last token; 0: nobody predicted
+  double predicted_first_s = 0;      // to the first
+  double cached_tokens = 0;          // of the prompt, believed to be in its cache
+  double cost = 0;                   // dollars
+  uint64_t tie = 0;                  // decides between equals; from the seed and the upstream's name
   std::vector<std::string> reasons;  // filled when explaining
 };
 
@@ -124,10 +124,10 @@ struct Refusal {
 };
 
 struct Decision {
-  std::vector<Candidate> order;    // to be tried in this order; empty: nobody may take it
-  std::vector<Refusal> refused;    // filled when explaining
-  std::optional<size_t> shadow;    // gets a copy whose answer is thrown away
-  std::string policy;              // name of the last policy that moved the first candidate, for metrics
+  std::vector<Candidate> order;  // to be tried in this order; empty: nobody may take it
+  std::vector<Refusal> refused;  // filled when explaining
+  std::optional<size_t> shadow;  // gets a copy whose answer is thrown away
+  std::string policy;            // name of the last policy that moved the first candidate, for metrics
 };
 
 class PrefixIndex;

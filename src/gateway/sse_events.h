@@ -1,6 +1,6 @@
 // Splits a byte stream into server-sent events without copying what arrives whole: each event is shown with its exact
-// bytes, so that it can be passed on as it came, and with its data. One a stream; no I/O. net::SseParser is for those who
-// need the events' fields; this is for those who forward them.
+// bytes, so that it can be passed on as it came, and with its data. One a stream; no I/O. net::SseParser is for those
+// who need the events' fields; this is for those who forward them.
 #pragma once
 
 #include <string>
@@ -11,10 +11,10 @@
 namespace spillway::gateway {
 
 struct RawEvent {
-  std::string_view bytes;   // with the blank line that ends it
-  std::string_view name;    // of "event:", empty when there is none
-  std::string_view data;    // lines joined with '\n'
-  bool comment = false;     // only comment lines (and blank ones)
+  std::string_view bytes;         // with the blank line that ends it
+  std::string_view name;          // of "event:", empty when there is none
+  std::string_view data;          // lines joined with '\n'
+  bool comment = false;           // only comment lines (and blank ones)
   std::string_view comment_text;  // of its first comment line, without ':' and the space
 };
 

@@ -24,7 +24,7 @@ namespace spillway::gateway {
 
 // An authenticated caller.
 struct Caller {
-  std::string key_id;               // names the key in logs, usage and metrics; not secret
+  std::string key_id;  // names the key in logs, usage and metrics; not secret
   std::string tenant;
   int priority = 0;                 // of its requests, at most
   std::vector<std::string> models;  // names or "prefix*"; empty: all
@@ -47,8 +47,8 @@ struct Need {
 };
 
 struct Denial {
-  api::ApiError error;                 // 401, 403, 402 (budget), 429 (rate), 503 (store down, fail_closed)
-  std::optional<double> retry_after_s; // of a 429: when as much will be free; nothing: never by waiting
+  api::ApiError error;                  // 401, 403, 402 (budget), 429 (rate), 503 (store down, fail_closed)
+  std::optional<double> retry_after_s;  // of a 429: when as much will be free; nothing: never by waiting
 };
 
 class Tenants;
@@ -76,8 +76,8 @@ class Reservation {
   std::string model_;
   int64_t tokens_ = 0;
   int64_t cost_nanodollars_ = 0;
-  int64_t slot_ = 0;            // when it was made, in the limiter's own time
-  bool shared_ = false;         // counted in the shared store, not in this process alone
+  int64_t slot_ = 0;     // when it was made, in the limiter's own time
+  bool shared_ = false;  // counted in the shared store, not in this process alone
 };
 
 struct Admission {

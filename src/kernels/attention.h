@@ -73,8 +73,8 @@ struct AttentionArgs {
 // The pages hold the batch's own rows already (write_kv first). Row at position p attends to positions 0..p.
 void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> batch, tensor::Stream& stream);
 
-// A layer's attention from its fused projection on: the norm of each head's query and key where there is one, rope (halves),
-// the writing of pages, attention. Activations are of the stream's type (nn/step.h).
+// A layer's attention from its fused projection on: the norm of each head's query and key where there is one, rope
+// (halves), the writing of pages, attention. Activations are of the stream's type (nn/step.h).
 struct GroupedAttentionArgs {
   tensor::TensorView qkv;  // activations [T, (heads + 2 kv_heads) * dim]: queries, keys, values; overwritten
   int heads = 0;

@@ -20,8 +20,9 @@ namespace spillway::kernels {
 //   kBf16: bf16 weights (f8 stays f8 in memory), x rounded to bf16, float32 sums. Tolerance: 2^-8 of |x||w| summed.
 //   kInt8: weights quantised at load to int8 by groups of 128 along K; x as 16-bit integers by the same groups. The
 //          tolerance is that of the weights' rounding: 2^-8 of the group's largest weight.
-//   kW8A8: weights quantised at load to int8 by output, each row of x to int8 by its own largest value (the products of
-//          encoders). The tolerance is that of both roundings: 2^-8 of the row's and of the output's largest value.
+//   kW8A8: the same with x as 8-bit integers (the products of encoders). The tolerance is that of both roundings: 2^-8
+//   of
+//          the largest weight and the largest x of each group.
 enum class Precision : uint8_t { kFp32, kBf16, kInt8, kW8A8 };
 
 // The short floats that a device computes with: bf16, or f16 on GPUs before sm_80.

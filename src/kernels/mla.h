@@ -41,10 +41,10 @@ struct LatentAttentionArgs {
 };
 void latent_attention(const LatentAttentionArgs& args, std::span<const SequenceRows> batch, tensor::Stream& stream);
 
-// What a layer of latent attention is made of. Two forms of one function: absorbed (queries go into latent space by W_UK,
-// the sums come back by W_UV; the cache is read as it is) and naive (the latents of the context are expanded to keys and
-// values of all heads, once for many queries). kAuto: absorbed, unless a slice is long enough for the naive form to take
-// less than half the work.
+// What a layer of latent attention is made of. Two forms of one function: absorbed (queries go into latent space by
+// W_UK, the sums come back by W_UV; the cache is read as it is) and naive (the latents of the context are expanded to
+// keys and values of all heads, once for many queries). kAuto: absorbed, unless a slice is long enough for the naive
+// form to take less than half the work.
 enum class LatentForm { kAuto, kNaive, kAbsorbed };
 
 struct LatentShape {

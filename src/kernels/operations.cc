@@ -200,7 +200,8 @@ void draw_rows(tensor::TensorView logits, const RowDraw* draws, tensor::TensorVi
   operations(stream.device()).draw_rows(logits, draws, tokens, stream);
 }
 
-void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::TensorView ids, tensor::Stream& stream) {
+void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::TensorView ids,
+                  tensor::Stream& stream) {
   operations(stream.device()).carry_tokens(carried, drawn, ids, stream);
 }
 

@@ -1,8 +1,8 @@
 #include "kernels/pack_store.h"
 
-#include <utility>
-
 #include <fmt/format.h>
+
+#include <utility>
 
 namespace spillway::kernels {
 namespace {

@@ -1,6 +1,6 @@
 // PackStore: where the CPU's packed weights are found when they were packed before, and kept for the next start when
-// not. While a PackScope lives, every pack_linear() on its thread asks the store first. Packing is then deterministic in
-// the order of the calls, and a request names its place in it. Implemented by models/packed_weights.h.
+// not. While a PackScope lives, every pack_linear() on its thread asks the store first. Packing is then deterministic
+// in the order of the calls, and a request names its place in it. Implemented by models/packed_weights.h.
 #pragma once
 
 #include <cstddef>

@@ -57,10 +57,14 @@ struct Case {
 TEST(Packing, BytesAreThoseOfThisVersion) {
   static_assert(kPackingVersion == 2);
   const Case cases[] = {
-      {DType::kF32, Precision::kFp32, 1097506184962999019u},     {DType::kF16, Precision::kFp32, 8584217855643961877u},
-      {DType::kBF16, Precision::kFp32, 18031790415947850682u},   {DType::kF8E4M3, Precision::kFp32, 16233539406012501519u},
-      {DType::kF32, Precision::kBf16, 18031790415947850682u},    {DType::kBF16, Precision::kBf16, 18031790415947850682u},
-      {DType::kF8E4M3, Precision::kBf16, 11129064077277973931u}, {DType::kBF16, Precision::kInt8, 9642470700128109771u},
+      {DType::kF32, Precision::kFp32, 1097506184962999019u},
+      {DType::kF16, Precision::kFp32, 8584217855643961877u},
+      {DType::kBF16, Precision::kFp32, 18031790415947850682u},
+      {DType::kF8E4M3, Precision::kFp32, 16233539406012501519u},
+      {DType::kF32, Precision::kBf16, 18031790415947850682u},
+      {DType::kBF16, Precision::kBf16, 18031790415947850682u},
+      {DType::kF8E4M3, Precision::kBf16, 11129064077277973931u},
+      {DType::kBF16, Precision::kInt8, 9642470700128109771u},
       {DType::kF8E4M3, Precision::kInt8, 1229353648846666989u},
   };
   const IsaLevel before = active_isa();

@@ -17,7 +17,8 @@ inline uint64_t mix(uint64_t x) {
 
 inline uint64_t hash_block(uint64_t before, std::span<const int32_t> tokens) {
   uint64_t hash = before + 0x9e3779b97f4a7c15ull;
-  for (const int32_t token : tokens) hash = (hash ^ static_cast<uint32_t>(token)) * 0x9fb21c651e98df25ull + (hash >> 29);
+  for (const int32_t token : tokens)
+    hash = (hash ^ static_cast<uint32_t>(token)) * 0x9fb21c651e98df25ull + (hash >> 29);
   return mix(hash);
 }
 

@@ -1,5 +1,5 @@
-// Cache: the page pool and the prefix tree as one, and BlockTable, the pages of one sequence. When the pool is empty, idle
-// cached pages are reclaimed. Owned by the engine's state, on its thread. The bytes of the pages are not its job.
+// Cache: the page pool and the prefix tree as one, and BlockTable, the pages of one sequence. When the pool is empty,
+// idle cached pages are reclaimed. Owned by the engine's state, on its thread. The bytes of the pages are not its job.
 #pragma once
 
 #include <span>
@@ -13,7 +13,7 @@ namespace spillway::kv {
 // The pages of a sequence in order, with a reference to each. Filled and emptied through the Cache.
 struct BlockTable {
   std::vector<PageId> pages;
-  int shared = 0;   // pages that have been offered to, or came from, the prefix tree
+  int shared = 0;  // pages that have been offered to, or came from, the prefix tree
 };
 
 inline int pages_for(int64_t tokens, int page_tokens) {

@@ -32,7 +32,8 @@ void PagePool::release(PageId page) {
 Status PagePool::check(std::span<const PageId> held) const {
   std::vector<int32_t> expected(references_.size(), 0);
   for (const PageId page : held) {
-    if (page < 0 || page >= pages_total()) return corrupt(fmt::format("page {}: expected 0 to {}", page, pages_total() - 1));
+    if (page < 0 || page >= pages_total())
+      return corrupt(fmt::format("page {}: expected 0 to {}", page, pages_total() - 1));
     ++expected[page];
   }
   std::vector<bool> seen(references_.size(), false);

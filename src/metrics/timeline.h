@@ -92,7 +92,7 @@ class Timelines {
  private:
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Timeline>> ring_;
-  std::unordered_map<std::string_view, std::shared_ptr<Timeline>> by_id_;   // views of the ids of those in the ring
+  std::unordered_map<std::string_view, std::shared_ptr<Timeline>> by_id_;  // views of the ids of those in the ring
   uint64_t next_ = 0;
 };
 

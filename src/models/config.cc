@@ -1,10 +1,10 @@
 #include "models/config.h"
 
+#include <fmt/format.h>
+
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
-
-#include <fmt/format.h>
 
 #include "models/config_reader.h"
 

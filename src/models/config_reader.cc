@@ -1,9 +1,9 @@
 #include "models/config_reader.h"
 
+#include <fmt/format.h>
+
 #include <boost/json/serialize.hpp>
 #include <cmath>
-
-#include <fmt/format.h>
 
 namespace spillway::models {
 

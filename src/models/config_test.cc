@@ -94,9 +94,9 @@ TEST(Config, ReadsDeepseekAndItsQuantization) {
 }
 
 TEST(Registry, SaysWhatItServes) {
-  EXPECT_THAT(
-      find_family(json::parse(R"({"architectures":["BertModel"]})").as_object()).error().message,
-      testing::AllOf(HasSubstr("is no language model: it answers in one pass"), HasSubstr("DeepseekV3ForCausalLM, LlamaForCausalLM")));
+  EXPECT_THAT(find_family(json::parse(R"({"architectures":["BertModel"]})").as_object()).error().message,
+              testing::AllOf(HasSubstr("is no language model: it answers in one pass"),
+                             HasSubstr("DeepseekV3ForCausalLM, LlamaForCausalLM")));
   EXPECT_THAT(find_family(json::parse(R"({"architectures":["MambaForCausalLM"]})").as_object()).error().message,
               HasSubstr("'MambaForCausalLM' is not supported"));
   EXPECT_FALSE(find_family(json::object{}).ok());

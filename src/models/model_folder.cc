@@ -1,12 +1,12 @@
 #include "models/model_folder.h"
 
-#include <filesystem>
-#include <fstream>
+#include <fmt/format.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
-#include <fmt/format.h>
+#include <filesystem>
+#include <fstream>
 
 #include "models/config_reader.h"
 

@@ -1,12 +1,11 @@
 #include "models/packed_weights.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <chrono>
-
-#include <fmt/format.h>
 
 #include "base/log.h"
 

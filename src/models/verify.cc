@@ -159,6 +159,15 @@ void compare_rows(const std::vector<float>& reference, const std::vector<float>&
     apart[i / width] = std::max(apart[i / width], difference);
     largest = std::max(largest, std::abs(double(reference[i])));
   }
+  for (size_t begin = 0; begin < reference.size(); begin += width) {
+    double product = 0, a = 0, b = 0;
+    for (size_t i = begin; i < begin + width; ++i) {
+      product += double(found[i]) * double(reference[i]);
+      a += double(found[i]) * double(found[i]);
+      b += double(reference[i]) * double(reference[i]);
+    }
+    if (a > 0 && b > 0) row.cosine = std::min(row.cosine, product / std::sqrt(a * b));
+  }
   std::sort(apart.begin(), apart.end());
   const double scale = largest > 0 ? largest : 1;
   row.max_abs = apart.back();

@@ -29,6 +29,7 @@ struct VerifyRow {
   double max_abs = 0;     // largest difference; for greedy the number of tokens that differ
   double max_rel = 0;     // the same over the largest expected magnitude
   double median_rel = 0;  // of the rows' (tokens') own largest differences
+  double cosine = 1;      // the least between a row and its reference
   double tolerance = 0;
   bool passed = false;
 };

@@ -15,8 +15,8 @@ class ConnectionPool {
  public:
   ConnectionPool(size_t idle_max, Duration idle_timeout) : idle_max_(idle_max), idle_timeout_(idle_timeout) {}
 
-  // One to the origin that is still open, or null. Not checked: it may have been closed meanwhile, for callers who notice
-  // and take another.
+  // One to the origin that is still open, or null. Not checked: it may have been closed meanwhile, for callers who
+  // notice and take another.
   enum class Check { kOpen, kNone };
   std::shared_ptr<ClientConnection> take(std::string_view origin, Check check = Check::kOpen);
   void give_back(std::shared_ptr<ClientConnection> connection);

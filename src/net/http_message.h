@@ -65,8 +65,8 @@ struct HttpRequest {
   int version_minor = 1;
   Headers headers;
   std::string body;
-  std::string peer;  // "address:port"
-  std::string id;    // the client's X-Request-Id where it is short and plain, else random
+  std::string peer;                             // "address:port"
+  std::string id;                               // the client's X-Request-Id where it is short and plain, else random
   std::shared_ptr<metrics::Timeline> timeline;  // what happens to it is written there; null: nowhere
 
   // The first such parameter of the query, decoded.

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "base/log.h"
-#include "metrics/metrics.h"
 #include "base/trace.h"
+#include "metrics/metrics.h"
 #include "net/http_connection.h"
 #include "net/response_head.h"
 
@@ -80,10 +80,11 @@ class Server final : public HttpServer {
     SW_ASSIGN(acceptor_, listen(workers_[0]->context, shared_->options));
     port_ = acceptor_->local_endpoint().port();
     asio::co_spawn(workers_[0]->context, accept(), asio::detached);
-    for (auto& worker : workers_) worker->thread = std::thread([&context = worker->context] {
-      trace::name_thread("I/O");
-      context.run();
-    });
+    for (auto& worker : workers_)
+      worker->thread = std::thread([&context = worker->context] {
+        trace::name_thread("I/O");
+        context.run();
+      });
     return {};
   }
 

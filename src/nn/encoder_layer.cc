@@ -48,6 +48,9 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
   const EncoderLayerNames& names = config.names;
   const int64_t hidden = config.hidden, intermediate = config.intermediate;
   std::vector<MatrixRow> qkv;
+  // What comes from a layer norm has channels far larger than the rest: those products keep 16 bits of x in int8.
+  const kernels::Precision precision = context.precision;
+  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
   for (const std::string& name : names.qkv) qkv.push_back({name, 3 * hidden / int64_t(names.qkv.size())});
   if (split_qkv && qkv.size() == 3) {
     for (const MatrixRow& row : qkv) {
@@ -58,6 +61,7 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
     SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, std::move(qkv), hidden, context));
     layer.qkv_.push_back(std::move(product));
   }
+  context.precision = precision;
   SW_ASSIGN(layer.attention_output_, OneShotLinear::load(scope, {{names.attention_output, hidden}}, hidden, context));
   if (config.has_attention_norm) {
     SW_ASSIGN(layer.attention_norm_, LayerNorm::load(scope, names.attention_norm, hidden, config.epsilon, context));
@@ -65,7 +69,9 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
   std::vector<MatrixRow> mlp;
   const int64_t width = config.gated ? 2 * intermediate : intermediate;
   for (const std::string& name : names.mlp_in) mlp.push_back({name, width / int64_t(names.mlp_in.size())});
+  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
   SW_ASSIGN(layer.mlp_in_, OneShotLinear::load(scope, std::move(mlp), hidden, context));
+  context.precision = precision;
   SW_ASSIGN(layer.mlp_out_, OneShotLinear::load(scope, {{names.mlp_out, hidden}}, intermediate, context));
   SW_ASSIGN(layer.mlp_norm_, LayerNorm::load(scope, names.mlp_norm, hidden, config.epsilon, context));
   return layer;

@@ -35,6 +35,8 @@ class Mla {
   size_t workspace_bytes(int64_t tokens) const;
 
  private:
+  tensor::StageCost attention_cost(const Step& step) const;
+
   Status load_kv_b(const weights::WeightScope& scope, LoadContext& context);
   kernels::LatentPagesView pages(const KvStorage& kv) const;
   kernels::LatentShape latent_shape() const;
@@ -48,7 +50,7 @@ class Mla {
   Linear output_;
   kernels::HeadLinear key_up_;    // by head [kv_lora, nope]: W_UK transposed
   kernels::HeadLinear value_up_;  // by head [value, kv_lora]: W_UV
-  kernels::PackedLinear kv_b_;                   // the naive form's, as stored
+  kernels::PackedLinear kv_b_;    // the naive form's, as stored
 };
 
 }  // namespace spillway::nn

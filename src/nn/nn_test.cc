@@ -114,12 +114,12 @@ TEST_P(MlaForms, NaiveIsAbsorbed) {
     std::iota(positions.begin(), positions.end(), position);
     std::vector<float> x = input, y(input.size());
     const kernels::SequenceRows sequence{.row_begin = 0, .rows = int32_t(rows), .position = position, .pages = pages};
-    const Step step{.rows = {.sequences = std::span(&sequence, 1),
-                             .positions = {positions.data(), tensor::DType::kI32, {rows}}},
-                    .rope = rope.rows(256, stream),
-                    .kv = *kv,
-                    .arena = arena,
-                    .stream = stream};
+    const Step step{
+        .rows = {.sequences = std::span(&sequence, 1), .positions = {positions.data(), tensor::DType::kI32, {rows}}},
+        .rope = rope.rows(256, stream),
+        .kv = *kv,
+        .arena = arena,
+        .stream = stream};
     mla->add_to({x.data(), tensor::DType::kF32, {rows, shape.hidden}},
                 {y.data(), tensor::DType::kF32, {rows, shape.hidden}}, step, form);
     return y;

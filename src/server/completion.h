@@ -35,7 +35,7 @@ struct ChoiceUpdate {
   bool started = false;                    // its prefill began; once
   std::vector<engine::TokenEvent> prompt;  // with prompt_logprobs, once
   std::vector<TextPiece> pieces;
-  std::vector<int32_t> tokens;             // that the pieces came from, when the plan wants them told
+  std::vector<int32_t> tokens;              // that the pieces came from, when the plan wants them told
   std::optional<api::FinishReason> finish;  // set or error set: the choice has ended
   std::optional<api::ApiError> error;       // deadline, engine failure, server stopping
   std::string stop_sequence;                // with finish: the stop string that ended it

@@ -1,5 +1,6 @@
-// Arena: a bump allocator for one step's activations, in the memory of one device. reset() at the start of a step frees everything at once; the
-// capacity is fixed at load so that a step never asks the system for memory. One owner, one thread.
+// Arena: a bump allocator for one step's activations, in the memory of one device. reset() at the start of a step frees
+// everything at once; the capacity is fixed at load so that a step never asks the system for memory. One owner, one
+// thread.
 #pragma once
 
 #include "tensor/tensor.h"

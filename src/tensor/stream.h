@@ -1,7 +1,7 @@
 // Stream: the order in which kernels run on a device, and the threads that run them. A CPU stream is a pool of threads
-// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. A CUDA
-// stream is a queue on the device and the same pool beside it, for the host's own work (loading, sampling).
-// Called from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
+// with the caller as the first; kernels have finished when they return, so synchronize() has nothing to wait for. A
+// CUDA stream is a queue on the device and the same pool beside it, for the host's own work (loading, sampling). Called
+// from one thread at a time (the engine's). Workers spin for a moment between regions and then sleep.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "tensor/device.h"
+#include "tensor/stages.h"
 #include "tensor/tensor.h"
 
 namespace spillway::tensor {
@@ -59,14 +60,23 @@ class Stream {
   // Memory of the device for one kernel's own use, valid until the next kernel on this stream; it grows and is kept.
   void* scratch(size_t bytes);
 
-  // Copies between host memory and the device's, in the order of the stream; the host side may be reused or read when they
-  // return. Plain copies on the CPU.
+  // Copies between host memory and the device's, in the order of the stream; the host side may be reused or read when
+  // they return. Plain copies on the CPU.
   void upload(void* device, const void* host, size_t bytes);
   void download(void* host, const void* device, size_t bytes);
   // The tensor on this stream's device: itself on the CPU.
   Tensor place(Tensor host);
   // Where host memory lies that this stream copies from and to.
   Device host() const { return device_.kind == DeviceKind::kCpu ? Device{} : Device{DeviceKind::kPinned, 0}; }
+
+  // Notes in the log that a stage begins, if one is set. The last stage ends where `end_of_step` begins.
+  void watch(StageLog* log) { log_ = log; }
+  bool watched() const { return log_ != nullptr; }
+  void stage(const char* name, StageCost cost = {}) {
+    if (log_ != nullptr) note(name, cost);
+  }
+  // Seconds from each mark to the next one, once the stream is synchronised.
+  std::vector<double> durations(const StageLog& log);
 
   // The device's own side; only of a CUDA stream.
   cuda::DeviceStream& cuda() { return *cuda_; }
@@ -76,6 +86,7 @@ class Stream {
   using Function = void (*)(void* context, int64_t begin, int64_t end, int thread);
   void run(int64_t count, int64_t grain, Function function, void* context);
   void run_tasks(int64_t count, Function function, void* context);
+  void note(const char* name, StageCost cost);
 
   Device device_;
   int threads_ = 1;
@@ -83,6 +94,7 @@ class Stream {
   std::unique_ptr<cuda::DeviceStream> cuda_;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
+  StageLog* log_ = nullptr;
 };
 
 }  // namespace spillway::tensor

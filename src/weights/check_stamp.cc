@@ -1,14 +1,13 @@
 #include "weights/check_stamp.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
 #include <iterator>
-
-#include <fmt/format.h>
 
 namespace spillway::weights {
 namespace {

@@ -1,7 +1,7 @@
-// CheckStamp: a note beside a file that its bytes were read and found right, so that the next program need not read them
-// all again. It holds for one boot of the machine and for the file as it was then: whatever writes to the file changes
-// its time of change, and after a boot the bytes come from the disk anew. The note's own time is when the file was last
-// used.
+// CheckStamp: a note beside a file that its bytes were read and found right, so that the next program need not read
+// them all again. It holds for one boot of the machine and for the file as it was then: whatever writes to the file
+// changes its time of change, and after a boot the bytes come from the disk anew. The note's own time is when the file
+// was last used.
 #pragma once
 
 #include <filesystem>

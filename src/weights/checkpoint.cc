@@ -1,6 +1,11 @@
 // A checkpoint folder or file as a WeightSource: maps the shards, checks their headers, knows where each name lies.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/value.hpp>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -9,11 +14,6 @@
 #include <set>
 #include <thread>
 #include <unordered_map>
-
-#include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
-#include <boost/json/value.hpp>
-#include <fmt/format.h>
 
 #include "weights/checksum.h"
 #include "weights/mapped_file.h"

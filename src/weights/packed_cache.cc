@@ -1,6 +1,7 @@
 #include "weights/packed_cache.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -12,8 +13,6 @@
 #include <cstring>
 #include <filesystem>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "weights/check_stamp.h"
 #include "weights/checksum.h"
@@ -50,10 +49,12 @@ std::vector<CachedFile> cached_files(const fs::path& folder) {
 // The owner is this user or root, and nobody else may write.
 Status check_owner(const std::string& path, const struct stat& info) {
   if (info.st_uid != ::geteuid() && info.st_uid != 0) {
-    return invalid(fmt::format("{}: expected an owner of {} (this user) or 0, found {}", path, ::geteuid(), info.st_uid));
+    return invalid(
+        fmt::format("{}: expected an owner of {} (this user) or 0, found {}", path, ::geteuid(), info.st_uid));
   }
   if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return invalid(fmt::format("{}: expected that only its owner may write, found mode {:o}", path, info.st_mode & 07777));
+    return invalid(
+        fmt::format("{}: expected that only its owner may write, found mode {:o}", path, info.st_mode & 07777));
   }
   return {};
 }
@@ -127,9 +128,10 @@ Status check_disk(const std::string& folder, double more) {
   const double total = double(disk.f_blocks) * double(disk.f_frsize);
   const double free = double(disk.f_bavail) * double(disk.f_frsize);
   if (free - more >= kDiskShareFree * total) return {};
-  return Error{ErrorCode::kResourceExhausted,
-               fmt::format("{}: of the disk's {:.0f} MB {:.0f} are free; with {:.0f} more in use less than {:.0f}% would be",
-                           folder, total / 1e6, free / 1e6, more / 1e6, kDiskShareFree * 100)};
+  return Error{
+      ErrorCode::kResourceExhausted,
+      fmt::format("{}: of the disk's {:.0f} MB {:.0f} are free; with {:.0f} more in use less than {:.0f}% would be",
+                  folder, total / 1e6, free / 1e6, more / 1e6, kDiskShareFree * 100)};
 }
 
 // "Qwen2.5-7B-bf16-0123456789abcdef.packed": the folder's name for people, the checksum of its path to tell two apart.
@@ -187,8 +189,9 @@ Result<PackedFile> PackedCache::read(tensor::Stream& stream, const Progress& pro
 Status PackedCache::make_room(uint64_t bytes) const {
   const auto needed = int64_t(bytes);
   if (needed > options_.bytes_max) {
-    return Error{ErrorCode::kResourceExhausted,
-                 fmt::format("the packed weights take {} bytes of the {} that the cache may", needed, options_.bytes_max)};
+    return Error{
+        ErrorCode::kResourceExhausted,
+        fmt::format("the packed weights take {} bytes of the {} that the cache may", needed, options_.bytes_max)};
   }
   std::vector<CachedFile> files = cached_files(options_.folder);
   std::erase_if(files, [&](const CachedFile& file) { return file.path == path_; });

@@ -16,7 +16,7 @@ struct PackedCacheOptions {
   // loading, before the model serves.
   enum class Mode { kOff, kAuto, kOn };
   Mode mode = Mode::kOff;
-  std::string folder;                      // empty: default_cache_folder()
+  std::string folder;                     // empty: default_cache_folder()
   int64_t bytes_max = int64_t{64} << 30;  // of all packed files together; the least recently used go first
 };
 
@@ -42,8 +42,8 @@ class PackedCache {
   const PackedCacheOptions& options() const { return options_; }
   const std::string& path() const { return path_; }
 
-  // The file, its bytes checked at its first use since the machine started or the file changed. kNotFound when there is none or it was made from something else; other errors say why it cannot
-  // be used.
+  // The file, its bytes checked at its first use since the machine started or the file changed. kNotFound when there is
+  // none or it was made from something else; other errors say why it cannot be used.
   Result<PackedFile> read(tensor::Stream& stream, const Progress& progress) const;
 
   // Writes the file and evicts what no longer fits. kCancelled by stop, or when another process is writing.

@@ -1,10 +1,10 @@
 #include "weights/packed_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <atomic>
 #include <mutex>
-
-#include <fmt/format.h>
 
 #include "weights/checksum.h"
 

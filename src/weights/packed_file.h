@@ -5,7 +5,8 @@
 // Layout, little-endian:
 //   0    magic "SPWPACK1", u32 version, u32 0, u64 file bytes, u64 head bytes, u64 data begin, u64 identity bytes,
 //        u64 blobs, u64 checksum of these 64 bytes (with 0 here) and the head
-//   64   the head: the identity (text: what the blobs were made from), then for each blob u64 begin, u64 bytes, u64 tag,
+//   64   the head: the identity (text: what the blobs were made from), then for each blob u64 begin, u64 bytes, u64
+//   tag,
 //        u32 name bytes and the name, then a u64 checksum of each kPackedBlock bytes of data
 //   data begin, a multiple of 2 MiB: the blobs, in order, each aligned to kPackedAlignment, zeros between
 // A file is never changed in place: a new one is renamed over it.

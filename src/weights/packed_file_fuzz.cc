@@ -1,5 +1,5 @@
-// Any bytes as the start of a packed file: an error or blobs inside the file, in order; never a crash. The checksum that
-// guards the head is put right first, or the fuzzer would never come past it.
+// Any bytes as the start of a packed file: an error or blobs inside the file, in order; never a crash. The checksum
+// that guards the head is put right first, or the fuzzer would never come past it.
 #include <cstdlib>
 #include <cstring>
 #include <vector>

@@ -110,8 +110,8 @@ TEST_F(PackedFileTest, RefusesCutFiles) {
 TEST_F(PackedFileTest, RefusesAChangedByteAnywhereThatCounts) {
   ASSERT_TRUE(write().ok());
   const auto size = int64_t(fs::file_size(path_));
-  for (const int64_t at : {int64_t{0}, int64_t{8}, int64_t{16}, int64_t{57}, int64_t{70}, int64_t{120}, int64_t{2} << 20,
-                           int64_t{6'400'000}, size - 1}) {
+  for (const int64_t at : {int64_t{0}, int64_t{8}, int64_t{16}, int64_t{57}, int64_t{70}, int64_t{120},
+                           int64_t{2} << 20, int64_t{6'400'000}, size - 1}) {
     flip(at);
     EXPECT_NE(error(), "accepted") << at;
     flip(at);
@@ -171,7 +171,8 @@ TEST(PackedHead, RefusesTablesThatLie) {
   EXPECT_THAT(error([](PackedHead& h) { h.entries[1].bytes = 201; }), HasSubstr("expected bytes within"));
   EXPECT_THAT(error([](PackedHead& h) { h.entries[1].bytes = ~uint64_t{0}; }), HasSubstr("expected bytes within"));
   EXPECT_THAT(error([](PackedHead& h) { h.entries[0].begin -= 64; }), HasSubstr("expected bytes within"));
-  EXPECT_THAT(error([](PackedHead& h) { h.entries[1].begin = h.entries[0].begin; }), HasSubstr("expected bytes within"));
+  EXPECT_THAT(error([](PackedHead& h) { h.entries[1].begin = h.entries[0].begin; }),
+              HasSubstr("expected bytes within"));
   EXPECT_THAT(error([](PackedHead& h) { h.entries[1].begin += 1; }), HasSubstr("expected bytes within"));
   EXPECT_THAT(error([](PackedHead& h) { h.entries[1].name = "a"; }), HasSubstr("a name of its own"));
   EXPECT_THAT(error([](PackedHead& h) { h.entries[1].name = ""; }), HasSubstr("a name of its own"));

@@ -1,8 +1,8 @@
 // The head of a packed file: planned, encoded, parsed.
+#include <fmt/format.h>
+
 #include <cstring>
 #include <unordered_set>
-
-#include <fmt/format.h>
 
 #include "weights/checksum.h"
 #include "weights/packed_file.h"
@@ -91,7 +91,8 @@ Result<Header> parse_header(std::span<const std::byte> start, uint64_t file_byte
     return corrupt(fmt::format("expected a header of {} bytes, found {}", sizeof(header), start.size()));
   }
   std::memcpy(&header, start.data(), sizeof(header));
-  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) return corrupt("expected packed weights, found another file");
+  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0)
+    return corrupt("expected packed weights, found another file");
   if (header.version != kPackedVersion) {
     return corrupt(fmt::format("expected format version {}, found {}", kPackedVersion, header.version));
   }

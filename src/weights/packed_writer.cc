@@ -1,6 +1,7 @@
 #include "weights/packed_writer.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -11,8 +12,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-
-#include <fmt/format.h>
 
 #include "tensor/tensor.h"
 #include "weights/checksum.h"
@@ -111,7 +110,8 @@ PackedHead plan(const std::string& identity, std::span<const PackedSource> blobs
   return plan_packed_file(identity, std::move(entries));
 }
 
-// Copies what of the blobs lies in [begin, begin + out.size()) of the file; zeros between. next: the first blob that may.
+// Copies what of the blobs lies in [begin, begin + out.size()) of the file; zeros between. next: the first blob that
+// may.
 void gather(const PackedHead& head, std::span<const PackedSource> blobs, uint64_t begin, std::span<std::byte> out,
             size_t& next) {
   const uint64_t end = begin + out.size();

@@ -1,5 +1,5 @@
-// Writes a packed file whole or not at all: into a nameless neighbour first, synced, then renamed over its name. Not its
-// job: whether and where to write (packed_cache.h).
+// Writes a packed file whole or not at all: into a nameless neighbour first, synced, then renamed over its name. Not
+// its job: whether and where to write (packed_cache.h).
 #pragma once
 
 #include <functional>

@@ -1,12 +1,12 @@
 #include "weights/safetensors_header.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <boost/json/basic_parser_impl.hpp>
 #include <cstring>
 #include <unordered_set>
 #include <utility>
-
-#include <fmt/format.h>
 
 namespace spillway::weights {
 namespace {

@@ -1,9 +1,9 @@
 #include "weights/weight_scope.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
-
-#include <fmt/format.h>
 
 namespace spillway::weights {
 

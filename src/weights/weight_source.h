@@ -80,7 +80,8 @@ class WeightSource {
   // its header and of samples of its data. Empty for a generator.
   virtual std::string identity() const { return ""; }
 
-  // Where in the checkpoint's files the byte lies: a number that is the same at every start. Nothing when it is not theirs.
+  // Where in the checkpoint's files the byte lies: a number that is the same at every start. Nothing when it is not
+  // theirs.
   virtual std::optional<uint64_t> locate(const std::byte*) const { return {}; }
 
   // How the tensors will be read from now on: all of them, so that the system reads ahead; or few, so that it does not,

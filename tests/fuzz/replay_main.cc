@@ -1,5 +1,5 @@
-// Runs a fuzz target without libFuzzer: every file of the given folders, then seeded mutations of each (byte flips, cuts,
-// repeats), so that CI exercises each parser on bad bytes with any compiler.
+// Runs a fuzz target without libFuzzer: every file of the given folders, then seeded mutations of each (byte flips,
+// cuts, repeats), so that CI exercises each parser on bad bytes with any compiler.
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -19,9 +19,15 @@ void mutate(Bytes& bytes, std::mt19937& random) {
   if (bytes.empty()) return;
   const size_t at = random() % bytes.size();
   switch (random() % 4) {
-    case 0: bytes[at] ^= uint8_t(1u << (random() % 8)); break;
-    case 1: bytes[at] = uint8_t(random()); break;
-    case 2: bytes.resize(at); break;
+    case 0:
+      bytes[at] ^= uint8_t(1u << (random() % 8));
+      break;
+    case 1:
+      bytes[at] = uint8_t(random());
+      break;
+    case 2:
+      bytes.resize(at);
+      break;
     default: {
       const size_t count = std::min<size_t>(bytes.size() - at, 1 + random() % 16);
       const Bytes piece(bytes.begin() + long(at), bytes.begin() + long(at + count));

@@ -26,6 +26,23 @@ struct ThroughputBench {
 };
 Status bench_throughput(const ThroughputBench& bench, const config::Config& config);
 
+struct RooflineBench {
+  std::vector<int> sequences = {1, 32, 128};
+  int context_tokens = 512;
+  int prefill_tokens = 4096;
+  std::string layers;  // "A:B": a slice of the model
+  bool as_json = false;
+};
+Status bench_roofline(const RooflineBench& bench, const config::Config& config);
+
+// Of an encoder or a vision model, whose parts run fused and apart.
+struct FusionBench {
+  int inputs = 8;
+  int tokens = 165;  // of each text
+  int repeats = 5;
+};
+Status bench_fusion(const FusionBench& bench, const config::Config& config);
+
 struct LoadBench {
   LoadOptions load;  // model: empty means the first that the server lists
   std::string trace_file;

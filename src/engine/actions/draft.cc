@@ -8,13 +8,13 @@
 namespace spillway::engine {
 namespace {
 
-constexpr double kMemory = 0.95;        // of acceptance, a proposal
-constexpr int kLosingSteps = 32;        // before drafting ends for a sequence
-constexpr int64_t kProbeSteps = 64;     // every so often a step goes without drafts, to know what that costs
+constexpr double kMemory = 0.95;     // of acceptance, a proposal
+constexpr int kLosingSteps = 32;     // before drafting ends for a sequence
+constexpr int64_t kProbeSteps = 64;  // every so often a step goes without drafts, to know what that costs
 
 bool wants_rows(const State& state, const Work& work) {
   if (work.finish != FinishReason::kNone) return false;
-  if (!work.was_decoding) return state.options.speculate;   // others will share these pages, and may draft
+  if (!work.was_decoding) return state.options.speculate;  // others will share these pages, and may draft
   return work.sequence->drafting;
 }
 
@@ -53,8 +53,8 @@ void run_drafts(State& state, std::span<Work> works) {
     Sequence& sequence = *work.sequence;
     sequence.draft = -1;
     if (!wants_rows(state, work)) continue;
-    // Row j of the slice goes with the token after it; rejected rows are left out, and of the last row of a chunk the next
-    // token is known: from the prompt, or just drawn.
+    // Row j of the slice goes with the token after it; rejected rows are left out, and of the last row of a chunk the
+    // next token is known: from the prompt, or just drawn.
     const int used = work.was_decoding ? 1 + work.accepted : work.rows;
     const bool proposes = wants_proposal(state, work);
     inputs.push_back({.sequence = static_cast<int32_t>(i),
@@ -70,7 +70,7 @@ void run_drafts(State& state, std::span<Work> works) {
     Sequence& sequence = *proposing[i]->sequence;
     try {
       sequence.draft = draw_draft(state, sequence, logits.row(i), state.scratch[0]);
-    } catch (const std::exception& error) {   // its constraint: if that fails again, the next draw ends the request
+    } catch (const std::exception& error) {  // its constraint: if that fails again, the next draw ends the request
       SW_WARN("request {}: drawing a draft failed: {}", sequence.id(), error.what());
     }
   }

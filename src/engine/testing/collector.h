@@ -58,7 +58,8 @@ class Collector final : public EventSink {
   bool events_after_finish_ = false;
 };
 
-inline std::unique_ptr<Request> make_request(RequestId id, std::vector<int32_t> prompt, int max_tokens, float temperature = 0) {
+inline std::unique_ptr<Request> make_request(RequestId id, std::vector<int32_t> prompt, int max_tokens,
+                                             float temperature = 0) {
   auto request = std::make_unique<Request>();
   request->id = id;
   request->prompt = std::move(prompt);

@@ -1,5 +1,6 @@
-// FakeModel: a LanguageModel whose logits are a hash of all tokens so far, read back from the pages, so that a wrong page,
-// position or share changes the output. With a draft layer that is right most of the time. For tests and benchmarks.
+// FakeModel: a LanguageModel whose logits are a hash of all tokens so far, read back from the pages, so that a wrong
+// page, position or share changes the output. With a draft layer that is right most of the time. For tests and
+// benchmarks.
 #pragma once
 
 #include <algorithm>
@@ -22,10 +23,10 @@ struct FakeOptions {
   int context = 512;
   int batch_tokens = 512;
   bool draft = false;
-  int draft_wrong_of_16 = 3;    // how often the draft layer sees another context
-  float spread = 3;             // of the logits
-  bool draws = false;           // "the device" draws tokens, greedily, a step ahead of the host
-  std::function<void(std::span<const models::SequenceInput>)> on_forward = {};   // may throw
+  int draft_wrong_of_16 = 3;  // how often the draft layer sees another context
+  float spread = 3;           // of the logits
+  bool draws = false;         // "the device" draws tokens, greedily, a step ahead of the host
+  std::function<void(std::span<const models::SequenceInput>)> on_forward = {};  // may throw
 };
 
 class FakeModel final : public models::LanguageModel {
@@ -35,7 +36,7 @@ class FakeModel final : public models::LanguageModel {
     info_.vocab_size = options_.vocab;
     info_.context_tokens_max = options_.context;
     info_.draft_tokens_max = options_.draft ? 1 : 0;
-    info_.kv.layer_widths.assign(options_.draft ? 2 : 1, 3);   // chain, token
+    info_.kv.layer_widths.assign(options_.draft ? 2 : 1, 3);  // chain, token
   }
 
   const models::ModelInfo& info() const override { return info_; }
@@ -50,15 +51,18 @@ class FakeModel final : public models::LanguageModel {
     return row;
   }
 
-  tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv, tensor::Stream&) override {
+  tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv,
+                             tensor::Stream&) override {
     if (options_.on_forward) options_.on_forward(batch);
     last_.clear();
     logits_.clear();
     int64_t tokens = 0;
     for (const auto& slice : batch) {
       tokens += static_cast<int64_t>(slice.tokens.size());
-      require(slice.pages.size() * kv.page_tokens() >= slice.position + slice.tokens.size(), "pages do not cover the slice");
-      last_.push_back({slice.position, static_cast<int>(slice.tokens.size()), {slice.pages.begin(), slice.pages.end()}});
+      require(slice.pages.size() * kv.page_tokens() >= slice.position + slice.tokens.size(),
+              "pages do not cover the slice");
+      last_.push_back(
+          {slice.position, static_cast<int>(slice.tokens.size()), {slice.pages.begin(), slice.pages.end()}});
       uint64_t chain = context(kv, slice);
       for (size_t i = 0; i < slice.tokens.size(); ++i) {
         chain = extend(chain, slice.tokens[i]);
@@ -118,8 +122,8 @@ class FakeModel final : public models::LanguageModel {
     return {landed_.tokens, {landed_.logits.data(), tensor::DType::kF32, {rows, options_.vocab}}};
   }
 
-  int64_t rows() const { return rows_; }               // forwarded in all
-  std::atomic<int64_t> draft_holes{0};                 // rows whose predecessor in the draft layer was never written
+  int64_t rows() const { return rows_; }  // forwarded in all
+  std::atomic<int64_t> draft_holes{0};    // rows whose predecessor in the draft layer was never written
 
  private:
   static constexpr uint64_t kStart = 0x1234567;
@@ -153,11 +157,12 @@ class FakeModel final : public models::LanguageModel {
     std::byte* page = kv.layer_base(layer) + pages[position / kv.page_tokens()] * kv.page_stride_bytes();
     return reinterpret_cast<float*>(page) + 3 * (position % kv.page_tokens());
   }
-  static void write(nn::KvStorage& kv, int layer, std::span<const int32_t> pages, int position, uint64_t chain, int32_t token) {
+  static void write(nn::KvStorage& kv, int layer, std::span<const int32_t> pages, int position, uint64_t chain,
+                    int32_t token) {
     float* at = slot(kv, layer, pages, position);
     at[0] = std::bit_cast<float>(static_cast<uint32_t>(chain));
     at[1] = std::bit_cast<float>(static_cast<uint32_t>(chain >> 32));
-    at[2] = static_cast<float>(token + layer);   // in the draft layer 0 means never written
+    at[2] = static_cast<float>(token + layer);  // in the draft layer 0 means never written
   }
   static std::pair<uint64_t, int32_t> read(nn::KvStorage& kv, int layer, std::span<const int32_t> pages, int position) {
     const float* at = slot(kv, layer, pages, position);

@@ -37,7 +37,8 @@ struct Evaluation {
     text = text.substr(end + close.size());
     const char* blank = " \n\t";
     const size_t first = text.find_first_not_of(blank);
-    return first != std::string::npos && text.substr(first, text.find_last_not_of(blank) - first + 1) == question.answer;
+    return first != std::string::npos &&
+           text.substr(first, text.find_last_not_of(blank) - first + 1) == question.answer;
   }
 };
 
@@ -50,7 +51,8 @@ inline Evaluation load_evaluation(const std::string& folder, int stride) {
   int index = 0;
   for (const auto& entry : entries.as_array()) {
     if (index++ % stride != 0) continue;
-    const std::string text = "<｜begin▁of▁sentence｜><｜User｜>" + std::string(entry.at("prompt").as_string()) + "<｜Assistant｜><think>\n";
+    const std::string text =
+        "<｜begin▁of▁sentence｜><｜User｜>" + std::string(entry.at("prompt").as_string()) + "<｜Assistant｜><think>\n";
     evaluation.questions.push_back({evaluation.tokenizer->encode(text, {.add_special_tokens = false}).ids,
                                     std::string(entry.at("answer").as_string())});
   }

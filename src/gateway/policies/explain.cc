@@ -6,12 +6,12 @@ namespace spillway::gateway {
 
 std::string explain_decision(const RequestFeatures& request, std::span<const UpstreamState> upstreams,
                              const Decision& decision) {
-  std::string text = fmt::format(
-      "request: model {}, about {} prompt tokens, {} expected in answer{}{}{}{}{}\n", request.model,
-      request.prompt_tokens, output_tokens_expected(request),
-      request.max_tokens > 0 ? fmt::format(" (max_tokens {})", request.max_tokens) : "",
-      request.language.empty() ? "" : ", " + request.language, request.images ? ", images" : "",
-      request.tools ? ", tools" : "", request.priority == 0 ? "" : fmt::format(", priority {}", request.priority));
+  std::string text = fmt::format("request: model {}, about {} prompt tokens, {} expected in answer{}{}{}{}{}\n",
+                                 request.model, request.prompt_tokens, output_tokens_expected(request),
+                                 request.max_tokens > 0 ? fmt::format(" (max_tokens {})", request.max_tokens) : "",
+                                 request.language.empty() ? "" : ", " + request.language,
+                                 request.images ? ", images" : "", request.tools ? ", tools" : "",
+                                 request.priority == 0 ? "" : fmt::format(", priority {}", request.priority));
   if (decision.order.empty()) {
     text += "nobody may take it\n";
   } else {

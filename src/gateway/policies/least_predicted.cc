@@ -1,8 +1,9 @@
 // The upstream predicted to give the last token soonest:
 //   round trip + wait + (prompt - cached) / prefill rate + output / decode rate,   all over its share while warming up.
-// An upstream that nothing was measured of yet is taken to be as fast as the fastest of its tier, so that it gets tried.
-// Against herding on reports that several gateways read at once: jitter, and `choices`: with choices=2 the better of two
-// drawn at random (weighing nothing else) goes first, which loses little and never sends everyone to the same place.
+// An upstream that nothing was measured of yet is taken to be as fast as the fastest of its tier, so that it gets
+// tried. Against herding on reports that several gateways read at once: jitter, and `choices`: with choices=2 the
+// better of two drawn at random (weighing nothing else) goes first, which loses little and never sends everyone to the
+// same place.
 #include <fmt/format.h>
 
 #include <algorithm>

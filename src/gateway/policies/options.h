@@ -21,7 +21,7 @@ class PolicyOptions {
   bool boolean(std::string_view name, bool fallback);
   std::string text(std::string_view name, std::string_view fallback = "");
   std::string choice(std::string_view name, std::string_view fallback, std::string_view choices);  // "a|b"
-  std::vector<std::string> list(std::string_view name);  // split at '|'
+  std::vector<std::string> list(std::string_view name);                                            // split at '|'
   bool given(std::string_view name) const { return spec_.options.count(std::string(name)) > 0; }
   void fail(std::string_view name, std::string_view expected);
 

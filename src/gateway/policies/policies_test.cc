@@ -123,8 +123,9 @@ TEST(Rule, EveryFeatureSelects) {
   small.tenant = "gold";
   small.model = "qwen";
   small.language = "latin";
-  for (const char* condition : {"tokens_min=8000", "max_tokens_min=2000", "tenant=fr*", "model=deepseek-*", "language=zh|ja",
-                                "images=true", "tools=true", "priority_min=1", "header=x-class:batch*"}) {
+  for (const char* condition :
+       {"tokens_min=8000", "max_tokens_min=2000", "tenant=fr*", "model=deepseek-*", "language=zh|ja", "images=true",
+        "tools=true", "priority_min=1", "header=x-class:batch*"}) {
     const PolicyChain rule = chain({std::string("rule use=centre ") + condition});
     EXPECT_THAT(fleet.names(rule.decide(big, fleet.states, {})), ElementsAre("main")) << condition;
     EXPECT_EQ(rule.decide(small, fleet.states, {}).order.size(), 2u) << condition;
@@ -140,8 +141,8 @@ TEST(Explain, NamesTheChosenTheOthersAndTheLeftOut) {
   fleet.add("main", Tier::kCentre).price = {1, 2, 0};
   fleet.add("spare", Tier::kProvider);
   const RequestFeatures request = a_request();
-  const Decision decision = chain({"rule avoid=provider", "least_predicted jitter=0"})
-                                .decide(request, fleet.states, {}, nullptr, true);
+  const Decision decision =
+      chain({"rule avoid=provider", "least_predicted jitter=0"}).decide(request, fleet.states, {}, nullptr, true);
   const std::string text = explain_decision(request, fleet.states, decision);
   EXPECT_THAT(text, HasSubstr("about 100 prompt tokens, 50 expected"));
   EXPECT_THAT(text, HasSubstr("goes to main (decided by "));

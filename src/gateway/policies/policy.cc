@@ -37,7 +37,8 @@ double cost_of(const RequestFeatures& request, const Price& price, double cached
   const double cached = std::min(cached_tokens, static_cast<double>(request.prompt_tokens));
   const double fresh = static_cast<double>(request.prompt_tokens) - cached;
   return (fresh * price.input + cached * price.cached_input +
-          static_cast<double>(output_tokens_expected(request)) * price.output) * 1e-6;
+          static_cast<double>(output_tokens_expected(request)) * price.output) *
+         1e-6;
 }
 
 void Deliberation::note(Candidate& candidate, std::string_view policy, std::string text) const {

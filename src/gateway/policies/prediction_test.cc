@@ -169,8 +169,8 @@ TEST(PrefixAffinity, GoesWhereThePromptIsAndCountsWhatIsSaved) {
   index.record(1, blocks(0, 40), kNow);
   index.record(2, blocks(0, 10), kNow);
   const RequestFeatures request = with_blocks(blocks(0, 50));
-  const Decision decision = chain({"prefix_affinity", "least_predicted jitter=0"})
-                                .decide(request, fleet.states, kNow, &index);
+  const Decision decision =
+      chain({"prefix_affinity", "least_predicted jitter=0"}).decide(request, fleet.states, kNow, &index);
   EXPECT_THAT(fleet.names(decision), ElementsAre("b", "c", "a"));
   EXPECT_DOUBLE_EQ(decision.order[0].cached_tokens, 4000);
   EXPECT_DOUBLE_EQ(decision.order[0].predicted_first_s, 1000 / 10000.0);

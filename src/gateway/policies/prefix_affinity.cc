@@ -2,8 +2,8 @@
 // have is weighed by how far such beliefs came true there, and its prefill time is taken off the score. Comes before
 // least_predicted, which then counts cached tokens in its prediction, or stands alone.
 // Against hot spots: an upstream with more than `imbalance` times the mean pressure of the candidates, plus a slack of
-// `slack` requests, gets no discount, and so the next request goes elsewhere and builds a second copy there. Prompts that
-// nobody has cached get no discount anywhere: they spread as the other policies say, never to the busiest.
+// `slack` requests, gets no discount, and so the next request goes elsewhere and builds a second copy there. Prompts
+// that nobody has cached get no discount anywhere: they spread as the other policies say, never to the busiest.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -35,8 +35,8 @@ class PrefixAffinity final : public Policy {
     for (const Candidate& candidate : order) mean += loaded(deliberation, candidate);
     mean /= static_cast<double>(order.size());
     for (Candidate& candidate : order) {
-      const double believed = std::min(matched[candidate.upstream] * request.tokens_per_block,
-                                       static_cast<double>(request.prompt_tokens));
+      const double believed =
+          std::min(matched[candidate.upstream] * request.tokens_per_block, static_cast<double>(request.prompt_tokens));
       if (believed < tokens_min_ || believed == 0) continue;
       discount(deliberation, candidate, believed, mean);
     }

@@ -122,10 +122,9 @@ void PromptScan::finish(RequestFeatures& features) const {
   features.prompt_tokens = tokens();
   features.language = language();
   features.prefix_blocks = blocks_;
-  features.tokens_per_block =
-      bytes_ == 0 ? 0
-                  : static_cast<double>(features.prompt_tokens) * kPrefixBlockBytes /
-                        static_cast<double>(std::max(bytes_, kPrefixBlockBytes));
+  features.tokens_per_block = bytes_ == 0 ? 0
+                                          : static_cast<double>(features.prompt_tokens) * kPrefixBlockBytes /
+                                                static_cast<double>(std::max(bytes_, kPrefixBlockBytes));
 }
 
 }  // namespace spillway::gateway

@@ -1,7 +1,7 @@
-// PromptScan: what routing needs to know of a prompt's text, from one pass over it: about how many tokens it is, in which
-// script it is written, and the rolling hashes of its blocks, by which equal prefixes are found. No tokenizer: foreign
-// models have others, and a prompt of 100,000 tokens must cost well under a millisecond.
-// One scan a request; used on the thread that decodes the request.
+// PromptScan: what routing needs to know of a prompt's text, from one pass over it: about how many tokens it is, in
+// which script it is written, and the rolling hashes of its blocks, by which equal prefixes are found. No tokenizer:
+// foreign models have others, and a prompt of 100,000 tokens must cost well under a millisecond. One scan a request;
+// used on the thread that decodes the request.
 #pragma once
 
 #include <array>
@@ -39,8 +39,8 @@ class PromptScan {
 
   size_t bytes_ = 0;
   size_t roles_ = 0;
-  size_t high_bytes_ = 0;                  // with the top bit set
-  std::array<uint64_t, 256> leads_{};      // of those, how often each
+  size_t high_bytes_ = 0;              // with the top bit set
+  std::array<uint64_t, 256> leads_{};  // of those, how often each
   uint64_t hash_;
   std::array<char, kPrefixBlockBytes> block_{};
   size_t block_size_ = 0;

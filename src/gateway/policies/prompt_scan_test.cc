@@ -23,8 +23,11 @@ std::string repeat(std::string_view text, int times) {
 
 TEST(PromptScan, TokensAreAboutRightInEveryScript) {
   // The tokens that DeepSeek-V3's tokenizer gives these texts, within a third.
-  EXPECT_NEAR(static_cast<double>(scan({{"user", repeat("The quick brown fox jumps over the lazy dog. ", 100)}}).prompt_tokens), 1001, 450);
-  EXPECT_NEAR(static_cast<double>(scan({{"user", repeat("今天天气很好，我们去公园散步吧。", 100)}}).prompt_tokens), 1000, 334);
+  EXPECT_NEAR(
+      static_cast<double>(scan({{"user", repeat("The quick brown fox jumps over the lazy dog. ", 100)}}).prompt_tokens),
+      1001, 450);
+  EXPECT_NEAR(static_cast<double>(scan({{"user", repeat("今天天气很好，我们去公园散步吧。", 100)}}).prompt_tokens),
+              1000, 334);
   EXPECT_EQ(scan({}).prompt_tokens, 0);
   EXPECT_EQ(scan({{"user", ""}}).prompt_tokens, 4);
 }

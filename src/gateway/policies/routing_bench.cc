@@ -1,5 +1,5 @@
-// What a routing decision costs: scanning a prompt of 100,000 tokens, matching it in a full prefix index, deciding among
-// 100 upstreams and recording the choice. Floor: 1,000 requests a second on one core is 1,000 us each.
+// What a routing decision costs: scanning a prompt of 100,000 tokens, matching it in a full prefix index, deciding
+// among 100 upstreams and recording the choice. Floor: 1,000 requests a second on one core is 1,000 us each.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -42,7 +42,8 @@ struct Fixture {
 
 std::string prompt(int number, bool chinese) {
   std::string text = "System prompt shared by everyone. ";
-  const std::string line = chinese ? "请根据以下材料回答问题，并说明理由。" : "the contract of the year 2026 says in its section ";
+  const std::string line =
+      chinese ? "请根据以下材料回答问题，并说明理由。" : "the contract of the year 2026 says in its section ";
   while (text.size() < (chinese ? 500'000u : 333'000u)) text += line + std::to_string(number % 50) + " ";
   return text;
 }

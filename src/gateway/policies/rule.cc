@@ -21,7 +21,8 @@ bool matches(std::string_view pattern, std::string_view text) {
 }
 
 bool any_matches(const std::vector<std::string>& patterns, std::string_view text) {
-  return std::any_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) { return matches(pattern, text); });
+  return std::any_of(patterns.begin(), patterns.end(),
+                     [&](const std::string& pattern) { return matches(pattern, text); });
 }
 
 std::optional<bool> maybe(PolicyOptions& options, std::string_view name) {

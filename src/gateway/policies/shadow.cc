@@ -1,5 +1,5 @@
-// A part of the requests is copied to one upstream, whose answers are measured and thrown away. That upstream answers no
-// request itself.
+// A part of the requests is copied to one upstream, whose answers are measured and thrown away. That upstream answers
+// no request itself.
 #include "gateway/policies/random.h"
 #include "gateway/policies/registry.h"
 

@@ -1,7 +1,7 @@
-// edge_first: requests short enough for the edge go there while an edge node is under pressure_max; longer ones, and all
-// while the edge is full, are open to everyone else first. centre_first: the centre while it is under pressure_max, then
-// everybody, the edge only for requests short enough for it. Who comes first within a band is for the policies after
-// them (least_predicted, prefix_affinity) to say; the others remain as fallbacks.
+// edge_first: requests short enough for the edge go there while an edge node is under pressure_max; longer ones, and
+// all while the edge is full, are open to everyone else first. centre_first: the centre while it is under pressure_max,
+// then everybody, the edge only for requests short enough for it. Who comes first within a band is for the policies
+// after them (least_predicted, prefix_affinity) to say; the others remain as fallbacks.
 #include <fmt/format.h>
 
 #include "gateway/policies/load.h"
@@ -25,7 +25,8 @@ class TierFirst final : public Policy {
 
   void apply(Deliberation& deliberation) const override {
     const RequestFeatures& request = deliberation.request;
-    const bool fits = request.prompt_tokens <= text_tokens_max_ && output_tokens_expected(request) <= output_tokens_max_;
+    const bool fits =
+        request.prompt_tokens <= text_tokens_max_ && output_tokens_expected(request) <= output_tokens_max_;
     for (Candidate& candidate : deliberation.decision.order) {
       const UpstreamState& upstream = deliberation.state(candidate);
       const Tier tier = upstream.info->tier;
@@ -40,7 +41,9 @@ class TierFirst final : public Policy {
       if (deliberation.explain)
         deliberation.note(candidate, name(),
                           fmt::format("{}, {:.0f}% in use: {}", tier_name(tier), 100 * load,
-                                      open ? "first" : tier == first_ ? "spills" : "when those spill"));
+                                      open             ? "first"
+                                      : tier == first_ ? "spills"
+                                                       : "when those spill"));
     }
   }
 

@@ -26,7 +26,8 @@ Result<double> number(std::string_view text, double min, double max) {
 Result<std::pair<double, double>> pair_of(std::string_view text, char separator) {
   const size_t at = text.find(separator);
   if (at == std::string_view::npos)
-    return invalid(fmt::format("expected two numbers with '{}' between them, found \"{}\"", separator, text.substr(0, 40)));
+    return invalid(
+        fmt::format("expected two numbers with '{}' between them, found \"{}\"", separator, text.substr(0, 40)));
   SW_ASSIGN(const double first, number(text.substr(0, at), 0, 1e9));
   SW_ASSIGN(const double second, number(text.substr(at + 1), 0, 1e9));
   return std::pair(first, second);
@@ -112,7 +113,8 @@ Status read_entry(FleetDescription& fleet, const YamlEntry& entry) {
   const size_t dot = key.find('.');
   const std::string_view section = key.substr(0, dot), rest = dot == key.npos ? "" : key.substr(dot + 1);
   if (entry.kind == YamlEntry::Kind::kMap) {
-    if (section != "servers" && section != "policies") return invalid("expected servers, policies, timeout_s or attempts_max");
+    if (section != "servers" && section != "policies")
+      return invalid("expected servers, policies, timeout_s or attempts_max");
     if (section == "servers" && !rest.empty() && rest.find('.') == rest.npos) {
       fleet.servers.emplace_back().info.name = rest;
       fleet.servers.back().info.reports_load = true;
@@ -162,7 +164,8 @@ Result<FleetDescription> parse_fleet(std::string_view yaml) {
   if (fleet.servers.empty()) return invalid("servers: expected at least one, found none");
   for (const ServerDescription& server : fleet.servers) {
     if (server.prefill_tokens_per_s <= 0 || server.decode_tokens_per_s.empty())
-      return invalid(fmt::format("servers.{}: expected prefill_tokens_per_s and decode_tokens_per_s", server.info.name));
+      return invalid(
+          fmt::format("servers.{}: expected prefill_tokens_per_s and decode_tokens_per_s", server.info.name));
   }
   if (fleet.policies.empty()) return invalid("policies: expected at least one, found none");
   return fleet;

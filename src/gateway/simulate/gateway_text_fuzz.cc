@@ -1,5 +1,5 @@
-// The gateway's small text formats: policies, traces, fleets, stored keys, key fields, Redis addresses, prompts. The first
-// byte chooses.
+// The gateway's small text formats: policies, traces, fleets, stored keys, key fields, Redis addresses, prompts. The
+// first byte chooses.
 #include <boost/json/parse.hpp>
 #include <cstddef>
 #include <cstdint>

@@ -28,9 +28,9 @@ json::object object_of(const ServerOutcome& server) {
 }  // namespace
 
 std::string render_outcomes(const std::vector<SimulationOutcome>& outcomes) {
-  std::string text = fmt::format("{:<24} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6} {:>8} {:>9} {:>6}\n", "policy",
-                                 "answered", "refused", "mean s", "p50", "p95", "p99", "TTFT s", "p99", "cached", "USD/1k",
-                                 "cost");
+  std::string text =
+      fmt::format("{:<24} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>6} {:>8} {:>9} {:>6}\n", "policy", "answered",
+                  "refused", "mean s", "p50", "p95", "p99", "TTFT s", "p99", "cached", "USD/1k", "cost");
   const auto per_thousand = [](const SimulationOutcome& o) {
     return o.answered > 0 ? 1000 * o.usd / static_cast<double>(o.answered) : 0;
   };
@@ -45,9 +45,9 @@ std::string render_outcomes(const std::vector<SimulationOutcome>& outcomes) {
   for (const SimulationOutcome& o : outcomes) {
     text += fmt::format("\n{}:", o.policy);
     for (const ServerOutcome& server : o.servers)
-      text += fmt::format(" {} {:.1f}%", server.name,
-                          o.answered > 0 ? 100.0 * static_cast<double>(server.answered) / static_cast<double>(o.answered)
-                                         : 0.0);
+      text += fmt::format(
+          " {} {:.1f}%", server.name,
+          o.answered > 0 ? 100.0 * static_cast<double>(server.answered) / static_cast<double>(o.answered) : 0.0);
   }
   return text + "\n";
 }

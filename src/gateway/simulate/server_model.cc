@@ -12,10 +12,15 @@ constexpr double kNothing = 1e-6;  // tokens that rounding may leave; more than 
 bool ServerModel::submit(size_t request, const TraceRequest& facts) {
   const bool slot_free = static_cast<int>(running_.size()) < description_.info.concurrency_max && waiting_.empty();
   if (!slot_free && static_cast<int>(waiting_.size()) >= description_.queue_max) return false;
-  const Job job{request, facts.priority, static_cast<double>(facts.prompt_tokens),
-                static_cast<double>(facts.output_tokens), facts.prefix_id, facts.prefix_tokens, 0};
-  const auto place = std::find_if(waiting_.begin(), waiting_.end(),
-                                  [&](const Job& other) { return other.priority < job.priority; });
+  const Job job{request,
+                facts.priority,
+                static_cast<double>(facts.prompt_tokens),
+                static_cast<double>(facts.output_tokens),
+                facts.prefix_id,
+                facts.prefix_tokens,
+                0};
+  const auto place =
+      std::find_if(waiting_.begin(), waiting_.end(), [&](const Job& other) { return other.priority < job.priority; });
   waiting_.insert(place, job);
   start_waiting();
   return true;

@@ -1,7 +1,7 @@
-// ServerModel: one server of a simulated fleet. Requests wait by priority, then run, at most concurrency_max at once: first
-// their prompt is computed, one prompt at a time at the prefill rate; then they decode side by side, each at the rate
-// for that many streams, slower while a prompt is being computed. Shared prefixes stay in a cache.
-// Time moves only by advance(); deterministic.
+// ServerModel: one server of a simulated fleet. Requests wait by priority, then run, at most concurrency_max at once:
+// first their prompt is computed, one prompt at a time at the prefill rate; then they decode side by side, each at the
+// rate for that many streams, slower while a prompt is being computed. Shared prefixes stay in a cache. Time moves only
+// by advance(); deterministic.
 #pragma once
 
 #include <cstdint>
@@ -61,8 +61,8 @@ class ServerModel {
   void keep(int64_t prefix_id, int64_t tokens);
 
   const ServerDescription& description_;
-  std::deque<Job> waiting_;  // by priority, then as they came
-  std::vector<Job> running_; // as they were started
+  std::deque<Job> waiting_;                       // by priority, then as they came
+  std::vector<Job> running_;                      // as they were started
   std::list<std::pair<int64_t, int64_t>> cache_;  // (prefix, tokens), most recent first
   std::unordered_map<int64_t, std::list<std::pair<int64_t, int64_t>>::iterator> cached_;
   int64_t cache_used_ = 0;

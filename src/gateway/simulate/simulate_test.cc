@@ -50,8 +50,9 @@ TEST(ServerModel, OneRequestTakesPrefillAndDecode) {
 
 TEST(ServerModel, StreamsShareAndPromptsSlowThem) {
   const FleetDescription f = fleet();
-  // The second prompt takes 0.5 s, during which the first stream runs at half of 100: 25 tokens instead of 50. Then both
-  // run at 50 until the second ends with 26 tokens, after another 0.5 s (25 each); the first has 100 - 50 = 50 left.
+  // The second prompt takes 0.5 s, during which the first stream runs at half of 100: 25 tokens instead of 50. Then
+  // both run at 50 until the second ends with 26 tokens, after another 0.5 s (25 each); the first has 100 - 50 = 50
+  // left.
   const auto outcome = simulate({request(0, 100, 101), request(0.1, 500, 26)}, f, f.policies[0]);
   EXPECT_NEAR(outcome.latency_s.mean, ((0.1 + 0.5 + 0.5 + 0.5) + (0.5 + 0.5)) / 2, 1e-6);
 }
@@ -142,7 +143,8 @@ TEST(Hybrid, FourEdgeNodesAndACentreAgainstTheCentreAlone) {
 
 TEST(Fleet, ErrorsNameTheLine) {
   const auto error = [](const std::string& yaml) { return parse_fleet(yaml).error().message; };
-  EXPECT_THAT(error("servers:\n  a:\n    tier: moon\n"), HasSubstr("3:5: servers.a.tier: expected centre, edge or provider"));
+  EXPECT_THAT(error("servers:\n  a:\n    tier: moon\n"),
+              HasSubstr("3:5: servers.a.tier: expected centre, edge or provider"));
   EXPECT_THAT(error("servers:\n  a:\n    speed: 3\n"), HasSubstr("no such field"));
   EXPECT_THAT(error("servers:\n  a:\n    tier: edge\n"), HasSubstr("expected prefill_tokens_per_s"));
   EXPECT_THAT(error("servers:\n  a:\n    decode_tokens_per_s: [\"2:5\", \"1:5\"]\n"), HasSubstr("rising streams"));

@@ -52,8 +52,11 @@ class Simulation {
  public:
   Simulation(const std::vector<TraceRequest>& trace, const FleetDescription& fleet, const PolicyUnderTest& policy,
              uint64_t seed)
-      : trace_(trace), fleet_(fleet), chain_(PolicyChain::parse(std::span<const std::string>(policy.policies)).value()),
-        seed_(seed), flights_(trace.size()) {
+      : trace_(trace),
+        fleet_(fleet),
+        chain_(PolicyChain::parse(std::span<const std::string>(policy.policies)).value()),
+        seed_(seed),
+        flights_(trace.size()) {
     outcome_.policy = policy.name;
     outcome_.requests = static_cast<int64_t>(trace.size());
     for (const ServerDescription& description : fleet.servers) {
@@ -276,7 +279,8 @@ class Simulation {
       const Price& price = servers_[i].description.info.price;
       server.usd_tokens = (static_cast<double>(server.prompt_tokens - server.cached_tokens) * price.input +
                            static_cast<double>(server.cached_tokens) * price.cached_input +
-                           static_cast<double>(server.output_tokens) * price.output) * 1e-6;
+                           static_cast<double>(server.output_tokens) * price.output) *
+                          1e-6;
       if (server.answered > 0) server.usd_hours = servers_[i].description.usd_per_hour * outcome_.duration_s / 3600;
       outcome_.usd += server.usd_tokens + server.usd_hours;
       prompt += static_cast<double>(server.prompt_tokens);

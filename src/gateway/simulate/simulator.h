@@ -29,14 +29,14 @@ struct SimulationOutcome {
   std::string policy;
   int64_t requests = 0;
   int64_t answered = 0;
-  int64_t refused = 0;   // by everyone asked, or nobody to ask
-  int64_t timed_out = 0; // still waiting at the timeout
-  int64_t retried = 0;   // attempts after the first
-  Quantiles latency_s;   // of the answered, to the last token
+  int64_t refused = 0;    // by everyone asked, or nobody to ask
+  int64_t timed_out = 0;  // still waiting at the timeout
+  int64_t retried = 0;    // attempts after the first
+  Quantiles latency_s;    // of the answered, to the last token
   Quantiles first_token_s;
   double usd = 0;
-  double cache_hit = 0;  // share of all prompt tokens
-  double duration_s = 0; // from the first arrival to the last answer
+  double cache_hit = 0;   // share of all prompt tokens
+  double duration_s = 0;  // from the first arrival to the last answer
   std::vector<ServerOutcome> servers;
 };
 

@@ -27,7 +27,8 @@ Result<T> number(std::string_view name, std::string_view text, T min, T max) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || !(value >= min && value <= max))
-    return invalid(fmt::format("{}: expected a number from {} to {}, found \"{}\"", name, min, max, text.substr(0, 40)));
+    return invalid(
+        fmt::format("{}: expected a number from {} to {}, found \"{}\"", name, min, max, text.substr(0, 40)));
   return value;
 }
 

@@ -1,6 +1,7 @@
 // A trace: the requests that a simulation replays. CSV with the header
 //   arrival_s,prompt_tokens,output_tokens,prefix_id,prefix_tokens,priority,tenant
-// prefix_id names what the prompt begins with (a system prompt, a conversation); prefix_tokens of it are shared. -1: none.
+// prefix_id names what the prompt begins with (a system prompt, a conversation); prefix_tokens of it are shared. -1:
+// none.
 #pragma once
 
 #include <cstdint>

@@ -127,8 +127,9 @@ AdminResponse AdminApi::key(const AdminRequest& request, const std::string& id) 
   KeyRecord trial;
   const Status good = apply_key_fields(*fields, trial);
   if (!good.ok()) return failure(good.error());
-  const auto changed = ledger_.update(id, "key.update", request.peer,
-                                      [&](KeyRecord& record) { SW_CHECK(apply_key_fields(*fields, record).ok(), "fields"); });
+  const auto changed = ledger_.update(id, "key.update", request.peer, [&](KeyRecord& record) {
+    SW_CHECK(apply_key_fields(*fields, record).ok(), "fields");
+  });
   return changed.ok() ? answer(describe_key(*changed)) : failure(changed.error());
 }
 
@@ -179,7 +180,8 @@ AdminResponse AdminApi::audit(const AdminRequest& request) {
   if (const std::string text = parameter(request, "limit"); !text.empty()) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
     if (error != std::errc() || end != text.data() + text.size() || limit < 1 || limit > 10000)
-      return failure(invalid(fmt::format("limit: expected an integer from 1 to 10000, found \"{}\"", text.substr(0, 40))));
+      return failure(
+          invalid(fmt::format("limit: expected an integer from 1 to 10000, found \"{}\"", text.substr(0, 40))));
   }
   const auto entries = ledger_.audit(limit);
   if (!entries.ok()) return failure(entries.error());

@@ -6,7 +6,8 @@
 //   GET    /admin/v1/usage       by key, day and model (?key=ID&from=YYYY-MM-DD)
 //   GET    /admin/v1/budgets     what is spent and left of each key that has a budget
 //   GET    /admin/v1/audit       the newest entries first (?limit=N)
-// All behind the admin key, "Authorization: Bearer KEY". handle() may block on the store: never call it on an I/O thread.
+// All behind the admin key, "Authorization: Bearer KEY". handle() may block on the store: never call it on an I/O
+// thread.
 #pragma once
 
 #include <map>

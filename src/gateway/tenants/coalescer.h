@@ -1,7 +1,7 @@
-// Coalescer: identical requests that are under way at the same time are asked once. The first to join leads and does the
-// work; the others wait for its answer. When the leader gives up (its client left, its upstream failed), one of those
-// who wait becomes the leader, so that nobody suffers for another's fate. For requests whose answer is determined by
-// their text: embeddings. Any thread; callbacks run on the thread that completes or abandons, without a lock held.
+// Coalescer: identical requests that are under way at the same time are asked once. The first to join leads and does
+// the work; the others wait for its answer. When the leader gives up (its client left, its upstream failed), one of
+// those who wait becomes the leader, so that nobody suffers for another's fate. For requests whose answer is determined
+// by their text: embeddings. Any thread; callbacks run on the thread that completes or abandons, without a lock held.
 #pragma once
 
 #include <cstdint>

@@ -39,7 +39,8 @@ Status set_integer(std::string_view field, const json::value& value, int64_t min
 }
 
 Status set_models(const json::value& value, std::vector<std::string>& out) {
-  if (!value.is_array() || value.get_array().size() > kModelsMax) return wrong("models", "a list of model names", value);
+  if (!value.is_array() || value.get_array().size() > kModelsMax)
+    return wrong("models", "a list of model names", value);
   std::vector<std::string> models;
   for (const json::value& item : value.get_array()) {
     std::string model;
@@ -52,8 +53,9 @@ Status set_models(const json::value& value, std::vector<std::string>& out) {
 }
 
 Status set_dollars(const json::value& value, int64_t& nanodollars) {
-  const double dollars = value.is_int64() ? static_cast<double>(value.get_int64())
-                         : value.is_double() ? value.get_double() : -1;
+  const double dollars = value.is_int64()    ? static_cast<double>(value.get_int64())
+                         : value.is_double() ? value.get_double()
+                                             : -1;
   if (!(dollars >= 0 && dollars <= 1e9)) return wrong("budget_usd", "a number from 0 to 1000000000", value);
   nanodollars = std::llround(dollars * 1e9);
   return {};
@@ -81,8 +83,10 @@ Status apply_field(std::string_view name, const json::value& value, KeyRecord& k
     key.priority = static_cast<int>(priority);
     return {};
   }
-  return invalid(fmt::format("{}: no such field; expected name, tenant, models, requests_per_minute, tokens_per_minute, "
-                             "budget_usd, budget_period, priority or expires_at", name));
+  return invalid(
+      fmt::format("{}: no such field; expected name, tenant, models, requests_per_minute, tokens_per_minute, "
+                  "budget_usd, budget_period, priority or expires_at",
+                  name));
 }
 
 Result<KeyDigest> digest_of(std::string_view hex) {

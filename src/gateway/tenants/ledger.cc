@@ -14,7 +14,8 @@ namespace {
 
 metrics::Counter denials{"spillway_tenant_denials_total", "Requests refused to a virtual key, by reason.", {"reason"}};
 metrics::Counter store_failures{"spillway_tenant_store_failures_total", "Times the tenant store could not be used."};
-metrics::Gauge usage_pending{"spillway_tenant_usage_pending", "Usage rows that wait to be written to the tenant store."};
+metrics::Gauge usage_pending{"spillway_tenant_usage_pending",
+                             "Usage rows that wait to be written to the tenant store."};
 
 int64_t nanodollars(int64_t tokens, double usd_per_million) {
   return std::llround(static_cast<double>(tokens) * usd_per_million * 1000);
@@ -33,17 +34,20 @@ Denial denial(const KeyRecord& key, const Need& need, const LimitAnswer& answer)
   switch (answer.verdict) {
     case LimitAnswer::kRequests:
       denials.with({"requests"}).add();
-      return {error(Kind::kRateLimit, fmt::format("Rate limit reached for this key: {} requests per minute.",
-                                                  key.requests_per_minute)), answer.retry_after_s};
+      return {error(Kind::kRateLimit,
+                    fmt::format("Rate limit reached for this key: {} requests per minute.", key.requests_per_minute)),
+              answer.retry_after_s};
     case LimitAnswer::kTokens:
       denials.with({"tokens"}).add();
       return {error(Kind::kRateLimit, fmt::format("Rate limit reached for this key: {} tokens per minute, the request "
-                                                  "needs {}.", key.tokens_per_minute, need.prompt_tokens)),
+                                                  "needs {}.",
+                                                  key.tokens_per_minute, need.prompt_tokens)),
               answer.retry_after_s};
     case LimitAnswer::kTokensNever:
       denials.with({"tokens"}).add();
       return {error(Kind::kRateLimit, fmt::format("Request too large for this key: limit {} tokens per minute, the "
-                                                  "prompt has about {}.", key.tokens_per_minute, need.prompt_tokens)),
+                                                  "prompt has about {}.",
+                                                  key.tokens_per_minute, need.prompt_tokens)),
               std::nullopt};
     case LimitAnswer::kBudgetInUse:
       denials.with({"budget"}).add();
@@ -115,7 +119,8 @@ void TenantLedger::put(const KeyRecord& record, const UsageTable& usage) {
   } else {
     const int64_t first_day = first_day_of(record.budget_period, period);
     int64_t spent = 0;
-    for (auto row = usage.lower_bound({record.id, INT64_MIN, ""}); row != usage.end() && row->first.key_id == record.id; ++row) {
+    for (auto row = usage.lower_bound({record.id, INT64_MIN, ""}); row != usage.end() && row->first.key_id == record.id;
+         ++row) {
       if (row->first.day >= first_day) spent += row->second.nanodollars;
     }
     key->limits = std::make_shared<Limits>();
@@ -143,8 +148,8 @@ api::Parsed<Caller> TenantLedger::authenticate(std::string_view presented) const
     const auto found = by_digest_.find(digest);
     if (found != by_digest_.end() && same_digest(found->second->record.digest, digest)) key = found->second;
   }
-  const bool good = key && !key->record.revoked &&
-                    (key->record.expires_unix_s == 0 || unix_now() < key->record.expires_unix_s);
+  const bool good =
+      key && !key->record.revoked && (key->record.expires_unix_s == 0 || unix_now() < key->record.expires_unix_s);
   if (!good) return error(api::ErrorKind::kAuthentication, "Incorrect API key provided.", "invalid_api_key");
   return Caller{key->record.id, key->record.tenant, key->record.priority, key->record.models};
 }
@@ -166,13 +171,15 @@ LimitQuery TenantLedger::query_of(const KeyRecord& record, const Need& need) con
 void TenantLedger::reserve(const Caller& caller, const Need& need, ReserveDone done) {
   const std::shared_ptr<Key> key = find(caller.key_id);
   if (!key || key->record.revoked) {
-    done({std::nullopt, Denial{error(api::ErrorKind::kAuthentication, "This API key was revoked.", "invalid_api_key"), {}}});
+    done({std::nullopt,
+          Denial{error(api::ErrorKind::kAuthentication, "This API key was revoked.", "invalid_api_key"), {}}});
     return;
   }
   if (!caller.may_use(need.model)) {
     denials.with({"model"}).add();
     done({std::nullopt,
-          Denial{error(api::ErrorKind::kPermission, fmt::format("This key may not use the model {}.", need.model)), {}}});
+          Denial{error(api::ErrorKind::kPermission, fmt::format("This key may not use the model {}.", need.model)),
+                 {}}});
     return;
   }
   const auto locally = [this, key, need](const ReserveDone& then) {
@@ -190,7 +197,8 @@ void TenantLedger::reserve(const Caller& caller, const Need& need, ReserveDone d
     store_failures->add();
     if (options_.fail_open) return locally(done);
     denials.with({"store"}).add();
-    done({std::nullopt, Denial{error(api::ErrorKind::kOverloaded, "The limits of this key cannot be checked now."), 1.0}});
+    done({std::nullopt,
+          Denial{error(api::ErrorKind::kOverloaded, "The limits of this key cannot be checked now."), 1.0}});
   });
 }
 

@@ -21,8 +21,8 @@
 namespace spillway::gateway {
 
 struct LedgerOptions {
-  std::string pepper;          // of key digests; empty: the store's own salt
-  bool fail_open = false;      // when shared limits cannot be asked: count in this process alone, or refuse with 503
+  std::string pepper;      // of key digests; empty: the store's own salt
+  bool fail_open = false;  // when shared limits cannot be asked: count in this process alone, or refuse with 503
   Duration flush_interval = std::chrono::milliseconds(200);
   Duration refresh_interval = std::chrono::seconds(2);  // how late another gateway's change of a key is noticed
   std::shared_ptr<const Clock> clock;                   // of the windows; empty: the steady clock
@@ -96,7 +96,7 @@ class TenantLedger final : public Tenants {
   std::unordered_map<std::string, std::shared_ptr<Key>> by_id_;
   int64_t version_ = -1;
 
-  std::mutex flush_mutex_;    // one flush at a time
+  std::mutex flush_mutex_;  // one flush at a time
   std::mutex pending_mutex_;
   std::condition_variable wake_;
   UsageTable pending_;

@@ -156,7 +156,7 @@ TEST(Ledger, ConcurrentRequestsOvershootByNoMoreThanOneReservation) {
         Admission admission = reserve(*fixture.ledger, caller, kPrompt, kOutput);
         if (!admission.reservation) continue;
         std::this_thread::yield();
-        if (i % 5 == 4) continue;  // refunded
+        if (i % 5 == 4) continue;   // refunded
         used += kPrompt + kOutput;  // every one uses all it may
         admission.reservation->settle({kPrompt, 0, kOutput}, {});
       }
@@ -201,18 +201,21 @@ TEST(Ledger, BudgetsCountDollarsByTheirPeriod) {
 TEST(Ledger, RevokedKeysStopAtOnceHereAndSoonElsewhere) {
   LedgerFixture fixture;
   const auto created = fixture.create(limited(1000));
-  auto other = TenantLedger::open(open_sqlite_store(fixture.folder.file("tenants.db")).value(), nullptr, fixture.options());
+  auto other =
+      TenantLedger::open(open_sqlite_store(fixture.folder.file("tenants.db")).value(), nullptr, fixture.options());
   ASSERT_TRUE(other.ok());
   const auto caller = (*other)->authenticate(created.key).value();
   Admission held = reserve(**other, caller, 10, 890);
-  ASSERT_TRUE(fixture.ledger->update(created.record.id, "key.revoke", "test", [](KeyRecord& r) { r.revoked = true; }).ok());
+  ASSERT_TRUE(
+      fixture.ledger->update(created.record.id, "key.revoke", "test", [](KeyRecord& r) { r.revoked = true; }).ok());
   EXPECT_FALSE(fixture.ledger->authenticate(created.key).ok());
   EXPECT_TRUE((*other)->authenticate(created.key).ok());
   ASSERT_TRUE((*other)->refresh().ok());
   EXPECT_FALSE((*other)->authenticate(created.key).ok());
   EXPECT_EQ(reserve(**other, caller, 10, 10).denial->error.kind, api::ErrorKind::kAuthentication);
   // Its limits go on when it comes back: what is held is still held.
-  ASSERT_TRUE(fixture.ledger->update(created.record.id, "key.update", "test", [](KeyRecord& r) { r.revoked = false; }).ok());
+  ASSERT_TRUE(
+      fixture.ledger->update(created.record.id, "key.update", "test", [](KeyRecord& r) { r.revoked = false; }).ok());
   ASSERT_TRUE((*other)->refresh().ok());
   EXPECT_EQ(reserve(**other, caller, 10, 890).reservation->tokens(), 100);
 }

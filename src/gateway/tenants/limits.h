@@ -22,17 +22,17 @@ struct LimitQuery {
   int64_t requests_per_minute = 0;
   int64_t tokens_per_minute = 0;
   int64_t budget_nanodollars = 0;
-  int64_t period = 0;             // number of the budget period now
+  int64_t period = 0;  // number of the budget period now
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
   int64_t prompt_nanodollars = 0;
-  int64_t need_nanodollars = 0;   // prompt and output
+  int64_t need_nanodollars = 0;  // prompt and output
 };
 
 struct LimitAnswer {
   enum Verdict { kAdmitted, kRequests, kTokens, kTokensNever, kBudget, kBudgetInUse } verdict = kAdmitted;
-  int64_t tokens = 0;             // reserved
-  int64_t nanodollars = 0;        // reserved
+  int64_t tokens = 0;       // reserved
+  int64_t nanodollars = 0;  // reserved
   int64_t slot = 0;
   double retry_after_s = 0;
 };
@@ -44,7 +44,7 @@ struct LimitOutcome {
   int64_t period = 0;
   int64_t tokens_reserved = 0, tokens_used = 0;
   int64_t nanodollars_reserved = 0, nanodollars_used = 0;
-  bool request_counts = true;     // false: refunded
+  bool request_counts = true;  // false: refunded
 };
 
 // Sums over the last kWindowS seconds, by second.

@@ -19,7 +19,7 @@ struct RedisOptions {
   std::string host = "127.0.0.1";
   int port = 6379;
   std::string password;
-  std::string prefix = "spillway";  // of every key
+  std::string prefix = "spillway";                    // of every key
   Duration timeout = std::chrono::milliseconds(250);  // to connect, and for each batch
 };
 

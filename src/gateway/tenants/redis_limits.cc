@@ -18,8 +18,9 @@ namespace {
 constexpr size_t kBatchMax = 256;
 constexpr size_t kWaitingMax = 1 << 16;
 
-// One hash a key: fields t<second>, r<second> (tokens, requests of that second), b<minute> (nanodollars reserved in that
-// minute by requests under way; those of a gateway that died are forgotten after an hour), p (period), s (spent in it).
+// One hash a key: fields t<second>, r<second> (tokens, requests of that second), b<minute> (nanodollars reserved in
+// that minute by requests under way; those of a gateway that died are forgotten after an hour), p (period), s (spent in
+// it).
 constexpr const char* kShared = R"(
 local now = tonumber(redis.call('TIME')[1])
 local period = tonumber(ARGV[1])
@@ -97,8 +98,9 @@ return 0
 std::string number(int64_t value) { return std::to_string(value); }
 
 LimitAnswer::Verdict verdict_of(int64_t code) {
-  constexpr LimitAnswer::Verdict kVerdicts[] = {LimitAnswer::kAdmitted,    LimitAnswer::kRequests, LimitAnswer::kTokens,
-                                                LimitAnswer::kTokensNever, LimitAnswer::kBudget,   LimitAnswer::kBudgetInUse};
+  constexpr LimitAnswer::Verdict kVerdicts[] = {LimitAnswer::kAdmitted, LimitAnswer::kRequests,
+                                                LimitAnswer::kTokens,   LimitAnswer::kTokensNever,
+                                                LimitAnswer::kBudget,   LimitAnswer::kBudgetInUse};
   return code >= 0 && code < 6 ? kVerdicts[code] : LimitAnswer::kRequests;
 }
 
@@ -117,10 +119,11 @@ class RedisLimits final : public SharedLimits {
 
   void reserve(LimitQuery query, std::function<void(std::optional<LimitAnswer>)> done) override {
     const auto& q = query;
-    Job job{{"EVAL", std::string(kShared) + kReserve, "1", key_of(q.key_id), number(q.period),
-             number(q.requests_per_minute), number(q.tokens_per_minute), number(q.budget_nanodollars),
-             number(q.prompt_tokens), number(q.output_tokens), number(q.prompt_nanodollars), number(q.need_nanodollars)},
-            std::move(done)};
+    Job job{
+        {"EVAL", std::string(kShared) + kReserve, "1", key_of(q.key_id), number(q.period),
+         number(q.requests_per_minute), number(q.tokens_per_minute), number(q.budget_nanodollars),
+         number(q.prompt_tokens), number(q.output_tokens), number(q.prompt_nanodollars), number(q.need_nanodollars)},
+        std::move(done)};
     std::unique_lock lock(mutex_);
     const bool full = reservations_.size() >= kWaitingMax || stopping_;
     if (!full) reservations_.push_back(std::move(job));
@@ -131,9 +134,10 @@ class RedisLimits final : public SharedLimits {
 
   void settle(LimitOutcome outcome) override {
     const auto& o = outcome;
-    Job job{{"EVAL", std::string(kShared) + kSettle, "2", key_of(o.key_id), next_settlement(), number(o.request_counts ? o.period : -9'000'000'000),
-             number(o.slot), number(o.tokens_used - o.tokens_reserved), number(o.nanodollars_reserved),
-             o.request_counts ? "0" : "1", number(o.nanodollars_used)},
+    Job job{{"EVAL", std::string(kShared) + kSettle, "2", key_of(o.key_id), next_settlement(),
+             number(o.request_counts ? o.period : -9'000'000'000), number(o.slot),
+             number(o.tokens_used - o.tokens_reserved), number(o.nanodollars_reserved), o.request_counts ? "0" : "1",
+             number(o.nanodollars_used)},
             nullptr};
     {
       std::lock_guard lock(mutex_);
@@ -186,8 +190,10 @@ class RedisLimits final : public SharedLimits {
     const auto replies = connection_.run(commands);
     if (replies.ok() == down_) {
       down_ = !replies.ok();
-      if (down_) SW_WARN("tenants: {}", replies.error().message);
-      else SW_INFO("tenants: redis answers again");
+      if (down_)
+        SW_WARN("tenants: {}", replies.error().message);
+      else
+        SW_INFO("tenants: redis answers again");
     }
     for (size_t i = 0; i < batch.size(); ++i) {
       if (!batch[i].done) continue;
@@ -211,8 +217,8 @@ class RedisLimits final : public SharedLimits {
     return answer;
   }
 
-  RedisConnection connection_;  // the thread's
-  bool down_ = false;           // the thread's
+  RedisConnection connection_;                        // the thread's
+  bool down_ = false;                                 // the thread's
   const std::string origin_ = make_key_id().value();  // random
   std::atomic<uint64_t> settlements_made_{0};
   std::mutex mutex_;

@@ -1,6 +1,6 @@
-// RedisLimits: one minute's counts and one budget of each key, shared by all gateways. Each reservation is one Lua script,
-// so that it is atomic whoever asks; the time is Redis's own, so that gateways' clocks do not matter. One thread owns the
-// connection and sends whatever has gathered as one batch. The arithmetic is that of limits.h.
+// RedisLimits: one minute's counts and one budget of each key, shared by all gateways. Each reservation is one Lua
+// script, so that it is atomic whoever asks; the time is Redis's own, so that gateways' clocks do not matter. One
+// thread owns the connection and sends whatever has gathered as one batch. The arithmetic is that of limits.h.
 #pragma once
 
 #include <memory>

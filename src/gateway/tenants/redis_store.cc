@@ -40,7 +40,8 @@ class RedisStore final : public TenantStore {
 
   Result<std::string> salt() override {
     std::array<unsigned char, 32> fresh;
-    if (RAND_bytes(fresh.data(), fresh.size()) != 1) return Error{ErrorCode::kInternal, "no randomness from the system"};
+    if (RAND_bytes(fresh.data(), fresh.size()) != 1)
+      return Error{ErrorCode::kInternal, "no randomness from the system"};
     const std::string made(reinterpret_cast<const char*>(fresh.data()), fresh.size());
     SW_TRY(one({"SETNX", key("salt"), made}));
     SW_ASSIGN(const RedisReply reply, one({"GET", key("salt")}));
@@ -68,8 +69,10 @@ class RedisStore final : public TenantStore {
     std::vector<Command> commands;
     for (const auto& [of, sum] : usage) {
       const std::string hash = fmt::format("{}:{}:{}", key("usage"), of.key_id, of.day);
-      const std::pair<const char*, int64_t> fields[] = {{"requests", sum.requests}, {"prompt", sum.prompt_tokens},
-                                                        {"cached", sum.cached_tokens}, {"output", sum.output_tokens},
+      const std::pair<const char*, int64_t> fields[] = {{"requests", sum.requests},
+                                                        {"prompt", sum.prompt_tokens},
+                                                        {"cached", sum.cached_tokens},
+                                                        {"output", sum.output_tokens},
                                                         {"nanodollars", sum.nanodollars}};
       for (const auto& [name, amount] : fields)
         commands.push_back({"HINCRBY", hash, of.model + "|" + name, std::to_string(amount)});

@@ -23,8 +23,9 @@ class Redis {
     child_ = ::fork();
     if (child_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      ::execlp("redis-server", "redis-server", "--port", std::to_string(port_).c_str(), "--bind", "127.0.0.1", "--save", "",
-               "--appendonly", "no", "--logfile", folder_.file("log").c_str(), "--dir", folder_.path.c_str(), nullptr);
+      ::execlp("redis-server", "redis-server", "--port", std::to_string(port_).c_str(), "--bind", "127.0.0.1", "--save",
+               "", "--appendonly", "no", "--logfile", folder_.file("log").c_str(), "--dir", folder_.path.c_str(),
+               nullptr);
       ::_exit(127);
     }
     RedisConnection probe(options());

@@ -6,7 +6,8 @@ bool Caller::may_use(std::string_view model) const {
   if (models.empty()) return true;
   for (const std::string& pattern : models) {
     if (pattern == model) return true;
-    if (pattern.ends_with('*') && model.starts_with(std::string_view(pattern).substr(0, pattern.size() - 1))) return true;
+    if (pattern.ends_with('*') && model.starts_with(std::string_view(pattern).substr(0, pattern.size() - 1)))
+      return true;
   }
   return false;
 }

@@ -31,11 +31,15 @@ TEST(ResponseCache, OnlyDeterminedRequests) {
 
 TEST(ResponseCache, TheSameRequestHasTheSameNameHoweverWritten) {
   const ResponseCache cache({.bytes_max = 1 << 20});
-  const auto name = [&](const char* scope, const char* path, const char* body) { return cache.key_of(scope, path, body).value(); };
+  const auto name = [&](const char* scope, const char* path, const char* body) {
+    return cache.key_of(scope, path, body).value();
+  };
   const auto base = name("t", kChat, R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"a"}]})");
-  EXPECT_EQ(base, name("t", kChat, R"({ "messages":[{"content":"a","role":"user"}],"temperature":0,"model":"m","user":"u"})"));
+  EXPECT_EQ(base, name("t", kChat,
+                       R"({ "messages":[{"content":"a","role":"user"}],"temperature":0,"model":"m","user":"u"})"));
   EXPECT_NE(base, name("u", kChat, R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"a"}]})"));
-  EXPECT_NE(base, name("t", "/v1/messages", R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"a"}]})"));
+  EXPECT_NE(base,
+            name("t", "/v1/messages", R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"a"}]})"));
   EXPECT_NE(base, name("t", kChat, R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"b"}]})"));
   EXPECT_NE(name("t", kChat, R"({"temperature":0,"x":[{},[]]})"), name("t", kChat, R"({"temperature":0,"x":[[],{}]})"));
 }
@@ -96,7 +100,9 @@ TEST(Coalescer, ALeaderThatGivesUpIsFollowed) {
   TextCoalescer coalescer;
   std::vector<std::string> told;
   const auto as = [&](const char* name) {
-    return [&told, name](std::shared_ptr<const std::string> answer) { told.push_back(name + (answer ? ":" + *answer : ":lead")); };
+    return [&told, name](std::shared_ptr<const std::string> answer) {
+      told.push_back(name + (answer ? ":" + *answer : ":lead"));
+    };
   };
   coalescer.join("k", as("a"));
   coalescer.join("k", as("b"));
@@ -122,8 +128,10 @@ TEST(Coalescer, EveryoneIsToldExactlyOnce) {
         ++asked;
         if (!coalescer.join(key, done).leads) continue;
         ++answered;
-        if ((i + t) % 4 == 0) coalescer.abandon(key);
-        else coalescer.complete(key, std::make_shared<const std::string>("now"));
+        if ((i + t) % 4 == 0)
+          coalescer.abandon(key);
+        else
+          coalescer.complete(key, std::make_shared<const std::string>("now"));
       }
     });
   }

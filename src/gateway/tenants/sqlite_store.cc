@@ -58,8 +58,10 @@ class Statement {
 
   // True: a row is there; false: done.
   Result<bool> step() {
-    if (code_ == SQLITE_OK) code_ = sqlite3_step(statement_);
-    else return failure();
+    if (code_ == SQLITE_OK)
+      code_ = sqlite3_step(statement_);
+    else
+      return failure();
     if (code_ == SQLITE_ROW) {
       code_ = SQLITE_OK;
       return true;
@@ -76,7 +78,8 @@ class Statement {
   int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
   std::string text(int column) const {
     const auto* bytes = static_cast<const char*>(sqlite3_column_blob(statement_, column));
-    return bytes == nullptr ? std::string() : std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(statement_, column)));
+    return bytes == nullptr ? std::string()
+                            : std::string(bytes, static_cast<size_t>(sqlite3_column_bytes(statement_, column)));
   }
 
  private:
@@ -119,9 +122,12 @@ class SqliteStore final : public TenantStore {
 
   Result<std::string> salt() override {
     std::array<unsigned char, 32> fresh;
-    if (RAND_bytes(fresh.data(), fresh.size()) != 1) return Error{ErrorCode::kInternal, "no randomness from the system"};
+    if (RAND_bytes(fresh.data(), fresh.size()) != 1)
+      return Error{ErrorCode::kInternal, "no randomness from the system"};
     std::lock_guard lock(mutex_);
-    SW_TRY(Statement(database_, "INSERT OR IGNORE INTO meta VALUES ('salt', ?)").bind_bytes(fresh.data(), fresh.size()).run());
+    SW_TRY(Statement(database_, "INSERT OR IGNORE INTO meta VALUES ('salt', ?)")
+               .bind_bytes(fresh.data(), fresh.size())
+               .run());
     Statement read(database_, "SELECT value FROM meta WHERE name = 'salt'");
     SW_ASSIGN(const bool found, read.step());
     SW_CHECK(found, "the salt that was just written is gone");
@@ -130,9 +136,10 @@ class SqliteStore final : public TenantStore {
 
   Result<std::vector<KeyRecord>> keys() override {
     std::lock_guard lock(mutex_);
-    Statement read(database_,
-                   "SELECT id, digest, name, tenant, models, requests_per_minute, tokens_per_minute, budget_nanodollars, "
-                   "budget_period, priority, created, expires, revoked FROM keys ORDER BY created, id");
+    Statement read(
+        database_,
+        "SELECT id, digest, name, tenant, models, requests_per_minute, tokens_per_minute, budget_nanodollars, "
+        "budget_period, priority, created, expires, revoked FROM keys ORDER BY created, id");
     std::vector<KeyRecord> keys;
     for (;;) {
       SW_ASSIGN(const bool row, read.step());
@@ -161,26 +168,49 @@ class SqliteStore final : public TenantStore {
   Status put_key(const KeyRecord& key, const AuditEntry& entry) override {
     return transaction([&]() -> Status {
       SW_TRY(Statement(database_, "INSERT OR REPLACE INTO keys VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)")
-                 .bind(key.id).bind_bytes(key.digest.data(), key.digest.size()).bind(key.name).bind(key.tenant)
-                 .bind(join_models(key.models)).bind(key.requests_per_minute).bind(key.tokens_per_minute)
-                 .bind(key.budget_nanodollars).bind(period_name(key.budget_period)).bind(int64_t{key.priority})
-                 .bind(key.created_unix_s).bind(key.expires_unix_s).bind(int64_t{key.revoked}).run());
+                 .bind(key.id)
+                 .bind_bytes(key.digest.data(), key.digest.size())
+                 .bind(key.name)
+                 .bind(key.tenant)
+                 .bind(join_models(key.models))
+                 .bind(key.requests_per_minute)
+                 .bind(key.tokens_per_minute)
+                 .bind(key.budget_nanodollars)
+                 .bind(period_name(key.budget_period))
+                 .bind(int64_t{key.priority})
+                 .bind(key.created_unix_s)
+                 .bind(key.expires_unix_s)
+                 .bind(int64_t{key.revoked})
+                 .run());
       return Statement(database_, "INSERT INTO audit (at, actor, action, subject, detail) VALUES (?,?,?,?,?)")
-          .bind(entry.at_unix_s).bind(entry.actor).bind(entry.action).bind(entry.subject).bind(entry.detail).run();
+          .bind(entry.at_unix_s)
+          .bind(entry.actor)
+          .bind(entry.action)
+          .bind(entry.subject)
+          .bind(entry.detail)
+          .run();
     });
   }
 
   Status add_usage(const UsageTable& usage) override {
     return transaction([&]() -> Status {
       for (const auto& [of, sum] : usage) {
-        SW_TRY(Statement(database_,
-                         "INSERT INTO usage VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET "
-                         "requests = requests + excluded.requests, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-                         "cached_tokens = cached_tokens + excluded.cached_tokens, "
-                         "output_tokens = output_tokens + excluded.output_tokens, "
-                         "nanodollars = nanodollars + excluded.nanodollars")
-                   .bind(of.key_id).bind(of.day).bind(of.model).bind(sum.requests).bind(sum.prompt_tokens)
-                   .bind(sum.cached_tokens).bind(sum.output_tokens).bind(sum.nanodollars).run());
+        SW_TRY(Statement(
+                   database_,
+                   "INSERT INTO usage VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET "
+                   "requests = requests + excluded.requests, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+                   "cached_tokens = cached_tokens + excluded.cached_tokens, "
+                   "output_tokens = output_tokens + excluded.output_tokens, "
+                   "nanodollars = nanodollars + excluded.nanodollars")
+                   .bind(of.key_id)
+                   .bind(of.day)
+                   .bind(of.model)
+                   .bind(sum.requests)
+                   .bind(sum.prompt_tokens)
+                   .bind(sum.cached_tokens)
+                   .bind(sum.output_tokens)
+                   .bind(sum.nanodollars)
+                   .run());
       }
       return {};
     });

@@ -1,5 +1,5 @@
-// TenantStore: where keys, usage and the audit log are kept. Every call may block on disk or network: none is made on an
-// I/O thread. Implementations: sqlite_store.h, redis_store.h. One thread at a time.
+// TenantStore: where keys, usage and the audit log are kept. Every call may block on disk or network: none is made on
+// an I/O thread. Implementations: sqlite_store.h, redis_store.h. One thread at a time.
 #pragma once
 
 #include <cstdint>

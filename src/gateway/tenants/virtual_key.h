@@ -39,7 +39,7 @@ struct KeyRecord {
   BudgetPeriod budget_period = BudgetPeriod::kTotal;
   int priority = 0;
   int64_t created_unix_s = 0;
-  int64_t expires_unix_s = 0;       // 0: never
+  int64_t expires_unix_s = 0;  // 0: never
   bool revoked = false;
 };
 

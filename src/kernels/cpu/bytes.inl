@@ -1,5 +1,5 @@
-// W8A8: a row of x as signed bytes by its largest value, weights as bytes with 128 added. Sums over the whole of K are
-// exact in int32 (for K below 2^16), so every instruction set gives the same bits up to the last multiply-add.
+// W8A8: a group of a row of x as signed bytes by its largest value, weights as bytes with 128 added. Sums of a group
+// are exact in int32, so every instruction set gives the same bits up to the last multiply-add.
 
 float quantize_bytes(const float* x, int64_t count, int8_t* out, int32_t* sum128) {
   V most = {};
@@ -24,7 +24,11 @@ float quantize_bytes(const float* x, int64_t count, int8_t* out, int32_t* sum128
   });
   for (int64_t i = count; i % 4 != 0; ++i) out[i] = 0;
   int32_t all = 0;
+#if defined(__AVX512F__)
+  all = _mm512_reduce_add_epi32((__m512i)total);
+#else
   for (int i = 0; i < kLanes; ++i) all += total[i];
+#endif
   *sum128 = 128 * all;
   return limit / 127.0f;
 }

@@ -21,25 +21,25 @@ void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch,
     cpu::rms_norm(k, args.key_norm, args.norm_epsilon, k, stream);
     for (const auto& [x, count] : {std::pair(q, heads), std::pair(k, kv_heads)}) {
       cpu::rope({.x = x, .cos_sin = args.cos_sin, .positions = batch.positions, .heads = count, .head_dim = int(dim)},
-           stream);
+                stream);
     }
     queries = head_rows(q);
     keys = head_rows(k);
   } else {
     cpu::rope({.x = args.qkv,
-          .cos_sin = args.cos_sin,
-          .positions = batch.positions,
-          .heads = heads + kv_heads,
-          .head_dim = int(dim)},
-         stream);
+               .cos_sin = args.cos_sin,
+               .positions = batch.positions,
+               .heads = heads + kv_heads,
+               .head_dim = int(dim)},
+              stream);
   }
   cpu::write_kv(keys, values, batch.sequences, args.pages, stream);
   cpu::paged_attention({.queries = queries,
-                   .heads = heads,
-                   .scale = args.scale,
-                   .pages = args.pages,
-                   .out = args.out.reshaped({tokens, heads, dim})},
-                  batch.sequences, stream);
+                        .heads = heads,
+                        .scale = args.scale,
+                        .pages = args.pages,
+                        .out = args.out.reshaped({tokens, heads, dim})},
+                       batch.sequences, stream);
 }
 
 }  // namespace spillway::kernels::cpu

@@ -18,7 +18,8 @@ constexpr int kChunkDims = 64;       // elements of keys in rows that lie togeth
 
 // One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
-  const void* x = nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
+  const void* x =
+      nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
@@ -113,7 +114,7 @@ struct KernelTable {
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;
   void (*widen_row_bf16)(const uint16_t* x, int64_t count, float* out) = nullptr;
   void (*widen_row_f8)(const uint8_t* x, int64_t count, float* out) = nullptr;
-  // A row of x to bytes, `count` padded with zeros to a multiple of 4; returns the scale and 128 * the sum.
+  // A group of x to bytes, `count` padded with zeros to a multiple of 4; returns the scale and 128 * the sum.
   float (*quantize_bytes)(const float* x, int64_t count, int8_t* out, int32_t* sum128) = nullptr;
   // A group of one row of weights to bytes (128 added); returns the scale.
   float (*quantize_weights)(const float* w, int64_t count, uint8_t* bytes) = nullptr;

@@ -46,12 +46,12 @@ void attend_absorbed(const LatentLayerArgs& args, std::span<const SequenceRows> 
   const TensorView latent_queries = arena.f32({end, heads, lora}), latent_out = arena.f32({end, heads, lora});
   cpu::linear_by_head(queries.rows(begin, end), 0, args.key_up->weights, latent_queries.rows(begin, end), stream);
   cpu::latent_attention({.latent_queries = head_rows(latent_queries),
-                    .rope_queries = {queries.as<float>(), heads * query, shape.nope_dim, query},
-                    .heads = shape.heads,
-                    .scale = shape.scale,
-                    .pages = args.pages,
-                    .out = latent_out},
-                   sequences, stream);
+                         .rope_queries = {queries.as<float>(), heads * query, shape.nope_dim, query},
+                         .heads = shape.heads,
+                         .scale = shape.scale,
+                         .pages = args.pages,
+                         .out = latent_out},
+                        sequences, stream);
   cpu::linear_by_head(latent_out.rows(begin, end), 0, args.value_up->weights, out.rows(begin, end), stream);
   arena.rewind(mark);
 }
@@ -77,16 +77,16 @@ void attend_naive(const LatentLayerArgs& args, const SequenceRows& sequence, ten
   });
   const int64_t first = sequence.row_begin, last = first + sequence.rows;
   cpu::dense_attention({.queries = head_rows(args.queries.rows(first, last).reshaped({last - first, heads, query})),
-                   .keys = head_rows(keys),
-                   .values = {expanded.as<float>(), heads * (nope + value), nope, nope + value},
-                   .heads = shape.heads,
-                   .k_dim = int(query),
-                   .v_dim = int(value),
-                   .rows = sequence.rows,
-                   .position = sequence.position,
-                   .scale = shape.scale,
-                   .out = args.out.rows(first, last).reshaped({last - first, heads, value})},
-                  stream);
+                        .keys = head_rows(keys),
+                        .values = {expanded.as<float>(), heads * (nope + value), nope, nope + value},
+                        .heads = shape.heads,
+                        .k_dim = int(query),
+                        .v_dim = int(value),
+                        .rows = sequence.rows,
+                        .position = sequence.position,
+                        .scale = shape.scale,
+                        .out = args.out.rows(first, last).reshaped({last - first, heads, value})},
+                       stream);
   arena.rewind(mark);
 }
 
@@ -101,28 +101,28 @@ void latent_store(const LatentStoreArgs& args, const BatchRows& batch, tensor::A
   const TensorView latents = arena.f32({tokens, shape.kv_lora});
   cpu::rms_norm_slice(args.down, shape.q_lora, args.kv_norm, args.norm_epsilon, latents, stream);
   cpu::rope({.x = args.down,
-        .cos_sin = args.cos_sin,
-        .positions = batch.positions,
-        .pairs = shape.pairs,
-        .x_offset = rope_at,
-        .heads = 1,
-        .head_dim = shape.rope_dim},
-       stream);
-  cpu::write_latent({latents.as<float>(), shape.kv_lora, 0, 0}, {args.down.as<float>(), row, rope_at, 0}, batch.sequences,
-               args.pages, stream);
+             .cos_sin = args.cos_sin,
+             .positions = batch.positions,
+             .pairs = shape.pairs,
+             .x_offset = rope_at,
+             .heads = 1,
+             .head_dim = shape.rope_dim},
+            stream);
+  cpu::write_latent({latents.as<float>(), shape.kv_lora, 0, 0}, {args.down.as<float>(), row, rope_at, 0},
+                    batch.sequences, args.pages, stream);
   arena.rewind(mark);
 }
 
 void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::Arena& arena, tensor::Stream& stream) {
   const LatentShape& shape = args.shape;
   cpu::rope({.x = args.queries,
-        .cos_sin = args.cos_sin,
-        .positions = batch.positions,
-        .pairs = shape.pairs,
-        .heads = shape.heads,
-        .head_dim = shape.query_dim(),
-        .offset = shape.nope_dim},
-       stream);
+             .cos_sin = args.cos_sin,
+             .positions = batch.positions,
+             .pairs = shape.pairs,
+             .heads = shape.heads,
+             .head_dim = shape.query_dim(),
+             .offset = shape.nope_dim},
+            stream);
   const auto naive = [&](const SequenceRows& s) {
     return args.form == LatentForm::kNaive ||
            (args.form == LatentForm::kAuto && naive_pays(shape, s.rows, s.position + s.rows));

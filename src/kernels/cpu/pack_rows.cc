@@ -11,7 +11,7 @@ int64_t groups_of(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
 
 // Groups of K with a scale and a sum each.
 int64_t row_groups(RowFormat format, int64_t k) {
-  return format == RowFormat::kInt8 ? groups_of(k) : format == RowFormat::kBytes ? 1 : 0;
+  return format == RowFormat::kInt8 || format == RowFormat::kBytes ? groups_of(k) : 0;
 }
 
 void pack_f32(const float* const* rows, int count, int64_t k, float* out) {
@@ -58,16 +58,15 @@ void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, f
   }
 }
 
-constexpr int64_t kBytesMax = 1 << 16;  // K of a row of bytes
-
 void pack_bytes(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
-  alignas(64) int8_t bytes[kBytesMax];
-  SW_CHECK(k <= kBytesMax, "K of a row of bytes");
-  const int64_t words = padded_k(k) / 4;
-  for (int r = 0; r < count; ++r) {
-    scales[r] = kernel_table().quantize_bytes(rows[r], k, bytes, &sums[r]);
-    std::byte* target = out + r * 4;
-    for (int64_t i = 0; i < words; ++i, target += 4 * count) std::memcpy(target, bytes + 4 * i, 4);
+  int8_t bytes[kInt8Group + 4];
+  for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count) {
+    const int64_t width = std::min<int64_t>(kInt8Group, k - begin);
+    for (int r = 0; r < count; ++r) {
+      scales[r] = kernel_table().quantize_bytes(rows[r] + begin, width, bytes, &sums[r]);
+      std::byte* target = out + begin * count + r * 4;
+      for (int64_t i = 0; i < width; i += 4, target += 4 * count) std::memcpy(target, bytes + i, 4);
+    }
   }
 }
 

@@ -274,8 +274,7 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   }
   const int64_t panels = panels_of(packed.n);
   const bool int8 = packed.format == PackedFormat::kInt8, scaled = int8 || !first.scales.empty();
-  if (scaled)
-    packed.scale_block = !int8 ? first.block_k : precision == Precision::kInt8 ? kInt8Group : int(padded_k(packed.k));
+  if (scaled) packed.scale_block = int8 ? kInt8Group : first.block_k;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
   const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))}, scales{panels, blocks, kPanel};
   PackStore* store = PackScope::current();

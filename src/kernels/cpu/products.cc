@@ -13,8 +13,8 @@ constexpr int64_t kBlockTiles = 48;  // row tiles whose sums are kept at a time
 // Up to this many row tiles go over a whole panel one after another: it streams from memory without gaps for the first
 // and comes from the second cache for the others.
 constexpr int64_t kFewTiles = 4;
-constexpr int64_t kChunk = 256;  // K of a piece of a panel that stays in the first cache
-constexpr int64_t kWidenedChunk = 128;
+constexpr int64_t kChunk = 256;         // K of a piece of a panel that stays in the first cache
+constexpr int64_t kWidenedChunk = 128;  // of float32, which takes twice the room
 
 // How one product's panels are brought to a tile kernel.
 struct Path {
@@ -59,7 +59,8 @@ Path path_of(const Product& product) {
       break;
   }
   const int64_t k = padded_k(w.k);
-  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows ? k : kChunk)
+  const int64_t stored = w.format == PackedFormat::kF32 ? kWidenedChunk : kChunk;
+  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows ? k : stored)
                : path.widen == Path::Widen::kBf16 ? kChunk
                                                   : kWidenedChunk;
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;

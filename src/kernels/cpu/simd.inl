@@ -89,6 +89,9 @@ SW_INLINE float sum(V v) {
 }
 
 SW_INLINE float largest(V v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#endif
   float best = v[0];
   for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
   return best;

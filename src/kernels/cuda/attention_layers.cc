@@ -1,5 +1,5 @@
-// Attention of a layer on CUDA: rope and pages in one launch, then attention over pages; latent attention in its absorbed
-// form, whose queries and latents pass through one [latent | rope] row a head.
+// Attention of a layer on CUDA: rope and pages in one launch, then attention over pages; latent attention in its
+// absorbed form, whose queries and latents pass through one [latent | rope] row a head.
 #include <algorithm>
 
 #include "kernels/cuda/attention_paged.h"
@@ -42,8 +42,9 @@ void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch,
                                   batch.device.rows_max, batch.device.context_max, attention.split_tokens);
     attention.workspace = Context::of(stream).attention_workspace(bytes, native(stream));
   }
-  tensor::cuda::check(prefill ? attention_prefill(attention, native(stream)) : attention_decode(attention, native(stream)),
-                      "paged attention");
+  tensor::cuda::check(
+      prefill ? attention_prefill(attention, native(stream)) : attention_decode(attention, native(stream)),
+      "paged attention");
 }
 
 void latent_store(const LatentStoreArgs& args, const BatchRows& batch, tensor::Arena&, tensor::Stream& stream) {
@@ -100,9 +101,11 @@ void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::A
   rotate_rows(rotate, stream);
   const size_t mark = arena.mark();
   const int64_t joint = lora + shape.rope_dim;
-  const TensorView joined = arena.allocate(dtype, {rows, heads, joint}), sums = arena.allocate(dtype, {rows, heads, lora});
+  const TensorView joined = arena.allocate(dtype, {rows, heads, joint}),
+                   sums = arena.allocate(dtype, {rows, heads, lora});
   product_by_head({args.key_up, dtype, args.queries.data, query, joined.data, joint, rows}, stream);
-  join_rope(args.queries.data, query, shape.nope_dim, joined.data, lora, shape.rope_dim, shape.heads, rows, dtype, stream);
+  join_rope(args.queries.data, query, shape.nope_dim, joined.data, lora, shape.rope_dim, shape.heads, rows, dtype,
+            stream);
   LatentAttention attention;
   attention.queries = joined.data;
   attention.query_stride = heads * joint;

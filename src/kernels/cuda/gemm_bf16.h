@@ -1,10 +1,10 @@
 // bf16 products of 17 to a few hundred rows on sm_90: decode of many sequences. Bound by the weight's bytes up to about
 // 128 rows; above, by the tensor cores and by L2.
 //
-// y = x W^T (+ bias) by Epilogue; k a multiple of 64. Sums over K are split over the blocks of a cluster where n is small
-// and added in a fixed order: a row's bits depend on n, k and its own values only, within one tile height (64 rows for
-// m <= 64, else 128; tile_rows fixes it).
-// Tolerance against float64: relative norm 3e-3 into bf16, 1e-4 into f32 (of exact bf16 operands).
+// y = x W^T (+ bias) by Epilogue; k a multiple of 64. Sums over K are split over the blocks of a cluster where n is
+// small and added in a fixed order: a row's bits depend on n, k and its own values only, within one tile height (64
+// rows for m <= 64, else 128; tile_rows fixes it). Tolerance against float64: relative norm 3e-3 into bf16, 1e-4 into
+// f32 (of exact bf16 operands).
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"

@@ -14,8 +14,8 @@ namespace spillway::kernels::cuda {
 
 struct Fp8Product {
   int m = 0;
-  QuantizedActivations x;  // [m, k]
-  Weight weight;           // kF8Block
+  QuantizedActivations x;                // [m, k]
+  Weight weight;                         // kF8Block
   Epilogue epilogue = Epilogue::kStore;  // kStore or kAdd
   void* y = nullptr;                     // [m, n]
   Scalar y_type = Scalar::kBf16;         // kBf16 or kF32
@@ -42,7 +42,7 @@ struct Fp8GroupedProduct {
   const int32_t* block_experts = nullptr;  // contiguous: [m / block_rows]
   const int32_t* counts = nullptr;         // masked: [experts]
   QuantizedActivations x;
-  Weight weight;  // n and k of one expert
+  Weight weight;      // n and k of one expert
   void* y = nullptr;  // [m, n]
   Scalar y_type = Scalar::kBf16;
   int64_t y_stride = 0;

@@ -1,9 +1,10 @@
 // Words shared by the matrix products on NVIDIA GPUs: element types, stored weights, epilogues.
 //
-// Everything in the product files (gemm_*, gemv_*, grouped_*, quantize_*) is a launch function over raw device pointers:
-// it allocates nothing, synchronises nothing, may be captured in a graph, and answers with the CUDA error of its launch
-// (cudaErrorInvalidValue for arguments outside its contract). The caller owns all memory. Pointers and row strides are
-// 16-byte aligned unless a contract says otherwise. Not their job: choosing between kernels (that is the chooser's).
+// Everything in the product files (gemm_*, gemv_*, grouped_*, quantize_*) is a launch function over raw device
+// pointers: it allocates nothing, synchronises nothing, may be captured in a graph, and answers with the CUDA error of
+// its launch (cudaErrorInvalidValue for arguments outside its contract). The caller owns all memory. Pointers and row
+// strides are 16-byte aligned unless a contract says otherwise. Not their job: choosing between kernels (that is the
+// chooser's).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -45,7 +46,7 @@ constexpr int64_t groups_of_128(int64_t k) { return (k + 127) / 128; }
 
 SPILLWAY_HOST_DEVICE constexpr int64_t weight_row_bytes(WeightFormat format, int64_t k) {
   const int64_t padded = (k + 127) / 128 * 128;
-  return format == WeightFormat::kBf16 ? 2 * k
+  return format == WeightFormat::kBf16      ? 2 * k
          : format == WeightFormat::kF8Block ? k
          : format == WeightFormat::kInt8    ? padded
                                             : padded / 2;

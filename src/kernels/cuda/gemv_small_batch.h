@@ -1,10 +1,11 @@
 // Products of few rows with a weight that is streamed once: decode. Bound by the weight's bytes.
 //
-// Each output is one fixed chain of sums over K (four interleaved slices, added in order), so a row's bits depend on its
-// own x, the weight and the device's number of multiprocessors only: not on m, nor on the other rows.
-// Tolerance against float64 on the stored weight: relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet;
-// with a fused norm, x * norm_weight is rounded to bf16).
-// Runs on sm_80 and later; the asynchronous path needs sm_90.
+// Each output is one fixed chain of sums over K (eight interleaved slices, added in order), so a row's bits depend on
+// its own x and the weight only: not on m, nor on the other rows. Tolerance against float64 on the stored weight:
+// relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet; with a fused norm, the normalised x is rounded to
+// bf16). Float32 or normalised rows are kept in shared memory: where m * k * 2 bytes are more than about 64 KB, the
+// tokens go in several launches, each of which reads the weight. Runs on sm_80 and later; the asynchronous path needs
+// sm_90.
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"
@@ -14,10 +15,10 @@ namespace spillway::kernels::cuda {
 constexpr int kSmallBatchRowsMax = 32;
 
 struct SmallBatchProduct {
-  int m = 0;                        // 1 .. kSmallBatchRowsMax
-  const void* x = nullptr;          // [m, k]
-  Scalar x_type = Scalar::kBf16;    // kBf16 or kF32
-  int64_t x_stride = 0;             // elements from row to row
+  int m = 0;                          // 1 .. kSmallBatchRowsMax
+  const void* x = nullptr;            // [m, k]
+  Scalar x_type = Scalar::kBf16;      // kBf16 or kF32
+  int64_t x_stride = 0;               // elements from row to row
   const void* norm_weight = nullptr;  // [k]: x is RMS-normalised first, x / rms(x) * norm_weight; null: x as it is
   Scalar norm_type = Scalar::kBf16;   // kBf16 or kF32
   float norm_eps = 1e-6f;

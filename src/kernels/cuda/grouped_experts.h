@@ -3,9 +3,9 @@
 //
 // Two ways. Streamed (few tokens, or weights the other way does not take): each slot's expert is read for its token
 // (gemv_experts.h). Grouped (kF8Block with scale_rows 128, hidden and inter multiples of 128): tokens are sorted by
-// expert into blocks of 64 or 128 rows and quantised, each expert is read once (gemm_fp8.h). In either way a token's bits
-// depend on its own row, ids and weights only. ids in [0, experts).
-// Tolerance: streamed, as gemv_small_batch.h; grouped, relative norm 5e-2 (activations in FP8).
+// expert into blocks of 64 or 128 rows and quantised, each expert is read once (gemm_fp8.h). In either way a token's
+// bits depend on its own row, ids and weights only. ids in [0, experts). Tolerance: streamed, as gemv_small_batch.h;
+// grouped, relative norm 5e-2 (activations in FP8).
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"

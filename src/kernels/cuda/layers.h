@@ -67,8 +67,8 @@ void store_latents(const void* rows, int64_t stride, const LatentPages& pages, c
                    tensor::Stream& stream);
 
 // y[t, h, :lora] = x latent queries, y[t, h, lora:] = the rope part of queries: one row for latent attention.
-void join_rope(const void* queries, int64_t query_dim, int64_t nope, void* joined, int64_t lora, int64_t rope, int heads,
-               int64_t rows, tensor::DType dtype, tensor::Stream& stream);
+void join_rope(const void* queries, int64_t query_dim, int64_t nope, void* joined, int64_t lora, int64_t rope,
+               int heads, int64_t rows, tensor::DType dtype, tensor::Stream& stream);
 
 // expert_mlp in float32, y += ; h [tokens * slots, inter] is work.
 struct ExpertsF32 {

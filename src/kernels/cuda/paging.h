@@ -41,11 +41,11 @@ struct LatentPages {
 // fills before each step, so a kernel reads lengths from them and never from the host. A bucket is filled up with
 // sequences of one row at position 0 on a page that nobody reads.
 struct Batch {
-  int rows = 0;         // T: of all sequences
-  int sequences = 0;    // S
-  int rows_max = 1;     // most rows of one sequence: 1 in a plain decode step, 2 with one draft each
-  int pages_max = 0;    // row stride of page_table
-  int context_max = 0;  // no context is longer (the bucket's bound, not this step's longest)
+  int rows = 0;                           // T: of all sequences
+  int sequences = 0;                      // S
+  int rows_max = 1;                       // most rows of one sequence: 1 in a plain decode step, 2 with one draft each
+  int pages_max = 0;                      // row stride of page_table
+  int context_max = 0;                    // no context is longer (the bucket's bound, not this step's longest)
   const int32_t* page_table = nullptr;    // [S][pages_max]: page ids in order
   const int32_t* row_begin = nullptr;     // [S + 1]: sequence s has rows [row_begin[s], row_begin[s + 1])
   const int32_t* contexts = nullptr;      // [S]: tokens in the pages, those of this step included

@@ -1,10 +1,11 @@
 // Which product kernel takes a call: by the weight's format, the number of rows and the chip.
+#include "kernels/cuda/products.h"
+
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/grouped_experts.h"
 #include "kernels/cuda/layers.h"
-#include "kernels/cuda/products.h"
 #include "kernels/cuda/quantize_weight.h"
 #include "tensor/cuda/error.h"
 
@@ -14,9 +15,10 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kOwnRowsMax = 256;     // above, the library's bf16 products are as fast
-constexpr int64_t kSmallRowsBf16 = 8;    // of bf16 weights; above, the tensor cores' tiles fill
-constexpr int64_t kOwnOutputsMin = 32768;  // with a bias, a gate or so many outputs the library has nothing to gain
+constexpr int64_t kOwnRowsMax = 256;       // above, the library's bf16 products are as fast
+constexpr int64_t kSmallRowsBf16 = 8;      // of bf16 weights; above, the tensor cores' tiles fill
+constexpr int64_t kOwnOutputsMin = 32768;  // of so many outputs the library is no faster
+constexpr int64_t kOwnBiasRowsMax = 64;    // above, the library and a launch for the bias are faster than one launch
 
 Weight weight_of(const PackedLinear& w) {
   Weight weight;
@@ -78,7 +80,8 @@ void fp8_product(TensorView x, const PackedLinear& w, TensorView y, Epilogue epi
 
 bool takes_small_batch(TensorView x, const PackedLinear& w) {
   const bool fp8 = w.format == PackedFormat::kF8;
-  return x.dtype == DType::kBF16 && x.shape[0] <= (fp8 ? kSmallBatchRowsMax : kSmallRowsBf16) && w.k % (fp8 ? 16 : 8) == 0;
+  return x.dtype == DType::kBF16 && x.shape[0] <= (fp8 ? kSmallBatchRowsMax : kSmallRowsBf16) &&
+         w.k % (fp8 ? 16 : 8) == 0;
 }
 
 void small_batch(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue,
@@ -144,7 +147,7 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
     return library_product(wide, weight.data.view().data, weight, y, options.accumulate, stream);
   }
   if (takes_small_batch(x, weight)) return small_batch(x, weight, y, bias, epilogue, stream);
-  const bool own_gains = bias != nullptr || weight.n >= kOwnOutputsMin;
+  const bool own_gains = (bias != nullptr && x.shape[0] <= kOwnBiasRowsMax) || weight.n >= kOwnOutputsMin;
   if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
   plain_product(x, weight, y, options.accumulate, stream);
   if (bias != nullptr) add_bias(y, options.bias, stream);

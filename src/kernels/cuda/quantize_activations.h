@@ -36,7 +36,8 @@ struct QuantizeActivations {
   const int32_t* counts = nullptr;
   int rows_max = 0;
   // Experts' rows in an order of their own: item i of the m goes to row rows[i] of out, whose scales_stride is at least
-  // the number of rows there; it comes from row i / repeat of x, or with repeat 0 from row rows[i]. Null: row i to row i.
+  // the number of rows there; it comes from row i / repeat of x, or with repeat 0 from row rows[i]. Null: row i to row
+  // i.
   const int32_t* rows = nullptr;
   int repeat = 1;
   QuantizedActivations out;

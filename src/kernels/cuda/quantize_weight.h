@@ -14,7 +14,7 @@ enum class WeightSourceType : uint8_t { kF32, kBf16, kF16, kF8Block };
 
 struct QuantizeWeight {
   WeightSourceType source_type = WeightSourceType::kBf16;
-  const void* source = nullptr;         // row-major [n, k]
+  const void* source = nullptr;          // row-major [n, k]
   const float* source_scales = nullptr;  // kF8Block: [ceil(n / scale_rows), ceil(k / 128)]
   int source_scale_rows = 128;
   int n = 0;

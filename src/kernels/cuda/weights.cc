@@ -1,5 +1,5 @@
-// Weights on the device, in the checkpoint's own layout: row-major [N, K], sources stacked along N. float32 in fp32; bf16
-// otherwise (f16 below sm_80), but FP8 blocks stay as they are where the stacked scales line up.
+// Weights on the device, in the checkpoint's own layout: row-major [N, K], sources stacked along N. float32 in fp32;
+// bf16 otherwise (f16 below sm_80), but FP8 blocks stay as they are where the stacked scales line up.
 #include <cstring>
 
 #include "kernels/cpu/operations.h"
@@ -61,13 +61,14 @@ PackedLinear make(int64_t n, int64_t k, Precision precision, bool fp8, int64_t c
   packed.k = k;
   packed.precision = precision;
   const DType dtype = fp8 ? DType::kF8E4M3 : precision == Precision::kFp32 ? DType::kF32 : half_type(device);
-  packed.format = fp8 ? PackedFormat::kF8
+  packed.format = fp8                    ? PackedFormat::kF8
                   : dtype == DType::kF32 ? PackedFormat::kF32
                   : dtype == DType::kF16 ? PackedFormat::kF16
                                          : PackedFormat::kBf16;
   packed.scale_block = fp8 ? int(kBlock) : 0;
   packed.data = Tensor(dtype, {copies * n, k}, device);
-  if (fp8) packed.scales = Tensor(DType::kF32, {copies * ((n + kBlock - 1) / kBlock), (k + kBlock - 1) / kBlock}, device);
+  if (fp8)
+    packed.scales = Tensor(DType::kF32, {copies * ((n + kBlock - 1) / kBlock), (k + kBlock - 1) / kBlock}, device);
   return packed;
 }
 
@@ -126,9 +127,8 @@ Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first,
   HeadLinear packed{heads, transposed ? columns : rows, transposed ? rows : columns, {}};
   packed.weights.push_back(make(packed.n, packed.k, precision, false, heads, stream.device()));
   for (int64_t h = 0; h < heads; ++h) {
-    const WeightSource source{.weight = full.rows(h * block + first, h * block + first + rows),
-                              .scales = {},
-                              .transposed = transposed};
+    const WeightSource source{
+        .weight = full.rows(h * block + first, h * block + first + rows), .scales = {}, .transposed = transposed};
     SW_TRY(fill(packed.weights[0], h * packed.n, std::span(&source, 1), stream));
   }
   return packed;

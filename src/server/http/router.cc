@@ -146,13 +146,15 @@ Found find_route(std::string_view path) {
 
 // OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
 std::string_view operation_of(const Route* route) {
-  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens"};
+  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens",
+                                         "/index",    "/load",     "/unload"};
   if (route == nullptr || route->access != Access::kKey || std::string_view(route->method) != "POST") return "";
   const std::string_view path = route->path;
   if (std::ranges::any_of(kOther, [&](std::string_view end) { return path.ends_with(end); })) return "";
   if (path.ends_with("/chat/completions") || path.ends_with("/messages")) return "chat";
   if (path.ends_with("/completions")) return "text_completion";
-  return path.substr(path.rfind('/') + 1);  // "embeddings", "rerank", ...
+  if (path.starts_with("/embed")) return "embeddings";
+  return path.substr(path.find_last_of("/:") + 1);  // "embeddings", "rerank", "infer", "predict", ...
 }
 
 bool needs_key(const ServerOptions& options, Access access) {
@@ -203,7 +205,8 @@ asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
 asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
   const bool ours = route != nullptr && (route->access == Access::kAdmin || route->access == Access::kOpen);
-  const bool has_front = fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
+  const bool has_front =
+      fronted && !ours && exchange.server().options().front != nullptr && request.method != "OPTIONS";
   if (has_front) {
     const auto& checks = exchange.server().options().front_checks_key;
     const bool checked = checks && checks(request.path);
@@ -242,9 +245,10 @@ void begin_timeline(Exchange& exchange, const Route* route) {
   const net::HttpRequest& request = exchange.request();
   Server& server = exchange.server();
   if (request.method != "POST" || (route == nullptr ? !server.options().front : route->access != Access::kKey)) return;
-  exchange.set_timeline(server.timelines().begin(request.id, route == nullptr ? request.path.substr(0, 64) : route->path,
-                                                 exchange.received()));
-  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(), static_cast<int64_t>(request.body.size()));
+  exchange.set_timeline(server.timelines().begin(
+      request.id, route == nullptr ? request.path.substr(0, 64) : route->path, exchange.received()));
+  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(),
+                        static_cast<int64_t>(request.body.size()));
 }
 
 void settle(Exchange& exchange) {
