@@ -4,6 +4,7 @@ turns in one run.
     .venv/e2e/bin/python bench/console/overhead.py [--rounds 3] [--seconds 4]"""
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -14,7 +15,7 @@ import time
 import httpx
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = ROOT / "build/release/spillway"
+BINARY = os.environ.get("SPILLWAY_BINARY", ROOT / "build/release/spillway")
 
 
 def load(url, seconds):

@@ -15,6 +15,7 @@ namespace {
 namespace json = boost::json;
 
 constexpr Duration kTick = std::chrono::milliseconds(100);
+constexpr Duration kSlowTick = std::chrono::milliseconds(480);
 constexpr Duration kSecond = std::chrono::seconds(1);
 constexpr Duration kWatchedFor = std::chrono::seconds(3);  // after somebody asked
 constexpr int kViewersMax = 32;
@@ -139,7 +140,7 @@ Signals LiveState::signals() const {
       s.upstreams_down += upstream.health == "down";
     }
   }
-  s.time = time_shares(server_.timelines().recent(kRecentJudged), now() - kWindow_s * kSecond);
+  s.time = slow_.time;
   return s;
 }
 
@@ -156,17 +157,28 @@ void LiveState::sample(TimePoint at) {
   frame_ = {frame_.number + 1, std::move(text)};
 }
 
+void LiveState::refresh_slow(TimePoint at) {
+  if (at - slow_.at < kSlowTick) return;
+  slow_.at = at;
+  slow_.time = time_shares(server_.timelines().recent(kRecentJudged), at - kWindow_s * kSecond);
+  slow_.recent.clear();
+  for (const auto& timeline : server_.timelines().recent(kRecentShown))
+    slow_.recent.push_back(request_line(*timeline, at));
+  slow_.hardware = layer_readings(metrics::Layer::kHardware);
+  slow_.business = layer_readings(metrics::Layer::kBusiness);
+}
+
 std::string LiveState::make_json(TimePoint at) {
+  refresh_slow(at);
   const Signals s = signals();
   if (s.step_s > 0) flops_peak_ = std::max(flops_peak_, s.step_flops / s.step_s);
-  json::array models, one_shot, upstreams, recent;
+  json::array models, one_shot, upstreams;
   for (const OneShotPtr& model : server_.catalogue()->ready()) one_shot.push_back(one_shot_json(*model));
   const auto served = server_.models();
   for (const auto& model : *served) models.push_back(model_json(*model));
   if (server_.options().upstreams) {
     for (const UpstreamView& upstream : server_.options().upstreams()) upstreams.push_back(upstream_json(upstream));
   }
-  for (const auto& timeline : server_.timelines().recent(kRecentShown)) recent.push_back(request_line(*timeline, at));
   const auto columns = requests_.newest(1);
   const double queried = rates_.per_s(kPrefixQueries);
   json::object out{{"at", unix_now()},
@@ -191,9 +203,9 @@ std::string LiveState::make_json(TimePoint at) {
                    {"models", std::move(models)},
                    {"one_shot", std::move(one_shot)},
                    {"upstreams", std::move(upstreams)},
-                   {"recent", std::move(recent)},
-                   {"hardware", layer_readings(metrics::Layer::kHardware)},
-                   {"business", layer_readings(metrics::Layer::kBusiness)},
+                   {"recent", slow_.recent},
+                   {"hardware", slow_.hardware},
+                   {"business", slow_.business},
                    {"second",
                     {{"number", requests_.columns()},
                      {"column", columns.empty() ? json::array() : column_json(columns.back())},

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <boost/json/array.hpp>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -55,6 +56,7 @@ class LiveState {
   };
   void run();
   void measure();
+  void refresh_slow(TimePoint now);
   void sample(TimePoint now);
   void tick_second(TimePoint now);  // once a second
   Signals signals() const;
@@ -77,6 +79,12 @@ class LiveState {
   double flops_peak_ = 0;
   double bandwidth_ = 0;  // 0: not measured
   Second latest_;
+  // Parts that are made anew twice a second only: nobody reads them faster, and they cost most.
+  struct Slow {
+    TimePoint at;
+    TimeShares time;
+    boost::json::array recent, hardware, business;
+  } slow_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
