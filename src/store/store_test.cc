@@ -179,7 +179,9 @@ TEST(Download, ResumesWhatAnEarlierRunLeft) {
   // A line that was being written when the program was killed.
   std::ofstream(folder.path() + "/model.safetensors.journal", std::ios::app) << "9";
   ASSERT_TRUE(download(store, store.objects(), folder.path(), options(), {}).ok());
-  EXPECT_EQ(store.reads, 4);
+  // Reads that were under way when the store went are cut off, and asked for again.
+  EXPECT_GE(store.reads, 4);
+  EXPECT_LT(store.reads, 4 + options().connections);
   EXPECT_EQ(contents(folder.path() + "/model.safetensors"), store.files["model.safetensors"]);
 }
 
