@@ -1,9 +1,10 @@
-// fake_upstream: a provider that is a program of its own, for tests and measurements of the gateway. Speaks OpenAI's chat
-// API; what goes wrong is chosen by the model's name ("cut", "503", "silent", ...), or by a seeded schedule with
+// fake_upstream: a provider that is a program of its own, for tests and measurements of the gateway. Speaks OpenAI's
+// chat API; what goes wrong is chosen by the model's name ("cut", "503", "silent", ...), or by a seeded schedule with
 // --fault-share. Prints its port, then serves until it is killed. GET /stats tells what it saw.
-// --slots N: computes N requests at a time, each for --work-us; others wait, and past --queue of them are refused (503).
-// GET /last shows the request that came last.
-//   fake_upstream [--port N] [--name NAME] [--healthy] [--tokens N] [--token-us N] [--fault-share P --seed S] [--threads N]
+// --slots N: computes N requests at a time, each for --work-us; others wait, and past --queue of them are refused
+// (503). GET /last shows the request that came last.
+//   fake_upstream [--port N] [--name NAME] [--healthy] [--tokens N] [--token-us N] [--fault-share P --seed S]
+//   [--threads N]
 //                 [--slots N --work-us N --queue N]
 #include <fmt/format.h>
 
@@ -179,8 +180,8 @@ class Fake {
       co_await writer.start_stream(200, std::move(headers));
     } else if (fault == "silent") {
       while (!*left) co_await pause(writer, milliseconds(20));
-    } else if (request.path.ends_with("/messages") || request.path.ends_with("/embeddings") || request.path.ends_with("/rerank") ||
-               fault == "tools") {
+    } else if (request.path.ends_with("/messages") || request.path.ends_with("/embeddings") ||
+               request.path.ends_with("/rerank") || fault == "tools") {
       if (options_.token_us > 0) co_await pause(writer, std::chrono::microseconds(options_.token_us));
       co_await other(fault, request, writer, stream);
     } else if (!stream) {
@@ -241,9 +242,11 @@ class Fake {
 
   std::string chunk(std::string_view delta, std::string_view finish = "null", std::string_view usage = "") const {
     std::string out;
-    append_sse_event(out, fmt::format(
-        R"({{"id":"fake-1","object":"chat.completion.chunk","created":1,"model":"{}","choices":[{{"index":0,"delta":{},"finish_reason":{}}}]{}}})",
-        options_.name, delta, finish, usage));
+    append_sse_event(
+        out,
+        fmt::format(
+            R"({{"id":"fake-1","object":"chat.completion.chunk","created":1,"model":"{}","choices":[{{"index":0,"delta":{},"finish_reason":{}}}]{}}})",
+            options_.name, delta, finish, usage));
     return out;
   }
 
@@ -296,7 +299,8 @@ class Fake {
   std::string stats() {
     std::lock_guard lock(mutex_);
     std::string models;
-    for (const auto& [model, count] : requests_) models += fmt::format("{}\"{}\":{}", models.empty() ? "" : ",", model, count);
+    for (const auto& [model, count] : requests_)
+      models += fmt::format("{}\"{}\":{}", models.empty() ? "" : ",", model, count);
     return fmt::format(R"({{"name":"{}","total":{},"left":{},"active":{},"models":{{{}}}}})", options_.name, total_,
                        left_.load(), active_.load(), models);
   }
@@ -347,9 +351,8 @@ int main(int argc, char** argv) {
   http.port = options.port;
   http.io_threads = options.threads;
   http.connections_max = 20000;
-  auto server = HttpServer::start(http, [&fake](HttpRequest request, ResponseWriter& writer) {
-    return fake.answer(std::move(request), writer);
-  });
+  auto server = HttpServer::start(
+      http, [&fake](HttpRequest request, ResponseWriter& writer) { return fake.answer(std::move(request), writer); });
   if (!server.ok()) {
     std::fprintf(stderr, "%s\n", server.error().message.c_str());
     return 1;

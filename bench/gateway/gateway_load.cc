@@ -1,6 +1,6 @@
-// gateway_load: a closed-loop HTTP client of one thread for measuring proxies: N connections, each with one request under
-// way, every byte of every answer compared with what the upstream itself answers. Knows only as much HTTP as the measured
-// programs speak (keep-alive, Content-Length, chunks), so that it costs little beside them.
+// gateway_load: a closed-loop HTTP client of one thread for measuring proxies: N connections, each with one request
+// under way, every byte of every answer compared with what the upstream itself answers. Knows only as much HTTP as the
+// measured programs speak (keep-alive, Content-Length, chunks), so that it costs little beside them.
 //   gateway_load --to HOST:PORT [--reference HOST:PORT] [--connections N] [--seconds S] [--requests N] [--stream]
 //                [--body-bytes N] [--model NAME] [--rate R] [--header "Name: value"]
 // Prints one line of JSON: counts, requests a second, latency and time to first token in microseconds.
@@ -34,17 +34,22 @@ struct Options {
   bool stream = false;
   size_t body_bytes = 1024;
   std::string model = "ok";
-  double rate = 0;           // open loop: requests a second, over all connections; 0: closed loop
+  double rate = 0;  // open loop: requests a second, over all connections; 0: closed loop
   std::vector<std::string> headers;
 };
 
 std::string request_text(const Options& options) {
-  const std::string head = fmt::format(R"({{"model":"{}","stream":{},"max_tokens":64,"messages":[{{"role":"user","content":")",
-                                       options.model, options.stream ? "true" : "false");
+  const std::string head =
+      fmt::format(R"({{"model":"{}","stream":{},"max_tokens":64,"messages":[{{"role":"user","content":")",
+                  options.model, options.stream ? "true" : "false");
   std::string text;
   while (head.size() + text.size() + 4 < options.body_bytes) text += "the quick brown fox jumps over it ";
-  const std::string body = head + text.substr(0, std::max<size_t>(1, options.body_bytes - std::min(options.body_bytes - 1, head.size() + 4))) + "\"}]}";
-  std::string out = "POST /v1/chat/completions HTTP/1.1\r\nHost: " + options.to + "\r\nContent-Type: application/json\r\n";
+  const std::string body =
+      head +
+      text.substr(0, std::max<size_t>(1, options.body_bytes - std::min(options.body_bytes - 1, head.size() + 4))) +
+      "\"}]}";
+  std::string out =
+      "POST /v1/chat/completions HTTP/1.1\r\nHost: " + options.to + "\r\nContent-Type: application/json\r\n";
   for (const std::string& header : options.headers) out += header + "\r\n";
   return out + fmt::format("Content-Length: {}\r\n\r\n", body.size()) + body;
 }
@@ -173,20 +178,25 @@ struct Figures {
 
 class Load {
  public:
-  explicit Load(const Options& options) : options_(options), request_(request_text(options)), expected_(fetch_reference(options, request_)) {}
+  explicit Load(const Options& options)
+      : options_(options), request_(request_text(options)), expected_(fetch_reference(options, request_)) {}
 
   Figures run() {
     epoll_ = ::epoll_create1(0);
     lanes_.resize(size_t(options_.connections));
     for (size_t i = 0; i < lanes_.size(); ++i) open(i);
     began_ = Clock::now();
-    const auto end = began_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.seconds));
+    const auto end =
+        began_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.seconds));
     for (size_t i = 0; i < lanes_.size(); ++i) idle_.push_back(i);
     std::vector<epoll_event> events(1024);
     while (busy_ > 0 || !stopping(end)) {
-      if (!stopping(end)) launch();
-      else if (busy_ == 0) break;
-      else if (Clock::now() > end + std::chrono::seconds(60)) break;
+      if (!stopping(end))
+        launch();
+      else if (busy_ == 0)
+        break;
+      else if (Clock::now() > end + std::chrono::seconds(60))
+        break;
       const int wait_ms = options_.rate > 0 ? 1 : 100;
       const int n = ::epoll_wait(epoll_, events.data(), int(events.size()), wait_ms);
       for (int i = 0; i < n; ++i) readable(size_t(events[size_t(i)].data.u64));
@@ -225,7 +235,8 @@ class Load {
     while (!idle_.empty() && (options_.requests_max == 0 || sent_ < options_.requests_max)) {
       Clock::time_point due = Clock::now();
       if (options_.rate > 0) {
-        due = began_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(double(sent_) / options_.rate));
+        due = began_ +
+              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(double(sent_) / options_.rate));
         if (due > Clock::now()) return;
       }
       const size_t i = idle_.front();
@@ -237,6 +248,7 @@ class Load {
       lane.first_seen = false;
       lane.response.reset();
       lane.due = due;
+      lane.sent = Clock::now();
       if (::write(lane.fd, request_.data(), request_.size()) != ssize_t(request_.size())) finish(i, true);
     }
   }
@@ -254,7 +266,7 @@ class Load {
     if (n <= 0 || !lane.response.take({buffer, size_t(n)})) return finish(i, true);
     if (!lane.first_seen && lane.response.body().find("\"content\":\"t") != std::string::npos) {
       lane.first_seen = true;
-      figures_.first_us.push_back(since(lane.due));
+      figures_.first_us.push_back(since(lane.sent));
     }
     if (lane.response.done()) finish(i, false);
   }
@@ -297,8 +309,8 @@ std::string percentiles(std::vector<float>& values) {
   if (values.empty()) return "null";
   std::ranges::sort(values);
   const auto at = [&](double q) { return values[std::min(values.size() - 1, size_t(q * double(values.size())))]; };
-  return fmt::format(R"({{"p50":{:.1f},"p90":{:.1f},"p99":{:.1f},"p999":{:.1f},"max":{:.1f}}})", at(0.5), at(0.9), at(0.99), at(0.999),
-                     values.back());
+  return fmt::format(R"({{"p50":{:.1f},"p90":{:.1f},"p99":{:.1f},"p999":{:.1f},"max":{:.1f}}})", at(0.5), at(0.9),
+                     at(0.99), at(0.999), values.back());
 }
 
 }  // namespace
@@ -312,15 +324,24 @@ int main(int argc, char** argv) {
       continue;
     }
     const char* value = i + 1 < argc ? argv[++i] : "";
-    if (flag == "--to") options.to = value;
-    else if (flag == "--reference") options.reference = value;
-    else if (flag == "--connections") options.connections = std::atoi(value);
-    else if (flag == "--seconds") options.seconds = std::atof(value);
-    else if (flag == "--requests") options.requests_max = std::atoll(value);
-    else if (flag == "--body-bytes") options.body_bytes = size_t(std::atoll(value));
-    else if (flag == "--model") options.model = value;
-    else if (flag == "--rate") options.rate = std::atof(value);
-    else if (flag == "--header") options.headers.emplace_back(value);
+    if (flag == "--to")
+      options.to = value;
+    else if (flag == "--reference")
+      options.reference = value;
+    else if (flag == "--connections")
+      options.connections = std::atoi(value);
+    else if (flag == "--seconds")
+      options.seconds = std::atof(value);
+    else if (flag == "--requests")
+      options.requests_max = std::atoll(value);
+    else if (flag == "--body-bytes")
+      options.body_bytes = size_t(std::atoll(value));
+    else if (flag == "--model")
+      options.model = value;
+    else if (flag == "--rate")
+      options.rate = std::atof(value);
+    else if (flag == "--header")
+      options.headers.emplace_back(value);
     else {
       std::fprintf(stderr, "unknown flag %s\n", argv[i]);
       return 2;
@@ -328,8 +349,10 @@ int main(int argc, char** argv) {
   }
   Load load(options);
   Figures figures = load.run();
-  fmt::print(R"({{"good":{},"refused":{},"wrong":{},"broken":{},"seconds":{:.3f},"per_s":{:.1f},"latency_us":{},"first_us":{}}})" "\n",
-             figures.good, figures.refused, figures.wrong, figures.broken, load.elapsed(), double(figures.good) / load.elapsed(),
-             percentiles(figures.latency_us), percentiles(figures.first_us));
+  fmt::print(
+      R"({{"good":{},"refused":{},"wrong":{},"broken":{},"seconds":{:.3f},"per_s":{:.1f},"latency_us":{},"first_us":{}}})"
+      "\n",
+      figures.good, figures.refused, figures.wrong, figures.broken, load.elapsed(),
+      double(figures.good) / load.elapsed(), percentiles(figures.latency_us), percentiles(figures.first_us));
   return 0;
 }

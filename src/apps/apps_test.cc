@@ -11,6 +11,7 @@
 #include "apps/doctor/finding.h"
 #include "apps/eval/score.h"
 #include "apps/local_model.h"
+#include "apps/model_sources.h"
 #include "apps/progress.h"
 #include "apps/shapes.h"
 #include "apps/system.h"
@@ -121,10 +122,11 @@ TEST(ModelOptions, WrongPathsAreOneClearError) {
     const auto status = check_model_options(config_of(yaml));
     return status.ok() ? "" : status.error().message;
   };
-  EXPECT_EQ(refusal("model: {path: \"s3://models/bert-large-uncased\"}"),
-            "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found "
-            "\"s3://models/bert-large-uncased\": this build reads "
-            "no object stores; download the model and give its folder");
+  EXPECT_EQ(refusal("model: {path: \"s3://models/bert-large-uncased\"}"), "");
+  EXPECT_THAT(refusal("model: {path: \"s3://m\"}"), HasSubstr("model.path: expected s3://BUCKET/PREFIX, found \"s3://m\""));
+  EXPECT_THAT(refusal("model: {path: \"gs://models/x\"}"), HasSubstr("expected s3://BUCKET/PREFIX or https://HOST/FOLDER"));
+  EXPECT_THAT(refusal("{model: {path: \"s3://models/x\"}, store: {endpoint: localhost}}"), HasSubstr("store.endpoint: expected a URL"));
+  EXPECT_THAT(refusal("hardware: {gpu_ids: [0, 1023], strict: true}"), HasSubstr("hardware.gpu_ids asks for GPUs 0, 1023"));
   EXPECT_THAT(refusal("model: {path: /no/such/folder}"), HasSubstr("which does not exist"));
   EXPECT_THAT(refusal("model: {path: /proc/self}"), HasSubstr("no config.json"));
   EXPECT_THAT(refusal("model: {path: qwen9, random_weights: true}"), HasSubstr("no named shape (qwen2.5-0.5b"));
@@ -133,10 +135,21 @@ TEST(ModelOptions, WrongPathsAreOneClearError) {
   EXPECT_THAT(refusal("hardware: {device: cuda}"), HasSubstr("hardware.device"));
 }
 
+TEST(ModelOptions, VersionsAreChosenByNumber) {
+  const std::vector<std::string> found{"10", "2", "9", "old", "02", "1"};
+  EXPECT_EQ(chosen_versions(found, "latest").value(), (std::vector<std::string>{"10"}));
+  EXPECT_EQ(chosen_versions(found, "all").value(), (std::vector<std::string>{"1", "2", "9", "10"}));
+  EXPECT_EQ(chosen_versions(found, "2,9").value(), (std::vector<std::string>{"2", "9"}));
+  EXPECT_THAT(chosen_versions(found, "3").error().message, HasSubstr("there is no version 3"));
+  EXPECT_THAT(chosen_versions(found, "newest").error().message, HasSubstr("expected latest, all or numbers"));
+  EXPECT_THAT(chosen_versions({"old"}, "all").error().message, HasSubstr("numbered versions"));
+}
+
 TEST(ModelOptions, NameComesFromTheFolder) {
   EXPECT_EQ(model_name(config_of("")), "tiny-r1");
   EXPECT_EQ(model_name(config_of("model: {path: /models/Qwen2.5-1.5B/}")), "Qwen2.5-1.5B");
   EXPECT_EQ(model_name(config_of("model: {path: /models/x, name: y}")), "y");
+  EXPECT_EQ(model_name(config_of("model: {path: \"s3://models/bert-large-uncased/\"}")), "bert-large-uncased");
 }
 
 TEST(Doctor, SaysWhatIsWrongAndHowToMendIt) {

@@ -22,7 +22,8 @@ void AttemptSpans::record(gateway::RequestSpan span) {
     record.upstream = attempt.upstream;
     record.outcome = attempt.result;
     record.status = attempt.status;
-    record.started_unix_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(attempt.began.time_since_epoch()).count();
+    record.started_unix_ns =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(attempt.began.time_since_epoch()).count();
     record.duration_s = std::chrono::duration<double>(attempt.ended - attempt.began).count();
     if (answered) {
       record.answered_by = span.response_model;

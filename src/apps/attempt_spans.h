@@ -1,5 +1,5 @@
-// AttemptSpans: tells the span exporter of the gateway's attempts, each a span below that of its request. The request's own
-// span is the server's. Owned by the command, outlives the gateway; any thread.
+// AttemptSpans: tells the span exporter of the gateway's attempts, each a span below that of its request. The request's
+// own span is the server's. Owned by the command, outlives the gateway; any thread.
 #pragma once
 
 #include "gateway/span_sink.h"

@@ -1,4 +1,4 @@
-// spillway bench latency|throughput|fusion|load
+// spillway bench latency|throughput|roofline|fusion|load
 #include <CLI/CLI.hpp>
 
 #include "apps/bench/bench.h"
@@ -62,6 +62,26 @@ void add_throughput(CLI::App& group, int& status) {
   });
 }
 
+void add_roofline(CLI::App& group, int& status) {
+  CLI::App* command =
+      group.add_subcommand("roofline", "Steps of a model, stage by stage, beside what the device's ceilings allow");
+  const auto bench = std::make_shared<RooflineBench>();
+  command->add_option("--sequences", bench->sequences, "Sequences that decode together, one table each [1,32,128]")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--context", bench->context_tokens, "Tokens of each sequence before the step [512]")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--prefill", bench->prefill_tokens, "Tokens of a prompt in one step; 0: none [4096]")
+      ->check(CLI::Range(0, 1 << 20));
+  command->add_option("--layers", bench->layers,
+                      "A:B, layers A to B - 1 alone, with random hidden states: one stage of a pipeline");
+  const auto flags = add_model_flags(*command, bench->as_json);
+  command->callback([=, &status] {
+    flags->prefer("engine.batch_tokens_max", std::to_string(std::max(512, bench->prefill_tokens)));
+    status = run(*flags, [&](const config::Config& config) { return bench_roofline(*bench, config); });
+  });
+}
+
 void add_load(CLI::App& group, int& status) {
   CLI::App* command = group.add_subcommand("load", "Load on any OpenAI-compatible URL, streamed");
   const auto bench = std::make_shared<LoadBench>();
@@ -110,6 +130,7 @@ void add_bench(CLI::App& program, int& status) {
   group->require_subcommand(1);
   add_latency(*group, status);
   add_throughput(*group, status);
+  add_roofline(*group, status);
   add_fusion(*group, status);
   add_load(*group, status);
 }

@@ -109,7 +109,9 @@ GatewayFront::~GatewayFront() {
 void GatewayFront::stand_before(server::ServerOptions& options) {
   options.front = [this](net::HttpRequest& request, net::ResponseWriter& writer) { return answer(request, writer); };
   const bool tenants = tenants_ != nullptr;
-  options.front_checks_key = [tenants](std::string_view path) { return path.starts_with(kAdminPath) || (tenants && !is_open(path)); };
+  options.front_checks_key = [tenants](std::string_view path) {
+    return path.starts_with(kAdminPath) || (tenants && !is_open(path));
+  };
 }
 
 void GatewayFront::begin(server::Server& server, std::function<Status()> reload) {
@@ -204,7 +206,8 @@ gateway::AdminResponse GatewayFront::handle(const gateway::AdminRequest& request
   return {404, error_body(api::ErrorKind::kNotFound, "No such path: there are no tenants (gateway.tenants).")};
 }
 
-net::asio::awaitable<server::FrontAnswer> GatewayFront::administer(net::HttpRequest& request, net::ResponseWriter& writer) {
+net::asio::awaitable<server::FrontAnswer> GatewayFront::administer(net::HttpRequest& request,
+                                                                   net::ResponseWriter& writer) {
   gateway::AdminRequest asked;
   asked.method = request.method;
   asked.path = request.path;
@@ -256,7 +259,7 @@ std::vector<server::UpstreamView> GatewayFront::upstreams() const {
 }
 
 net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(net::HttpRequest& request,
-                                                                               net::ResponseWriter& writer) {
+                                                                              net::ResponseWriter& writer) {
   if (!begun_) co_return std::nullopt;  // the server says that it is loading
   if (request.path.starts_with(kAdminPath)) {
     const server::FrontAnswer answered = co_await administer(request, writer);
@@ -298,9 +301,11 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
   const bool one = path.starts_with("/models/");
   const bool known = !one || std::ranges::find(models, name) != models.end();
   const int status = known ? 200 : 404;
-  std::string body = !known ? api::openai_error_body({api::ErrorKind::kNotFound, "The model `" + name + "` does not exist.", "model", "model_not_found"})
-                     : one  ? model_entry(name)
-                            : model_list(models);
+  std::string body =
+      !known ? api::openai_error_body(
+                   {api::ErrorKind::kNotFound, "The model `" + name + "` does not exist.", "model", "model_not_found"})
+      : one ? model_entry(name)
+            : model_list(models);
   net::Headers fields = net::Headers::of("Content-Type", "application/json");
   co_await writer.send(status, std::move(fields), std::move(body));
   server::FrontAnswer answered = answer_of(status, known ? "ok" : "not_found");

@@ -1,6 +1,7 @@
-// The gateway in front of a server: what `serve` puts there when the configuration has upstreams. Holds the gateway of the
-// present configuration and swaps it when another is taken over; requests under way end with theirs. Holds what outlives
-// configurations: tenants, the response cache, the admin API. Owned by the command; front() runs on I/O threads.
+// The gateway in front of a server: what `serve` puts there when the configuration has upstreams. Holds the gateway of
+// the present configuration and swaps it when another is taken over; requests under way end with theirs. Holds what
+// outlives configurations: tenants, the response cache, the admin API. Owned by the command; front() runs on I/O
+// threads.
 #pragma once
 
 #include <atomic>
@@ -40,7 +41,8 @@ class GatewayFront {
 
  private:
   GatewayFront();
-  net::asio::awaitable<std::optional<server::FrontAnswer>> answer(net::HttpRequest& request, net::ResponseWriter& writer);
+  net::asio::awaitable<std::optional<server::FrontAnswer>> answer(net::HttpRequest& request,
+                                                                  net::ResponseWriter& writer);
   net::asio::awaitable<server::FrontAnswer> administer(net::HttpRequest& request, net::ResponseWriter& writer);
   gateway::AdminResponse handle(const gateway::AdminRequest& request);
   bool is_admin(std::string_view authorization) const;
@@ -63,9 +65,9 @@ class GatewayFront {
   gateway::GatewayOptions written_;            // of it, before discovery; under mutex_
   Duration discovery_interval_{};              // under mutex_
   std::condition_variable wake_;
-  bool stopping_ = false;                      // under mutex_
-  mutable std::mutex discovery_mutex_;         // before mutex_
-  mutable gateway::Discovery discovery_;       // under discovery_mutex_
+  bool stopping_ = false;                 // under mutex_
+  mutable std::mutex discovery_mutex_;    // before mutex_
+  mutable gateway::Discovery discovery_;  // under discovery_mutex_
   std::thread discoverer_;
 };
 

@@ -11,10 +11,12 @@
 #include "apps/builtin_model.h"
 #include "apps/model_sources.h"
 #include "apps/shapes.h"
+#include "apps/store_source.h"
 #include "apps/system.h"
 #include "base/log.h"
 #include "engine/memory.h"
 #include "models/loader.h"
+#include "store/location.h"
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
@@ -45,8 +47,10 @@ Result<Source> open_source(const config::Config& config) {
 }
 
 Result<std::unique_ptr<models::LanguageModel>> load_weights(const config::Config& config, const Source& source,
-                                                            const LoadProgress& progress) {
+                                                            const LoadProgress& progress,
+                                                            const models::LayerRange& layers = {}) {
   models::LoadOptions options;
+  options.layers = layers;
   options.path = source.path;
   options.random_weights = config.boolean("model.random_weights");
   SW_ASSIGN(options.precision, models::parse_precision(config.text("model.precision")));
@@ -166,7 +170,7 @@ std::string model_name(const config::Config& config) {
   if (const std::string& name = config.text("model.name"); !name.empty()) return name;
   const std::string& path = config.text("model.path");
   if (path == kBuiltin) return "tiny-r1";
-  const fs::path plain = fs::path(path).lexically_normal();
+  const fs::path plain = fs::path(store::is_location(path) ? path.substr(path.find("://") + 2) : path).lexically_normal();
   return (plain.has_filename() ? plain : plain.parent_path()).filename().string();
 }
 
@@ -184,15 +188,14 @@ Status check_model_options(const config::Config& config) {
     return not_found(fmt::format(
         "model.path: expected the folder of a Hugging Face checkpoint or \"builtin\", found \"{}\"{}", path, found));
   };
-  if (path.find("://") != std::string::npos) {
-    return wrong(": this build reads no object stores; download the model and give its folder");
-  }
+  const bool stored = store::is_location(path);
+  if (stored) SW_TRY(check_store_options(config));
   std::error_code error;
   const bool random = config.boolean("model.random_weights");
-  if (random && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
+  if (random && !stored && find_shape(path) == nullptr && path != kBuiltin && !fs::exists(path, error)) {
     return wrong(", which does not exist and is no named shape (" + shape_names() + ")");
   }
-  if (!random && path != kBuiltin) {
+  if (!random && !stored && path != kBuiltin) {
     if (!fs::exists(path, error)) return wrong(", which does not exist");
     if (!fs::is_directory(path, error)) return wrong(", which is not a folder");
     const auto versions = version_folders(path, config.text("model.versions"));
@@ -244,6 +247,17 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
                        "fp_spillway_" + local.info.precision);
   local.load_s = seconds_since(start);
   return local;
+}
+
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress) {
+  const auto start = std::chrono::steady_clock::now();
+  SW_ASSIGN(const models::LayerRange range, models::parse_layers(layers));
+  SW_ASSIGN(const Source source, open_source(config));
+  BareModel bare;
+  SW_ASSIGN(bare.device, chosen_device(config));
+  SW_ASSIGN(bare.model, load_weights(config, source, progress, range));
+  bare.load_s = seconds_since(start);
+  return bare;
 }
 
 Result<LocalEngine> load_local_engine(const config::Config& config, const LoadProgress& progress) {

@@ -30,6 +30,13 @@ struct LocalEngine {
   double load_s = 0;
 };
 
+// The model without an engine, for measuring its steps.
+struct BareModel {
+  std::unique_ptr<models::LanguageModel> model;
+  tensor::Device device;
+  double load_s = 0;
+};
+
 // What can be known to be wrong before anything is loaded: the path, the device.
 Status check_model_options(const config::Config& config);
 
@@ -43,6 +50,9 @@ Result<tensor::Device> chosen_device(const config::Config& config);
 
 // What was asked for of devices and is not to be had, in one sentence; empty where nothing is missing.
 std::string device_fallback(const config::Config& config);
+
+// layers: "A:B", or empty for all.
+Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers, const LoadProgress& progress);
 
 engine::EngineOptions engine_options(const config::Config& config);
 weights::PackedCacheOptions cache_options(const config::Config& config);

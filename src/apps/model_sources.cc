@@ -9,7 +9,9 @@
 #include <set>
 
 #include "apps/local_one_shot.h"
+#include "apps/store_source.h"
 #include "engine/batching/device_share.h"
+#include "store/location.h"
 
 namespace spillway::apps {
 namespace {
@@ -149,15 +151,21 @@ Result<std::vector<VersionFolder>> version_folders(const std::string& folder, co
 Result<std::vector<ModelRepository::Source>> model_sources(const std::vector<Config>& models,
                                                            const LoadProgress& progress) {
   auto common = std::make_shared<Common>();
-  if (models.size() == 1)
-    common->progress = progress;  // several at once would tell of each other's bytes
-  else
-    common->share = std::make_shared<engine::DeviceShare>();
+  common->progress = progress;
+  if (models.size() > 1) common->share = std::make_shared<engine::DeviceShare>();
   std::vector<ModelRepository::Source> sources;
   std::set<std::string> names;
   for (const Config& config : models) {
     SW_TRY(check_model_options(config));
-    ModelRepository::Source source = folder_source(config, common);
+    ModelRepository::Source source;
+    if (store::is_location(config.text("model.path"))) {
+      const auto load = [config, common](const std::string& folder, const std::string& version) {
+        return load_folder(config, folder, version, *common);
+      };
+      SW_ASSIGN(source, store_source(config, load, common->progress));
+    } else {
+      source = folder_source(config, common);
+    }
     source.name = model_name(config);
     source.aliases = config.strings("model.aliases");
     source.load_at_start = config.boolean("model.load");

@@ -82,8 +82,14 @@ void ConfigFlags::prefer(std::string_view key, const std::string& value) {
 }
 
 const std::vector<std::string_view>& every_section() {
-  static const std::vector<std::string_view> sections = {"model",  "hardware", "network", "tls",       "server",
-                                                         "limits", "engine",   "gateway", "telemetry", "log"};
+  static const std::vector<std::string_view> sections = [] {
+    std::vector<std::string_view> all;
+    for (const config::Option& option : config::kOptions) {
+      const std::string_view key = option.key, section = key.substr(0, key.find('.'));
+      if (all.empty() || all.back() != section) all.push_back(section);
+    }
+    return all;
+  }();
   return sections;
 }
 

@@ -31,12 +31,13 @@ Result<int> simulate(const SimulateOptions& options) {
   SW_ASSIGN(const auto fleet, gateway::load_fleet(options.fleet));
   std::vector<gateway::SimulationOutcome> outcomes;
   for (const gateway::PolicyUnderTest& policy : fleet.policies) {
-    const bool wanted = options.policies.empty() ||
-                        std::find(options.policies.begin(), options.policies.end(), policy.name) != options.policies.end();
+    const bool wanted = options.policies.empty() || std::find(options.policies.begin(), options.policies.end(),
+                                                              policy.name) != options.policies.end();
     if (wanted) outcomes.push_back(gateway::simulate(trace, fleet, policy, options.seed));
   }
   if (outcomes.empty()) return invalid("--policy: expected the name of a policy in " + options.fleet);
-  const std::string text = options.as_json ? gateway::outcomes_json(outcomes) + "\n" : gateway::render_outcomes(outcomes);
+  const std::string text =
+      options.as_json ? gateway::outcomes_json(outcomes) + "\n" : gateway::render_outcomes(outcomes);
   std::fputs(text.c_str(), stdout);
   return 0;
 }
@@ -120,7 +121,8 @@ Result<int> explain_gateway(const ExplainOptions& options) {
   SW_ASSIGN(const auto configured, gateway::gateway_options(config));
   SW_ASSIGN(const auto chain, gateway::PolicyChain::parse(std::span<const std::string>(configured.policies)));
   SW_ASSIGN(auto features, read_features(options));
-  if (const auto alias = configured.aliases.find(features.model); alias != configured.aliases.end()) features.model = alias->second;
+  if (const auto alias = configured.aliases.find(features.model); alias != configured.aliases.end())
+    features.model = alias->second;
   const TimePoint now = std::chrono::steady_clock::now();
   std::vector<gateway::UpstreamState> states;
   for (const gateway::UpstreamOptions& upstream : configured.upstreams) {
@@ -138,10 +140,9 @@ Result<int> explain(const ExplainOptions& options) {
   if (options.config.empty() == options.fleet.empty()) return invalid("expected either --fleet or --config");
   if (!options.config.empty()) return explain_gateway(options);
   SW_ASSIGN(const auto fleet, gateway::load_fleet(options.fleet));
-  const auto policy = options.policy.empty()
-                          ? std::prev(fleet.policies.end())
-                          : std::find_if(fleet.policies.begin(), fleet.policies.end(),
-                                         [&](const auto& p) { return p.name == options.policy; });
+  const auto policy = options.policy.empty() ? std::prev(fleet.policies.end())
+                                             : std::find_if(fleet.policies.begin(), fleet.policies.end(),
+                                                            [&](const auto& p) { return p.name == options.policy; });
   if (policy == fleet.policies.end()) return invalid("--policy: expected the name of a policy in " + options.fleet);
   SW_ASSIGN(const auto chain, gateway::PolicyChain::parse(std::span<const std::string>(policy->policies)));
   SW_ASSIGN(const auto features, read_features(options));

@@ -267,14 +267,17 @@ class Models {
     if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
       SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
     }
-    Progress progress("loading", Progress::Unit::kBytes);
-    SW_ASSIGN(auto sources, model_sources(each, [&](int64_t done, int64_t total) {
-                if (stop_signals() > 0) _exit(0);  // nothing has been accepted yet
-                progress.update(done, total);
+    // The sources keep the function for reloads, which show no bar; nor do several models at once.
+    auto progress = std::make_shared<Progress>("loading", Progress::Unit::kBytes);
+    auto shown = std::make_shared<std::atomic<bool>>(each.size() == 1);
+    SW_ASSIGN(auto sources, model_sources(each, [progress, shown, this](int64_t done, int64_t total) {
+                if (!started_ && stop_signals() > 0) _exit(0);  // nothing has been accepted yet
+                if (*shown) progress->update(done, total);
               }));
     repository_ = std::make_unique<server::ModelRepository>(std::move(sources), repository_options(config, server));
     const Status started = repository_->start();
-    progress.finish();
+    *shown = false;
+    progress->finish();
     SW_TRY(started);
     started_ = true;
     publish(server);
@@ -354,7 +357,7 @@ int serve(const ConfigFlags& flags, Config config) {
 
 void add_serve(CLI::App& program, int& status) {
   CLI::App* command =
-      program.add_subcommand("serve", "Serve a model over HTTP (OpenAI's, DeepSeek's and Anthropic's API)");
+      program.add_subcommand("serve", "Serve models over HTTP and gRPC (OpenAI's, DeepSeek's, Anthropic's, KServe's and TEI's API)");
   const auto flags = ConfigFlags::add(*command, every_section());
   command->callback([flags, &status] {
     auto config = flags->resolve();

@@ -162,10 +162,11 @@ Status TelemetryParts::start(const Config& config) {
     if (auto gpus = gpu_sampler(config)) recording_.samplers.push_back(std::move(gpus));
   }
   recording_.samplers.emplace_back([this] { objectives_.refresh(std::chrono::steady_clock::now()); });
-  if (outcomes_) recording_.samplers.emplace_back([this] { 
-    outcomes_->publish(unix_s());
-    outcomes_->save();
-  });
+  if (outcomes_)
+    recording_.samplers.emplace_back([this] {
+      outcomes_->publish(unix_s());
+      outcomes_->save();
+    });
   SW_ASSIGN(recorder_, telemetry::Recorder::start(std::move(recording_)));
   return {};
 }

@@ -22,7 +22,8 @@ constexpr Duration kSilenceMax = std::chrono::seconds(20);
 
 ScreenSize terminal_size() {
   winsize size{};
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return {size.ws_col, std::max(5, size.ws_row - 1)};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    return {size.ws_col, std::max(5, size.ws_row - 1)};
   return {120, 60};
 }
 

@@ -123,18 +123,9 @@ void record(const Event& event) {
   ring.written.store(index + 1, std::memory_order_release);
 }
 
-void Span::begin(const char* category, const char* name, const char* label, int64_t value) {
-  event_.category = category;
-  event_.name = name;
-  event_.label = label;
-  event_.value = value;
-  event_.begin_ns = now_ns();
-}
-
 void Span::end() {
   if (!on()) return;  // stopped meanwhile: the rings are being read
-  event_.end_ns = now_ns();
-  record(event_);
+  record({.begin_ns = begin_ns_, .end_ns = now_ns(), .category = category_, .name = name_, .label = label_, .value = value_});
 }
 
 void end_async(const char* category, const char* name, uint64_t id, int64_t begin_ns, const char* label,

@@ -34,19 +34,27 @@ class Span {
  public:
   Span(const char* category, const char* name, const char* label = nullptr, int64_t value = 0) {
     if (!on()) [[likely]] return;
-    begin(category, name, label, value);
+    category_ = category;
+    name_ = name;
+    label_ = label;
+    value_ = value;
+    begin_ns_ = now_ns();
   }
   ~Span() {
-    if (event_.begin_ns != 0) [[unlikely]] end();
+    if (begin_ns_ != 0) [[unlikely]] end();
   }
-  void set_value(int64_t value) { event_.value = value; }
+  void set_value(int64_t value) { value_ = value; }
   Span(const Span&) = delete;
   Span& operator=(const Span&) = delete;
 
  private:
-  void begin(const char* category, const char* name, const char* label, int64_t value);
   void end();
-  Event event_;
+
+  int64_t begin_ns_ = 0;   // 0: nobody traces, and the rest is never read
+  const char* category_;
+  const char* name_;
+  const char* label_;
+  int64_t value_;
 };
 
 // A span that awaits on the way and may end on another thread: begin by now_ns() (0 while not tracing), end here.

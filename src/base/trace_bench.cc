@@ -14,7 +14,8 @@ double nanoseconds(int64_t times, Body&& body) {
   for (int run = 0; run < 5; ++run) {
     const auto begin = std::chrono::steady_clock::now();
     for (int64_t i = 0; i < times; ++i) body(i);
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / double(times) * 1e9);
+    best = std::min(
+        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / double(times) * 1e9);
   }
   return best;
 }
@@ -30,8 +31,8 @@ void measure() {
   start();
   const double on = nanoseconds(2'000'000, span);
   stop();
-  std::printf("span while off  %6.2f ns\nspan while on   %6.1f ns   (floor: two clock readings, %.1f ns; ratio %.2f)\n", off, on,
-              2 * clock, on / (2 * clock));
+  std::printf("span while off  %6.2f ns\nspan while on   %6.1f ns   (floor: two clock readings, %.1f ns; ratio %.2f)\n",
+              off, on, 2 * clock, on / (2 * clock));
   if (sum == 42) std::puts("");  // keeps the readings
 }
 

@@ -1,5 +1,6 @@
 // The engine's thread over a fake model: everything a client can see.
 #include "engine/engine.h"
+#include "engine/live_view.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,6 +10,7 @@
 
 #include "engine/testing/collector.h"
 #include "engine/testing/fake_model.h"
+#include "metrics/timeline.h"
 
 namespace spillway::engine {
 namespace {
@@ -82,6 +84,46 @@ TEST(Engine, GreedyAloneAndTogetherIsTheModelsOwnContinuation) {
     }
     expect_no_leak(*engine);
   }
+}
+
+TEST(Engine, TheLiveViewAndTimelinesTellWhatHappens) {
+  EngineOptions options = small_options();
+  options.sequences_max = 2;
+  auto engine = start({}, options);
+  std::vector<std::shared_ptr<Collector>> sinks;
+  auto timeline = std::make_shared<metrics::Timeline>("named", "/", TimePoint{});
+  for (int i = 0; i < 6; ++i) {
+    auto request = make_request(i, random_prompt(i, 100), 400);
+    if (i == 0) request->timeline = timeline;
+    sinks.push_back(submit(*engine, std::move(request)));
+  }
+  std::shared_ptr<const LiveView> view;
+  for (int tries = 0; tries < 2000 && (!view || view->running < 2 || view->waiting < 4); ++tries) {
+    view = engine->live_view();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ASSERT_TRUE(view);
+  EXPECT_EQ(view->running, 2);
+  ASSERT_EQ(view->streams.size(), static_cast<size_t>(view->running + view->waiting));
+  EXPECT_NE(view->streams[0].phase, LiveStream::Phase::kWaiting);
+  EXPECT_EQ(view->streams[0].name, "named");
+  EXPECT_EQ(view->streams.back().phase, LiveStream::Phase::kWaiting);
+  EXPECT_GE(view->streams.back().predicted_wait_s, view->streams[2].predicted_wait_s);
+  EXPECT_EQ(view->pages_total, static_cast<int>(view->page_map.size()));
+  EXPECT_EQ(view->page_tokens, 16);
+  for (auto& sink : sinks) EXPECT_EQ(sink->wait(), FinishReason::kLength);
+  expect_no_leak(*engine);
+  int64_t prefilled = 0, last = 0;
+  for (const metrics::Moment& moment : timeline->snapshot().moments) {
+    if (moment.kind == metrics::Moment::Kind::kPrefill) prefilled += moment.b;
+    if (moment.kind == metrics::Moment::Kind::kTokens) last = moment.a;
+  }
+  EXPECT_EQ(prefilled, 100);
+  EXPECT_GT(last, 300);
+  EXPECT_EQ(timeline->snapshot().moments.back().kind, metrics::Moment::Kind::kFinished);
+  engine->live_view();
+  for (int tries = 0; tries < 2000 && engine->live_view()->running > 0; ++tries) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(engine->live_view()->streams.size(), 0u) << "the last view is of an idle engine";
 }
 
 // Requests whose tokens the device draws a step ahead, beside some that need the host's sampler, early ends and cancels:

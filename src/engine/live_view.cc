@@ -82,18 +82,6 @@ void add_pages(const State& state, LiveView& view) {
 
 }  // namespace
 
-const char* name_of(LiveStream::Phase phase) {
-  switch (phase) {
-    case LiveStream::Phase::kWaiting:
-      return "waiting";
-    case LiveStream::Phase::kPrefill:
-      return "prefill";
-    case LiveStream::Phase::kDecode:
-      break;
-  }
-  return "decode";
-}
-
 LiveView view_core(const Core& core) {
   const State& state = core.state();
   LiveView view;

@@ -34,7 +34,10 @@ struct LiveStream {
   double predicted_wait_s = 0;  // of those that wait: from now
 };
 
-const char* name_of(LiveStream::Phase phase);
+// Here, for the server links without the engine.
+constexpr const char* name_of(LiveStream::Phase phase) {
+  return phase == LiveStream::Phase::kWaiting ? "waiting" : phase == LiveStream::Phase::kPrefill ? "prefill" : "decode";
+}
 
 // The batch of the last step that computed something.
 struct LiveStep {

@@ -1,5 +1,7 @@
 #include "engine/runner.h"
 
+#include "base/trace.h"
+
 namespace spillway::engine {
 namespace {
 
@@ -17,6 +19,7 @@ LogitsRows Runner::forward(std::span<const models::SequenceInput> batch) {
 }
 
 Runner::Landed Runner::land() {
+  trace::Span span("engine", "land");
   const models::LandedStep step = model_->land(stream_);
   return {step.tokens, rows_of(step.logits)};
 }

@@ -57,7 +57,8 @@ Attempt::Attempt(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream,
       began_(now()) {
   if (resume_) told_ = *resume_;
   if (protocol_ == call_.protocol) return;
-  translator_ = protocol_ == Protocol::kOpenAi ? chat_stream_to_messages() : messages_stream_to_chat(call_.scan.include_usage);
+  translator_ =
+      protocol_ == Protocol::kOpenAi ? chat_stream_to_messages() : messages_stream_to_chat(call_.scan.include_usage);
 }
 
 Attempt::~Attempt() { conclude(Outcome::kAbandoned); }
@@ -146,8 +147,8 @@ asio::awaitable<Step> Attempt::begin(TimePoint first_token_deadline) {
   const bool events = contains(source_->headers().value_or("Content-Type", ""), "event-stream");
   if (call_.scan.stream && events) co_return co_await read_stream(first_token_deadline, true);
   // A stream that was asked for and did not come is an error told as JSON, or no sense at all.
-  const TimePoint whole_by = call_.scan.stream ? first_token_deadline
-                                               : std::min(call_.deadline, began_ + upstream_->options().answer_timeout);
+  const TimePoint whole_by =
+      call_.scan.stream ? first_token_deadline : std::min(call_.deadline, began_ + upstream_->options().answer_timeout);
   co_return co_await read_whole(whole_by);
 }
 
@@ -166,7 +167,8 @@ asio::awaitable<Step> Attempt::read_stream(TimePoint deadline, bool until_progre
       const bool whole = end_of_stream();
       if (whole) co_return Step();
       co_return failed(Outcome::kFailed, progressed_ ? "cut" : "blank",
-                       progressed_ ? "the stream ended before its end" : "the stream ended without an answer", !progressed_);
+                       progressed_ ? "the stream ended before its end" : "the stream ended without an answer",
+                       !progressed_);
     }
     const int64_t had = text_bytes_;
     Step taken = take_events(*piece);
@@ -259,7 +261,8 @@ Status Attempt::tell(const RawEvent& event, const AnswerFacts& facts) {
   if (!resume_ && told_.id.empty()) told_.id = facts.id;
   const bool renamed = continues_prefix() && !facts.id.empty() && !told_.id.empty();
   const char* id_end = facts.id.data() + facts.id.size();
-  const bool inside = renamed && facts.id.data() >= event.bytes.data() && id_end <= event.bytes.data() + event.bytes.size();
+  const bool inside =
+      renamed && facts.id.data() >= event.bytes.data() && id_end <= event.bytes.data() + event.bytes.size();
   if (!inside) {
     out.append(event.bytes);
     return {};
@@ -288,9 +291,11 @@ void Attempt::progress() {
 // The upstream closed. An answer that had its finish reason is whole: only the last word is added.
 bool Attempt::end_of_stream() {
   if (!finish_seen_ || !splitter_.unfinished().empty()) return false;
-  if (translator_) translator_->finish(out_);
-  else out_.append(protocol_ == Protocol::kOpenAi ? "data: [DONE]\n\n"
-                                             : "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+  if (translator_)
+    translator_->finish(out_);
+  else
+    out_.append(protocol_ == Protocol::kOpenAi ? "data: [DONE]\n\n"
+                                               : "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
   finished_ = true;
   return true;
 }
@@ -299,7 +304,8 @@ asio::awaitable<Step> Attempt::read_whole(TimePoint deadline) {
   out_.clear();
   bool began = false;
   for (;;) {
-    auto piece = co_await source_->read(began ? std::min(deadline, now() + upstream_->options().token_timeout) : deadline);
+    auto piece =
+        co_await source_->read(began ? std::min(deadline, now() + upstream_->options().token_timeout) : deadline);
     if (!piece.ok()) {
       const bool late_in_body = began && piece.error().code == ErrorCode::kDeadlineExceeded;
       if (late_in_body) co_return failed(Outcome::kFailed, "stalled", "the answer stopped in its middle");
@@ -323,9 +329,11 @@ asio::awaitable<Step> Attempt::read_whole(TimePoint deadline) {
     if (step.kind == Step::Kind::kForClient) step = failed(Outcome::kFailed, "error_body", std::move(step.message));
     co_return step;
   }
-  if (!facts.sound || call_.scan.stream) co_return failed(Outcome::kFailed, "garbage", "a body that is not what it should be");
+  if (!facts.sound || call_.scan.stream)
+    co_return failed(Outcome::kFailed, "garbage", "a body that is not what it should be");
   const bool filtered = facts.finish_reason == "content_filter";
-  if (!facts.progress && facts.finish_reason.empty()) co_return failed(Outcome::kFailed, "blank", "an answer without any text", true);
+  if (!facts.progress && facts.finish_reason.empty())
+    co_return failed(Outcome::kFailed, "blank", "an answer without any text", true);
   if (facts.finish_reason == "insufficient_system_resource" && !filtered) {
     co_return failed(Outcome::kBusy, "busy", "the upstream ran out of resources");
   }
@@ -358,7 +366,8 @@ asio::awaitable<Step> Attempt::read_refusal() {
     out_ = std::move(body);
     co_return step;
   }
-  api::ApiError error{step.status == 404 ? api::ErrorKind::kNotFound : api::ErrorKind::kInvalidFormat, step.message, "", step.reason};
+  api::ApiError error{step.status == 404 ? api::ErrorKind::kNotFound : api::ErrorKind::kInvalidFormat, step.message, "",
+                      step.reason};
   out_ = call_.protocol == Protocol::kOpenAi ? api::openai_error_body(error) : api::anthropic_error_body(error);
   co_return step;
 }

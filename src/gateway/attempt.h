@@ -1,7 +1,7 @@
-// Attempt: one try at one upstream. begin() goes as far as the first token (or the whole answer, when it is not streamed),
-// so that everything that can go wrong before it stays unseen by the client; more() then gives the rest. It judges what it
-// reads: keep-alives are no progress, an error in a 200 is an error, an answer that stops early is a failure.
-// Owned by the journey, on its lane's thread. Tells its upstream once how it ended.
+// Attempt: one try at one upstream. begin() goes as far as the first token (or the whole answer, when it is not
+// streamed), so that everything that can go wrong before it stays unseen by the client; more() then gives the rest. It
+// judges what it reads: keep-alives are no progress, an error in a 200 is an error, an answer that stops early is a
+// failure. Owned by the journey, on its lane's thread. Tells its upstream once how it ended.
 #pragma once
 
 #include <array>
@@ -22,11 +22,11 @@ namespace spillway::gateway {
 struct Step {
   enum class Kind { kGood, kForClient, kFailed } kind = Kind::kGood;
   Outcome outcome = Outcome::kAnswered;
-  const char* reason = "";        // metric label
+  const char* reason = "";  // metric label
   std::string message;
   int status = 0;
-  std::optional<Duration> rest;   // Retry-After
-  bool again = false;             // the same upstream may well answer a second time
+  std::optional<Duration> rest;  // Retry-After
+  bool again = false;            // the same upstream may well answer a second time
 };
 
 class Attempt {
@@ -47,17 +47,17 @@ class Attempt {
   void conclude(Outcome outcome, std::optional<Duration> rest = {});
 
   Upstream& upstream() { return *upstream_; }
-  std::string& out() { return out_; }       // for the client: events, or the whole body
+  std::string& out() { return out_; }  // for the client: events, or the whole body
   bool finished() const { return finished_; }
   int status() const { return source_ ? source_->status() : 0; }
   std::string content_type() const;
   const TokenUsage& usage() const { return usage_; }
   bool has_usage() const { return has_usage_; }
   int64_t text_bytes() const { return text_bytes_; }
-  Resume& told() { return told_; }          // what the client has seen by this attempt
+  Resume& told() { return told_; }  // what the client has seen by this attempt
   Duration first_token_after() const { return first_token_after_; }
   std::string_view finish_reason() const { return finish_reason_; }
-  std::string_view model() const { return model_; }   // as the upstream calls what answered
+  std::string_view model() const { return model_; }  // as the upstream calls what answered
   const std::array<uint8_t, 8>& span() const { return span_; }
   std::chrono::system_clock::time_point began_at() const { return began_at_; }
 
@@ -92,10 +92,10 @@ class Attempt {
   const std::chrono::system_clock::time_point began_at_;
   std::unique_ptr<StreamTranslator> translator_;  // where the client speaks another dialect
   std::unique_ptr<Source> source_;
-  std::string body_;         // where it differs from the client's
+  std::string body_;  // where it differs from the client's
   EventSplitter splitter_;
   std::string out_;
-  std::string unmarked_;     // events whose marker has not come yet
+  std::string unmarked_;  // events whose marker has not come yet
   Resume told_;
   TimePoint began_;
   TimePoint first_token_at_;
@@ -103,14 +103,14 @@ class Attempt {
   bool progressed_ = false;
   bool finish_seen_ = false;
   bool finished_ = false;
-  bool marked_ = false;      // the upstream sends markers
+  bool marked_ = false;  // the upstream sends markers
   bool concluded_ = false;
   bool cancelled_ = false;
   bool has_usage_ = false;
   TokenUsage usage_;
   int64_t text_bytes_ = 0;
   std::string finish_reason_, model_;
-  TimePoint pace_from_;        // of the span over which the stream's speed is judged
+  TimePoint pace_from_;  // of the span over which the stream's speed is judged
   int64_t pace_bytes_ = 0;
 };
 

@@ -76,7 +76,8 @@ void set_features(Call& call) {
 
 }  // namespace
 
-api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const GatewayOptions& options, TimePoint now) {
+api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const GatewayOptions& options,
+                             TimePoint now) {
   Call call;
   call.endpoint = endpoint;
   call.protocol = endpoint == Endpoint::kMessages ? Protocol::kAnthropic : Protocol::kOpenAi;
@@ -84,13 +85,16 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
   auto scan = scan_body(request.body);
   if (!scan.ok()) return ApiError{ErrorKind::kInvalidFormat, std::move(scan).error().message, "", ""};
   call.scan = *scan;
-  if (scan->model.size == 0) return ApiError{ErrorKind::kInvalidFormat, "model: expected a name, found none", "model", ""};
-  if (!call.generates() && scan->stream) return ApiError{ErrorKind::kInvalidFormat, "stream: not for this path", "stream", ""};
+  if (scan->model.size == 0)
+    return ApiError{ErrorKind::kInvalidFormat, "model: expected a name, found none", "model", ""};
+  if (!call.generates() && scan->stream)
+    return ApiError{ErrorKind::kInvalidFormat, "stream: not for this path", "stream", ""};
   auto deadline = deadline_of(request, options, now);
   if (!deadline.ok()) return deadline.error();
   call.deadline = *deadline;
   auto model = unescaped(scan->model.of(request.body));
-  if (!model || api::utf8_lossy(*model) != *model) return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
+  if (!model || api::utf8_lossy(*model) != *model)
+    return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
   const auto alias = options.aliases.find(*model);
   call.features.model = alias == options.aliases.end() ? *model : alias->second;
   const auto traced = continue_trace(request.headers.value_or("traceparent", ""));
@@ -107,12 +111,18 @@ std::string upstream_path(Endpoint endpoint, UpstreamKind kind) {
     return endpoint == Endpoint::kMessages || endpoint == Endpoint::kChat ? "/v1/messages" : "";
   }
   switch (endpoint) {
-    case Endpoint::kChat: return own ? "/v1/chat/completions" : "/chat/completions";
-    case Endpoint::kCompletions: return own ? "/v1/completions" : deepseek ? "/beta/completions" : "/completions";
-    case Endpoint::kBetaCompletions: return own || deepseek ? "/beta/completions" : "/completions";
-    case Endpoint::kMessages: return own ? "/v1/messages" : deepseek ? "/anthropic/v1/messages" : "/chat/completions";
-    case Endpoint::kEmbeddings: return own ? "/v1/embeddings" : deepseek ? "" : "/embeddings";
-    case Endpoint::kRerank: return own ? "/v1/rerank" : deepseek ? "" : "/rerank";
+    case Endpoint::kChat:
+      return own ? "/v1/chat/completions" : "/chat/completions";
+    case Endpoint::kCompletions:
+      return own ? "/v1/completions" : deepseek ? "/beta/completions" : "/completions";
+    case Endpoint::kBetaCompletions:
+      return own || deepseek ? "/beta/completions" : "/completions";
+    case Endpoint::kMessages:
+      return own ? "/v1/messages" : deepseek ? "/anthropic/v1/messages" : "/chat/completions";
+    case Endpoint::kEmbeddings:
+      return own ? "/v1/embeddings" : deepseek ? "" : "/embeddings";
+    case Endpoint::kRerank:
+      return own ? "/v1/rerank" : deepseek ? "" : "/rerank";
   }
   return "";
 }

@@ -25,8 +25,8 @@ struct Call {
   RequestFeatures features;
   TimePoint received;
   TimePoint deadline;
-  std::string client_key;                 // as presented, for upstreams that get it passed on
-  TraceContext trace;                     // the caller's, or begun here
+  std::string client_key;  // as presented, for upstreams that get it passed on
+  TraceContext trace;      // the caller's, or begun here
 
   bool generates() const { return endpoint != Endpoint::kEmbeddings && endpoint != Endpoint::kRerank; }
 };
@@ -40,8 +40,8 @@ Protocol upstream_protocol(Endpoint endpoint, UpstreamKind kind);
 // The path under the upstream's base, translated if need be; empty when this kind has nothing like the endpoint.
 std::string upstream_path(Endpoint endpoint, UpstreamKind kind);
 
-// The body for an upstream that calls the model so; the call's own when nothing has to change. An error: what is asked for
-// cannot be said in the upstream's dialect.
+// The body for an upstream that calls the model so; the call's own when nothing has to change. An error: what is asked
+// for cannot be said in the upstream's dialect.
 Result<std::string_view> upstream_body(const Call& call, UpstreamKind kind, std::string_view model,
                                        const std::vector<Splice>& more, std::string& buffer);
 

@@ -9,7 +9,7 @@ namespace {
 constexpr double kBestRises = 0.01;  // a second
 constexpr double kDecrease = 0.9;
 constexpr double kDecreaseRefused = 0.7;
-constexpr double kInUse = 0.7;       // the limit rises only when this share of it was in use
+constexpr double kInUse = 0.7;  // the limit rises only when this share of it was in use
 
 }  // namespace
 
@@ -26,7 +26,9 @@ void ConcurrencyLimit::first_token(TimePoint now, Duration after, int in_flight)
   sample(now, std::max(0.0, took - 2 * best_s_), in_flight);
 }
 
-void ConcurrencyLimit::queue_wait(TimePoint now, Duration wait, int in_flight) { sample(now, seconds(wait), in_flight); }
+void ConcurrencyLimit::queue_wait(TimePoint now, Duration wait, int in_flight) {
+  sample(now, seconds(wait), in_flight);
+}
 
 void ConcurrencyLimit::sample(TimePoint now, double wait_s, int in_flight) {
   wait_sum_s_ += wait_s;

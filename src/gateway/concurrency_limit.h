@@ -35,8 +35,8 @@ class ConcurrencyLimit {
 
   const ConcurrencyLimitOptions options_;
   double limit_;
-  bool searching_ = true;      // nothing was too much yet: it doubles
-  double best_s_ = -1;         // time to first token without a queue; rises slowly so that it can be learned anew
+  bool searching_ = true;  // nothing was too much yet: it doubles
+  double best_s_ = -1;     // time to first token without a queue; rises slowly so that it can be learned anew
   TimePoint best_at_;
   double wait_sum_s_ = 0;
   int samples_ = 0;

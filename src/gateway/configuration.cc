@@ -22,11 +22,13 @@ constexpr std::string_view kList = "gateway.upstreams";
 constexpr Duration kLoadReportInterval = std::chrono::milliseconds(200);  // of a Spillway that names no health_interval
 
 // Reads one scalar by the rules of the option table.
-Result<config::Value> scalar(const YamlEntry& entry, Type type, const char* choices = "", double min = 0, double max = 1e18) {
+Result<config::Value> scalar(const YamlEntry& entry, Type type, const char* choices = "", double min = 0,
+                             double max = 1e18) {
   const Option option{"", "", type, "", "", choices, min, max};
   if (entry.kind == YamlEntry::Kind::kMap) return invalid("expected " + describe_expected(option) + ", found a map");
   const bool list = type == Type::kStrings;
-  if (!list && entry.kind == YamlEntry::Kind::kList) return invalid("expected " + describe_expected(option) + ", found a list");
+  if (!list && entry.kind == YamlEntry::Kind::kList)
+    return invalid("expected " + describe_expected(option) + ", found a list");
   if (!list) return parse_value(option, entry.items[0].text);
   std::vector<std::string> items;
   for (const auto& item : entry.items) items.push_back(item.text);
@@ -91,14 +93,17 @@ Status set_discovery(UpstreamOptions& upstream, const YamlEntry& entry) {
   SW_ASSIGN(auto value, scalar(entry, Type::kString, "none|dns|kubernetes"));
   const std::string& name = std::get<std::string>(value);
   using Discovery = UpstreamOptions::Discovery;
-  upstream.discovery = name == "dns" ? Discovery::kDns : name == "kubernetes" ? Discovery::kKubernetes : Discovery::kNone;
+  upstream.discovery = name == "dns"          ? Discovery::kDns
+                       : name == "kubernetes" ? Discovery::kKubernetes
+                                              : Discovery::kNone;
   return {};
 }
 
 Status set_name(UpstreamOptions& upstream, const YamlEntry& entry) {
   SW_ASSIGN(auto value, scalar(entry, Type::kString));
   const auto& name = std::get<std::string>(value);
-  const bool plain = name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == name.npos;
+  const bool plain =
+      name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == name.npos;
   if (name.empty() || name.size() > 64 || !plain) return invalid("expected 1 to 64 of letters, digits and \"-_.\"");
   upstream.info.name = name;
   return {};
@@ -130,7 +135,8 @@ Result<std::vector<std::string>> read_secrets(const std::vector<std::string>& re
   for (const std::string& reference : references) {
     if (reference.starts_with("env:")) {
       const char* key = std::getenv(reference.c_str() + 4);
-      if (key == nullptr || *key == '\0') return invalid("expected a key in the environment variable " + reference.substr(4));
+      if (key == nullptr || *key == '\0')
+        return invalid("expected a key in the environment variable " + reference.substr(4));
       secrets.emplace_back(key);
     } else if (reference.starts_with("file:")) {
       std::ifstream in(reference.substr(5));
@@ -189,11 +195,13 @@ const std::map<std::string_view, Apply>& fields() {
       {"price.cached_input", number([](auto& u, double v) { u.info.price.cached_input = v; })},
       {"weight", number([](auto& u, double v) { u.info.weight = v; })},
       {"round_trip_s", number([](auto& u, double v) { u.info.round_trip_s = v; })},
-      {"concurrency_max", integer(1, [](auto& u, int64_t v) {
-         u.info.concurrency_max = int(v);
-         u.concurrency.max = double(v);
-         u.concurrency.initial = double(v);  // whoever names a number is taken at his word until it proves too much
-       })},
+      {"concurrency_max", integer(1,
+                                  [](auto& u, int64_t v) {
+                                    u.info.concurrency_max = int(v);
+                                    u.concurrency.max = double(v);
+                                    u.concurrency.initial = double(
+                                        v);  // whoever names a number is taken at his word until it proves too much
+                                  })},
       {"context_tokens_max", integer(0, [](auto& u, int64_t v) { u.info.context_tokens_max = v; })},
   };
   return kFields;
@@ -235,7 +243,8 @@ class Reader {
       if (entry.kind == YamlEntry::Kind::kList && name == "models") {
         for (const auto& item : entry.items) upstream.info.models.push_back(item.text);
       } else if (entry.kind != YamlEntry::Kind::kMap) {
-        problem(entry, name == "models" ? "expected a list of names or a map of public to own names" : "expected a map");
+        problem(entry,
+                name == "models" ? "expected a list of names or a map of public to own names" : "expected a map");
       }
       return;
     }
@@ -266,8 +275,10 @@ class Reader {
       upstream.health_interval = kLoadReportInterval;
     }
     for (const std::string& key : upstream.keys) upstream.written += key + '\3';
-    if (upstream.discovery == UpstreamOptions::Discovery::kKubernetes && upstream.service.find('/') == std::string::npos) {
-      problem(place, "expected a service as NAMESPACE/NAME, found " + (upstream.service.empty() ? "none" : upstream.service));
+    if (upstream.discovery == UpstreamOptions::Discovery::kKubernetes &&
+        upstream.service.find('/') == std::string::npos) {
+      problem(place,
+              "expected a service as NAMESPACE/NAME, found " + (upstream.service.empty() ? "none" : upstream.service));
     }
     if (upstream.kind == UpstreamKind::kOpenAi && upstream.base.target == "/") upstream.base.target = "/v1";
     if (upstream.kind == UpstreamKind::kSpillway && upstream.base.target.starts_with("/v1")) upstream.base.target = "/";

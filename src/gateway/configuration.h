@@ -1,5 +1,5 @@
-// GatewayOptions from a configuration: the scalars of the option table and the list gateway.upstreams. Keys of providers
-// are read here, from the environment or files, so that no configuration file has to hold them.
+// GatewayOptions from a configuration: the scalars of the option table and the list gateway.upstreams. Keys of
+// providers are read here, from the environment or files, so that no configuration file has to hold them.
 #pragma once
 
 #include "base/result.h"

@@ -95,7 +95,8 @@ Result<std::vector<FoundEndpoint>> Discovery::look_up(const UpstreamOptions& ups
 }
 
 Result<std::vector<FoundEndpoint>> Discovery::look_up_service(const UpstreamOptions& upstream) const {
-  if (access_.api.empty()) return Error{ErrorCode::kUnavailable, "expected to run in a cluster (KUBERNETES_SERVICE_HOST is not set)"};
+  if (access_.api.empty())
+    return Error{ErrorCode::kUnavailable, "expected to run in a cluster (KUBERNETES_SERVICE_HOST is not set)"};
   const size_t slash = upstream.service.find('/'), colon = upstream.service.find(':', slash);
   const std::string space = upstream.service.substr(0, slash);
   const std::string name = upstream.service.substr(slash + 1, colon == std::string::npos ? colon : colon - slash - 1);
@@ -113,12 +114,14 @@ Result<std::vector<FoundEndpoint>> Discovery::look_up_service(const UpstreamOpti
   if (std::ifstream(access_.ca_file)) client.tls_ca_file = access_.ca_file;
   SW_ASSIGN(const auto response, net::fetch_blocking(std::move(request), client));
   if (response.status != 200) {
-    return Error{ErrorCode::kUnavailable, fmt::format("the cluster's API answered {} for {}", response.status, upstream.service)};
+    return Error{ErrorCode::kUnavailable,
+                 fmt::format("the cluster's API answered {} for {}", response.status, upstream.service)};
   }
   return parse_endpoints(response.body, port);
 }
 
-std::vector<UpstreamOptions> Discovery::expand(const std::vector<UpstreamOptions>& upstreams, std::vector<std::string>& problems) {
+std::vector<UpstreamOptions> Discovery::expand(const std::vector<UpstreamOptions>& upstreams,
+                                               std::vector<std::string>& problems) {
   std::vector<UpstreamOptions> out;
   for (const UpstreamOptions& upstream : upstreams) {
     if (upstream.discovery == Kind::kNone) {

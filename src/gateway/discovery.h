@@ -1,6 +1,7 @@
-// Discovery: upstreams whose addresses are looked up: each address of a DNS name, or each ready endpoint of a Kubernetes
-// service, is an upstream of its own, with its own breaker and load. Blocks; called by one thread, never an I/O thread.
-// While a lookup fails the addresses known last go on. Not its job: when to look (the program's), health (the prober's).
+// Discovery: upstreams whose addresses are looked up: each address of a DNS name, or each ready endpoint of a
+// Kubernetes service, is an upstream of its own, with its own breaker and load. Blocks; called by one thread, never an
+// I/O thread. While a lookup fails the addresses known last go on. Not its job: when to look (the program's), health
+// (the prober's).
 #pragma once
 
 #include <map>
@@ -35,7 +36,8 @@ class Discovery {
   static bool wanted(const std::vector<UpstreamOptions>& upstreams);
   // The list with each upstream that has discovery replaced by those found; one that never was found stays as it is
   // written. problems: what could not be looked up, for the log.
-  std::vector<UpstreamOptions> expand(const std::vector<UpstreamOptions>& upstreams, std::vector<std::string>& problems);
+  std::vector<UpstreamOptions> expand(const std::vector<UpstreamOptions>& upstreams,
+                                      std::vector<std::string>& problems);
 
  private:
   Result<std::vector<FoundEndpoint>> look_up(const UpstreamOptions& upstream) const;

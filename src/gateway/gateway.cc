@@ -19,8 +19,9 @@ std::atomic<uint64_t> next_id{1};
 // The index goes by places in the list, so it goes on only where the list is the same.
 std::shared_ptr<PrefixIndex> prefixes_after(const Gateway* before, const std::vector<UpstreamOptions>& upstreams,
                                             std::shared_ptr<PrefixIndex> known) {
-  const bool same = before != nullptr && std::ranges::equal(before->options().upstreams, upstreams,
-                                                            [](const auto& a, const auto& b) { return a.info.name == b.info.name; });
+  const bool same =
+      before != nullptr && std::ranges::equal(before->options().upstreams, upstreams,
+                                              [](const auto& a, const auto& b) { return a.info.name == b.info.name; });
   return same ? known : std::make_shared<PrefixIndex>();
 }
 
@@ -39,7 +40,8 @@ Gateway::Gateway(GatewayOptions options, PolicyChain policies, std::shared_ptr<A
   for (const UpstreamOptions& wanted : options_.upstreams) {
     std::shared_ptr<Upstream> upstream;
     if (before != nullptr && !wanted.written.empty()) {
-      const auto same = std::ranges::find_if(before->upstreams_, [&](const auto& u) { return u->options().written == wanted.written; });
+      const auto same = std::ranges::find_if(before->upstreams_,
+                                             [&](const auto& u) { return u->options().written == wanted.written; });
       if (same != before->upstreams_.end()) upstream = *same;
     }
     upstreams_.push_back(upstream ? upstream : std::make_shared<Upstream>(wanted));
@@ -64,12 +66,12 @@ Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options, std::sh
 
 std::optional<Endpoint> Gateway::endpoint_of(std::string_view path) {
   static const std::map<std::string_view, Endpoint> kPaths = {
-      {"/v1/chat/completions", Endpoint::kChat},       {"/chat/completions", Endpoint::kChat},
-      {"/beta/chat/completions", Endpoint::kChat},     {"/v1/completions", Endpoint::kCompletions},
-      {"/completions", Endpoint::kBetaCompletions},    {"/beta/completions", Endpoint::kBetaCompletions},
-      {"/v1/messages", Endpoint::kMessages},           {"/anthropic/v1/messages", Endpoint::kMessages},
-      {"/v1/embeddings", Endpoint::kEmbeddings},       {"/v1/rerank", Endpoint::kRerank},
-      {"/v1/reranking", Endpoint::kRerank},            {"/rerank", Endpoint::kRerank},
+      {"/v1/chat/completions", Endpoint::kChat},    {"/chat/completions", Endpoint::kChat},
+      {"/beta/chat/completions", Endpoint::kChat},  {"/v1/completions", Endpoint::kCompletions},
+      {"/completions", Endpoint::kBetaCompletions}, {"/beta/completions", Endpoint::kBetaCompletions},
+      {"/v1/messages", Endpoint::kMessages},        {"/anthropic/v1/messages", Endpoint::kMessages},
+      {"/v1/embeddings", Endpoint::kEmbeddings},    {"/v1/rerank", Endpoint::kRerank},
+      {"/v1/reranking", Endpoint::kRerank},         {"/rerank", Endpoint::kRerank},
       {"/embeddings", Endpoint::kEmbeddings},
   };
   const auto found = kPaths.find(path);
@@ -77,8 +79,8 @@ std::optional<Endpoint> Gateway::endpoint_of(std::string_view path) {
   return found->second;
 }
 
-// The I/O thread's lane of this gateway. Lanes of gateways that are gone are dropped when a new one comes; all end with the
-// thread.
+// The I/O thread's lane of this gateway. Lanes of gateways that are gone are dropped when a new one comes; all end with
+// the thread.
 std::shared_ptr<Lane> Gateway::lane(const asio::any_io_executor& executor) {
   struct Known {
     std::weak_ptr<Gateway> gateway;
@@ -100,7 +102,8 @@ Decision Gateway::decide(const RequestFeatures& features, TimePoint now) {
   return policies_.decide(features, states, now, prefixes_.get());
 }
 
-Decision Gateway::decide(const RequestFeatures& features, const std::vector<UpstreamState>& states, TimePoint now) const {
+Decision Gateway::decide(const RequestFeatures& features, const std::vector<UpstreamState>& states,
+                         TimePoint now) const {
   return policies_.decide(features, states, now, prefixes_.get(), true);
 }
 
@@ -123,9 +126,10 @@ std::string Gateway::state_json() const {
         health_name(state.health), state.share, state.in_flight, upstream->limit(), state.rate.prefill_tokens_per_s,
         state.rate.decode_tokens_per_s);
     if (state.report) {
-      out += fmt::format(R"(,"report":{{"age_s":{:.3f},"running":{},"waiting":{},"predicted_wait_s":{:.3f},"memory_used":{:.3f}}})",
-                         seconds(now - state.report->at), state.report->running, state.report->waiting,
-                         state.report->predicted_wait_s, state.report->memory_used);
+      out += fmt::format(
+          R"(,"report":{{"age_s":{:.3f},"running":{},"waiting":{},"predicted_wait_s":{:.3f},"memory_used":{:.3f}}})",
+          seconds(now - state.report->at), state.report->running, state.report->waiting, state.report->predicted_wait_s,
+          state.report->memory_used);
     }
     out += "}";
     first = false;
@@ -145,7 +149,8 @@ asio::awaitable<Answered> Gateway::answer(net::HttpRequest request, Endpoint end
   if (!understood.ok()) {
     const api::ApiError& error = understood.error();
     net::Headers fields = net::Headers::of("Content-Type", "application/json", "X-Request-Id", id);
-    std::string body = endpoint == Endpoint::kMessages ? api::anthropic_error_body(error) : api::openai_error_body(error);
+    std::string body =
+        endpoint == Endpoint::kMessages ? api::anthropic_error_body(error) : api::openai_error_body(error);
     co_await writer.send(error.http_status(), std::move(fields), std::move(body));
     Answered refused;
     refused.status = error.http_status();

@@ -31,7 +31,7 @@ struct Answered {
   const char* outcome = "ok";
   // What is known of the request at its end.
   std::string model, upstream, tenant;
-  std::string answered_by;    // the model, as the upstream calls it
+  std::string answered_by;  // the model, as the upstream calls it
   std::string finish_reason;
   std::optional<double> first_token_s;
   TokenUsage usage;
@@ -44,14 +44,14 @@ struct Surroundings {
   ResponseCache* cache = nullptr;
   Coalescer<CachedResponse>* coalescer = nullptr;  // of embeddings
   SpanSink* spans = nullptr;
-  net::Handler local;          // the models in this process, for upstreams of kind local
+  net::Handler local;  // the models in this process, for upstreams of kind local
 };
 
 // Never changed after it was made: another configuration is another Gateway, and requests under way end with theirs.
 class Gateway : public std::enable_shared_from_this<Gateway> {
  public:
-  // before: the gateway that this one follows, whose upstreams go on (with what is known of them) where the configuration
-  // says the same of them; may be null.
+  // before: the gateway that this one follows, whose upstreams go on (with what is known of them) where the
+  // configuration says the same of them; may be null.
   static Result<std::shared_ptr<Gateway>> create(GatewayOptions options, std::shared_ptr<const Surroundings> around,
                                                  const Gateway* before = nullptr);
 

@@ -1,5 +1,5 @@
-// What clients and upstreams send through the gateway: bodies, streams, markers, load reports, and their translation. The
-// first byte chooses; the rest is the text. A stream is also split in two at every place the second byte says.
+// What clients and upstreams send through the gateway: bodies, streams, markers, load reports, and their translation.
+// The first byte chooses; the rest is the text. A stream is also split in two at every place the second byte says.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -54,7 +54,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       const auto scan = scan_body(text);
       if (!scan.ok()) break;
       SW_CHECK(scan->end < text.size() && text[scan->end] == '}', "the end of a body is its brace");
-      SW_CHECK(scan_body(spliced(text, {member(*scan, "spillway_x", "1")})).ok(), "a member can be added to what is sound");
+      SW_CHECK(scan_body(spliced(text, {member(*scan, "spillway_x", "1")})).ok(),
+               "a member can be added to what is sound");
       break;
     }
     case 1: {
@@ -64,15 +65,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
     case 2:
       (void)facts_of_body(protocol, text);
-      if (protocol == Protocol::kOpenAi) (void)chat_answer_to_messages(text);
-      else (void)messages_answer_to_chat(text);
+      if (protocol == Protocol::kOpenAi)
+        (void)chat_answer_to_messages(text);
+      else
+        (void)messages_answer_to_chat(text);
       break;
     case 3:
-      if (protocol == Protocol::kOpenAi) (void)chat_to_messages(text, "m", 100);
-      else (void)messages_to_chat(text, "m");
+      if (protocol == Protocol::kOpenAi)
+        (void)chat_to_messages(text, "m", 100);
+      else
+        (void)messages_to_chat(text, "m");
       break;
     case 4:
-      translate_stream(text, protocol == Protocol::kOpenAi ? *chat_stream_to_messages() : *messages_stream_to_chat(true));
+      translate_stream(text,
+                       protocol == Protocol::kOpenAi ? *chat_stream_to_messages() : *messages_stream_to_chat(true));
       break;
     default: {
       Resume resume;

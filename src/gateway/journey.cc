@@ -13,8 +13,8 @@ namespace {
 using api::ApiError;
 using api::ErrorKind;
 
-metrics::Counter attempts_total{"spillway_gateway_attempts_total", "Attempts by upstream and how they ended.",
-                                {"upstream", "result"}};
+metrics::Counter attempts_total{
+    "spillway_gateway_attempts_total", "Attempts by upstream and how they ended.", {"upstream", "result"}};
 metrics::Counter retries_total{"spillway_gateway_retries_total", "Further attempts, by why.", {"reason"}};
 
 constexpr Duration kBudgetPoll = std::chrono::milliseconds(10);
@@ -101,7 +101,8 @@ asio::awaitable<bool> Journey::admit() {
   caller_ = std::move(caller).value();
   priority_ = std::min(priority_, caller_.priority);
   if (!caller_.may_use(call_.features.model)) {
-    ApiError error{ErrorKind::kPermission, "This key may not use the model `" + call_.features.model + "`.", "model", ""};
+    ApiError error{ErrorKind::kPermission, "This key may not use the model `" + call_.features.model + "`.", "model",
+                   ""};
     co_await send_error(std::move(error));
     co_return false;
   }
@@ -207,8 +208,8 @@ void Journey::note_failure(const std::shared_ptr<Attempt>& attempt, size_t index
   forget(attempt);
 }
 
-// A further attempt needs the fleet's budget, unless the upstream that failed is out of service: what moves away from it
-// is no load that comes twice.
+// A further attempt needs the fleet's budget, unless the upstream that failed is out of service: what moves away from
+// it is no load that comes twice.
 asio::awaitable<bool> Journey::await_budget(bool free) {
   while (!free && !gateway_->retry_budget().take(now())) {
     if (left() || now() >= call_.deadline) co_return false;

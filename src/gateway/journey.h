@@ -1,8 +1,8 @@
-// Journey: one request's way through the gateway, from the choice of an upstream to its one terminal outcome: an answer, a
-// refusal, or an error told in the stream. Owned by the coroutine that runs it, on its connection's thread. Written in
-// parts: journey.cc the whole way, journey_choice.cc who is asked, journey_race.cc first tokens and hedges,
-// journey_answer.cc what the client is told, journey_patience.cc comments meanwhile, journey_shared.cc answers that others
-// asked for too.
+// Journey: one request's way through the gateway, from the choice of an upstream to its one terminal outcome: an
+// answer, a refusal, or an error told in the stream. Owned by the coroutine that runs it, on its connection's thread.
+// Written in parts: journey.cc the whole way, journey_choice.cc who is asked, journey_race.cc first tokens and hedges,
+// journey_answer.cc what the client is told, journey_patience.cc comments meanwhile, journey_shared.cc answers that
+// others asked for too.
 #pragma once
 
 #include <memory>
@@ -48,9 +48,9 @@ class Journey {
   };
 
   // ---- journey.cc ----
-  asio::awaitable<bool> admit();           // the tenant's right and reservation
-  asio::awaitable<void> serve();           // what is neither kept nor under way for somebody else
-  asio::awaitable<Step> try_upstreams();   // until one gives its first token, or none can
+  asio::awaitable<bool> admit();          // the tenant's right and reservation
+  asio::awaitable<void> serve();          // what is neither kept nor under way for somebody else
+  asio::awaitable<Step> try_upstreams();  // until one gives its first token, or none can
   static void count_attempt(Attempt& attempt, const char* result);
   void note_failure(const std::shared_ptr<Attempt>& attempt, size_t upstream, const Step& step);
   asio::awaitable<bool> await_budget(bool free);
@@ -63,11 +63,11 @@ class Journey {
   }
 
   // ---- journey_choice.cc ----
-  asio::awaitable<bool> choose();          // sets attempt_; false when there is none, with the reason in last_
-  bool pick(TimePoint at);                 // starts the best who has room
+  asio::awaitable<bool> choose();  // sets attempt_; false when there is none, with the reason in last_
+  bool pick(TimePoint at);         // starts the best who has room
   bool start(size_t upstream, bool force);
   bool start_by_force();
-  bool fits(size_t upstream) const;        // whether it may be asked at all, at this stage
+  bool fits(size_t upstream) const;  // whether it may be asked at all, at this stage
   bool wait_in_line(TimePoint at, TimePoint until);
   bool nobody_ever(TimePoint at);
   bool is_last_chance() const;
@@ -93,7 +93,7 @@ class Journey {
   net::Headers stream_headers() const;
   void finish_log();
   void record_span();
-  void mark(metrics::Moment::Kind kind, std::string_view note) const;   // in the request's timeline
+  void mark(metrics::Moment::Kind kind, std::string_view note) const;  // in the request's timeline
 
   // ---- journey_patience.cc ----
   void begin_patience();
@@ -116,23 +116,23 @@ class Journey {
   Caller caller_;
   int priority_ = 0;
   std::string last_upstream_;
-  std::set<size_t> tried_;          // that failed at this request, in this round
-  std::set<size_t> unfit_;          // that cannot do what is asked, whenever
+  std::set<size_t> tried_;  // that failed at this request, in this round
+  std::set<size_t> unfit_;  // that cannot do what is asked, whenever
   int attempts_ = 0;
   size_t current_ = 0;
-  std::optional<size_t> again_;     // may be asked once more
+  std::optional<size_t> again_;  // may be asked once more
   bool asked_again_ = false;
-  bool was_open_ = false;           // the upstream that failed last is out of service
+  bool was_open_ = false;  // the upstream that failed last is out of service
   Step last_;
   std::shared_ptr<WaitingLine::Place> place_;
   std::shared_ptr<Patience> patience_;
   std::shared_ptr<const Resume> resume_;
-  std::string shared_key_;          // of the answer, where it may be kept or shared
-  bool leads_ = false;              // others wait for this answer
+  std::string shared_key_;  // of the answer, where it may be kept or shared
+  bool leads_ = false;      // others wait for this answer
   Answered answered_;
   Duration waited_{};
   std::optional<Duration> first_token_after_;
-  double cached_expected_ = 0;      // tokens of the prompt that the choice counted on
+  double cached_expected_ = 0;  // tokens of the prompt that the choice counted on
   std::vector<AttemptSpan> spans_;
 };
 

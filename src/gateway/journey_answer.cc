@@ -34,7 +34,8 @@ ApiError error_of(const Step& step) {
       if (step.status == 404) return {ErrorKind::kNotFound, step.message, "model", "model_not_found"};
       return {ErrorKind::kInvalidFormat, "No upstream can do what is asked: " + step.message, "", ""};
     case Outcome::kKeyRefused:
-      return {ErrorKind::kOverloaded, "No upstream accepts the gateway's key: " + step.message, "", "upstream_key_refused"};
+      return {ErrorKind::kOverloaded, "No upstream accepts the gateway's key: " + step.message, "",
+              "upstream_key_refused"};
     case Outcome::kLimited:
       return {ErrorKind::kRateLimit, "Every upstream is over its rate: " + step.message, "", ""};
     case Outcome::kBusy:
@@ -117,7 +118,8 @@ asio::awaitable<bool> Journey::take_up(const Step& broken) {
   note_failure(attempt_, current_, broken);
   again_.reset();
   tried_.insert(current_);
-  const bool possible = (resume->exact || resume->continuable()) && call_.endpoint == Endpoint::kChat && call_.scan.n == 1;
+  const bool possible =
+      (resume->exact || resume->continuable()) && call_.endpoint == Endpoint::kChat && call_.scan.n == 1;
   if (!possible) co_return false;
   resume_ = std::move(resume);
   attempt_.reset();
@@ -137,7 +139,8 @@ asio::awaitable<void> Journey::tell_error(const Step& step) {
   if (!writer_.started()) {
     std::optional<Duration> after = step.rest;
     if (!after && step.outcome == Outcome::kFailed) after = std::chrono::seconds(1);
-    if (!after && (step.outcome == Outcome::kBusy || step.outcome == Outcome::kLimited)) after = std::chrono::seconds(1);
+    if (!after && (step.outcome == Outcome::kBusy || step.outcome == Outcome::kLimited))
+      after = std::chrono::seconds(1);
     co_await send_error(std::move(error), after);
     co_return;
   }

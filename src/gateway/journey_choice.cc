@@ -9,14 +9,15 @@
 namespace spillway::gateway {
 namespace {
 
-metrics::Counter chosen_total{"spillway_gateway_decisions_total", "First choices by upstream and deciding policy.",
-                              {"upstream", "policy"}};
-metrics::Counter waits_total{"spillway_gateway_waits_total", "Requests that waited for an upstream, by priority.", {"priority"}};
-metrics::Counter shed_total{"spillway_gateway_shed_total", "Requests refused instead of waiting, by priority and why.",
-                            {"priority", "reason"}};
+metrics::Counter chosen_total{
+    "spillway_gateway_decisions_total", "First choices by upstream and deciding policy.", {"upstream", "policy"}};
+metrics::Counter waits_total{
+    "spillway_gateway_waits_total", "Requests that waited for an upstream, by priority.", {"priority"}};
+metrics::Counter shed_total{
+    "spillway_gateway_shed_total", "Requests refused instead of waiting, by priority and why.", {"priority", "reason"}};
 metrics::Gauge queued_gauge{"spillway_gateway_queued", "Requests waiting for an upstream now."};
 
-constexpr Duration kLook = std::chrono::milliseconds(10);     // between two looks of who waits; doubled each time
+constexpr Duration kLook = std::chrono::milliseconds(10);  // between two looks of who waits; doubled each time
 constexpr Duration kLookMax = std::chrono::milliseconds(100);
 constexpr Duration kAgainAfter = std::chrono::milliseconds(20);
 constexpr Duration kLastChance = std::chrono::milliseconds(1500);  // before the deadline, when none was tried
@@ -104,7 +105,8 @@ bool Journey::nobody_ever(TimePoint at) {
   last_.outcome = Outcome::kClientError;
   last_.status = model_known ? 400 : 404;
   last_.reason = model_known ? "no_upstream" : "model_not_found";
-  last_.message = model_known ? "No upstream takes such a request" : "The model `" + call_.features.model + "` does not exist.";
+  last_.message =
+      model_known ? "No upstream takes such a request" : "The model `" + call_.features.model + "` does not exist.";
   for (const Refusal& refusal : decision.refused) {
     if (model_known) last_.message += fmt::format("; {}: {}", states[refusal.upstream].info->name, refusal.reason);
   }

@@ -1,6 +1,6 @@
-// The part of Journey that keeps a waiting client's connection alive: a stream whose first token takes long is begun with
-// comments, as DeepSeek's API does, so that nothing between here and the client takes silence for death. From then on what
-// goes wrong can only be told in the stream.
+// The part of Journey that keeps a waiting client's connection alive: a stream whose first token takes long is begun
+// with comments, as DeepSeek's API does, so that nothing between here and the client takes silence for death. From then
+// on what goes wrong can only be told in the stream.
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 
@@ -11,7 +11,8 @@
 namespace spillway::gateway {
 namespace {
 
-metrics::Counter keep_alives_total{"spillway_gateway_keep_alives_total", "Comments sent on streams that wait for their first token."};
+metrics::Counter keep_alives_total{"spillway_gateway_keep_alives_total",
+                                   "Comments sent on streams that wait for their first token."};
 
 }  // namespace
 

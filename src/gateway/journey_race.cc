@@ -1,5 +1,5 @@
-// The part of Journey that waits for first tokens: alone, or with a second attempt elsewhere when the first is slower than
-// nearly all were (the measured p99). The first good one wins; the other is cancelled, and counts for nothing.
+// The part of Journey that waits for first tokens: alone, or with a second attempt elsewhere when the first is slower
+// than nearly all were (the measured p99). The first good one wins; the other is cancelled, and counts for nothing.
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -10,9 +10,11 @@
 namespace spillway::gateway {
 namespace {
 
-metrics::Counter hedges_total{"spillway_gateway_hedges_total", "Second attempts sent while the first was slow, by who won.",
+metrics::Counter hedges_total{"spillway_gateway_hedges_total",
+                              "Second attempts sent while the first was slow, by who won.",
                               {"upstream", "result"}};
-metrics::Counter shadows_total{"spillway_gateway_shadows_total", "Copies sent whose answer was thrown away.", {"upstream", "result"}};
+metrics::Counter shadows_total{
+    "spillway_gateway_shadows_total", "Copies sent whose answer was thrown away.", {"upstream", "result"}};
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -119,7 +121,8 @@ asio::awaitable<Step> Journey::await_winner(std::shared_ptr<Contender> first, st
         count_attempt(*other->attempt, "lost");
         forget(other->attempt);
       }
-      if (second) hedges_total.with({second->attempt->upstream().name(), one == second && !failed ? "won" : "lost"}).add();
+      if (second)
+        hedges_total.with({second->attempt->upstream().name(), one == second && !failed ? "won" : "lost"}).add();
       attempt_ = one->attempt;
       current_ = one->upstream;
       last_upstream_ = attempt_->upstream().name();

@@ -5,12 +5,13 @@
 namespace spillway::gateway {
 namespace {
 
-metrics::Counter spared_total{"spillway_gateway_spared_total", "Requests answered without asking an upstream, by how.", {"how"}};
+metrics::Counter spared_total{
+    "spillway_gateway_spared_total", "Requests answered without asking an upstream, by how.", {"how"}};
 
 }  // namespace
 
-// Whether the answer came from the cache or from an identical request under way. False: this request is to ask, and where
-// it leads, to share.
+// Whether the answer came from the cache or from an identical request under way. False: this request is to ask, and
+// where it leads, to share.
 asio::awaitable<bool> Journey::answer_from_others() {
   const Surroundings& around = gateway_->around();
   const bool caching = around.cache != nullptr && around.cache->enabled() && !call_.scan.stream;
@@ -37,8 +38,10 @@ asio::awaitable<bool> Journey::answer_from_others() {
     const bool leads = answer == nullptr;
     waiting->answer = std::move(answer);
     int expected = kWaits;
-    if (waiting->state.compare_exchange_strong(expected, kTold)) signal->notify();
-    else if (leads) coalescer->abandon(name);  // whose turn it was has gone: the next one
+    if (waiting->state.compare_exchange_strong(expected, kTold))
+      signal->notify();
+    else if (leads)
+      coalescer->abandon(name);  // whose turn it was has gone: the next one
   };
   const auto ticket = around.coalescer->join(shared_key_, told);
   leads_ = ticket.leads;

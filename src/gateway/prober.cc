@@ -11,7 +11,8 @@
 namespace spillway::gateway {
 namespace {
 
-metrics::Counter probes_total{"spillway_gateway_probes_total", "Health probes by upstream and result.", {"upstream", "result"}};
+metrics::Counter probes_total{
+    "spillway_gateway_probes_total", "Health probes by upstream and result.", {"upstream", "result"}};
 
 constexpr Duration kProbeTimeout = std::chrono::seconds(3);
 constexpr size_t kAnswerBytesMax = 1 << 20;
@@ -33,14 +34,22 @@ void add_model(JsonCursor& cursor, LoadReport& report) {
   std::string_view key;
   double total = 0, free = 0, cached = 0;
   while (cursor.next_member(key)) {
-    if (key == "running") report.running += int(number_at(cursor));
-    else if (key == "waiting") report.waiting += int(number_at(cursor));
-    else if (key == "waiting_tokens") report.waiting_tokens += int64_t(number_at(cursor));
-    else if (key == "predicted_wait_s") report.predicted_wait_s = std::max(report.predicted_wait_s, number_at(cursor));
-    else if (key == "pages_total") total = number_at(cursor);
-    else if (key == "pages_free") free = number_at(cursor);
-    else if (key == "pages_cached") cached = number_at(cursor);
-    else cursor.skip();
+    if (key == "running")
+      report.running += int(number_at(cursor));
+    else if (key == "waiting")
+      report.waiting += int(number_at(cursor));
+    else if (key == "waiting_tokens")
+      report.waiting_tokens += int64_t(number_at(cursor));
+    else if (key == "predicted_wait_s")
+      report.predicted_wait_s = std::max(report.predicted_wait_s, number_at(cursor));
+    else if (key == "pages_total")
+      total = number_at(cursor);
+    else if (key == "pages_free")
+      free = number_at(cursor);
+    else if (key == "pages_cached")
+      cached = number_at(cursor);
+    else
+      cursor.skip();
   }
   if (total > 0) report.memory_used = std::max(report.memory_used, std::clamp(1 - (free + cached) / total, 0.0, 1.0));
 }
@@ -60,8 +69,10 @@ std::optional<LoadReport> parse_load_report(std::string_view body) {
     }
     models = true;
     while (cursor.next_element()) {
-      if (cursor.enter_object()) add_model(cursor, report);
-      else cursor.skip();
+      if (cursor.enter_object())
+        add_model(cursor, report);
+      else
+        cursor.skip();
     }
   }
   if (!cursor.finished() || !models) return std::nullopt;
@@ -114,7 +125,8 @@ asio::awaitable<void> Prober::watch(std::shared_ptr<Lane> lane, std::shared_ptr<
       if (const auto report = parse_load_report(body)) upstream->reported(now(), *report);
     }
     probes_total.with({upstream->name(), good ? "ok" : "failed"}).add();
-    co_await signal->wait_until(std::max(now() + std::chrono::milliseconds(10), began + upstream->options().health_interval));
+    co_await signal->wait_until(
+        std::max(now() + std::chrono::milliseconds(10), began + upstream->options().health_interval));
   }
 }
 

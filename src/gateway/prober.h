@@ -1,6 +1,6 @@
 // Prober: asks upstreams how they are, each on its own coroutine of one thread, so that one that hangs delays nobody
-// else's question. A Spillway answers with its load, which becomes a LoadReport; others tell only that they are up. Owned
-// by the gateway whose upstreams it asks; ends at once when that is destroyed.
+// else's question. A Spillway answers with its load, which becomes a LoadReport; others tell only that they are up.
+// Owned by the gateway whose upstreams it asks; ends at once when that is destroyed.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

@@ -36,8 +36,8 @@ class RemoteSource final : public Source {
       Status answered = co_await exchange_->read_head(deadline);
       if (answered.ok()) co_return Status();
       if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
-      const bool closed_meanwhile = reused && !exchange_->any_bytes() &&
-                                    answered.error().code == ErrorCode::kUnavailable;
+      const bool closed_meanwhile =
+          reused && !exchange_->any_bytes() && answered.error().code == ErrorCode::kUnavailable;
       if (!closed_meanwhile) co_return answered;
     }
   }
@@ -53,14 +53,15 @@ class RemoteSource final : public Source {
   }
 
  private:
-  asio::awaitable<Result<std::shared_ptr<net::ClientConnection>>> connect(const std::string& origin, TimePoint deadline) {
+  asio::awaitable<Result<std::shared_ptr<net::ClientConnection>>> connect(const std::string& origin,
+                                                                          TimePoint deadline) {
     const std::string& address = upstream_->options().address;
     auto addresses = co_await lane_->resolve(address.empty() ? url_.host : address, url_.port, deadline);
     if (!addresses.ok()) co_return std::move(addresses).error();
     if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
     connecting_ = std::make_shared<net::ClientConnection>(lane_->executor(), origin);
-    Status connected =
-        co_await connecting_->connect_to(std::move(addresses).value(), url_, tls_, upstream_->options().tls_verify, deadline);
+    Status connected = co_await connecting_->connect_to(std::move(addresses).value(), url_, tls_,
+                                                        upstream_->options().tls_verify, deadline);
     auto connection = std::exchange(connecting_, nullptr);
     if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
     if (!connected.ok()) co_return std::move(connected).error();
@@ -82,7 +83,8 @@ class RemoteSource final : public Source {
 
 std::unique_ptr<Source> remote_source(std::shared_ptr<Lane> lane, std::shared_ptr<const Upstream> upstream,
                                       net::TlsContext tls, OutgoingRequest request, uint64_t body_bytes_max) {
-  return std::make_unique<RemoteSource>(std::move(lane), std::move(upstream), std::move(tls), std::move(request), body_bytes_max);
+  return std::make_unique<RemoteSource>(std::move(lane), std::move(upstream), std::move(tls), std::move(request),
+                                        body_bytes_max);
 }
 
 }  // namespace spillway::gateway

@@ -12,33 +12,41 @@ std::string Resume::json() const {
                      fmt::join(tokens, ","));
 }
 
+// All of a marker or nothing: half of one would put tokens and text at odds.
 bool Resume::take_marker(std::string_view text) {
   constexpr std::string_view kName = "spillway ";
   if (!text.starts_with(kName)) return false;
   JsonCursor cursor(text.substr(kName.size()));
   if (!cursor.enter_object()) return false;
+  Resume news;
   std::string_view key;
   while (cursor.next_member(key)) {
     if (key == "seed") {
       const auto value = cursor.integer();
-      if (value) seed = uint64_t(*value);
+      if (value) news.seed = uint64_t(*value);
     } else if (key == "id") {
-      if (const auto value = cursor.string()) id = *value;
-      else cursor.skip();
+      if (const auto value = cursor.string())
+        news.id = *value;
+      else
+        cursor.skip();
     } else if (key == "created") {
-      created = cursor.integer().value_or(0);
+      news.created = cursor.integer().value_or(0);
     } else if (key == "tokens") {
       if (!cursor.enter_array()) return false;
       while (cursor.next_element()) {
         const auto value = cursor.integer();
-        if (!value) return false;
-        tokens.push_back(int32_t(*value));
+        if (!value || *value < 0 || *value > INT32_MAX) return false;
+        news.tokens.push_back(int32_t(*value));
       }
     } else {
       cursor.skip();
     }
   }
   if (!cursor.finished()) return false;
+  if (news.seed) seed = news.seed;
+  if (!news.id.empty()) id = news.id;
+  if (news.created != 0) created = news.created;
+  tokens.insert(tokens.end(), news.tokens.begin(), news.tokens.end());
   exact = true;
   return true;
 }

@@ -27,8 +27,8 @@ TEST(BodyScan, FindsWhatRoutingNeeds) {
 }
 
 TEST(BodyScan, RefusesWhatIsNotSound) {
-  for (const char* body : {"", "[]", "{", R"({"model":1})", R"({"model":"a","model":"b"})", R"({"stream":"yes"})", R"({"a":1}x)",
-                           R"({"messages":{}})", R"({"a":"\x"})", R"({"a":01})"}) {
+  for (const char* body : {"", "[]", "{", R"({"model":1})", R"({"model":"a","model":"b"})", R"({"stream":"yes"})",
+                           R"({"a":1}x)", R"({"messages":{}})", R"({"a":"\x"})", R"({"a":01})"}) {
     EXPECT_FALSE(scan_body(body).ok()) << body;
   }
   std::string deep = R"({"a":)" + std::string(100000, '[') + std::string(100000, ']') + "}";
@@ -84,11 +84,13 @@ TEST(AnswerFacts, ReadsErrorsAndUsageOfBothDialects) {
   EXPECT_TRUE(error.error);
   EXPECT_EQ(error.error_code, "server_overloaded");
   EXPECT_FALSE(event_facts(R"({"choices":[],"error":null})").error);
-  const AnswerFacts openai = facts_of_body(Protocol::kOpenAi,
+  const AnswerFacts openai = facts_of_body(
+      Protocol::kOpenAi,
       R"({"choices":[{"message":{"content":"x"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}})");
   EXPECT_EQ(openai.usage.prompt_tokens, 9);
   EXPECT_EQ(openai.usage.cached_tokens, 4);
-  const AnswerFacts anthropic = facts_of_body(Protocol::kAnthropic,
+  const AnswerFacts anthropic = facts_of_body(
+      Protocol::kAnthropic,
       R"({"type":"message","content":[{"type":"text","text":"x"}],"stop_reason":"end_turn","usage":{"input_tokens":5,"cache_read_input_tokens":4,"output_tokens":2}})");
   EXPECT_TRUE(anthropic.sound && anthropic.progress);
   EXPECT_EQ(anthropic.usage.prompt_tokens, 9);
@@ -122,8 +124,10 @@ TEST(TraceContext, ContinuesWellFormedTracesOnly) {
   EXPECT_EQ(header.find("00f067aa0ba902b7"), std::string::npos);
   EXPECT_EQ(header.size(), 55u);
   EXPECT_TRUE(continue_trace("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later").has_value());
-  for (const char* wrong : {"", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-                            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+  for (const char* wrong : {"", "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+                            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+                            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
                             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more"}) {
     EXPECT_FALSE(continue_trace(wrong).has_value()) << wrong;
   }

@@ -1,5 +1,5 @@
-// Source: where the bytes of one attempt's answer come from: an HTTP exchange with another server, or the models of this
-// process through the same calls. Owned by the attempt, on its lane's thread; one step at a time.
+// Source: where the bytes of one attempt's answer come from: an HTTP exchange with another server, or the models of
+// this process through the same calls. Owned by the attempt, on its lane's thread; one step at a time.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@ namespace spillway::gateway {
 // The request as an upstream is to get it.
 struct OutgoingRequest {
   const char* method = "POST";
-  std::string path;       // after the upstream's base
+  std::string path;  // after the upstream's base
   net::Headers headers;
   std::string_view body;  // outlives the source
 };

@@ -30,11 +30,11 @@ struct RequestSpan {
   std::string request_id;
   std::string finish_reason;
   std::string tenant;
-  int64_t input_tokens = -1;   // gen_ai.usage.*; -1: not told
+  int64_t input_tokens = -1;  // gen_ai.usage.*; -1: not told
   int64_t cached_tokens = -1;
   int64_t output_tokens = -1;
-  int status = 0;              // of the answer
-  std::string outcome;         // "ok" or the error's label: error.type
+  int status = 0;       // of the answer
+  std::string outcome;  // "ok" or the error's label: error.type
   std::optional<double> first_token_s;
   std::chrono::system_clock::time_point began, ended;
   std::vector<AttemptSpan> attempts;

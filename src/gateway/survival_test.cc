@@ -102,7 +102,9 @@ TEST(Upstream, ALimitedKeyDoesNotBlameTheUpstream) {
   EXPECT_EQ(upstream.may_admit_at(kStart), kStart + seconds(60));
 }
 
-std::shared_ptr<net::Signal> signal_on(boost::asio::io_context& context) { return std::make_shared<net::Signal>(context.get_executor()); }
+std::shared_ptr<net::Signal> signal_on(boost::asio::io_context& context) {
+  return std::make_shared<net::Signal>(context.get_executor());
+}
 
 TEST(WaitingLine, HigherPrioritiesGoFirstAndDisplaceTheYoungestLowest) {
   boost::asio::io_context context;
@@ -141,7 +143,8 @@ TEST(LoadReport, IsReadFromASpillwaysHealth) {
   EXPECT_EQ(report->waiting_tokens, 500);
   EXPECT_DOUBLE_EQ(report->predicted_wait_s, 0.25);
   EXPECT_DOUBLE_EQ(report->memory_used, 0.5);
-  for (const char* other : {"", "{}", "[]", R"({"models":3})", R"({"models":[{]})", "ok"}) EXPECT_FALSE(parse_load_report(other)) << other;
+  for (const char* other : {"", "{}", "[]", R"({"models":3})", R"({"models":[{]})", "ok"})
+    EXPECT_FALSE(parse_load_report(other)) << other;
 }
 
 TEST(Discovery, ReadsReadyEndpointsOfTheMeantPort) {

@@ -65,7 +65,8 @@ std::string TraceContext::header(const std::array<uint8_t, 8>& span) const {
 
 std::optional<TraceContext> continue_trace(std::string_view text) {
   // Later versions may be longer and begin alike; version ff is none.
-  if (text.size() < kLength || (text.size() > kLength && (text.starts_with("00") || text[kLength] != '-'))) return std::nullopt;
+  if (text.size() < kLength || (text.size() > kLength && (text.starts_with("00") || text[kLength] != '-')))
+    return std::nullopt;
   if (text[2] != '-' || text[35] != '-' || text[52] != '-' || text.starts_with("ff")) return std::nullopt;
   TraceContext context;
   std::array<uint8_t, 1> version, flags;

@@ -1,5 +1,5 @@
-// TraceContext: W3C's traceparent, read from a request or begun here, and made anew for each upstream that is asked, so that
-// its spans hang below this gateway's. Value type.
+// TraceContext: W3C's traceparent, read from a request or begun here, and made anew for each upstream that is asked, so
+// that its spans hang below this gateway's. Value type.
 #pragma once
 
 #include <array>
@@ -21,7 +21,8 @@ struct TraceContext {
   std::string trace_text() const;
 };
 
-// The caller's traceparent with a span of our own below it; nothing when it is not well-formed (then it does not count).
+// The caller's traceparent with a span of our own below it; nothing when it is not well-formed (then it does not
+// count).
 std::optional<TraceContext> continue_trace(std::string_view traceparent);
 TraceContext begin_trace();
 std::array<uint8_t, 8> random_span_id();

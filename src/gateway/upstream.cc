@@ -5,7 +5,7 @@
 namespace spillway::gateway {
 namespace {
 
-constexpr Duration kRestUnsaid = std::chrono::seconds(2);   // of a 429 without Retry-After
+constexpr Duration kRestUnsaid = std::chrono::seconds(2);  // of a 429 without Retry-After
 constexpr Duration kRestMax = std::chrono::minutes(5);
 constexpr double kSmoothing = 0.1;
 
@@ -15,11 +15,16 @@ void smooth(double& value, double sample) { value = value == 0 ? sample : value 
 
 std::string_view kind_name(UpstreamKind kind) {
   switch (kind) {
-    case UpstreamKind::kLocal: return "local";
-    case UpstreamKind::kOpenAi: return "openai";
-    case UpstreamKind::kDeepSeek: return "deepseek";
-    case UpstreamKind::kAnthropic: return "anthropic";
-    case UpstreamKind::kSpillway: return "spillway";
+    case UpstreamKind::kLocal:
+      return "local";
+    case UpstreamKind::kOpenAi:
+      return "openai";
+    case UpstreamKind::kDeepSeek:
+      return "deepseek";
+    case UpstreamKind::kAnthropic:
+      return "anthropic";
+    case UpstreamKind::kSpillway:
+      return "spillway";
   }
   return "";
 }
@@ -78,8 +83,10 @@ void Upstream::finished(const Ticket& ticket, TimePoint now, Outcome outcome, st
     case Outcome::kLimited:
       limit_.refused(now, in_flight);
       breaker_.abandoned();
-      if (keys_.none()) rests_until_ = std::max(rests_until_, now + resting);
-      else keys_.limited(ticket.key, now, resting);
+      if (keys_.none())
+        rests_until_ = std::max(rests_until_, now + resting);
+      else
+        keys_.limited(ticket.key, now, resting);
       break;
     case Outcome::kBusy:
       limit_.refused(now, in_flight);
@@ -126,9 +133,15 @@ UpstreamState Upstream::state(TimePoint now) const {
   state.info = &options_.info;
   const bool resting = now < rests_until_ || keys_.usable_at(now) > now;
   switch (breaker_.state(now)) {
-    case Breaker::State::kClosed: state.health = Health::kHealthy; break;
-    case Breaker::State::kHalfOpen: state.health = Health::kProbing; break;
-    case Breaker::State::kOpen: state.health = Health::kDown; break;
+    case Breaker::State::kClosed:
+      state.health = Health::kHealthy;
+      break;
+    case Breaker::State::kHalfOpen:
+      state.health = Health::kProbing;
+      break;
+    case Breaker::State::kOpen:
+      state.health = Health::kDown;
+      break;
   }
   if (resting) state.health = Health::kDown;
   state.share = breaker_.share(now);
@@ -143,7 +156,8 @@ UpstreamState Upstream::state(TimePoint now) const {
 
 bool Upstream::may_admit(TimePoint now) const {
   std::lock_guard lock(mutex_);
-  return now >= rests_until_ && room(now) && keys_.usable_at(now) <= now && breaker_.state(now) != Breaker::State::kOpen;
+  return now >= rests_until_ && room(now) && keys_.usable_at(now) <= now &&
+         breaker_.state(now) != Breaker::State::kOpen;
 }
 
 TimePoint Upstream::may_admit_at(TimePoint now) const {

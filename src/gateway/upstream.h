@@ -19,13 +19,13 @@ namespace spillway::gateway {
 
 // How an attempt ended, as its upstream is judged by it.
 enum class Outcome {
-  kAnswered,      // to the last byte
-  kClientError,   // an answer that blames the request: the upstream works
-  kFailed,        // no answer, a broken one, or 5xx
-  kLimited,       // 429: the key (or the upstream) has had enough for now
-  kBusy,          // 503: the upstream has more than it can take
-  kKeyRefused,    // 401, 402, 403
-  kAbandoned,     // the client left, or a hedge won: says nothing
+  kAnswered,     // to the last byte
+  kClientError,  // an answer that blames the request: the upstream works
+  kFailed,       // no answer, a broken one, or 5xx
+  kLimited,      // 429: the key (or the upstream) has had enough for now
+  kBusy,         // 503: the upstream has more than it can take
+  kKeyRefused,   // 401, 402, 403
+  kAbandoned,    // the client left, or a hedge won: says nothing
 };
 
 class Upstream {
@@ -42,7 +42,7 @@ class Upstream {
   struct Ticket {
     size_t key = 0;
     int64_t prompt_tokens = 0;
-    bool counted = false;      // prompt_tokens are still in the sum
+    bool counted = false;  // prompt_tokens are still in the sum
   };
   // Lets a request in: breaker, a usable key, room under its limit. force: although the breaker is open or there is no
   // room, for a request that would otherwise end without any attempt.
@@ -83,7 +83,7 @@ class Upstream {
   int64_t in_flight_prompt_tokens_ = 0;
   std::mutex tls_mutex_;
   net::TlsContext tls_;
-  TimePoint rests_until_;              // it said Retry-After and has no other key
+  TimePoint rests_until_;  // it said Retry-After and has no other key
   ServiceRate rate_;
   std::optional<LoadReport> report_;
   int in_flight_at_report_ = 0;

@@ -1,7 +1,6 @@
-// WaitingLine: the requests that wait for an upstream with room. Whoever frees a place wakes the first of each model: the
-// highest priority, and in it the oldest. Bounded: when it is full, who is of a higher priority takes the place of the
-// youngest of the lowest, who is told that he was shed. Any thread. Not
-// its job: choosing upstreams, deadlines.
+// WaitingLine: the requests that wait for an upstream with room. Whoever frees a place wakes the first of each model:
+// the highest priority, and in it the oldest. Bounded: when it is full, who is of a higher priority takes the place of
+// the youngest of the lowest, who is told that he was shed. Any thread. Not its job: choosing upstreams, deadlines.
 #pragma once
 
 #include <atomic>

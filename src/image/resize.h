@@ -1,5 +1,6 @@
 // Resampling as Pillow does it: filters widened when an image shrinks (antialiasing), weights in fixed point, rows
-// first and then columns with 8 bits between. Bit for bit the same, because models were trained on those bits.
+// first and then columns with 8 bits between. Bit for bit the same as Pillow up to 12, because models were trained on those bits
+// (13 takes columns first at times).
 #pragma once
 
 #include "image/image.h"

@@ -42,6 +42,40 @@ TEST(PagePool, DoubleFreeAborts) {
   EXPECT_DEATH(pool.release(page), "released more often");
 }
 
+TEST(Cache, TellsTheUseOfPagesAndTheTreeInNumbers) {
+  Cache cache(8, 2, true);
+  BlockTable first, second, third;
+  ASSERT_TRUE(cache.grow(first, 6));
+  cache.share(first, Tokens{1, 2, 3, 4, 5, 6}, 0);
+  const Tokens other = {1, 2, 9, 9, 7};
+  cache.acquire_prefix(other, 100, 0, second);
+  ASSERT_TRUE(cache.grow(second, 5));
+  cache.share(second, Tokens{1, 2, 9, 9}, 0);
+  ASSERT_TRUE(cache.grow(third, 2));
+  cache.share(third, Tokens{8, 8}, 0);
+  EXPECT_EQ(cache.use_of(first.pages[0]), PageUse::kShared);
+  EXPECT_EQ(cache.use_of(first.pages[1]), PageUse::kUsed);
+  cache.release(third);
+  const PrefixSummary tree = cache.prefixes();
+  EXPECT_EQ(tree.pages, 5);
+  EXPECT_EQ(tree.roots, 2);
+  EXPECT_EQ(tree.leaves, 3);
+  EXPECT_EQ(tree.forks, 1);
+  EXPECT_EQ(tree.depth_max, 3);
+  EXPECT_EQ(tree.idle, 1);
+  ASSERT_EQ(tree.largest.size(), 2u);
+  EXPECT_EQ(tree.largest[0].pages, 4);
+  EXPECT_EQ(tree.largest[0].leaves, 2);
+  EXPECT_EQ(tree.largest[1].idle, 1);
+  int cached = 0, free = 0;
+  for (PageId page = 0; page < 8; ++page) {
+    cached += cache.use_of(page) == PageUse::kCached;
+    free += cache.use_of(page) == PageUse::kFree;
+  }
+  EXPECT_EQ(cached, 1);
+  EXPECT_EQ(free, cache.pages_free());
+}
+
 TEST(Cache, SharesFullPagesOnly) {
   Cache cache(8, 4, true);
   BlockTable first, second;

@@ -13,8 +13,9 @@ constexpr size_t kNoteBytesMax = 120;
 }  // namespace
 
 const char* name_of(Moment::Kind kind) {
-  static constexpr std::array kNames = {"received",  "queued",  "refused",    "started", "prefill", "tokens",  "preempted",
-                                        "finished",  "attempt", "first_byte", "failed",  "resumed", "answered"};
+  static constexpr std::array kNames = {"received", "queued",    "refused",  "started", "prefill",
+                                        "tokens",   "preempted", "finished", "attempt", "first_byte",
+                                        "failed",   "resumed",   "answered"};
   return kNames[static_cast<size_t>(kind)];
 }
 

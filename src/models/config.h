@@ -12,12 +12,20 @@
 
 namespace spillway::models {
 
+// Layers [begin, end) of a model; end 0: to the last. What one stage of a pipeline runs.
+struct LayerRange {
+  int begin = 0;
+  int end = 0;
+  bool all() const { return begin == 0 && end == 0; }
+};
+
 // What every decoder has.
 struct DecoderConfig {
   std::string architecture;
   int vocab_size = 0;
   int hidden_size = 0;
   int layers = 0;
+  LayerRange slice;  // of the layers; the whole model has {0, layers}
   int heads = 0;
   int context_tokens_max = 0;
   double norm_epsilon = 1e-6;

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "kernels/elementwise.h"
+#include "weights/weight_source.h"
 
 namespace spillway::models {
 
@@ -10,7 +13,11 @@ using tensor::TensorView;
 
 Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::unique_ptr<weights::WeightSource> source,
                                            nn::LoadContext& context) {
-  const weights::WeightScope root(*source);
+  const bool first = config.slice.begin == 0, last = config.slice.end == config.layers;
+  std::unique_ptr<weights::WeightSource> made_up = first && last ? nullptr : weights::random_weights({});
+  const weights::WeightScope own(*source), other(made_up ? *made_up : *source);
+  // A slice takes both from the same place, as their vocabulary is one.
+  const weights::WeightScope& root = first && last ? own : other;
   SW_ASSIGN(nn::Embedding embedding,
             nn::Embedding::load(root.scope("model.embed_tokens"), config.vocab_size, config.hidden_size, context));
   SW_ASSIGN(nn::RmsNorm norm,
@@ -19,15 +26,26 @@ Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::uni
   const nn::MatrixRow row{tied ? "model.embed_tokens" : "lm_head", config.vocab_size};
   SW_ASSIGN(kernels::PackedLinear head, nn::load_matrices(root, std::span(&row, 1), config.hidden_size, context));
   if (tied) context.totals.parameters -= int64_t(config.vocab_size) * config.hidden_size;
-  return Parts{std::move(source), std::move(embedding), std::move(norm), std::move(head)};
+  return Parts{std::move(source), std::move(made_up), std::move(embedding), std::move(norm), std::move(head)};
 }
 
 namespace {
+
+constexpr int kSliceVocabulary = 1024;
 
 // The head's rows of one step on a GPU: more than an engine asks for, and not a gigabyte of them.
 constexpr int64_t kDeviceLogitsRows = 1024;
 
 }  // namespace
+
+Status Decoder::choose_layers(const LayerRange& wanted, DecoderConfig& config) {
+  config.slice = wanted.all() ? LayerRange{0, config.layers} : wanted;
+  if (config.slice.begin < 0 || config.slice.end > config.layers || config.slice.begin >= config.slice.end) {
+    return invalid(fmt::format("layers: expected a part of 0:{}, found {}:{}", config.layers, wanted.begin, wanted.end));
+  }
+  if (!wanted.all() && config.slice.end - config.slice.begin < config.layers) config.vocab_size = kSliceVocabulary;
+  return {};
+}
 
 Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max,
                  const nn::LoadContext& context)
@@ -108,6 +126,7 @@ Decoder::Sent Decoder::send(nn::KvStorage& kv, tensor::Stream& stream, int64_t s
 
 TensorView Decoder::embed(TensorView ids, tensor::Stream& stream) {
   const TensorView x = arena_.f32({ids.shape[0], info_.hidden_size});
+  stream.stage("embedding", {.bytes = double(x.bytes())});
   parts_.embedding.apply(ids, x, stream);
   return x;
 }
@@ -115,6 +134,7 @@ TensorView Decoder::embed(TensorView ids, tensor::Stream& stream) {
 TensorView Decoder::head_logits(TensorView normed, tensor::Stream& stream) {
   SW_CHECK(normed.shape[0] <= logits_.shape()[0], "logits of more rows than the model was loaded for");
   const TensorView logits = logits_.view().rows(0, normed.shape[0]);
+  stream.stage("head", nn::product_cost(parts_.head, normed.shape[0]));
   if (normed.shape[0] > 0) kernels::linear(normed, parts_.head, logits, stream);
   return logits;
 }
@@ -175,11 +195,15 @@ TensorView Decoder::run_step(std::span<const SequenceInput> batch, bool drawing,
     arena_.rewind(mark);
     if (drawing) kernels::carry_tokens(sent.inputs.carried, drawn_, sent.inputs.ids, stream);
     logits = finish(embed(sent.inputs.ids, stream), sent);
-    if (!drawing) return;
+    if (!drawing) return stream.stage("end");
+    stream.stage("draw", {.bytes = double(logits.rows(0, sent.inputs.wanted.elements()).bytes())});
     const TensorView tokens = drawn_.view().rows(0, sent.inputs.wanted.elements());
     kernels::draw_rows(logits, sent.inputs.draws, tokens, stream);
+    stream.stage("end");
   };
-  if (bucket > 0) {
+  if (bucket > 0 && stream.watched()) {
+    StepGraphs::run_watched(stream, step);
+  } else if (bucket > 0) {
     (drawing ? drawing_graphs_ : graphs_).run(bucket, kv.layer_base(0), stream, step);
   } else {
     step();

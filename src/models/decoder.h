@@ -32,13 +32,15 @@ class Decoder : public LanguageModel {
  protected:
   // What a family's loader builds the decoder from.
   struct Parts {
-    std::unique_ptr<weights::WeightSource> source;
+    std::unique_ptr<weights::WeightSource> source, made_up;  // the latter of a slice
     nn::Embedding embedding;
     nn::RmsNorm norm;
     kernels::PackedLinear head;
   };
   static Result<Parts> load_parts(const DecoderConfig& config, std::unique_ptr<weights::WeightSource> source,
                                   nn::LoadContext& context);
+  // Checks the slice asked for and writes it into the config: its layers, and the vocabulary of made-up hidden states.
+  static Status choose_layers(const LayerRange& wanted, DecoderConfig& config);
 
   // rope_dim: rotated elements of a head.
   Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int batch_tokens_max, const nn::LoadContext& context);

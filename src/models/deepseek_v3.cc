@@ -57,12 +57,12 @@ struct Block {
   std::optional<nn::GatedMlp> mlp;  // one of the two
   std::optional<nn::Moe> moe;
 
-  static Result<Block> load(const weights::WeightScope& scope, const DeepseekV3Config& config, int index,
+  static Result<Block> load(const weights::WeightScope& scope, const DeepseekV3Config& config, int index, int kv_layer,
                             nn::LoadContext& context) {
     Block block;
     SW_ASSIGN(block.attention_norm,
               nn::RmsNorm::load(scope, "input_layernorm", config.hidden_size, config.norm_epsilon, context));
-    SW_ASSIGN(block.attention, nn::Mla::load(scope.scope("self_attn"), mla_shape(config), index, context));
+    SW_ASSIGN(block.attention, nn::Mla::load(scope.scope("self_attn"), mla_shape(config), kv_layer, context));
     SW_ASSIGN(block.mlp_norm,
               nn::RmsNorm::load(scope, "post_attention_layernorm", config.hidden_size, config.norm_epsilon, context));
     if (index < config.dense_layers) {
@@ -117,7 +117,8 @@ struct DraftLayer {
     SW_ASSIGN(layer.output_norm,
               nn::RmsNorm::load(scope, "shared_head.norm", config.hidden_size, config.norm_epsilon, context));
     SW_TRY(layer.load_join(scope, config.hidden_size, context));
-    SW_ASSIGN(layer.block, Block::load(scope, config, config.layers, context));
+    const int kv_layer = config.slice.end - config.slice.begin;
+    SW_ASSIGN(layer.block, Block::load(scope, config, config.layers, kv_layer, context));
     return layer;
   }
 
@@ -140,15 +141,17 @@ struct DraftLayer {
 
 class DeepseekV3 final : public Decoder {
  public:
-  static Result<std::unique_ptr<LanguageModel>> load(const DeepseekV3Config& config, FamilyLoad load) {
+  static Result<std::unique_ptr<LanguageModel>> load(DeepseekV3Config config, FamilyLoad load) {
+    SW_TRY(choose_layers(load.layers, config));
     nn::LoadContext context{.precision = resolve_precision(load.precision, config, load.stream.device()),
                             .stream = load.stream};
     const weights::WeightScope scope(*load.source);
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
     std::unique_ptr<DeepseekV3> model(new DeepseekV3(std::move(parts), config, load.batch_tokens_max, context));
     size_t bytes = 0;
-    for (int i = 0; i < config.layers; ++i) {
-      SW_ASSIGN(Block block, Block::load(scope.scope("model.layers", i), config, i, context));
+    for (int i = config.slice.begin; i < config.slice.end; ++i) {
+      SW_ASSIGN(Block block,
+                Block::load(scope.scope("model.layers", i), config, i, i - config.slice.begin, context));
       bytes = std::max(bytes, block.workspace_bytes(load.batch_tokens_max, config.hidden_size));
       model->blocks_.push_back(std::move(block));
     }
@@ -168,6 +171,7 @@ class DeepseekV3 final : public Decoder {
   // Published distillations of the architecture keep num_nextn_predict_layers but not the layer.
   Status load_draft_layer(const weights::WeightScope& scope, const DeepseekV3Config& config, nn::LoadContext& context,
                           size_t& bytes, int64_t tokens) {
+    if (config.slice.end < config.layers) return {};
     if (config.mtp_layers == 0 || !scope.contains("eh_proj.weight")) return {};
     // The draft layer is no part of a plain step.
     const nn::LoadTotals before = context.totals;

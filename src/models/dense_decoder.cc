@@ -30,20 +30,23 @@ nn::AttentionShape attention_shape(const DenseConfig& config) {
 
 class DenseDecoder final : public Decoder {
  public:
-  static Result<std::unique_ptr<LanguageModel>> load(const DenseConfig& config, FamilyLoad load) {
+  static Result<std::unique_ptr<LanguageModel>> load(DenseConfig config, FamilyLoad load) {
+    SW_TRY(choose_layers(load.layers, config));
     nn::LoadContext context{.precision = resolve_precision(load.precision, config, load.stream.device()),
                             .stream = load.stream};
     const weights::WeightSource& source = *load.source;
     SW_ASSIGN(Parts parts, load_parts(config, std::move(load.source), context));
     std::unique_ptr<DenseDecoder> model(new DenseDecoder(std::move(parts), config, load.batch_tokens_max, context));
-    for (int i = 0; i < config.layers; ++i)
-      SW_TRY(model->load_layer(weights::WeightScope(source).scope("model.layers", i), config, i, context));
+    for (int i = config.slice.begin; i < config.slice.end; ++i) {
+      SW_TRY(model->load_layer(weights::WeightScope(source).scope("model.layers", i), config, i - config.slice.begin,
+                               context));
+    }
     const nn::AttentionShape shape = attention_shape(config);
     const int64_t tokens = load.batch_tokens_max;
     const size_t bytes =
         tensor::Arena::footprint(tensor::DType::kF32, {tokens, config.hidden_size}) +
         std::max(model->layers_[0].attention.workspace_bytes(tokens), model->layers_[0].mlp.workspace_bytes(tokens));
-    model->finish_loading(config, context, std::vector<int>(size_t(config.layers), shape.kv_width()), bytes);
+    model->finish_loading(config, context, std::vector<int>(model->layers_.size(), shape.kv_width()), bytes);
     return std::unique_ptr<LanguageModel>(std::move(model));
   }
 

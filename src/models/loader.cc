@@ -1,14 +1,17 @@
 #include "models/loader.h"
 
+#include <cstdio>
 #include <filesystem>
 
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <fmt/format.h>
 
+#include "base/log.h"
 #include "kernels/isa.h"
 #include "models/model_folder.h"
 #include "models/packed_weights.h"
+#include "tensor/cuda/cuda.h"
 #include "weights/checksum.h"
 
 namespace spillway::models {
@@ -19,6 +22,16 @@ Result<PrecisionChoice> parse_precision(const std::string& name) {
   if (name == "bf16") return PrecisionChoice::kBf16;
   if (name == "int8") return PrecisionChoice::kInt8;
   return invalid(fmt::format("precision: expected auto, fp32, bf16 or int8; found '{}'", name));
+}
+
+Result<LayerRange> parse_layers(const std::string& text) {
+  LayerRange range;
+  if (text.empty()) return range;
+  char rest = 0;
+  const bool read = std::sscanf(text.c_str(), "%d:%d%c", &range.begin, &range.end, &rest) == 2;
+  if (!read || range.begin < 0 || range.end <= range.begin)
+    return invalid(fmt::format("layers: expected A:B with 0 <= A < B, found '{}'", text));
+  return range;
 }
 
 std::string_view name_of(kernels::Precision precision) {
@@ -87,7 +100,7 @@ weights::PackedCache packed_cache(const LoadOptions& options, const boost::json:
 }
 
 bool uses_cache(const LoadOptions& options) {
-  return options.cache.mode != weights::PackedCacheOptions::Mode::kOff && !options.random_weights &&
+  return options.layers.all() && options.cache.mode != weights::PackedCacheOptions::Mode::kOff && !options.random_weights &&
          options.device.kind == tensor::DeviceKind::kCpu;
 }
 
@@ -126,9 +139,15 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     source->expect_few();
   }
   const weights::WeightSource& kept = *source;  // by the model
+  if (options.device.kind == tensor::DeviceKind::kCuda) {
+    const tensor::cuda::DeviceInfo& info = tensor::cuda::device_info(options.device.index);
+    SW_INFO("{}: {}, compute capability {}.{}, computes in {}", to_string(options.device), info.name, info.major, info.minor,
+            tensor::cuda::precision_tier(info.capability()));
+  }
   auto model = family(*config, {.source = std::move(source),
                                 .precision = options.precision,
                                 .batch_tokens_max = options.batch_tokens_max,
+                                .layers = options.layers,
                                 .stream = stream});
   if (!model.ok()) return model;
   kept.expect_few();

@@ -19,12 +19,18 @@ namespace spillway::models {
 enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8 };
 Result<PrecisionChoice> parse_precision(const std::string& name);  // auto | fp32 | bf16 | int8
 
+// "A:B" with A < B; empty: all.
+Result<LayerRange> parse_layers(const std::string& text);
+
 struct LoadOptions {
   std::string path;             // a checkpoint folder; with random_weights also a config.json alone
   bool random_weights = false;  // of the config's shapes; nothing but config.json is read
   uint64_t random_seed = 1;
   PrecisionChoice precision = PrecisionChoice::kAuto;
   int batch_tokens_max = 512;
+  // A slice of the layers runs on random hidden states: it has a small made-up embedding and head where the model's own
+  // belong to other slices, and no draft layer but with the last layer.
+  LayerRange layers = {};
   tensor::Device device;
   int threads = 0;  // for loading; 0: as many as this process may run on
   weights::Progress progress;
@@ -38,6 +44,7 @@ struct FamilyLoad {
   std::unique_ptr<weights::WeightSource> source;  // the model keeps it
   PrecisionChoice precision;
   int batch_tokens_max;
+  LayerRange layers;
   tensor::Stream& stream;
 };
 using FamilyLoader = Result<std::unique_ptr<LanguageModel>> (*)(const boost::json::object& config, FamilyLoad load);

@@ -120,6 +120,45 @@ TEST_F(LoadModel, AutoPrecisionFollowsTheCheckpoint) {
   EXPECT_EQ(resolve_precision(PrecisionChoice::kInt8, config), kernels::Precision::kInt8);
 }
 
+TEST(Layers, OfASlice) {
+  EXPECT_TRUE(parse_layers("").value().all());
+  const LayerRange range = parse_layers("3:11").value();
+  EXPECT_EQ(range.begin, 3);
+  EXPECT_EQ(range.end, 11);
+  for (const char* wrong : {"3", "3:", ":4", "4:4", "-1:2", "2:4x", "a:b"}) {
+    EXPECT_THAT(parse_layers(wrong).error().message, HasSubstr("expected A:B")) << wrong;
+  }
+}
+
+TEST_F(LoadModel, ASliceRunsItsLayersOnMadeUpStates) {
+  for (const char* family : {"llama", "deepseek_v3_fp8"}) {
+    LoadOptions options;
+    options.path = std::string(SPILLWAY_SOURCE_DIR "/tests/golden/") + family;
+    const auto whole = load_model(options);
+    ASSERT_TRUE(whole.ok()) << whole.error().message;
+    options.layers = {1, 2};
+    const auto slice = load_model(options);
+    ASSERT_TRUE(slice.ok()) << slice.error().message;
+    EXPECT_EQ((*slice)->info().kv.layer_widths.size(), 1u);
+    EXPECT_GT((*whole)->info().kv.layer_widths.size(), 1u);
+    auto kv = nn::KvStorage::create((*slice)->info().kv, 16, 1, {});
+    ASSERT_TRUE(kv.ok());
+    tensor::Stream stream(1);
+    const std::vector<int32_t> tokens = {5, 900}, pages = {0};
+    const SequenceInput input{.tokens = tokens, .position = 0, .pages = pages, .logits_rows = 2};
+    const tensor::TensorView logits = (*slice)->forward(std::span(&input, 1), *kv, stream);
+    ASSERT_EQ(logits.shape[1], (*slice)->info().vocab_size);
+    float largest = 0;
+    for (int64_t i = 0; i < logits.elements(); ++i) {
+      ASSERT_TRUE(std::isfinite(logits.as<float>()[i]));
+      largest = std::max(largest, std::abs(logits.as<float>()[i]));
+    }
+    EXPECT_GT(largest, 0.01f);
+    options.layers = {1, 99};
+    EXPECT_THAT(load_model(options).error().message, HasSubstr("expected a part of 0:"));
+  }
+}
+
 TEST_F(LoadModel, NamesWhatDoesNotFit) {
   EXPECT_THAT(load_model({.path = "/nowhere", .device = {}, .progress = {}}).error().message,
               HasSubstr("expected a folder with config.json"));

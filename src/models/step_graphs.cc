@@ -45,6 +45,13 @@ int64_t StepGraphs::bucket_below(int64_t bucket) {
   return below;
 }
 
+void StepGraphs::run_watched(tensor::Stream& stream, const std::function<void()>& step) {
+  const auto graph = record(stream, step);
+  if (!graph) return step();
+  stream.cuda().run(*graph);
+  stream.synchronize();
+}
+
 void StepGraphs::run(int64_t bucket, const void* memory, tensor::Stream& stream, const std::function<void()>& step) {
   Entry& entry = entries_[{bucket, memory}];
   if (!entry.seen || entry.refused) {

@@ -19,6 +19,9 @@ class StepGraphs {
   static int64_t bucket_for(int64_t sequences);
   static int64_t bucket_below(int64_t bucket);  // the next smaller one; 0 below the smallest
 
+  // Records the step with the stages that the stream watches for, runs it and forgets it.
+  static void run_watched(tensor::Stream& stream, const std::function<void()>& step);
+
   // Runs `step`, which launches the same kernels on the same memory whenever `bucket` and `memory` are the same.
   void run(int64_t bucket, const void* memory, tensor::Stream& stream, const std::function<void()>& step);
 

@@ -43,12 +43,19 @@ size_t Attention::workspace_bytes(int64_t tokens) const {
   return bytes;
 }
 
+tensor::StageCost Attention::attention_cost(const Step& step) const {
+  const Step::Contexts contexts = step.contexts();
+  const double row_bytes = double(shape_.kv_width()) * double(tensor::size_of(step.kv.layout().dtype));
+  return {.bytes = contexts.tokens * row_bytes, .flops = 4.0 * shape_.heads * shape_.head_dim * contexts.pairs};
+}
+
 void Attention::add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step,
                        tensor::TensorView wanted) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0], query = int64_t(shape_.heads) * shape_.head_dim;
   const tensor::TensorView qkv = step.activation({tokens, qkv_.outputs()});
   const tensor::TensorView out = step.activation({tokens, query});
+  step.stream.stage("qkv product", qkv_.cost(tokens));
   qkv_.apply(x, qkv, step.stream);
   kernels::GroupedAttentionArgs args;
   args.qkv = qkv;
@@ -62,7 +69,9 @@ void Attention::add_to(tensor::TensorView x, tensor::TensorView residual, const 
   args.scale = 1.0f / std::sqrt(float(shape_.head_dim));
   args.pages = pages(step.kv);
   args.out = out;
+  if (step.stream.watched()) step.stream.stage("attention", attention_cost(step));
   kernels::grouped_attention(args, step.rows, step.arena, step.stream);
+  step.stream.stage("output product", output_.cost(wanted.empty() ? tokens : wanted.elements()));
   if (wanted.empty()) return output_.add_to(out, residual, step.stream);
   const tensor::TensorView gathered = step.activation({wanted.elements(), query});
   kernels::gather_rows(out, wanted, gathered, step.stream);

@@ -35,6 +35,8 @@ class Attention {
   size_t workspace_bytes(int64_t tokens) const;
 
  private:
+  tensor::StageCost attention_cost(const Step& step) const;
+
   kernels::KvPagesView pages(const KvStorage& kv) const;
 
   AttentionShape shape_;

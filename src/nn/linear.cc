@@ -65,6 +65,10 @@ Result<Linear> Linear::load(const weights::WeightScope& scope, std::vector<Matri
   return linear;
 }
 
+tensor::StageCost product_cost(const kernels::PackedLinear& weight, int64_t rows) {
+  return {.bytes = double(weight.bytes()), .flops = 2.0 * double(rows) * double(weight.n) * double(weight.k)};
+}
+
 void Linear::apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const {
   kernels::linear(x, weight_, y, stream, {.bias = bias_.view()});
 }
@@ -84,6 +88,7 @@ Result<RmsNorm> RmsNorm::load(const weights::WeightScope& scope, const std::stri
 }
 
 void RmsNorm::apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const {
+  stream.stage("norm", {.bytes = double(x.bytes() + y.bytes())});
   kernels::rms_norm(x, weight_, epsilon_, y, stream);
 }
 

@@ -60,12 +60,16 @@ Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, s
 Result<tensor::Tensor> load_matrix_f32(const weights::WeightScope& scope, const MatrixRow& row, int64_t inputs,
                                        tensor::Stream& stream);
 
+// What a product of so many rows must read and compute.
+tensor::StageCost product_cost(const kernels::PackedLinear& weight, int64_t rows);
+
 class Linear {
  public:
   static Result<Linear> load(const weights::WeightScope& scope, std::vector<MatrixRow> rows, int64_t inputs, bool bias,
                              LoadContext& context);
 
   int64_t outputs() const { return weight_.n; }
+  tensor::StageCost cost(int64_t rows) const { return product_cost(weight_, rows); }
 
   // x activations [T, inputs]; y [T, outputs]: activations, or f32, which add_to adds to.
   void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;

@@ -67,11 +67,23 @@ k::LatentShape Mla::latent_shape() const {
           .scale = float(shape_.softmax_scale)};
 }
 
+// In the absorbed form.
+tensor::StageCost Mla::attention_cost(const Step& step) const {
+  const Step::Contexts contexts = step.contexts();
+  const double width = shape_.kv_width(), lora = shape_.kv_lora, heads = shape_.heads;
+  const double by_head = 2.0 * double(step.tokens()) * heads * lora * (shape_.nope_dim + shape_.value_dim);
+  return {.bytes = contexts.tokens * width * double(tensor::size_of(step.kv.layout().dtype)) +
+                   double(key_up_.bytes() + value_up_.bytes()),
+          .flops = 2.0 * heads * (width + lora) * contexts.pairs + by_head};
+}
+
 void Mla::add_to(TensorView x, TensorView residual, const Step& step, MlaForm form) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0];
   const TensorView down = step.activation({tokens, down_.outputs()});
+  step.stream.stage("latent down product", down_.cost(tokens));
   down_.apply(x, down, step.stream);
+  step.stream.stage("latent norms, rope, pages", {.bytes = 2.0 * double(down.bytes())});
   k::LatentStoreArgs store;
   store.shape = latent_shape();
   store.down = down;
@@ -89,6 +101,7 @@ void Mla::add_to(TensorView x, TensorView residual, const Step& step, MlaForm fo
   layer.shape = store.shape;
   layer.form = form;
   layer.queries = step.activation({tokens, query_.outputs()});
+  step.stream.stage("query product", query_.cost(tokens));
   query_.apply(q_norm_ ? store.low : x, layer.queries, step.stream);
   layer.key_up = &key_up_;
   layer.value_up = &value_up_;
@@ -96,7 +109,9 @@ void Mla::add_to(TensorView x, TensorView residual, const Step& step, MlaForm fo
   layer.cos_sin = step.rope;
   layer.pages = store.pages;
   layer.out = step.activation({tokens, shape_.heads * shape_.value_dim});
+  if (step.stream.watched()) step.stream.stage("latent attention", attention_cost(step));
   k::latent_layer(layer, step.rows, step.arena, step.stream);
+  step.stream.stage("output product", output_.cost(tokens));
   output_.add_to(layer.out, residual, step.stream);
 }
 

@@ -35,6 +35,8 @@ class Mla {
   size_t workspace_bytes(int64_t tokens) const;
 
  private:
+  tensor::StageCost attention_cost(const Step& step) const;
+
   Status load_kv_b(const weights::WeightScope& scope, LoadContext& context);
   kernels::LatentPagesView pages(const KvStorage& kv) const;
   kernels::LatentShape latent_shape() const;

@@ -33,12 +33,14 @@ void GatedMlp::add_to(tensor::TensorView x, tensor::TensorView y, const Step& st
   const int64_t tokens = x.shape[0];
   const tensor::TensorView gate_up = step.activation({tokens, 2 * inner_});
   const tensor::TensorView inner = step.activation({tokens, inner_});
+  step.stream.stage("gate and up product", product_cost(gate_up_, tokens));
   if (gate_up_bias_.empty()) {
     kernels::gated_linear(x, gate_up_, gate_up, inner, step.stream);
   } else {
     kernels::linear(x, gate_up_, gate_up, step.stream, {.bias = gate_up_bias_});
     kernels::silu_mul(gate_up, inner, step.stream);
   }
+  step.stream.stage("down product", down_.cost(tokens));
   down_.add_to(inner, y, step.stream);
 }
 

@@ -1,5 +1,7 @@
 #include "nn/moe.h"
 
+#include <cmath>
+
 namespace spillway::nn {
 
 Status Moe::load_router(const weights::WeightScope& scope, LoadContext& context) {
@@ -45,6 +47,14 @@ size_t Moe::workspace_bytes(int64_t tokens) const {
          Arena::footprint(DType::kF32, {tokens, slots}) + (shared_ ? shared_->workspace_bytes(tokens) : 0);
 }
 
+// With even routing: an expert is read if any token wants it.
+tensor::StageCost Moe::experts_cost(int64_t tokens) const {
+  const double experts = shape_.experts, slots = shape_.routing.experts_per_token;
+  const double used = experts * (1 - std::pow(1 - slots / experts, double(tokens)));
+  return {.bytes = double(experts_.bytes()) * used / experts,
+          .flops = 6.0 * double(tokens) * slots * double(shape_.inner) * double(shape_.hidden)};
+}
+
 void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0];
@@ -52,9 +62,11 @@ void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) c
   const tensor::TensorView logits = step.arena.f32({tokens, shape_.experts});
   const tensor::TensorView ids = step.arena.allocate(tensor::DType::kI32, {tokens, slots});
   const tensor::TensorView weights = step.arena.f32({tokens, slots});
+  step.stream.stage("router", product_cost(router_, tokens));
   kernels::linear(x, router_, logits, step.stream);
   kernels::route_tokens(logits, bias_, shape_.routing, ids, weights, step.stream);
   if (shared_) shared_->add_to(x, y, step);
+  if (step.stream.watched()) step.stream.stage("experts", experts_cost(tokens));
   kernels::expert_mlp(x, ids, weights, experts_, y, step.stream);
 }
 

@@ -20,6 +20,20 @@ struct Step {
   // What passes between the operations of a layer; the residual stream is f32 always.
   tensor::DType activations = tensor::DType::kF32;
 
+  // (row, earlier position) pairs of all sequences, and tokens in their pages: what attention computes and reads.
+  struct Contexts {
+    double pairs = 0, tokens = 0;
+  };
+  Contexts contexts() const {
+    Contexts sum;
+    for (const kernels::SequenceRows& sequence : rows.sequences) {
+      const double count = sequence.rows, before = sequence.position;
+      sum.pairs += count * before + count * (count + 1) / 2;
+      sum.tokens += before + count;
+    }
+    return sum;
+  }
+
   int64_t tokens() const { return rows.positions.shape[0]; }
   tensor::TensorView activation(tensor::Shape shape) const { return arena.allocate(activations, shape); }
 };

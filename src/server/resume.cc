@@ -50,14 +50,16 @@ api::Parsed<std::optional<ResumePoint>> parse_resume(std::string_view body) {
   if (point.id.empty() || point.id.size() > 128) return wrong("Expected an id of 1 to 128 characters.");
   if (tokens->get_array().size() > kTokensMax) return wrong(fmt::format("Expected at most {} tokens.", kTokensMax));
   for (const json::value& token : tokens->get_array()) {
-    if (!token.is_int64() || token.get_int64() < 0 || token.get_int64() > INT32_MAX) return wrong("Expected tokens as ids.");
+    if (!token.is_int64() || token.get_int64() < 0 || token.get_int64() > INT32_MAX)
+      return wrong("Expected tokens as ids.");
     point.tokens.push_back(int32_t(token.get_int64()));
   }
   return std::optional<ResumePoint>(std::move(point));
 }
 
 std::string first_marker(const ResumePoint& point) {
-  return fmt::format(R"(spillway {{"id":"{}","created":{},"seed":{},"tokens":[]}})", point.id, point.created, int64_t(point.seed));
+  return fmt::format(R"(spillway {{"id":"{}","created":{},"seed":{},"tokens":[]}})", point.id, point.created,
+                     int64_t(point.seed));
 }
 
 std::string marker(const std::vector<int32_t>& tokens) {

@@ -1,7 +1,7 @@
-// Resuming a stream token by token, between Spillways. A chat stream that was asked for with the header X-Spillway-Resume
-// carries, after each piece of its answer, a comment with the tokens that the piece came from (the marker); whoever has
-// them may ask another server to go on exactly there, in the member spillway_resume of the body. The format is written
-// down in docs/gateway.md. Pure; any thread.
+// Resuming a stream token by token, between Spillways. A chat stream that was asked for with the header
+// X-Spillway-Resume carries, after each piece of its answer, a comment with the tokens that the piece came from (the
+// marker); whoever has them may ask another server to go on exactly there, in the member spillway_resume of the body.
+// The format is written down in docs/gateway.md. Pure; any thread.
 #pragma once
 
 #include <cstdint>

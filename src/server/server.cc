@@ -15,6 +15,15 @@ namespace spillway::server {
 
 namespace asio = net::asio;
 
+namespace {
+
+bool same_queue(const AdmissionBounds& a, const AdmissionBounds& b) {
+  return a.queue_requests_max == b.queue_requests_max && a.queue_tokens_max == b.queue_tokens_max &&
+         a.queue_wait_max_s == b.queue_wait_max_s;
+}
+
+}  // namespace
+
 class Server::Workers {
  public:
   asio::thread_pool aside{1}, apart{1};
@@ -40,7 +49,7 @@ Server::Server(ServerOptions options)
     : options_(std::move(options)),
       models_(std::make_shared<Models>()),
       catalogue_(std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>())),
-      workers_(std::make_unique<Workers>()) {
+      workers_(std::make_unique<Workers>(options_.http.io_threads)) {
   live_ = std::make_unique<LiveState>(*this);
 }
 
@@ -57,8 +66,7 @@ Server::~Server() {
 Result<std::unique_ptr<Server>> Server::start(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(options)));
   const ServerOptions& given = server->options_;
-  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission, given.admin_keys,
-                        given.admin_keys_file));
+  SW_TRY(server->reload(given.api_keys, given.api_keys_file, given.admission, given.admin_keys, given.admin_keys_file));
   SW_TRY(server->listen());
   return server;
 }
@@ -104,17 +112,20 @@ Status Server::reload(const std::vector<std::string>& api_keys, const std::strin
   SW_ASSIGN(fresh->keys, ApiKeys::load(api_keys, api_keys_file));
   SW_ASSIGN(fresh->admin_keys, ApiKeys::load(admin_keys, admin_keys_file));
   std::lock_guard lock(mutex_);
-  hot_ = std::move(fresh);
+  const std::shared_ptr<const HotOptions> before = std::exchange(hot_, std::move(fresh));
   set_queue_bounds();
+  // A one-shot model may have bounds of its own, which only a change of the common ones replaces.
+  if (!before || same_queue(before->admission, admission)) return {};
+  for (const auto& model : catalogue_->ready()) {
+    model->engine().set_queue_bounds(
+        {admission.queue_requests_max, admission.queue_tokens_max, admission.queue_wait_max_s});
+  }
   return {};
 }
 
 void Server::set_queue_bounds() {
   const AdmissionBounds& bounds = hot_->admission;
   for (const auto& model : *models_) {
-    model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
-  }
-  for (const auto& model : catalogue_->ready()) {
     model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
   }
 }

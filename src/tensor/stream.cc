@@ -137,4 +137,19 @@ void Stream::run_tasks(int64_t count, Function function, void* context) {
       &tasks);
 }
 
+void Stream::note(const char* name, StageCost cost) {
+  StageMark mark{name, cost, 0, std::chrono::steady_clock::now()};
+  if (cuda_) mark.stamp = cuda_->stamp();
+  log_->push_back(std::move(mark));
+}
+
+std::vector<double> Stream::durations(const StageLog& log) {
+  std::vector<double> seconds;
+  for (size_t i = 0; i + 1 < log.size(); ++i) {
+    seconds.push_back(cuda_ ? cuda_->seconds_between(log[i].stamp, log[i + 1].stamp)
+                            : std::chrono::duration<double>(log[i + 1].at - log[i].at).count());
+  }
+  return seconds;
+}
+
 }  // namespace spillway::tensor

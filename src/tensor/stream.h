@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "tensor/device.h"
+#include "tensor/stages.h"
 #include "tensor/tensor.h"
 
 namespace spillway::tensor {
@@ -68,6 +69,15 @@ class Stream {
   // Where host memory lies that this stream copies from and to.
   Device host() const { return device_.kind == DeviceKind::kCpu ? Device{} : Device{DeviceKind::kPinned, 0}; }
 
+  // Notes in the log that a stage begins, if one is set. The last stage ends where `end_of_step` begins.
+  void watch(StageLog* log) { log_ = log; }
+  bool watched() const { return log_ != nullptr; }
+  void stage(const char* name, StageCost cost = {}) {
+    if (log_ != nullptr) note(name, cost);
+  }
+  // Seconds from each mark to the next one, once the stream is synchronised.
+  std::vector<double> durations(const StageLog& log);
+
   // The device's own side; only of a CUDA stream.
   cuda::DeviceStream& cuda() { return *cuda_; }
   void* cuda_native() const;
@@ -76,6 +86,7 @@ class Stream {
   using Function = void (*)(void* context, int64_t begin, int64_t end, int thread);
   void run(int64_t count, int64_t grain, Function function, void* context);
   void run_tasks(int64_t count, Function function, void* context);
+  void note(const char* name, StageCost cost);
 
   Device device_;
   int threads_ = 1;
@@ -83,6 +94,7 @@ class Stream {
   std::unique_ptr<cuda::DeviceStream> cuda_;
   void* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
+  StageLog* log_ = nullptr;
 };
 
 }  // namespace spillway::tensor

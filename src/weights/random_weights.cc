@@ -1,6 +1,8 @@
 // Random weights of any shape, for measuring shapes whose checkpoint is not at hand.
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include <fmt/format.h>
 
@@ -54,6 +56,9 @@ class RandomSource final : public WeightSource {
       if (candidate == (fp8 ? tensor::DType::kF8E4M3 : options_.dtype)) dtype = candidate;
     }
     if (!fp8 && dtype == tensor::DType::kF8E4M3) dtype = options_.dtype;
+    if (name.ends_with("_scale_inv")) dtype = tensor::DType::kF32;
+    const size_t experts = name.find(".experts.");
+    if (experts != std::string::npos) return StoredTensor(this, of_every_expert(name, dtype, shape), {});
     tensor::Tensor data(dtype, shape);
     fill(name, data);
     const tensor::TensorView view = data.view();
@@ -65,6 +70,17 @@ class RandomSource final : public WeightSource {
 
  private:
   void release(const tensor::TensorView&) const override {}
+
+  // One tensor for all experts of all layers: a large model has 15,000 of each, and filling them takes longer than
+  // anything else.
+  tensor::TensorView of_every_expert(const std::string& name, tensor::DType dtype, const tensor::Shape& shape) const {
+    const std::lock_guard lock(mutex_);
+    tensor::Tensor& kept = experts_[{name.substr(name.find_last_of('.', name.find_last_of('.') - 1)), int(dtype)}];
+    if (!kept.empty() && kept.shape() == shape) return kept;
+    kept = tensor::Tensor(dtype, shape);
+    fill(name, kept);
+    return kept;
+  }
 
   // Standard deviation that keeps activations of unit size through the layers.
   static float deviation(const std::string& name, const tensor::Shape& shape) {
@@ -118,6 +134,8 @@ class RandomSource final : public WeightSource {
   }
 
   RandomWeights options_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::pair<std::string, int>, tensor::Tensor> experts_;
 };
 
 }  // namespace

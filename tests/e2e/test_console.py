@@ -193,7 +193,7 @@ def test_chinese_pause_help_and_filter(browser):
     wait(browser, lambda d: d.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     browser.find_element(By.CSS_SELECTOR, "dialog button").click()
     go(browser, "settings")
-    browser.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("admin")
+    browser.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("server.admin_keys")
     wait(browser, lambda d: len(d.find_elements(By.CSS_SELECTOR, "main tbody tr")) == 2)
 
 

@@ -113,7 +113,7 @@ def test_classify_images_by_json_and_form(encoders):
     by_tf = http.post("/v1/models/eyes:predict", json={"instances": [{"b64": base64.b64encode(png).decode()}]}).json()
     logits = np.array(by_tf["predictions"][0])
     soft = np.exp(logits - logits.max())
-    np.testing.assert_allclose(soft / soft.sum(), by_json[0]["probs"], rtol=1e-4)
+    np.testing.assert_allclose(soft / soft.sum(), by_json[0]["probs"], rtol=1e-4, atol=1e-6)
 
 
 def test_corrupt_images_are_told(encoders):

@@ -13,6 +13,7 @@ MAY_INCLUDE = {
     "tensor": set(),
     "kernels": {"tensor"},
     "weights": {"tensor"},
+    "store": set(),
     "nn": {"kernels", "weights", "tensor"},
     "models": {"nn", "weights", "kernels", "tensor"},
     "kv": set(),

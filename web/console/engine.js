@@ -82,12 +82,34 @@ function modelPanel() {
   }};
 }
 
+function oneShotTable() {
+  const list = table(t('one_shot'), [
+    {title: t('model'), head: true, text: (m) => m.name},
+    {title: t('status'), fill(cell, m) {
+      if (!cell.firstChild) cell.append(h('span', {class: 'pill'}));
+      attribute(cell.firstChild, 'class', 'pill ' + (m.stalled ? 'bad' : m.busy ? 'busy' : 'good'));
+      text(cell.firstChild, t(m.stalled ? 'stalled' : m.busy ? 'busy' : 'ready'));
+    }},
+    {title: t('waiting'), class: 'number', text: (m) => count(m.waiting)},
+    {title: t('wait'), class: 'number', text: (m) => duration(m.predicted_wait_s)},
+    {title: t('inputs'), class: 'number', text: (m) => count(m.inputs)},
+    {title: t('inputs_a_batch'), class: 'number', text: (m) => (m.batches ? count(m.inputs / m.batches) : '')},
+    {title: t('queue'), class: 'number', text: (m) => duration(m.queue_s_mean)},
+    {title: t('compute_time'), class: 'number', text: (m) => duration(m.compute_s_mean)},
+  ]);
+  return {element: card(t('one_shot'), list.element), update: list.update};
+}
+
 export function view() {
   const none = card(null, h('p', {class: 'muted'}, t('no_models')));
-  const element = h('div', {class: 'view'}, none);
+  const one_shot = oneShotTable();
+  const element = h('div', {class: 'view'}, none, one_shot.element);
   const panels = [];
   return {element, update({frame}) {
-    show(none, frame.models.length === 0);
+    const single = frame.one_shot || [];
+    show(none, frame.models.length + single.length === 0);
+    show(one_shot.element, single.length > 0);
+    one_shot.update(single);
     while (panels.length < frame.models.length) {
       panels.push(modelPanel());
       element.append(panels[panels.length - 1].element);

@@ -27,7 +27,7 @@ export const words = {
   request: '请求', phase: '阶段', prompt: '提示', cached: '缓存', output: '输出', pages: '页', age: '已过', predicted: '预计开始', progress: '进度', priority: '优先级',
   kv: 'KV 缓存页', kv_label: '页的分布：空闲、缓存、使用、共享', free: '空闲', used: '使用', shared: '共享',
   tree: '前缀树', tree_facts: (t) => `${t.roots} 个前缀共 ${t.pages} 页，${t.forks} 个分叉，${t.leaves} 个叶，深 ${t.depth} 页；可回收 ${t.idle}`, prefix: '前缀', depth: '深度', tree_empty: '还没有缓存前缀。',
-  model: '模型', no_models: '本服务器没有自己的模型，请求会被转发。', waits: '等待',
+  model: '模型', no_models: '本服务器没有自己的模型，请求会被转发。', waits: '等待', one_shot: '一次性模型', inputs: '输入', inputs_a_batch: '每批输入', compute_time: '计算',
   find: '查找请求', find_label: '请求编号（X-Request-Id 或回答中的 id）', show: '显示', recent: '最近的请求', route: '路径', status: '状态', total: '总时长', tokens: '词元', hops: '跳数', timeline: '时间线', moment: '时刻', at: '时间', detail: '细节', not_found: '最近的请求中没有这个编号。', pending: '进行中',
   m_received: '收到', m_queued: '入队', m_refused: '拒绝', m_started: '预填充开始', m_prefill: '预填充块', m_tokens: '词元', m_preempted: '被抢占', m_finished: '引擎完成', m_attempt: '发往上游', m_first_byte: '上游首词', m_failed: '尝试失败', m_resumed: '换处继续', m_answered: '最后字节',
   no_upstreams: '没有配置上游。本服务器用自己的模型回答（docs/routing.md）。', healthy: '健康', probing: '试探', down: '熔断', share: '流量份额', tier: '层级', kind: '类型', load: '处理中', decode_rate: '每流词元 / 秒', ttft: '首词 p50 / p99', price: '每百万价格 入 / 出', retry_in: '再次尝试', says: '自报', any_model: '任意模型', models: '模型',

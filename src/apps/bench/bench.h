@@ -26,6 +26,15 @@ struct ThroughputBench {
 };
 Status bench_throughput(const ThroughputBench& bench, const config::Config& config);
 
+struct RooflineBench {
+  std::vector<int> sequences = {1, 32, 128};
+  int context_tokens = 512;
+  int prefill_tokens = 4096;
+  std::string layers;  // "A:B": a slice of the model
+  bool as_json = false;
+};
+Status bench_roofline(const RooflineBench& bench, const config::Config& config);
+
 // Of an encoder or a vision model, whose parts run fused and apart.
 struct FusionBench {
   int inputs = 8;

@@ -8,6 +8,7 @@
 
 #include "apps/doctor/finding.h"
 #include "apps/system.h"
+#include "tensor/cuda/cuda.h"
 #include "tensor/device.h"
 
 namespace spillway::apps {
@@ -45,8 +46,8 @@ std::string describe_gpu(const Library& cuda, int device) {
   if (name_of) name_of(name, sizeof(name) - 1, device);
   if (memory_of) memory_of(&bytes, device);
   if (attribute_of) attribute_of(&major, kComputeMajor, device), attribute_of(&minor, kComputeMinor, device);
-  return fmt::format("GPU {}: {}, {}, compute capability {}.{}", device, name, format_bytes(int64_t(bytes)), major,
-                     minor);
+  return fmt::format("GPU {}: {}, {}, compute capability {}.{}: {}", device, name, format_bytes(int64_t(bytes)), major,
+                     minor, tensor::cuda::precision_tier(10 * major + minor));
 }
 
 void check_driver(const Library& cuda, Findings& findings) {

@@ -32,8 +32,8 @@ Result<net::ClientResponse> RemoteConsole::call(const std::string& method, const
   SW_ASSIGN(net::ClientResponse response, net::fetch_blocking(std::move(request), client, on_body));
   if (response.status == 200) return response;
   if (response.status == 401) return invalid(url + ": this server asks for its admin key (--admin-key)");
-  return Error{ErrorCode::kUnavailable, fmt::format("{}{}: expected status 200, found {}: {}", url, path, response.status,
-                                                    response.body.substr(0, 300))};
+  return Error{ErrorCode::kUnavailable, fmt::format("{}{}: expected status 200, found {}: {}", url, path,
+                                                    response.status, response.body.substr(0, 300))};
 }
 
 }  // namespace spillway::apps

@@ -13,8 +13,8 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::string_view kBold = "\033[1m", kDim = "\033[2m", kRed = "\033[31m", kYellow = "\033[33m", kGreen = "\033[32m",
-                           kReset = "\033[0m";
+constexpr std::string_view kBold = "\033[1m", kDim = "\033[2m", kRed = "\033[31m", kYellow = "\033[33m",
+                           kGreen = "\033[32m", kReset = "\033[0m";
 
 const json::value* at(const json::object& object, std::string_view key) {
   const auto found = object.find(key);
@@ -119,7 +119,8 @@ void add_verdict(const json::object& verdict, Lines& lines) {
   const auto tone = severity == "bad" ? kRed : severity == "busy" ? kYellow : kGreen;
   std::string line = "why slow  " + sentence_of(text(verdict, "resource"));
   const double efficiency = number(verdict, "efficiency");
-  if (efficiency > 0) line += fmt::format("; a step is {} ({:.0f}% of its floor)", duration(number(verdict, "step_s")), efficiency * 100);
+  if (efficiency > 0)
+    line += fmt::format("; a step is {} ({:.0f}% of its floor)", duration(number(verdict, "step_s")), efficiency * 100);
   lines.add(line, tone);
   const json::object& shares = object_at(verdict, "shares");
   if (number(shares, "requests") == 0) return;
@@ -132,9 +133,9 @@ void add_stream(const json::object& stream, Lines& lines) {
   const std::string phase = text(stream, "phase");
   std::string name = text(stream, "name");
   if (name.empty()) name = fmt::format("#{:.0f}", number(stream, "id"));
-  std::string line = fmt::format("  {:<18.18} {:<8} {:>6.0f} in  {:>6.0f} cached  {:>6.0f} of {:<6.0f} out  {:>8}", name, phase,
-                                 number(stream, "prompt"), number(stream, "cached"), number(stream, "generated"),
-                                 number(stream, "max"), duration(number(stream, "age_s")));
+  std::string line = fmt::format("  {:<18.18} {:<8} {:>6.0f} in  {:>6.0f} cached  {:>6.0f} of {:<6.0f} out  {:>8}",
+                                 name, phase, number(stream, "prompt"), number(stream, "cached"),
+                                 number(stream, "generated"), number(stream, "max"), duration(number(stream, "age_s")));
   if (phase == "waiting") line += "  begins in " + duration(number(stream, "wait_s"));
   lines.add(line, phase == "waiting" ? kDim : std::string_view());
 }
@@ -146,7 +147,8 @@ void add_model(const json::object& model, Lines& lines, int streams_max) {
                         number(model, "running"), number(model, "waiting"), number(model, "waiting_tokens"),
                         duration(number(model, "predicted_wait_s"))),
             kBold);
-  const double total = number(model, "pages_total"), free = number(model, "pages_free"), cached = number(model, "pages_cached");
+  const double total = number(model, "pages_total"), free = number(model, "pages_free"),
+               cached = number(model, "pages_cached");
   const double used = total > 0 ? (total - free - cached) / total : 0;
   lines.add(fmt::format("  pages {} {:>3.0f}% used, {:.0f}% cached, of {:.0f}", bar(used, 24), used * 100,
                         total > 0 ? cached / total * 100 : 0, total));
@@ -154,9 +156,9 @@ void add_model(const json::object& model, Lines& lines, int streams_max) {
   const json::object& step = object_at(engine, "step");
   const double budget = number(engine, "batch_tokens_max");
   const double rows = number(step, "decode_rows") + number(step, "prefill_tokens");
-  lines.add(fmt::format("  batch {} {:.0f} decode + {:.0f} prefill of {:.0f} rows, {}", bar(budget > 0 ? rows / budget : 0, 24),
-                        number(step, "decode_rows"), number(step, "prefill_tokens"), budget,
-                        duration(number(step, "seconds"))));
+  lines.add(fmt::format("  batch {} {:.0f} decode + {:.0f} prefill of {:.0f} rows, {}",
+                        bar(budget > 0 ? rows / budget : 0, 24), number(step, "decode_rows"),
+                        number(step, "prefill_tokens"), budget, duration(number(step, "seconds"))));
   int shown = 0;
   for (const json::value& stream : array_at(engine, "streams")) {
     if (!stream.is_object() || shown++ >= streams_max) break;
@@ -173,9 +175,10 @@ void add_upstreams(const json::array& upstreams, Lines& lines) {
     const json::object& upstream = value.get_object();
     const std::string health = text(upstream, "health");
     const auto tone = health == "down" ? kRed : health == "probing" ? kYellow : std::string_view();
-    std::string line = fmt::format("  {:<20.20} {:<8} {:>4.0f}/{:<4.0f} first token {:>8} p50 {:>8} p99", text(upstream, "name"),
-                                   health, number(upstream, "in_flight"), number(upstream, "concurrency_max"),
-                                   duration(number(upstream, "first_token_p50_s")), duration(number(upstream, "first_token_p99_s")));
+    std::string line =
+        fmt::format("  {:<20.20} {:<8} {:>4.0f}/{:<4.0f} first token {:>8} p50 {:>8} p99", text(upstream, "name"),
+                    health, number(upstream, "in_flight"), number(upstream, "concurrency_max"),
+                    duration(number(upstream, "first_token_p50_s")), duration(number(upstream, "first_token_p99_s")));
     if (health == "down") line += "  again in " + duration(number(upstream, "opens_in_s"));
     lines.add(line, tone);
   }
@@ -188,16 +191,21 @@ std::string draw_screen(const json::object& frame, std::string_view url, ScreenS
   const json::object& requests = object_at(frame, "requests");
   const json::object& tokens = object_at(frame, "tokens");
   const json::object& host = object_at(frame, "host");
-  lines.add(fmt::format("spillway {}  {}  up {}", url, text(frame, "status"), duration(number(frame, "uptime_s"))), kBold);
-  lines.add(fmt::format("requests  {:.1f}/s, {:.0f} in flight, {:.1f} errors/s, {:.1f} refused/s", number(requests, "per_s"),
-                        number(requests, "in_flight"), number(requests, "errors_per_s"), number(requests, "refusals_per_s")));
-  lines.add(fmt::format("latency   p50 {}  p95 {}  p99 {}   first token p50 {}  p99 {}", duration(number(requests, "p50_s")),
-                        duration(number(requests, "p95_s")), duration(number(requests, "p99_s")),
-                        duration(number(requests, "first_p50_s")), duration(number(requests, "first_p99_s"))));
-  lines.add(fmt::format("tokens    {:.0f}/s out, {:.0f}/s in, {:.0f}% of prompts from the cache", number(tokens, "generated_per_s"),
-                        number(tokens, "prompt_per_s"), number(tokens, "cache_hits") * 100));
-  lines.add(fmt::format("host      {} {:.0f}% busy, {:.0f}% this server, {:.0f} processors", bar(number(host, "cpu_busy"), 24),
-                        number(host, "cpu_busy") * 100, number(host, "cpu_own") * 100, number(host, "processors")));
+  lines.add(fmt::format("spillway {}  {}  up {}", url, text(frame, "status"), duration(number(frame, "uptime_s"))),
+            kBold);
+  lines.add(fmt::format("requests  {:.1f}/s, {:.0f} in flight, {:.1f} errors/s, {:.1f} refused/s",
+                        number(requests, "per_s"), number(requests, "in_flight"), number(requests, "errors_per_s"),
+                        number(requests, "refusals_per_s")));
+  lines.add(fmt::format("latency   p50 {}  p95 {}  p99 {}   first token p50 {}  p99 {}",
+                        duration(number(requests, "p50_s")), duration(number(requests, "p95_s")),
+                        duration(number(requests, "p99_s")), duration(number(requests, "first_p50_s")),
+                        duration(number(requests, "first_p99_s"))));
+  lines.add(fmt::format("tokens    {:.0f}/s out, {:.0f}/s in, {:.0f}% of prompts from the cache",
+                        number(tokens, "generated_per_s"), number(tokens, "prompt_per_s"),
+                        number(tokens, "cache_hits") * 100));
+  lines.add(fmt::format("host      {} {:.0f}% busy, {:.0f}% this server, {:.0f} processors",
+                        bar(number(host, "cpu_busy"), 24), number(host, "cpu_busy") * 100,
+                        number(host, "cpu_own") * 100, number(host, "processors")));
   add_verdict(object_at(frame, "verdict"), lines);
   add_upstreams(array_at(frame, "upstreams"), lines);
   const json::array& models = array_at(frame, "models");

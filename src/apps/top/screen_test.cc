@@ -45,8 +45,8 @@ TEST(Screen, FitsAndNobodysNameMovesTheCursor) {
 
 TEST(Screen, AnEmptyFrameIsNoError) {
   EXPECT_THAT(draw_screen({}, "http://h:1", {80, 24}, false), HasSubstr("http://h:1"));
-  EXPECT_THAT(draw_screen(boost::json::parse(R"({"models": [3], "upstreams": 7, "requests": []})").as_object(), "u", {80, 24},
-                          false),
+  EXPECT_THAT(draw_screen(boost::json::parse(R"({"models": [3], "upstreams": 7, "requests": []})").as_object(), "u",
+                          {80, 24}, false),
               HasSubstr("requests"));
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/trace.h"
 #include "engine/actions/actions.h"
 #include "engine/actions/batch.h"
 
@@ -29,6 +30,7 @@ models::TokenDraw draw_for(const State& state, const Sequence& sequence, int64_t
 // False when the model throws; what was tried is off the device then.
 bool try_launch(State& state, const Launch& launch, size_t sequences) {
   try {
+    trace::Span span("engine", "launch", "sequences", static_cast<int64_t>(sequences));
     state.runner.launch(launch.slices, launch.draws, launch.carried);
     return true;
   } catch (const std::exception& error) {

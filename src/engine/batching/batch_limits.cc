@@ -7,8 +7,11 @@ namespace spillway::engine {
 namespace {
 
 constexpr double kNearBest = 0.99;      // of the best throughput: what the smallest cap must keep
+constexpr double kGoodEnough = 0.98;    // of the best throughput: no reason for a larger cap
+constexpr double kMuchBetter = 1.15;    // than the largest size: a few samples are enough to say so
 constexpr double kCapStep = 1.25;       // a cap nearer to the present one than this is no reason to move
 constexpr double kDelayGain = 0.95;     // a delay must lower the waits to this share
+constexpr int kBatchesMin = 64;         // measured before anything moves
 constexpr int kBurstsMin = 50;          // watched before a delay is judged
 constexpr size_t kBurstArrivals = 512;  // kept of one burst
 
@@ -67,27 +70,31 @@ double BatchLimits::best_delay() const {
   return delay_sum_s_[best] / bursts_;
 }
 
-int64_t BatchLimits::best_cap(const LatencyTable& table, TimePoint now) const {
-  const auto points = table.by_cost(now);
+int64_t BatchLimits::best_cap(const LatencyTable& table) const {
+  const auto points = table.by_cost();
   if (points.empty()) return options_.cost_max;
   double best = 0;
   for (const auto& point : points) best = std::max(best, point.cost_per_s());
-  // What was never measured above the largest point is taken to be as the plane says: a larger batch may be better.
-  const double largest = points.back().cost;
-  const auto most = static_cast<double>(options_.cost_max);
-  double unmeasured = 0;
-  if (most > largest * kCapStep && points.back().inputs > 0) {
-    const int inputs = std::max(1, static_cast<int>(std::lround(points.back().inputs * most / largest)));
-    const double expected_s = table.predict(options_.cost_max, std::min(inputs, options_.inputs_max));
-    unmeasured = expected_s > 0 ? most / expected_s : 0;
+  // What is larger than all that was measured is as the table expects it.
+  const auto& largest = points.back();
+  const double each = largest.cost / std::max(1.0, largest.inputs);
+  const double reach = std::min(static_cast<double>(options_.cost_max), each * options_.inputs_max);
+  const double reach_s = table.predict(std::llround(reach), static_cast<int>(std::lround(reach / each)));
+  const double reach_rate = reach_s > 0 ? reach / reach_s : 0;
+  if (reach > largest.cost * kCapStep) best = std::max(best, reach_rate);
+  // The smallest size that is as good as the best, and well known or much better than the largest.
+  double cap = static_cast<double>(options_.cost_max);
+  for (auto point = points.rbegin(); point != points.rend(); ++point) {
+    const double rate = point->cost_per_s();
+    const bool known = point->samples >= kSamplesMin || rate >= kMuchBetter * reach_rate;
+    if (known && rate >= kNearBest * best) cap = point->cost;
   }
-  double cap = most;
-  if (unmeasured * kNearBest <= best) {
-    for (auto point = points.rbegin(); point != points.rend(); ++point) {
-      if (point->cost_per_s() >= kNearBest * best) cap = point->cost;
-    }
-    // A point is the mean of its bucket: the cap is the bucket's end.
-    cap = std::min(most, cap * 1.19);
+  if (cap * kCapStep > reach) cap = static_cast<double>(options_.cost_max);
+  // A larger cap than the present one must be worth it.
+  const auto present = static_cast<double>(cap_);
+  for (const auto& point : points) {
+    const bool near = point.cost <= present && point.cost * kCapStep > present;
+    if (cap > present && near && point.cost_per_s() >= kGoodEnough * best) cap = present;
   }
   if (options_.latency_target_s > 0) {
     // One batch to wait for and one to be in.
@@ -100,9 +107,11 @@ int64_t BatchLimits::best_cap(const LatencyTable& table, TimePoint now) const {
 }
 
 bool BatchLimits::update(const LatencyTable& table, TimePoint now) {
-  if (!started_) settle(table, now);
-  if (seconds(now - moved_) < options_.cooldown_s) return false;
-  const int64_t cap = best_cap(table, now);
+  if (!started_) settle(table);
+  ++batches_;
+  if (moves_ > 0 && seconds(now - moved_) < options_.cooldown_s) return false;
+  if (batches_ < kBatchesMin) return false;
+  const int64_t cap = best_cap(table);
   const double delay_s = best_delay();
   const double ratio = static_cast<double>(std::max(cap, cap_)) / static_cast<double>(std::min(cap, cap_));
   const bool cap_moves = ratio >= kCapStep;
@@ -116,13 +125,13 @@ bool BatchLimits::update(const LatencyTable& table, TimePoint now) {
   if (cap_moves) cap_ = cap;
   delay_s_ = delay_s;
   moved_ = now;
+  batches_ = 0;
   ++moves_;
   return true;
 }
 
-void BatchLimits::settle(const LatencyTable& table, TimePoint now) {
-  cap_ = best_cap(table, now);
-  moved_ = now;
+void BatchLimits::settle(const LatencyTable& table) {
+  cap_ = best_cap(table);
   started_ = true;
 }
 

@@ -23,6 +23,8 @@ struct BatchLimitOptions {
 
 class BatchLimits {
  public:
+  static constexpr int kSamplesMin = 8;  // of a size of batch, before the cap may be it
+
   explicit BatchLimits(const BatchLimitOptions& options) : options_(options), cap_(options.cost_max) {}
 
   int64_t cap() const { return cap_; }
@@ -34,8 +36,8 @@ class BatchLimits {
   // After a batch. True when the cap or the delay has moved.
   bool update(const LatencyTable& table, TimePoint now);
 
-  // The first cap, from the warm-up's measurements; begins the cooldown.
-  void settle(const LatencyTable& table, TimePoint now);
+  // The first cap, from the warm-up's measurements: no move.
+  void settle(const LatencyTable& table);
 
   int moves() const { return moves_; }
 
@@ -48,14 +50,15 @@ class BatchLimits {
     int64_t cost;
     int inputs;
   };
-  int64_t best_cap(const LatencyTable& table, TimePoint now) const;
+  int64_t best_cap(const LatencyTable& table) const;
   double best_delay() const;
   void judge_burst(const LatencyTable& table);
 
   BatchLimitOptions options_;
   int64_t cap_;
   double delay_s_ = 0;
-  TimePoint moved_;  // when last, or since when the limits are observed
+  TimePoint moved_;  // when last
+  int batches_ = 0;  // since then
   bool started_ = false;
   int moves_ = 0;
 

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <exception>
 
+#include "base/trace.h"
+
 namespace spillway::engine {
 namespace {
 
@@ -40,6 +42,7 @@ BatchRunner::Output BatchRunner::run(std::span<const models::OneShotInput> batch
   Output output;
   const auto began = Clock::now();
   try {
+    trace::Span span("engine", "one-shot batch", "inputs", static_cast<int64_t>(batch.size()));
     const std::vector<tensor::TensorView> views = model_->run(batch, stream_);
     if (overlaps()) meanwhile();
     stream_.synchronize();
@@ -68,8 +71,7 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
     const std::vector<models::OneShotInput> batch(static_cast<size_t>(inputs), sample.input);
     for (int i = first ? -1 : 0; i < kWarmUpRuns; ++i) {
       const double expected_s = i <= 0 && inputs > 1 ? 2 * last_s : last_s;
-      if (!first && seconds(Clock::now() - began) + expected_s > allowed_s)
-        return scheduler.warmed_up(Clock::now()), Status();
+      if (!first && seconds(Clock::now() - began) + expected_s > allowed_s) return scheduler.warmed_up(), Status();
       const BatchRunner::Output output = runner.run(batch, [] {});
       if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
       last_s = output.latency_s;
@@ -80,7 +82,7 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
     }
     if (inputs == most) break;
   }
-  scheduler.warmed_up(Clock::now());
+  scheduler.warmed_up();
   return {};
 }
 

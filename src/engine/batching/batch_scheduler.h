@@ -2,10 +2,11 @@
 // decision comes out; the engine and the simulator drive the same object. One thread.
 //
 // A free device takes what waits, at once or after the short delay that BatchLimits found worth it. A busy one lets the
-// line grow, and the next batch is sized by the cap, by the table of measured latencies (two batches where they end
-// sooner than one) and by the nearest deadline less the predicted time.
+// line grow, and the next batch is sized by the cap, by the table of measured latencies (the size that makes the long
+// times to an answer least, with what it takes from those to come) and by the nearest deadline less the predicted time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -16,7 +17,7 @@
 
 namespace spillway::engine {
 
-enum class BatchReason { kFull, kGreedy, kDelayOver, kDeadline, kSplit, kIdle, kHeld };
+enum class BatchReason { kFull, kGreedy, kDelayOver, kDeadline, kSplit, kProbe, kIdle, kHeld };
 const char* name_of(BatchReason reason);
 
 struct BatchDecision {
@@ -25,6 +26,19 @@ struct BatchDecision {
   std::vector<WaitingInput> expired;  // end now, whether or not a batch begins
   int64_t cost = 0;                   // of launch
   TimePoint wake = TimePoint::max();
+};
+
+// Cost that arrives in a second: over the last few batches or over a longer time, whichever is more.
+class ArrivalRate {
+ public:
+  void set_spans(double short_s, double long_s) { span_s_ = {short_s, long_s}; }
+  void add(double cost, TimePoint now);
+  double per_s(TimePoint now) const;
+
+ private:
+  std::array<double, 2> span_s_{0.1, 1};
+  std::array<double, 2> sum_{};  // decaying
+  TimePoint last_;
 };
 
 class BatchScheduler {
@@ -45,7 +59,7 @@ class BatchScheduler {
 
   // Measures. True when cap or delay have moved.
   bool finished(int64_t cost, int inputs, double latency_s, TimePoint now);
-  void warmed_up(TimePoint now) { limits_.settle(table_, now); }
+  void warmed_up();
   // A measurement of the warm-up: no traffic.
   void measured(int64_t cost, int inputs, double latency_s, TimePoint now) { table_.add(cost, inputs, latency_s, now); }
 
@@ -54,14 +68,26 @@ class BatchScheduler {
   const BatchLimits& limits() const { return limits_; }
 
  private:
+  struct Plan {
+    double wait_s = 0;
+    double device_s = 0;
+  };
+  Plan plan(const WaitingLine::Choice& choice, size_t size, TimePoint now) const;
+  void look_at_table();
+  int64_t probe(TimePoint now);
   TimePoint held_until(const WaitingLine::Choice& choice) const;
   size_t size_for_deadline(const WaitingLine::Choice& choice, TimePoint now) const;
-  size_t size_by_table(const WaitingLine::Choice& choice) const;
+  size_t size_by_table(const WaitingLine::Choice& choice, TimePoint now) const;
 
   BatchLimitOptions options_;
   WaitingLine line_;
   LatencyTable table_;
   BatchLimits limits_;
+  ArrivalRate rate_;
+  double best_rate_ = 0;                     // cost a second, measured, of the best size
+  double mean_batch_s_ = 0, mean_cost_ = 0;  // of a batch, of an input
+  int finished_ = 0;                         // batches
+  int probed_ = 0;                           // finished_ at the last probe
 };
 
 }  // namespace spillway::engine

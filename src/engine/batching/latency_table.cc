@@ -8,7 +8,6 @@ namespace {
 
 constexpr double kGain = 0.1;   // of a new sample in a cell's means
 constexpr int kRefit = 16;      // samples between two fits
-constexpr int kTrusted = 3;     // samples that make a cell
 constexpr double kOutlier = 4;  // a sample above this many times its cell's mean counts as this
 
 using Matrix = std::array<std::array<double, 4>, 3>;
@@ -96,11 +95,10 @@ double LatencyTable::predict(int64_t cost, int inputs) const {
   return at_mean > 0 ? cell.latency_s * expected / at_mean : cell.latency_s;
 }
 
-std::vector<LatencyTable::Point> LatencyTable::by_cost(TimePoint now) const {
+std::vector<LatencyTable::Point> LatencyTable::by_cost(int samples_min) const {
   std::vector<Point> points;
   int bucket = -1;
   for (const auto& [key, cell] : cells_) {
-    if (cell.samples < kTrusted || seconds(now - cell.last) > kFresh_s) continue;
     if (points.empty() || key.first != bucket) points.push_back({});
     bucket = key.first;
     Point& point = points.back();
@@ -110,7 +108,9 @@ std::vector<LatencyTable::Point> LatencyTable::by_cost(TimePoint now) const {
     point.inputs += share * (cell.inputs - point.inputs);
     point.latency_s += share * (cell.latency_s - point.latency_s);
     point.samples += samples;
+    point.last = std::max(point.last, cell.last);
   }
+  std::erase_if(points, [&](const Point& point) { return point.samples < samples_min; });
   return points;
 }
 

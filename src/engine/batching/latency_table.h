@@ -14,8 +14,9 @@ namespace spillway::engine {
 
 class LatencyTable {
  public:
-  // A cell that has not been measured for this long no longer counts.
-  static constexpr double kFresh_s = 600;
+  // A cell that was not measured for this long is worth measuring again, and begins anew when it is.
+  static constexpr double kFresh_s = 120;
+  static constexpr int kTrusted = 3;  // samples that make a cell
 
   void add(int64_t cost, int inputs, double latency_s, TimePoint now);
 
@@ -29,9 +30,10 @@ class LatencyTable {
     double inputs = 0;
     double latency_s = 0;
     int samples = 0;
+    TimePoint last;
     double cost_per_s() const { return latency_s > 0 ? cost / latency_s : 0; }
   };
-  std::vector<Point> by_cost(TimePoint now) const;
+  std::vector<Point> by_cost(int samples_min = kTrusted) const;
 
   static int cost_bucket(int64_t cost);  // four an octave
   static int inputs_bucket(int inputs);  // two an octave

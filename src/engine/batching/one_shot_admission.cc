@@ -37,6 +37,8 @@ const char* name_of(models::OneShotOutput output) {
       return "scores";
     case models::OneShotOutput::kSparse:
       return "sparse vectors";
+    case models::OneShotOutput::kPooled:
+      return "pooled vectors";
   }
   return "unknown";
 }

@@ -16,7 +16,8 @@ namespace {
 
 namespace json = boost::json;
 
-metrics::Counter lookups{"spillway_response_cache_lookups_total", "Requests looked up in the response cache.", {"result"}};
+metrics::Counter lookups{
+    "spillway_response_cache_lookups_total", "Requests looked up in the response cache.", {"result"}};
 
 constexpr size_t kEntryOverhead = 256;
 
@@ -77,7 +78,8 @@ bool ResponseCache::may_keep(std::string_view path, std::string_view body) const
   return !failed && request.is_object() && determined(request.get_object());
 }
 
-std::optional<std::string> ResponseCache::digest_of(std::string_view scope, std::string_view path, std::string_view body) {
+std::optional<std::string> ResponseCache::digest_of(std::string_view scope, std::string_view path,
+                                                    std::string_view body) {
   boost::system::error_code failed;
   const json::value request = json::parse(body, failed);
   if (failed || !request.is_object()) return std::nullopt;

@@ -35,8 +35,8 @@ class ResponseCache {
 
   bool enabled() const { return options_.bytes_max > 0; }
 
-  // The name of an answer: a digest of scope (the tenant), path and the body as JSON with sorted members and without those
-  // that do not change it (user, metadata). Nothing for a stream, or for what is no JSON object.
+  // The name of an answer: a digest of scope (the tenant), path and the body as JSON with sorted members and without
+  // those that do not change it (user, metadata). Nothing for a stream, or for what is no JSON object.
   static std::optional<std::string> digest_of(std::string_view scope, std::string_view path, std::string_view body);
   // Whether the answer to such a request may be kept.
   bool may_keep(std::string_view path, std::string_view body) const;
@@ -62,7 +62,7 @@ class ResponseCache {
 
   const ResponseCacheOptions options_;
   mutable std::mutex mutex_;
-  std::list<Entry> recency_;  // most recent first
+  std::list<Entry> recency_;                                                  // most recent first
   std::unordered_map<std::string_view, std::list<Entry>::iterator> entries_;  // views into recency_
   size_t bytes_ = 0;
 };

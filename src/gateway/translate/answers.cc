@@ -25,7 +25,8 @@ void UsageFigures::take_openai(const json::object& usage) {
   prompt = number_of(usage, "prompt_tokens");
   output = number_of(usage, "completion_tokens");
   cached = number_of(usage, "prompt_cache_hit_tokens");
-  if (const json::object* details = object_of(usage, "prompt_tokens_details")) cached = number_of(*details, "cached_tokens");
+  if (const json::object* details = object_of(usage, "prompt_tokens_details"))
+    cached = number_of(*details, "cached_tokens");
   known = true;
 }
 
@@ -108,8 +109,10 @@ json::object message_of(const json::object& from) {
     }
   }
   json::object message{{"role", "assistant"}};
-  if (text.empty() && !calls.empty()) message["content"] = nullptr;
-  else message["content"] = std::move(text);
+  if (text.empty() && !calls.empty())
+    message["content"] = nullptr;
+  else
+    message["content"] = std::move(text);
   if (!reasoning.empty()) message["reasoning_content"] = std::move(reasoning);
   if (!calls.empty()) message["tool_calls"] = std::move(calls);
   return message;
@@ -126,7 +129,8 @@ Result<std::string> chat_answer_to_messages(std::string_view body) {
   SW_ASSIGN(json::array blocks, blocks_of(*message));
   UsageFigures usage;
   if (const json::object* told = object_of(from, "usage")) usage.take_openai(*told);
-  json::object to{{"id", text_of(from, "id")}, {"type", "message"}, {"role", "assistant"}, {"model", text_of(from, "model")}};
+  json::object to{
+      {"id", text_of(from, "id")}, {"type", "message"}, {"role", "assistant"}, {"model", text_of(from, "model")}};
   to["content"] = std::move(blocks);
   to["stop_reason"] = stop_reason_of(text_of(*choice, "finish_reason"));
   to["stop_sequence"] = nullptr;

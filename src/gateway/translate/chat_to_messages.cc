@@ -11,9 +11,7 @@ namespace {
 
 constexpr int64_t kThinkingTokensMin = 1024;
 
-Error cannot(std::string_view what) {
-  return invalid(fmt::format("{} cannot be said in Anthropic's dialect", what));
-}
+Error cannot(std::string_view what) { return invalid(fmt::format("{} cannot be said in Anthropic's dialect", what)); }
 
 Result<json::object> image_block(const json::object& part) {
   std::string_view url;
@@ -189,19 +187,24 @@ class Writer {
 
   void sampling() {
     for (const char* same : {"stream", "top_p", "top_k"}) copy_member(from_, same, to_);
-    if (const json::value* temperature = member_of(from_, "temperature"); temperature != nullptr && temperature->is_number()) {
+    if (const json::value* temperature = member_of(from_, "temperature");
+        temperature != nullptr && temperature->is_number()) {
       to_["temperature"] = std::min(1.0, temperature->to_number<double>());
     }
-    if (const json::array* stops = array_of(from_, "stop")) to_["stop_sequences"] = *stops;
-    else if (const std::string_view stop = text_of(from_, "stop"); !stop.empty()) to_["stop_sequences"] = json::array{stop};
-    if (const std::string_view user = text_of(from_, "user"); !user.empty()) to_["metadata"] = json::object{{"user_id", user}};
+    if (const json::array* stops = array_of(from_, "stop"))
+      to_["stop_sequences"] = *stops;
+    else if (const std::string_view stop = text_of(from_, "stop"); !stop.empty())
+      to_["stop_sequences"] = json::array{stop};
+    if (const std::string_view user = text_of(from_, "user"); !user.empty())
+      to_["metadata"] = json::object{{"user_id", user}};
   }
 
   // Effort becomes a budget; Anthropic wants room for the answer beside it, and no temperature.
   void thinking() {
     const std::string_view effort = text_of(from_, "reasoning_effort");
     const json::object* named = object_of(from_, "thinking");
-    const bool asked = named != nullptr ? text_of(*named, "type") == "enabled" : !effort.empty() && effort != "none" && effort != "minimal";
+    const bool asked = named != nullptr ? text_of(*named, "type") == "enabled"
+                                        : !effort.empty() && effort != "none" && effort != "minimal";
     if (!asked) return;
     const int64_t budget = effort == "low" ? kThinkingTokensMin : effort == "high" || effort == "xhigh" ? 16384 : 4096;
     to_["thinking"] = json::object{{"type", "enabled"}, {"budget_tokens", budget}};

@@ -17,7 +17,8 @@ Result<std::string> plain_text(const json::value* content, std::string_view wher
   if (!content->is_array()) return invalid(fmt::format("{}: expected a string or a list of blocks", where));
   for (const json::value& value : content->get_array()) {
     const json::object* block = value.if_object();
-    if (block == nullptr || text_of(*block, "type") != "text") return cannot(fmt::format("{}: a block that is no text", where));
+    if (block == nullptr || text_of(*block, "type") != "text")
+      return cannot(fmt::format("{}: a block that is no text", where));
     text += text_of(*block, "text");
   }
   return text;
@@ -115,7 +116,8 @@ class Writer {
       text = text_of(block, "content");
     }
     if (truth_of(block, "is_error")) text = "Error: " + text;
-    messages_.push_back({{"role", "tool"}, {"tool_call_id", text_of(block, "tool_use_id")}, {"content", std::move(text)}});
+    messages_.push_back(
+        {{"role", "tool"}, {"tool_call_id", text_of(block, "tool_use_id")}, {"content", std::move(text)}});
     return {};
   }
 
@@ -133,17 +135,20 @@ class Writer {
           text += text_of(*block, "text");
         } else if (type == "tool_use") {
           const json::value* input = member_of(*block, "input");
-          calls.push_back({{"id", text_of(*block, "id")},
-                           {"type", "function"},
-                           {"function", json::object{{"name", text_of(*block, "name")},
-                                                     {"arguments", input == nullptr ? "{}" : json::serialize(*input)}}}});
+          calls.push_back(
+              {{"id", text_of(*block, "id")},
+               {"type", "function"},
+               {"function", json::object{{"name", text_of(*block, "name")},
+                                         {"arguments", input == nullptr ? "{}" : json::serialize(*input)}}}});
         } else if (type != "thinking" && type != "redacted_thinking") {
           return cannot(fmt::format("a block of type \"{}\"", type.substr(0, 32)));
         }
       }
     }
-    if (text.empty() && !calls.empty()) out["content"] = nullptr;
-    else out["content"] = std::move(text);
+    if (text.empty() && !calls.empty())
+      out["content"] = nullptr;
+    else
+      out["content"] = std::move(text);
     if (!calls.empty()) out["tool_calls"] = std::move(calls);
     messages_.push_back(std::move(out));
     return {};
@@ -171,7 +176,8 @@ class Writer {
   void tool_choice(const json::object& choice) {
     const std::string_view type = text_of(choice, "type");
     if (type == "tool") {
-      to_["tool_choice"] = json::object{{"type", "function"}, {"function", json::object{{"name", text_of(choice, "name")}}}};
+      to_["tool_choice"] =
+          json::object{{"type", "function"}, {"function", json::object{{"name", text_of(choice, "name")}}}};
     } else {
       to_["tool_choice"] = type == "any" ? "required" : type == "none" ? "none" : "auto";
     }

@@ -55,8 +55,10 @@ class ToChat final : public StreamTranslator {
 
   json::object chunk(json::object delta, std::string_view finish_reason = {}) const {
     json::object choice{{"index", 0}, {"delta", std::move(delta)}, {"logprobs", nullptr}};
-    if (finish_reason.empty()) choice["finish_reason"] = nullptr;
-    else choice["finish_reason"] = finish_reason;
+    if (finish_reason.empty())
+      choice["finish_reason"] = nullptr;
+    else
+      choice["finish_reason"] = finish_reason;
     json::object out = head();
     out["choices"] = json::array{std::move(choice)};
     return out;
@@ -81,7 +83,8 @@ class ToChat final : public StreamTranslator {
     const int call = int(calls_.size());
     calls_[number_of(data, "index")] = call;
     json::object function{{"name", text_of(*block, "name")}, {"arguments", ""}};
-    json::object told{{"index", call}, {"id", text_of(*block, "id")}, {"type", "function"}, {"function", std::move(function)}};
+    json::object told{
+        {"index", call}, {"id", text_of(*block, "id")}, {"type", "function"}, {"function", std::move(function)}};
     tell(chunk({{"tool_calls", json::array{std::move(told)}}}), out);
   }
 
@@ -111,6 +114,8 @@ class ToChat final : public StreamTranslator {
 
 }  // namespace
 
-std::unique_ptr<StreamTranslator> messages_stream_to_chat(bool include_usage) { return std::make_unique<ToChat>(include_usage); }
+std::unique_ptr<StreamTranslator> messages_stream_to_chat(bool include_usage) {
+  return std::make_unique<ToChat>(include_usage);
+}
 
 }  // namespace spillway::gateway

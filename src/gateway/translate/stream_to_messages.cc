@@ -42,7 +42,8 @@ class ToMessages final : public StreamTranslator {
   }
 
   void begin(const json::object& chunk, std::string& out) {
-    json::object message{{"id", text_of(chunk, "id")}, {"type", "message"}, {"role", "assistant"}, {"content", json::array()}};
+    json::object message{
+        {"id", text_of(chunk, "id")}, {"type", "message"}, {"role", "assistant"}, {"content", json::array()}};
     message["model"] = text_of(chunk, "model");
     message["stop_reason"] = nullptr;
     message["stop_sequence"] = nullptr;
@@ -65,17 +66,22 @@ class ToMessages final : public StreamTranslator {
   }
 
   // Text or thinking: one block as long as its kind goes on.
-  void say(std::string_view kind, std::string_view delta_type, std::string_view member, std::string_view text, std::string& out) {
+  void say(std::string_view kind, std::string_view delta_type, std::string_view member, std::string_view text,
+           std::string& out) {
     if (open_kind_ != kind) {
       close(out);
       open_kind_ = kind;
       open_ = blocks_++;
       json::object block{{"type", kind}, {member, ""}};
       if (kind == "thinking") block["signature"] = "";
-      tell("content_block_start", {{"type", "content_block_start"}, {"index", open_}, {"content_block", std::move(block)}}, out);
+      tell("content_block_start",
+           {{"type", "content_block_start"}, {"index", open_}, {"content_block", std::move(block)}}, out);
     }
     tell("content_block_delta",
-         {{"type", "content_block_delta"}, {"index", open_}, {"delta", json::object{{"type", delta_type}, {member, text}}}}, out);
+         {{"type", "content_block_delta"},
+          {"index", open_},
+          {"delta", json::object{{"type", delta_type}, {member, text}}}},
+         out);
   }
 
   void take_call(const json::object& call, std::string& out) {
@@ -87,8 +93,8 @@ class ToMessages final : public StreamTranslator {
       found = tools_.emplace(index, blocks_++).first;
       json::object block{{"type", "tool_use"}, {"id", text_of(call, "id")}, {"input", json::object()}};
       block["name"] = function == nullptr ? std::string_view() : text_of(*function, "name");
-      tell("content_block_start", {{"type", "content_block_start"}, {"index", found->second}, {"content_block", std::move(block)}},
-           out);
+      tell("content_block_start",
+           {{"type", "content_block_start"}, {"index", found->second}, {"content_block", std::move(block)}}, out);
     }
     const std::string_view arguments = function == nullptr ? std::string_view() : text_of(*function, "arguments");
     if (arguments.empty()) return;
@@ -110,10 +116,10 @@ class ToMessages final : public StreamTranslator {
 
   bool begun_ = false;
   bool ended_ = false;
-  int blocks_ = 0;                 // begun so far
-  int open_ = 0;                   // the block of open_kind_
-  std::string_view open_kind_;     // "text", "thinking" or none
-  std::map<int64_t, int> tools_;   // blocks of calls, by their index there; open until the end
+  int blocks_ = 0;                // begun so far
+  int open_ = 0;                  // the block of open_kind_
+  std::string_view open_kind_;    // "text", "thinking" or none
+  std::map<int64_t, int> tools_;  // blocks of calls, by their index there; open until the end
   std::string finish_reason_;
   UsageFigures usage_;
 };

@@ -1,8 +1,8 @@
-// Translation between the two dialects that upstreams speak, OpenAI's chat completions and Anthropic's messages: requests,
-// whole answers and streams, with tools, reasoning, images, usage and the reason of the end. For the requests whose
-// upstream lacks the client's dialect; everybody else's bytes pass untouched. Values in, values out; any thread. What a
-// dialect cannot say is an error that names it, so that another upstream may be asked; docs/gateway.md lists what is left
-// out because the other side knows nothing like it.
+// Translation between the two dialects that upstreams speak, OpenAI's chat completions and Anthropic's messages:
+// requests, whole answers and streams, with tools, reasoning, images, usage and the reason of the end. For the requests
+// whose upstream lacks the client's dialect; everybody else's bytes pass untouched. Values in, values out; any thread.
+// What a dialect cannot say is an error that names it, so that another upstream may be asked; docs/gateway.md lists
+// what is left out because the other side knows nothing like it.
 #pragma once
 
 #include <memory>

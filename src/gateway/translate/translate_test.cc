@@ -44,8 +44,10 @@ TEST(TranslateRequest, ChatBecomesMessages) {
           "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]})",
       "claude", 8192);
   ASSERT_TRUE(body.ok()) << body.error().message;
-  EXPECT_EQ(parsed(*body), parsed(
-      R"({"model":"claude","max_tokens":50,"temperature":1.0,"stop_sequences":["END"],"stream":true,"metadata":{"user_id":"u"},"system":"be brief",
+  EXPECT_EQ(
+      parsed(*body),
+      parsed(
+          R"({"model":"claude","max_tokens":50,"temperature":1.0,"stop_sequences":["END"],"stream":true,"metadata":{"user_id":"u"},"system":"be brief",
           "messages":[
             {"role":"user","content":[{"type":"text","text":"what is this"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}}]},
             {"role":"assistant","content":[{"type":"tool_use","id":"c1","name":"f","input":{"a":1}},{"type":"tool_use","id":"c2","name":"g","input":{}}]},
@@ -63,8 +65,10 @@ TEST(TranslateRequest, MessagesBecomeChat) {
           "tools":[{"name":"f","description":"d","input_schema":{"type":"object"}}],"tool_choice":{"type":"tool","name":"f"},"stop_sequences":["END"]})",
       "gpt");
   ASSERT_TRUE(body.ok()) << body.error().message;
-  EXPECT_EQ(parsed(*body), parsed(
-      R"({"model":"gpt","max_tokens":50,"stop":["END"],"stream":true,"stream_options":{"include_usage":true},"reasoning_effort":"medium",
+  EXPECT_EQ(
+      parsed(*body),
+      parsed(
+          R"({"model":"gpt","max_tokens":50,"stop":["END"],"stream":true,"stream_options":{"include_usage":true},"reasoning_effort":"medium",
           "messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"},
             {"role":"assistant","content":"ok","tool_calls":[{"id":"t1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},
             {"role":"tool","tool_call_id":"t1","content":"one"},{"role":"user","content":"go on"}],
@@ -74,14 +78,20 @@ TEST(TranslateRequest, MessagesBecomeChat) {
 
 TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
   const auto wrong = [](const char* members) {
-    return chat_to_messages(std::string(R"({"model":"m","messages":[{"role":"user","content":"x"}],)") + members + "}", "c", 10);
+    return chat_to_messages(std::string(R"({"model":"m","messages":[{"role":"user","content":"x"}],)") + members + "}",
+                            "c", 10);
   };
   EXPECT_NE(wrong(R"("n":2)").error().message.find("n above 1"), std::string::npos);
-  EXPECT_NE(wrong(R"("response_format":{"type":"json_object"})").error().message.find("response_format"), std::string::npos);
+  EXPECT_NE(wrong(R"("response_format":{"type":"json_object"})").error().message.find("response_format"),
+            std::string::npos);
   EXPECT_NE(wrong(R"("logprobs":true)").error().message.find("logprobs"), std::string::npos);
   EXPECT_FALSE(messages_to_chat(R"({"messages":[{"role":"user","content":[{"type":"document"}]}]})", "m").ok());
   EXPECT_FALSE(messages_to_chat("[]", "m").ok());
-  EXPECT_FALSE(chat_to_messages(R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"no json"}}]}]})", "m", 1).ok());
+  EXPECT_FALSE(
+      chat_to_messages(
+          R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"no json"}}]}]})", "m",
+          1)
+          .ok());
 }
 
 TEST(TranslateAnswer, BothWaysWithToolsReasoningAndUsage) {
@@ -89,8 +99,10 @@ TEST(TranslateAnswer, BothWaysWithToolsReasoningAndUsage) {
       R"({"id":"a","model":"m","choices":[{"message":{"role":"assistant","content":"hello","reasoning_content":"hm","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},"finish_reason":"tool_calls"}],
           "usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}})");
   ASSERT_TRUE(message.ok());
-  EXPECT_EQ(parsed(*message), parsed(
-      R"({"id":"a","type":"message","role":"assistant","model":"m","content":[{"type":"thinking","thinking":"hm","signature":""},{"type":"text","text":"hello"},{"type":"tool_use","id":"c","name":"f","input":{"a":1}}],
+  EXPECT_EQ(
+      parsed(*message),
+      parsed(
+          R"({"id":"a","type":"message","role":"assistant","model":"m","content":[{"type":"thinking","thinking":"hm","signature":""},{"type":"text","text":"hello"},{"type":"tool_use","id":"c","name":"f","input":{"a":1}}],
           "stop_reason":"tool_use","stop_sequence":null,"usage":{"input_tokens":6,"cache_creation_input_tokens":0,"cache_read_input_tokens":4,"output_tokens":5}})"));
   const auto chat = messages_answer_to_chat(*message);
   ASSERT_TRUE(chat.ok());
@@ -106,18 +118,23 @@ TEST(TranslateAnswer, BothWaysWithToolsReasoningAndUsage) {
 
 TEST(TranslateStream, ChunksBecomeEvents) {
   const auto translator = chat_stream_to_messages();
-  const std::string out = translated(*translator,
+  const std::string out = translated(
+      *translator,
       "data: {\"id\":\"a\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}]}\n\n"
       "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n"
-      "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"lo\"}}]}\n\n"
-      "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"content\":\"hel\"}}]}\n\ndata: "
+      "{\"choices\":[{\"delta\":{\"content\":\"lo\"}}]}\n\n"
+      "data: "
+      "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":"
+      "\"{\"}}]}}]}\n\n"
       "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n\n"
       "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n"
       "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":3}}\n\ndata: [DONE]\n\n");
   std::string types;
   for (const json::value& event : data_of(out)) types += std::string(event.at("type").as_string()) + " ";
   EXPECT_EQ(types,
-            "message_start content_block_start content_block_delta content_block_stop content_block_start content_block_delta "
+            "message_start content_block_start content_block_delta content_block_stop content_block_start "
+            "content_block_delta "
             "content_block_delta content_block_stop content_block_start content_block_delta content_block_delta "
             "content_block_stop message_delta message_stop ");
   const auto events = data_of(out);
@@ -134,14 +151,24 @@ TEST(TranslateStream, ChunksBecomeEvents) {
 
 TEST(TranslateStream, EventsBecomeChunks) {
   const auto translator = messages_stream_to_chat(true);
-  const std::string out = translated(*translator,
-      "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"a\",\"model\":\"m\",\"usage\":{\"input_tokens\":6,\"cache_read_input_tokens\":4,\"output_tokens\":1}}}\n\n"
+  const std::string out = translated(
+      *translator,
+      "event: message_start\ndata: "
+      "{\"type\":\"message_start\",\"message\":{\"id\":\"a\",\"model\":\"m\",\"usage\":{\"input_tokens\":6,\"cache_"
+      "read_input_tokens\":4,\"output_tokens\":1}}}\n\n"
       "event: ping\ndata: {\"type\":\"ping\"}\n\n"
-      "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"hm\"}}\n\n"
-      "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"text_delta\",\"text\":\"hello\"}}\n\n"
-      "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":2,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{}}}\n\n"
-      "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":2,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{}\"}}\n\n"
-      "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":{\"output_tokens\":3}}\n\n"
+      "event: content_block_delta\ndata: "
+      "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"thinking_delta\",\"thinking\":\"hm\"}}\n\n"
+      "event: content_block_delta\ndata: "
+      "{\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"text_delta\",\"text\":\"hello\"}}\n\n"
+      "event: content_block_start\ndata: "
+      "{\"type\":\"content_block_start\",\"index\":2,\"content_block\":{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
+      "\"f\",\"input\":{}}}\n\n"
+      "event: content_block_delta\ndata: "
+      "{\"type\":\"content_block_delta\",\"index\":2,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{}\"}}"
+      "\n\n"
+      "event: message_delta\ndata: "
+      "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":{\"output_tokens\":3}}\n\n"
       "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
   const auto chunks = data_of(out);
   ASSERT_EQ(chunks.size(), 7u);

@@ -85,6 +85,12 @@ struct DecodeBlock {
     }
   }
 
+  // Whether the next chunk to load holds rows that this step writes.
+  __device__ __forceinline__ bool loads_new_row() const {
+    const int s = loading.sequence, new_rows = p.batch.row_begin[s + 1] - p.batch.row_begin[s];
+    return loading.tile_begin * kTileTokens + load_chunk * 16 + 16 > p.batch.contexts[s] - new_rows;
+  }
+
   __device__ __forceinline__ void load_next() {
     if (load_more) {
       const int token = loading.tile_begin * kTileTokens + load_chunk * 16;

@@ -155,16 +155,24 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::combine(const Piece& 
 
 SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   int* const prefix = scratch + 40;
-  wait_for_previous_kernel();
-  let_next_kernel_start();
+  // Lengths and pages of earlier steps do not depend on the previous kernel; this step's own rows and queries do.
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, prefix, scratch);
   cursor.start(prefix, p.shape, p.batch.sequences, static_cast<int>(blockIdx.x), whole);
   WorkCursor done = cursor;  // the piece being computed; `cursor` runs ahead
   load_chunk = load_chunks = 0;
   seek();
+  bool waited = false;
 #pragma unroll
-  for (int i = 0; i < kStages - 1; ++i) load_next();
+  for (int i = 0; i < kStages - 1; ++i) {
+    if (!waited && load_more && loads_new_row()) {
+      wait_for_previous_kernel();
+      waited = true;
+    }
+    load_next();
+  }
+  if (!waited) wait_for_previous_kernel();
+  let_next_kernel_start();  // not before: a product that starts two kernels early may land twice on one multiprocessor
   int stage = 0;
   Piece piece;
   while (done.take(piece)) {

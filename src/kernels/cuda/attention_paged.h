@@ -33,8 +33,9 @@ struct PagedAttention {
   // attention_workspace_bytes() bytes, zeroed once when allocated and then left alone between launches (a launch
   // leaves its counters at zero). One workspace serves the launches of one stream.
   void* workspace = nullptr;
-  // Programmatic dependent launch on sm_90: the kernel may start while the stream's previous kernel still runs, and
-  // waits for its end before it reads or writes anything.
+  // Programmatic dependent launch on sm_90: the kernel may start while the stream's previous kernel still runs. Before
+  // that one has ended it reads the batch's arrays and pages of tokens before this step's rows, nothing else; so they
+  // must have been written before the previous kernel started (by a copy at the start of the step, by earlier steps).
   bool overlap = false;
 };
 

@@ -1,15 +1,17 @@
 // The prefill kernel of attention_paged.h and mla_prefill.h for sm_90a: two warpgroups of 64 packed rows each and one
 // that loads, over tiles of 128 tokens.
 //
-// One warp has the copy engine bring keys and values (two stages, swizzled chunks of 64 columns); two others gather the
-// next queries as soon as the last scores of the present ones are done. A computing warpgroup starts the scores of the
-// next tile and the product of the last probabilities with their values together, and does its softmax while the
-// other's products run: the two take turns by named barriers. Blocks are persistent, long tiles first.
+// One warp has the copy engine bring keys and values (two stages, swizzled chunks of 64 columns); two others see to the
+// next queries, a row tile ahead where shared memory holds two. A tile has whole tokens: a multiple of group rows. A
+// computing warpgroup starts the scores of the next tile and the product of the last probabilities with their values
+// together, and does its softmax while the other's products run: the two take turns by named barriers. Blocks are
+// persistent, long tiles first.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/attention_wgmma.cuh"
+#include "kernels/cuda/gemm_tile_store.cuh"
 
 namespace spillway::kernels::cuda {
 
@@ -19,7 +21,8 @@ struct WidePrefillParams {
   int64_t query_stride, out_stride;  // elements
   int group;                         // query heads of a kv head
   int kv_heads;
-  int tiles;  // of rows, upper bound
+  int tile_rows;  // the largest multiple of group up to 128
+  int tiles;      // of rows, upper bound
   float scale_log2e;
   Batch batch;
   int page_tokens;               // 0: keys and values are not paged
@@ -29,12 +32,14 @@ struct WidePrefillParams {
 template <int kKeyDim, int kValueDim>
 struct WideShared {
   static constexpr int kKeyChunks = kKeyDim / 64, kValueChunks = kValueDim / 64, kChunk = 128 * 128;
-  alignas(1024) char queries[2][kKeyChunks * 64 * 128];  // of each warpgroup
+  static constexpr int kAhead = kKeyDim <= 128 ? 2 : 1;  // row tiles whose queries fit
+  alignas(1024) char queries[kAhead][kKeyChunks * kChunk];
   alignas(1024) char keys[2][kKeyChunks * kChunk];
   alignas(1024) char values[2][kValueChunks * kChunk];
-  RowTile tile;  // whose queries these are; no sequence: the end
-  int kv_head, tokens, limits[128];
-  uint64_t keys_full[2], keys_empty[2], values_full[2], values_empty[2], tail, queries_full, queries_empty;
+  RowTile tile[kAhead];  // whose queries these are; no sequence: the end
+  int kv_head[kAhead], tokens[kAhead], limits[kAhead][128];
+  uint64_t keys_full[2], keys_empty[2], values_full[2], values_empty[2], tail, queries_full[kAhead],
+      queries_empty[kAhead];
 };
 
 __device__ __forceinline__ void load_rows(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
@@ -63,11 +68,11 @@ struct WidePrefill {
   // The same tiles in every warp; false when there is none with this number.
   __device__ __forceinline__ bool take(int item) {
     kv_head = item % p.kv_heads;
-    tile = find_row_tile(p.batch, p.group, 128, p.tiles - 1 - item / p.kv_heads);
+    tile = find_row_tile(p.batch, p.group, p.tile_rows, p.tiles - 1 - item / p.kv_heads);
     if (tile.sequence < 0) return false;
     context = p.page_tokens > 0 ? p.batch.contexts[tile.sequence]
                                 : p.context_begin[tile.sequence + 1] - p.context_begin[tile.sequence];
-    tokens = p.batch.positions[tile.row_begin + (min(tile.first + 128, tile.rows) - 1) / p.group] + 1;
+    tokens = p.batch.positions[tile.row_begin + (min(tile.first + p.tile_rows, tile.rows) - 1) / p.group] + 1;
     return true;
   }
   __device__ __forceinline__ int items() const { return p.tiles * p.kv_heads; }
@@ -126,74 +131,75 @@ struct WidePrefill {
   }
 
   // Two warps: the queries of one row tile after another, then the end.
-  __device__ __forceinline__ void load_queries() {
+  __device__ __forceinline__ void load_queries(const CUtensorMap* queries) {
     const int thread = static_cast<int>(threadIdx.x) & 63;
     uint32_t done = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
       if (!take(item)) continue;
-      ptx::barrier_wait(&shared.queries_empty, (done++ & 1) ^ 1);
-      constexpr int kSegments = kKeyDim / 8;
-#pragma unroll 4
-      for (int at = thread; at < 128 * kSegments; at += 64) {
-        const int row = at / kSegments, segment = at % kSegments, packed = tile.first + row;
-        uint4 value = make_uint4(0, 0, 0, 0);
-        if (packed < tile.rows) {
-          const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
-          value =
-              *reinterpret_cast<const uint4*>(p.queries + (token * p.query_stride + head * kKeyDim) * 2 + segment * 16);
-        }
-        char* to = shared.queries[row / 64] + segment / 8 * 8192 + row % 64 * 128;
-        *reinterpret_cast<uint4*>(to + ((segment % 8 ^ (row & 7)) << 4)) = value;
-      }
+      const uint32_t at = done % Shared::kAhead;
+      ptx::barrier_wait(&shared.queries_empty[at], (done / Shared::kAhead & 1) ^ 1);
+      ++done;
       for (int row = thread; row < 128; row += 64) {
         const int packed = tile.first + row;
-        shared.limits[row] = packed < tile.rows ? p.batch.positions[tile.row_begin + packed / p.group] : -1;
+        const bool in = row < p.tile_rows && packed < tile.rows;
+        shared.limits[at][row] = in ? p.batch.positions[tile.row_begin + packed / p.group] : -1;
       }
-      if (thread == 0) {
-        shared.tile = tile;
-        shared.kv_head = kv_head;
-        shared.tokens = tokens;
+      if (thread != 0) {
+        ptx::barrier_arrive(&shared.queries_full[at]);
+        continue;
       }
-      publish_shared();
-      ptx::barrier_arrive(&shared.queries_full);
+      shared.tile[at] = tile;
+      shared.kv_head[at] = kv_head;
+      shared.tokens[at] = tokens;
+      ptx::barrier_expect(&shared.queries_full[at], static_cast<uint32_t>(Shared::kKeyChunks * p.tile_rows * 128));
+      for (int c = 0; c < Shared::kKeyChunks; ++c) {
+        load_rows(shared.queries[at] + c * Shared::kChunk, queries, c * 64, kv_head * p.group,
+                  tile.row_begin + tile.first / p.group, &shared.queries_full[at]);
+      }
     }
-    ptx::barrier_wait(&shared.queries_empty, (done & 1) ^ 1);
-    if (thread == 0) shared.tile.sequence = -1;
-    ptx::barrier_arrive(&shared.queries_full);
+    const uint32_t at = done % Shared::kAhead;
+    ptx::barrier_wait(&shared.queries_empty[at], (done / Shared::kAhead & 1) ^ 1);
+    if (thread == 0) shared.tile[at].sequence = -1;
+    ptx::barrier_arrive(&shared.queries_full[at]);
   }
 
   float s[64], o[64];
   uint32_t a[8][4];  // probabilities
   float m[2], l[2];
   int limit[2], first_limit;
-  int side;  // which of the two computing warpgroups
+  int side;        // which of the two computing warpgroups
+  uint32_t ahead;  // where this row tile's queries are
 
   __device__ __forceinline__ int row_of(int half) const { return side * 64 + warp * 16 + half * 8 + lane / 4; }
 
-  // Waits for the next queries and what belongs to them; false at the end.
-  __device__ __forceinline__ bool next_tile(uint32_t queries_parity) {
-    ptx::barrier_wait(&shared.queries_full, queries_parity);
-    tile = shared.tile;
-    kv_head = shared.kv_head;
-    tokens = shared.tokens;
-    first_limit = shared.limits[0];
+  // Waits for the queries of row tile `number` and what belongs to them; false at the end.
+  __device__ __forceinline__ bool next_tile(uint32_t number) {
+    ahead = number % Shared::kAhead;
+    ptx::barrier_wait(&shared.queries_full[ahead], number / Shared::kAhead & 1);
+    tile = shared.tile[ahead];
+    kv_head = shared.kv_head[ahead];
+    tokens = shared.tokens[ahead];
+    first_limit = shared.limits[ahead][0];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      limit[half] = shared.limits[row_of(half)];
+      limit[half] = shared.limits[ahead][row_of(half)];
       m[half] = -INFINITY;
       l[half] = 0.0f;
     }
+    __syncwarp();
     return tile.sequence >= 0;
   }
 
   __device__ __forceinline__ void start_scores(int stage) {
-    const uint64_t q = inner_descriptor(ptx::shared_address(shared.queries[side]));
+    const uint64_t q =
+        inner_descriptor(ptx::shared_address(shared.queries[ahead]) + static_cast<uint32_t>(side) * 8192);
     const uint64_t k = inner_descriptor(ptx::shared_address(shared.keys[stage]));
     hold(s);
     products_begin();
 #pragma unroll
     for (int i = 0; i < kKeyDim / 16; ++i) {
-      product_n128<T>(s, q + i / 4 * (8192 / 16) + i % 4 * 2, k + i / 4 * (Shared::kChunk / 16) + i % 4 * 2, i > 0);
+      const int at = i / 4 * (Shared::kChunk / 16) + i % 4 * 2;
+      product_n128<T>(s, q + at, k + at, i > 0);
     }
     products_commit();
   }
@@ -248,6 +254,7 @@ struct WidePrefill {
   __device__ __forceinline__ void my_turn() { ptx::named_barrier(2 + side, 256); }
   __device__ __forceinline__ void your_turn() { asm volatile("bar.arrive %0, 256;" ::"r"(3 - side) : "memory"); }
 
+  // Four threads of a row exchange so that each writes 16 bytes.
   __device__ __forceinline__ void write() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -255,14 +262,19 @@ struct WidePrefill {
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
       const int packed = tile.first + row_of(half);
-      if (packed >= tile.rows) continue;
+      const bool in = row_of(half) < p.tile_rows && packed < tile.rows;
       const float inverse = 1.0f / sum;
       const int64_t token = tile.row_begin + packed / p.group, head = kv_head * p.group + packed % p.group;
-      char* to = p.out + (token * p.out_stride + head * kValueDim) * 2 + (lane % 4) * 4;
+      char* to = p.out + (token * p.out_stride + head * kValueDim) * 2 + (lane % 4) * 16;
 #pragma unroll
-      for (int n = 0; n < kValueDim / 8; ++n) {
-        *reinterpret_cast<uint32_t*>(to + n * 16) =
-            pack2<T>(o[n * 4 + half * 2] * inverse, o[n * 4 + half * 2 + 1] * inverse);
+      for (int n = 0; n < kValueDim / 8; n += 4) {
+        uint32_t words[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          words[j] = pack2<T>(o[(n + j) * 4 + half * 2] * inverse, o[(n + j) * 4 + half * 2 + 1] * inverse);
+        }
+        transpose_4(words);
+        if (in) *reinterpret_cast<uint4*>(to + n * 16) = make_uint4(words[0], words[1], words[2], words[3]);
       }
     }
   }
@@ -276,7 +288,7 @@ struct WidePrefill {
     products_wait<0>();
     hold(s);
     release(&shared.keys_empty[stage()]);
-    if (tokens <= kTokens) release(&shared.queries_empty);
+    if (tokens <= kTokens) ptx::barrier_arrive(&shared.queries_empty[ahead]);
     softmax(0, factor);
     pack();
     for (int token = kTokens; token < tokens; token += kTokens) {
@@ -292,7 +304,7 @@ struct WidePrefill {
       products_wait<1>();
       hold(s);
       release(&shared.keys_empty[stage()]);
-      if (token + kTokens >= tokens) release(&shared.queries_empty);
+      if (token + kTokens >= tokens) ptx::barrier_arrive(&shared.queries_empty[ahead]);
       softmax(token, factor);
       products_wait<0>();
       hold(o);
@@ -313,14 +325,14 @@ struct WidePrefill {
   __device__ __forceinline__ void compute(int side_) {
     side = side_;
     if (side == 1) your_turn();
-    for (uint32_t tiles = 0; next_tile(tiles & 1); ++tiles) compute_tile();
+    for (uint32_t number = 0; next_tile(number); ++number) compute_tile();
   }
 };
 
 template <typename T, int kKeyDim, int kValueDim>
 __global__ void __launch_bounds__(384, 1)
     wide_prefill_kernel(const __grid_constant__ WidePrefillParams p, const __grid_constant__ CUtensorMap keys,
-                        const __grid_constant__ CUtensorMap values) {
+                        const __grid_constant__ CUtensorMap values, const __grid_constant__ CUtensorMap queries) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char wide_raw[];
   using Shared = WideShared<kKeyDim, kValueDim>;
@@ -333,8 +345,10 @@ __global__ void __launch_bounds__(384, 1)
       ptx::barrier_init(&shared.values_empty[s], 8);
     }
     ptx::barrier_init(&shared.tail, 1);
-    ptx::barrier_init(&shared.queries_full, 64);
-    ptx::barrier_init(&shared.queries_empty, 8);
+    for (int i = 0; i < Shared::kAhead; ++i) {
+      ptx::barrier_init(&shared.queries_full[i], 64);
+      ptx::barrier_init(&shared.queries_empty[i], 256);  // all who have read limits
+    }
     ptx::barrier_init_fence();
     publish_shared();
   }
@@ -345,7 +359,7 @@ __global__ void __launch_bounds__(384, 1)
   if (threadIdx.x < 128) {
     ptx::fewer_registers<40>();
     if (threadIdx.x < 32) block.load(&keys, &values);
-    if (threadIdx.x >= 64) block.load_queries();
+    if (threadIdx.x >= 64) block.load_queries(&queries);
   } else {
     ptx::more_registers<232>();
     block.compute(static_cast<int>(threadIdx.x >> 7) - 1);

@@ -35,7 +35,7 @@ struct Piece {
 
 // A block's stretch of the line; held in registers, the same in all threads.
 struct WorkCursor {
-  bool whole;  // units are not split; by plan_work
+  bool whole;         // units are not split; by plan_work
   const int* prefix;  // [sequences + 1] grains before each sequence, in shared memory
   WorkShape shape;
   int sequences, total, blocks;
@@ -53,6 +53,9 @@ struct WorkCursor {
     sequences = sequences_;
     total = prefix[sequences];
     blocks = shape.merge ? max(1, min(shape.blocks, total / shape.grains_min)) : min(shape.blocks, total);
+    // As many blocks for each unit where few are left over: stretches of like units then end where units do.
+    const int all_units = sequences * shape.units, even = blocks / max(all_units, 1) * all_units;
+    if (shape.merge && even * 8 >= blocks * 7) blocks = even;
     block = block_;
     next = end = sequence = 0;
     if (block >= blocks) return;

@@ -57,7 +57,6 @@ template <class In, class Out>
 __global__ void __launch_bounds__(kNormThreads)
     norm_rows_4(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride, int width) {
   __shared__ float partial[32];
-  ptx::launch_dependents();
   const In* row = x + blockIdx.x * x_stride;
   Out* out = y + blockIdx.x * y_stride;
   float v[kNormGroups][4], w[kNormGroups][4], sum = 0;
@@ -67,6 +66,7 @@ __global__ void __launch_bounds__(kNormThreads)
     if (i < width) load_4(weight + i, w[g]);
   }
   ptx::wait_for_previous();
+  ptx::launch_dependents();
 #pragma unroll
   for (int g = 0; g < kNormGroups; ++g) {
     const int i = (g * blockDim.x + threadIdx.x) * 4;

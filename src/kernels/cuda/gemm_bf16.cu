@@ -1,11 +1,10 @@
-// One tile of 64 or 128 rows by 112 or 144 outputs a block, two blocks a multiprocessor. A cluster is either 2 or 4 blocks
-// that split K of one tile (few outputs) or neighbours that share x's tile by multicast. A stage is 64 elements of K;
-// a warpgroup for each 64 rows multiplies. The sums meet in shared memory, are added over the cluster, and leave
+// One tile of 64 or 128 rows by 112 or 144 outputs a block, two blocks a multiprocessor. A cluster is either 2 or 4
+// blocks that split K of one tile (few outputs) or neighbours that share x's tile by multicast. A stage is 64 elements
+// of K; a warpgroup for each 64 rows multiplies. The sums meet in shared memory, are added over the cluster, and leave
 // in whole rows. The weight's first stages are loaded before the previous kernel ends.
-#include "kernels/cuda/gemm_bf16.h"
-
 #include <algorithm>
 
+#include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
 #include "kernels/cuda/gemm_wgmma.cuh"
@@ -272,8 +271,8 @@ cudaError_t launch(const Bf16Product& p, cudaStream_t stream) {
   const int outputs = p.epilogue == Epilogue::kSwiGlu ? p.weight.n / 2 : p.weight.n;
   const int tiles = (outputs + outputs_tile - 1) / outputs_tile * args.row_tiles;
   constexpr int kCluster = T::kSplit * T::kShare;
-  return launch_kernel(kernel, dim3(static_cast<unsigned>(tiles * kCluster)), T::kThreads, T::kSharedBytes, stream, true,
-                       kCluster, args);
+  return launch_kernel(kernel, dim3(static_cast<unsigned>(tiles * kCluster)), T::kThreads, T::kSharedBytes, stream,
+                       true, kCluster, args);
 }
 
 // The tile's width that leaves the fewest blocks idle in the last round, or splits K where there are few tiles.

@@ -445,6 +445,18 @@ void time_contiguous(int experts, int blocks_each, int n, int k) {
               2.0 * m * n * k / seconds * 1e-12);
 }
 
+// One launch of a tile height, for a profiler.
+int run_once(int m, int n, int k, int tile_rows) {
+  const Inputs x(m, k, 1);
+  const Fp8Weight w(1, n, k, 2);
+  Buffer y(static_cast<size_t>(m) * n * 2);
+  Fp8Product p;
+  p.m = m, p.x = x.x, p.weight = w.weight, p.y = y.data, p.y_stride = n, p.tile_rows = tile_rows;
+  for (int i = 0; i < 3; ++i) check(launch_fp8_product(p, nullptr), "fp8");
+  check(cudaDeviceSynchronize(), "fp8");
+  return 0;
+}
+
 int run() {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   for (const auto source : {QuantizeSource::kPlain, QuantizeSource::kRmsNorm, QuantizeSource::kSwiGlu}) {
@@ -492,4 +504,8 @@ int run() {
 }  // namespace
 }  // namespace spillway::kernels::cuda
 
-int main() { return spillway::kernels::cuda::run(); }
+// Arguments: none, or "once": one product alone.
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "once") == 0) return spillway::kernels::cuda::run_once(4096, 4096, 7168, 256);
+  return spillway::kernels::cuda::run();
+}

@@ -66,6 +66,13 @@ __device__ __forceinline__ void tensor_load(void* to, const CUtensorMap* map, in
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y)
       : "memory");
 }
+__device__ __forceinline__ void tensor_load_3d(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+          "r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
 // Into the same place of every block of the cluster named in mask; completes each one's own barrier.
 __device__ __forceinline__ void tensor_load_multicast(void* to, const CUtensorMap* map, int x, int y,
                                                       uint64_t* barrier, uint16_t mask) {

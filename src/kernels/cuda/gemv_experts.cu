@@ -1,10 +1,9 @@
-// The streaming core of gemv_stream.cuh over the rows of the chosen experts. gate_up shares out the pairs of rows of all
-// slots; down shares out the outputs of all tokens and runs K through the token's experts one after the other, so that
-// their weighted sum needs no second kernel.
-#include "kernels/cuda/gemv_experts.h"
-
+// The streaming core of gemv_stream.cuh over the rows of the chosen experts. gate_up shares out the pairs of rows of
+// all slots; down shares out the outputs of all tokens and runs K through the token's experts one after the other, so
+// that their weighted sum needs no second kernel.
 #include <algorithm>
 
+#include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_stream.cuh"
 
 namespace spillway::kernels::cuda {
@@ -56,11 +55,6 @@ class Passes {
   int64_t at_, end_;
 };
 
-// The slot that step `step` of a pass works for; and its expert.
-template <bool kDown>
-__device__ __forceinline__ int slot_of(const Plan& plan, const Pass& pass, int step) {
-  return kDown ? pass.lane * plan.e.slots + step / plan.stream.k_steps : pass.lane;
-}
 // The routing's choice, copied to shared memory where it fits: it is looked up for every stage.
 struct Choice {
   const int32_t* ids;
@@ -75,24 +69,21 @@ __device__ void produce(const Arguments& args, const Ring& ring, const Choice& c
   const Plan& plan = args.plan;
   const StreamPlan& s = plan.stream;
   const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
-  const uint32_t bytes = stage_transfer_bytes(s, kDown ? 1 : 2);
+  const uint32_t bytes = stage_transfer_bytes(s);
   Passes<kDown> passes(plan);
   int issued = 0, stage = 0;
   uint32_t parity = 1;
   for (Pass pass; passes.next(&pass);) {
-    int row = 0, slot = 0;
+    int row = 0, part = 0, slot = kDown ? pass.lane * plan.e.slots : pass.lane;
     for (int step = 0; step < steps; ++step, ++issued) {
-      const int part = step % s.k_steps;
-      if (part == 0) {
-        slot = slot_of<kDown>(plan, pass, step);
-        row = choice.expert(slot) * plan.e.weight.n + pass.rows.first;
-      }
+      if (part == 0) row = choice.expert(slot) * plan.e.weight.n + pass.rows.first;
       if (issued >= s.stages) ptx::barrier_wait(&ring.empty[stage], parity);
       ptx::barrier_expect(&ring.full[stage], bytes);
       char* to = ring.data + stage * s.stage_bytes;
-      load_stage_weights(s, &args.weight, to, row, pass.rows.half, part, &ring.full[stage]);
+      load_stage_weights(s, &args.weight, to, row, part, &ring.full[stage]);
       if (!s.kept) load_stage_x(s, &args.x, to, kDown ? slot : slot / plan.e.slots, part, &ring.full[stage]);
       if (++stage == s.stages) stage = 0, parity ^= 1;
+      if (++part == s.k_steps) part = 0, ++slot;
     }
   }
 }
@@ -118,37 +109,38 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
-  const auto load_next = [&](const Pass& pass, int step) {
-    const char* from = static_cast<const char*>(plan.e.weight.scales) +
-                       choice.expert(slot_of<kDown>(plan, pass, step)) * plan.expert_scales;
-    next_scales.load(plan.e.weight, from, globals, step % s.k_steps);
+  const auto load_next = [&](int slot, int part) {
+    const char* from = static_cast<const char*>(plan.e.weight.scales) + choice.expert(slot) * plan.expert_scales;
+    next_scales.load(plan.e.weight, from, globals, part);
   };
+  const auto first_slot = [&](const Pass& pass) { return kDown ? pass.lane * plan.e.slots : pass.lane; };
   Passes<kDown> passes(plan);
   Pass pass, next_pass;
   bool more = passes.next(&next_pass);
   if (more) {
     fragment_rows(next_pass.rows, globals);
-    load_next(next_pass, 0);
+    load_next(first_slot(next_pass), 0);
   }
   for (int number = 0; more; ++number) {
     pass = next_pass;
     more = passes.next(&next_pass);
     const int tiles = (pass.rows.local() + 15) / 16;
+    int slot = first_slot(pass), part = 0;
     for (int step = 0; step < steps; ++step) {
       const StageScales<kFormat> scales = next_scales;
-      const int slot = slot_of<kDown>(plan, pass, step);
+      const int this_slot = slot, this_part = part;
+      if (++part == s.k_steps) part = 0, ++slot;
       if (step + 1 < steps) {
-        load_next(pass, step + 1);
+        load_next(slot, part);
       } else if (more) {
         fragment_rows(next_pass.rows, globals);
-        load_next(next_pass, 0);
+        load_next(first_slot(next_pass), 0);
       }
-      const char* x = kept + (kDown ? slot : slot / plan.e.slots) * s.x_stride +
-                      step % s.k_steps * kStepElements<kFormat> * 2;
-      product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(slot) : 1.0f);
+      const char* x =
+          kept + (kDown ? this_slot : this_slot / plan.e.slots) * s.x_stride + this_part * kStepElements<kFormat> * 2;
+      product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(this_slot) : 1.0f);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
-    wait_place_free(number);
     product.leave(sums + (number & 1) * (sums_bytes(1) / 4), 1, tiles);
     place_filled(number);
   }
@@ -233,11 +225,15 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   plan.expert_scales = weight_scale_bytes(kFormat, e.weight.n, e.weight.k, e.weight.scale_rows);
   StreamPlan& s = plan.stream;
   s.p.m = 1, s.p.weight = e.weight, s.p.x = e.x, s.p.x_type = e.x_type, s.p.x_stride = e.x_stride;
-  const int grid = static_cast<int>(std::min<int64_t>(processor_count(), plan.units));
+  const int blocks =
+      kFormat == WeightFormat::kBf16 ? processor_count() : 2 * processor_count();  // widening: more warps
+  const int grid = static_cast<int>(std::min<int64_t>(blocks, plan.units));
   const int rows = kDown ? e.tokens * e.slots : e.tokens;
-  const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid), rows};
+  const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid),
+                          rows};
   if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16)) return launch_halves<kFormat, kDown>(e, stream);
-  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, rows, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.weight, &args.x))
+    return cudaErrorInvalidValue;
   const size_t shared = stream_shared_bytes(s, rows);
   const auto kernel = s.kept ? experts_kernel<kFormat, kDown, true> : experts_kernel<kFormat, kDown, false>;
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
@@ -247,10 +243,9 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
 
 template <bool kDown>
 cudaError_t launch_format(const ExpertProduct& e, cudaStream_t stream) {
-  const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 &&
-                     e.experts >= 1 && e.ids != nullptr &&
-                     (!kDown || e.weights != nullptr) && e.weight.n >= 2 && e.weight.n % 2 == 0 && e.weight.k >= 16 &&
-                     e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
+  const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 && e.experts >= 1 &&
+                     e.ids != nullptr && (!kDown || e.weights != nullptr) && e.weight.n >= 2 && e.weight.n % 2 == 0 &&
+                     e.weight.k >= 16 && e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;
   if (e.weight.format == WeightFormat::kBf16) return launch<WeightFormat::kBf16, kDown>(e, stream);
   if (e.weight.format == WeightFormat::kF8Block) return launch<WeightFormat::kF8Block, kDown>(e, stream);

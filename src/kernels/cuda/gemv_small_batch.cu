@@ -1,10 +1,10 @@
-// One block a multiprocessor owns an even share of the outputs and streams their rows (gemv_stream.cuh). The ring fits twice in a multiprocessor, so with dependent
-// launch the next product's weights are already arriving while this one ends.
-#include "kernels/cuda/gemv_small_batch.h"
-
+// One block a multiprocessor owns an even share of the outputs and streams their rows (gemv_stream.cuh). The ring fits
+// twice in a multiprocessor, so with dependent launch the next product's weights are already arriving while this one
+// ends.
 #include <algorithm>
 
 #include "kernels/cuda/gemv_portable.h"
+#include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/gemv_stream.cuh"
 
 namespace spillway::kernels::cuda {
@@ -36,7 +36,7 @@ struct Share {
 __device__ void produce(const Arguments& args, const Ring& ring) {
   const Plan& plan = args.plan;
   const Share share(plan);
-  const uint32_t bytes = stage_transfer_bytes(plan, share.half > 0 ? 2 : 1);
+  const uint32_t bytes = stage_transfer_bytes(plan);
   int issued = 0, stage = 0;
   uint32_t parity = 1;
   bool waited = false;
@@ -54,8 +54,7 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
       }
       if (issued >= plan.stages) ptx::barrier_wait(&ring.empty[stage], parity);
       ptx::barrier_expect(&ring.full[stage], bytes);
-      load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, rows.half, step,
-                         &ring.full[stage]);
+      load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, step, &ring.full[stage]);
       if (waited) load_x(step, stage);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
@@ -158,7 +157,12 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   plan->p = p;
   const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
   plan->units = p.weight.n / rows_of_unit;
-  *grid = std::min(plan->units, processors);
+  // Widening needs more warps than one block has; two blocks a multiprocessor leave no room for the next product's
+  // first weights, and narrower stages: for the widest weights only, of four bits earlier.
+  const int64_t rows_of_half = p.weight.n / (2 * processors);
+  const bool doubled = p.m <= 2 && ((p.weight.format == WeightFormat::kInt4 && rows_of_half >= 64) ||
+                                    (p.weight.format != WeightFormat::kBf16 && rows_of_half >= 256));
+  *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
@@ -179,7 +183,9 @@ cudaError_t launch(const SmallBatchProduct& p, cudaStream_t stream) {
   int grid = 0;
   Arguments args;
   if (!make_plan(p, kStepElements<kFormat>, processor_count(), &args.plan, &grid)) return launch_halves(p, stream);
-  if (!make_stream_maps(args.plan, p.weight.n, p.m, &args.weight, &args.x)) return cudaErrorInvalidValue;
+  if (!make_stream_maps(args.plan, p.weight.n, p.epilogue == Epilogue::kSwiGlu ? p.weight.n / 2 : 0, p.m, &args.weight,
+                        &args.x))
+    return cudaErrorInvalidValue;
   const auto kernel =
       args.plan.kept ? small_batch_kernel<kFormat, kColumns, true> : small_batch_kernel<kFormat, kColumns, false>;
   const size_t shared = stream_shared_bytes(args.plan, p.m);

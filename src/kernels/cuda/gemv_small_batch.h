@@ -1,9 +1,11 @@
 // Products of few rows with a weight that is streamed once: decode. Bound by the weight's bytes.
 //
-// Each output is one fixed chain of sums over K (four interleaved slices, added in order), so a row's bits depend on its
-// own x, the weight and the device's number of multiprocessors only: not on m, nor on the other rows.
+// Each output is one fixed chain of sums over K (eight interleaved slices, added in order), so a row's bits depend on its
+// own x and the weight only: not on m, nor on the other rows.
 // Tolerance against float64 on the stored weight: relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet;
-// with a fused norm, x * norm_weight is rounded to bf16).
+// with a fused norm, the normalised x is rounded to bf16).
+// Float32 or normalised rows are kept in shared memory: where m * k * 2 bytes are more than about 64 KB, the tokens go in
+// several launches, each of which reads the weight.
 // Runs on sm_80 and later; the asynchronous path needs sm_90.
 #pragma once
 

@@ -1,14 +1,15 @@
 // The streaming core of the products of few rows: a ring of shared memory that tensor copies fill with 1,024 bytes of
-// each of up to 32 weight rows, and the part that each of eight warps computes of a stage: its slice of 128 bytes along K
-// by all rows, the weight as the tensor cores' 16-row operand, the tokens as columns of 8.
+// each of up to 32 weight rows, and the part that each of eight warps computes of a stage: its slice of 128 bytes along
+// K by all rows, the weight as the tensor cores' 16-row operand, the tokens as columns of 8.
 //
-// The tokens' values are bf16: kept in shared memory for the whole launch where they fit (float32 inputs and fused norms
-// must), else beside the weights in each stage. Every order of sums is the same in both.
+// The tokens' values are bf16: kept in shared memory for the whole launch where they fit (float32 inputs and fused
+// norms must), else beside the weights in each stage. Every order of sums is the same in both.
 //
 // A stage: 8 slabs (slices) of `pitch` rows of 128 bytes in the 128-byte swizzle, twice `pitch` where each unit has two
 // rows; then, unless they are kept, the tokens as boxes of at most 1,024 bytes a token.
 #pragma once
 
+#include "kernels/cuda/attention_maps.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -33,19 +34,21 @@ struct StreamPlan {
   int block_units;  // of one pass over K
   int pitch;        // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
   int slab_bytes;   // of one slice
+  bool apart;    // a unit's two rows are copied apart (bf16, where that is 2% faster; the others gain 6% by one copy)
+  int box_rows;  // that a slice's copies bring
   int stages;
   int stage_bytes;
-  bool kept;      // the tokens' values
+  bool kept;          // the tokens' values
   int kept_elements;  // of a token: whole steps
-  int x_stride;   // bytes from token to token: kept, or in a box
-  int x_boxes;    // of a stage
-  int x_stage;    // bytes of a stage; 0 if kept
+  int x_stride;       // bytes from token to token: kept, or in a box
+  int x_boxes;        // of a stage
+  int x_stage;        // bytes of a stage; 0 if kept
   int64_t row_bytes;
   int k_steps;
 };
 
 template <WeightFormat kFormat>
-constexpr int kStepElements = Format<kFormat>::kElements16 * (kRowBytes / 16);
+constexpr int kStepElements = Format<kFormat>::kElements16*(kRowBytes / 16);
 
 // Which weight rows a block works on: units [first, first + count), each one row, or two with SwiGlu (then `half` rows
 // apart in the weight and `pitch` rows apart in a stage).
@@ -64,27 +67,28 @@ struct Ring {
   char* data;
 };
 
-// One thread: the boxes of a stage's weights; first_row counts from the first row of the map.
+// One thread: the boxes of a stage's weights, one a slice, or one for each row of a unit; first_row counts from the
+// first row of the map, whose outer dimension are the one or two rows of a unit.
 __device__ __forceinline__ void load_stage_weights(const StreamPlan& plan, const CUtensorMap* map, char* stage,
-                                                   int first_row, int half, int step, uint64_t* full) {
+                                                   int first_row, int step, uint64_t* full) {
 #pragma unroll
   for (int slice = 0; slice < kSlices; ++slice) {
-    const int column = step * kRowBytes + slice * 128;
     char* to = stage + slice * plan.slab_bytes;
-    ptx::tensor_load(to, map, column, first_row, full);
-    if (half > 0) ptx::tensor_load(to + plan.pitch * 128, map, column, first_row + half, full);
+    const int column = (step * kRowBytes + slice * 128) / 2;
+    ptx::tensor_load_3d(to, map, column, first_row, 0, full);
+    if (plan.apart) ptx::tensor_load_3d(to + plan.pitch * 128, map, column, first_row, 1, full);
   }
 }
-__device__ __forceinline__ void load_stage_x(const StreamPlan& plan, const CUtensorMap* map, char* stage, int first_token,
-                                             int step, uint64_t* full) {
+__device__ __forceinline__ void load_stage_x(const StreamPlan& plan, const CUtensorMap* map, char* stage,
+                                             int first_token, int step, uint64_t* full) {
   char* to = stage + kSlices * plan.slab_bytes;
   for (int box = 0; box < plan.x_boxes; ++box) {
     ptx::tensor_load(to + box * plan.p.m * plan.x_stride, map, (step * plan.x_boxes + box) * plan.x_stride / 4,
                      first_token, full);
   }
 }
-__device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan, int rows_of_unit) {
-  return static_cast<uint32_t>(kRowBytes * plan.block_units * rows_of_unit + plan.x_stage);
+__device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan) {
+  return static_cast<uint32_t>(kRowBytes * plan.box_rows + plan.x_stage);
 }
 
 // The consumers: the tokens' values to shared memory as bf16, normalised if asked for, zeros past K. partial: floats
@@ -348,6 +352,8 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->k_steps = static_cast<int>((plan->row_bytes + kRowBytes - 1) / kRowBytes);
   plan->pitch = (plan->block_units + 7) / 8 * 8;
   plan->slab_bytes = plan->pitch * shape.rows_of_unit * 128;
+  plan->apart = shape.rows_of_unit == 2 && p.weight.format == WeightFormat::kBf16;
+  plan->box_rows = plan->apart ? 2 * plan->block_units : shape.rows_of_unit == 2 ? 2 * plan->pitch : plan->block_units;
   // Kept rows are 64 or 16 bytes longer: neighbouring tokens' reads fall on different banks.
   const bool bytes = p.weight.format == WeightFormat::kF8Block || p.weight.format == WeightFormat::kInt8;
   const int kept_stride = plan->k_steps * step_elements * 2 + (bytes ? 16 : 64);
@@ -363,12 +369,16 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->stages = ring_bytes / plan->stage_bytes < kStagesMax ? ring_bytes / plan->stage_bytes : kStagesMax;
 }
 
-// Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is one.
+// Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is
+// one.
 inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep) {
+  const SmallBatchProduct& p = plan->p;
   for (const int shared : kSharedBytes) {
     for (int rows = kRowsMax; rows >= 16; rows -= 8) {
-      if (rows == 16 && shared == kSharedBytes[0]) continue;  // the whole multiprocessor for wider stages first
       const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
+      const int fewest = (shape.share * shape.rows_of_unit + kRowsMax - 1) / kRowsMax;
+      // Rather the whole multiprocessor than narrow stages or twice the passes; but room beside counts for one token.
+      if (shared == kSharedBytes[0] && (rows == 16 || (p.m > 2 && passes * 3 > fewest * 4))) continue;
       plan->block_units = (shape.share + passes - 1) / passes;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
       for (const bool keep : {true, false}) {
@@ -389,13 +399,20 @@ __device__ __forceinline__ char* ring_base(char* shared) {
   return shared + ((1024 - (ptx::shared_address(shared) & 1023)) & 1023);
 }
 
-// rows: of the weight, all experts together; tokens: of x.
-inline bool make_stream_maps(const StreamPlan& plan, int64_t rows, int64_t tokens, CUtensorMap* weight, CUtensorMap* x) {
+// rows: of the weight, all experts together; half: rows from a unit's first row to its second, 0 where it has one.
+inline bool make_stream_maps(const StreamPlan& plan, int64_t rows, int half, int64_t tokens, CUtensorMap* weight,
+                             CUtensorMap* x) {
   const SmallBatchProduct& p = plan.p;
-  return make_map(weight, MapType::kBytes, p.weight.data, rows, plan.row_bytes, plan.row_bytes, plan.block_units, 128,
-                  true) &&
-         (plan.kept || make_map(x, MapType::kF32, p.x, tokens, p.weight.k / 2, p.x_stride * 2, p.m, plan.x_stride / 4,
-                                false));
+  RowsMap w{p.weight.data};  // bytes, taken two at a time
+  w.columns = plan.row_bytes / 2;
+  w.row_stride = plan.row_bytes;
+  w.rows = rows - half;
+  w.outer = half > 0 ? 2 : 1;
+  w.outer_stride = half > 0 ? half * plan.row_bytes : plan.row_bytes;
+  w.box_outer = plan.apart ? 1 : static_cast<int>(w.outer);
+  w.box_rows = half > 0 && !plan.apart ? plan.pitch : plan.block_units;
+  return make_rows_map(weight, w) && (plan.kept || make_map(x, MapType::kF32, p.x, tokens, p.weight.k / 2,
+                                                            p.x_stride * 2, p.m, plan.x_stride / 4, false));
 }
 
 }  // namespace spillway::kernels::cuda

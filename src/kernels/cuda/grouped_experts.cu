@@ -28,8 +28,8 @@ struct Layout {
 // One block. Rows of an expert come in any order: no result depends on it.
 __global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) {
   extern __shared__ int32_t next_row[];  // [experts]: first counts, then the next free row
-  ptx::launch_dependents();
   ptx::wait_for_previous();
+  ptx::launch_dependents();
   for (int e = threadIdx.x; e < a.experts; e += kLayoutThreads) next_row[e] = 0;
   __syncthreads();
   for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) atomicAdd(&next_row[a.ids[i]], 1);
@@ -68,8 +68,8 @@ struct Combine {
 };
 
 __global__ void __launch_bounds__(128) combine_kernel(const Combine a) {
-  ptx::launch_dependents();
   ptx::wait_for_previous();
+  ptx::launch_dependents();
   const int token = blockIdx.y, column = (static_cast<int>(blockIdx.x) * 128 + static_cast<int>(threadIdx.x)) * 8;
   if (column >= a.hidden) return;
   float sum[8] = {};

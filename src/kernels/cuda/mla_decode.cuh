@@ -1,19 +1,22 @@
 // The absorbed latent attention kernel of mla_decode.h for sm_90a.
 //
 // A block holds 64 rows, a row being a (new token, head) pair: their queries (72 KB) and two tiles of 64 latents (72 KB
-// each) in shared memory as nine swizzled chunks of 64 columns. Four warpgroups:
-//   loads      one thread; chunk by chunk, as soon as the half of the older tile that it replaces is free
-//   scores     S = Q K^T (m64n64k16), softmax; leaves P in the tile's rope chunk, which the scores no longer need
-//   outputs 0  O[:, 0:256] += P V (m64n128k16, V being the tile's own first columns, read transposed)
-//   outputs 1  O[:, 256:512] += P V, held back until the next tile's scores are done, so that the tensor cores have
-//              this to do while the next softmax runs
-// Two blocks with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile
-// into both (kPair), so that the cache is read once.
+// each) in shared memory as nine swizzled chunks of 64 columns. Three warpgroups:
+//   loads    one thread; chunk by chunk, as soon as the half of the older tile that it replaces is free
+//   left     scores of even tiles; O[:, 0:256]
+//   right    scores of odd tiles; O[:, 256:512]
+// Each adds its own probabilities times its half of the values from registers, and the other's from shared memory (they
+// lie in a tile's rope chunk, which its scores no longer need). The two take turns: while one works on the scores of
+// its tile, the other's tile has been consumed by both and is being replaced; two tiles are too few for anything else,
+// a copy from device memory takes as long as the scores, softmax and outputs of one. Two blocks with the two halves of
+// 128 heads are a cluster and walk the same stretch: each loads half of every tile into both (kPair), so that the cache
+// is read once.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
 #include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/attention_work.cuh"
+#include "kernels/cuda/gemm_tile_store.cuh"
 #include "kernels/cuda/mla_decode.h"
 
 namespace spillway::kernels::cuda {
@@ -36,9 +39,9 @@ struct MlaParams {
 struct MlaShared {
   alignas(1024) char queries[kStageBytesMla];
   alignas(1024) char tiles[2][kStageBytesMla];
-  float factors[2][64];  // what the outputs so far are to be multiplied with before this tile
-  float2 totals[2][64];  // with a piece's last tile: the maximum and the sum
-  uint64_t full[2][kChunks], empty[2][2], ready[2], go[2], queries_full, queries_empty;
+  float maxima[2][64];  // the running maximum after the even and after the odd tile of a pair; with probabilities
+  float totals[2][64];  // at a piece's end: each side's sums of probabilities
+  uint64_t full[2][kChunks], empty[2][2], probabilities[2], queries_full, queries_empty, met;
   int scratch[40];
   int prefix[1];  // [sequences + 1]
 };
@@ -51,7 +54,7 @@ struct MlaBlock {
   const int rank, lane, warp;  // warp of the warpgroup
   Piece piece;
   int row_block, row_begin, rows, tiles, context;
-  int count = 0;  // tiles so far
+  uint32_t even_uses = 0, odd_uses = 0;  // of each tile's place so far
 
   __device__ __forceinline__ MlaBlock(const MlaParams& p_, MlaShared& shared_, bool whole)
       : p(p_),
@@ -75,18 +78,27 @@ struct MlaBlock {
     }
     return false;
   }
-  __device__ __forceinline__ int stage() const { return count & 1; }
-  __device__ __forceinline__ uint32_t parity() const { return (count >> 1) & 1; }
+  __device__ __forceinline__ uint32_t parity_of(int place) const { return (place == 0 ? even_uses : odd_uses) & 1; }
   __device__ __forceinline__ int row_of(int half) const { return warp * 16 + half * 8 + lane / 4; }
 
   __device__ __forceinline__ void load(const CUtensorMap* queries, const CUtensorMap* pages);
-  __device__ __forceinline__ void score();
-  __device__ __forceinline__ void output(int side);
-  __device__ __forceinline__ void score_tile();
-  __device__ __forceinline__ void clear_tail(int valid);
-  __device__ __forceinline__ void softmax(float (&s)[32], float (&m)[2], float (&l)[2], const int (&limit)[2],
-                                          int token, bool last);
-  __device__ __forceinline__ void write(const float (&o)[2][64], int side, const float2 (&total)[2]);
+  template <int kSide>
+  __device__ __forceinline__ void compute();
+  template <int kSide>
+  __device__ __forceinline__ void scores(float (&s)[32], int tile);
+  __device__ __forceinline__ void clear_tail(int place, int valid, int barrier);
+  __device__ __forceinline__ void softmax(float (&s)[32], int token, const int (&limit)[2], float (&m)[2],
+                                          float (&l)[2], float (&factor)[2]);
+  __device__ __forceinline__ void raise_maximum(float most, int half, float (&m)[2], float (&l)[2],
+                                                float (&factor)[2]) const {
+    factor[half] = exp2_fast(m[half] * p.scale_log2e - (most == -INFINITY ? 0.0f : most * p.scale_log2e));
+    m[half] = most;
+    l[half] *= factor[half];
+  }
+  __device__ __forceinline__ void store_probabilities(const float (&s)[32], int place, const float (&m)[2]);
+  __device__ __forceinline__ void release(int place, int half);
+  __device__ __forceinline__ void write(const float (&o)[2][64], int side, const float (&m)[2],
+                                        const float (&total)[2]);
 };
 
 __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
@@ -121,16 +133,16 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::load(const CUtensorMap* quer
     }
     ++units;
     const int32_t* table = p.batch.page_table + static_cast<int64_t>(piece.sequence) * p.batch.pages_max;
-    for (int t = 0; t < tiles; ++t, ++count) {
+    for (int t = 0; t < tiles; ++t) {
       const int token = (piece.tile_begin + t) * kTileTokens, index = token / p.page_tokens;
-      const int page = table[index], in_page = token - index * p.page_tokens;
-      char* to = shared.tiles[stage()];
-      uint64_t* full = shared.full[stage()];
-      for (int side = 0; side < 2; ++side) {
-        ptx::barrier_wait(&shared.empty[stage()][side], parity() ^ 1);
-        for (int c = side * 4; c < (side == 0 ? 4 : kChunks); ++c) {
+      const int page = table[index], in_page = token - index * p.page_tokens, place = t & 1;
+      const uint32_t parity = ((place == 0 ? even_uses++ : odd_uses++) & 1) ^ 1;
+      uint64_t* full = shared.full[place];
+      for (int half = 0; half < 2; ++half) {
+        ptx::barrier_wait(&shared.empty[place][half], parity);
+        for (int c = half * 4; c < (half == 0 ? 4 : kChunks); ++c) {
           ptx::barrier_expect(full + c, kChunkBytes);
-          char* chunk = to + c * kChunkBytes;
+          char* chunk = shared.tiles[place] + c * kChunkBytes;
           if constexpr (kPair) {
             load_box_pair(chunk + rank * (kChunkBytes / 2), pages, c * 64, in_page + rank * 32, page, full + c);
           } else {
@@ -142,79 +154,52 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::load(const CUtensorMap* quer
   }
 }
 
+// This warpgroup no longer needs half of a tile.
 template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::output(int side) {
-  float o[2][64];
-  while (next_piece()) {
-    float2 total[2] = {};
-    for (int t = 0; t < tiles; ++t, ++count) {
-      ptx::barrier_wait(&shared.ready[stage()], parity());
-      const float factor[2] = {shared.factors[stage()][row_of(0)], shared.factors[stage()][row_of(1)]};
-      if (t + 1 == tiles) {
-        total[0] = shared.totals[stage()][row_of(0)];
-        total[1] = shared.totals[stage()][row_of(1)];
-      }
-      if (t > 0 && __any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) {
-#pragma unroll
-        for (int i = 0; i < 128; ++i) o[i / 64][i % 64] *= factor[i / 2 % 2];
-      }
-      for (int c = 0; c < 4; ++c) ptx::barrier_wait(&shared.full[stage()][side * 4 + c], parity());
-      if (side == 1) ptx::barrier_wait(&shared.go[stage()], parity());
-      const uint32_t tile = ptx::shared_address(shared.tiles[stage()]);
-      const uint64_t a = inner_descriptor(tile + 8 * kChunkBytes);
-      const uint64_t b = outer_descriptor(tile + side * 4 * kChunkBytes, kChunkBytes);
-      hold(o[0]);
-      hold(o[1]);
-      products_begin();
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        product_n128_shared<T>(o[0], a + k * 2, b + k * 128, t > 0 || k > 0);
-        product_n128_shared<T>(o[1], a + k * 2, b + k * 128 + kChunkBytes / 8, t > 0 || k > 0);
-      }
-      products_commit();
-      products_wait<0>();
-      hold(o[0]);
-      hold(o[1]);
-      __syncwarp();
-      if constexpr (kPair) {
-        if (lane < 2) ptx::barrier_arrive_remote(&shared.empty[stage()][side], static_cast<uint32_t>(lane));
-      } else {
-        if (lane == 0) ptx::barrier_arrive(&shared.empty[stage()][side]);
-      }
-    }
-    write(o, side, total);
+__device__ __forceinline__ void MlaBlock<T, kPair>::release(int place, int half) {
+  __syncwarp();
+  if constexpr (kPair) {
+    if (lane < 2) ptx::barrier_arrive_remote(&shared.empty[place][half], static_cast<uint32_t>(lane));
+  } else {
+    if (lane == 0) ptx::barrier_arrive(&shared.empty[place][half]);
   }
 }
 
 template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::write(const float (&o)[2][64], int side, const float2 (&total)[2]) {
+__device__ __forceinline__ void MlaBlock<T, kPair>::write(const float (&o)[2][64], int side, const float (&m)[2],
+                                                          const float (&total)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = row_of(half), packed = row_block * 64 + row;
-    if (packed >= rows) continue;
+    const bool in = packed < rows;
     if (piece.pieces == 1) {
-      const float inverse = 1.0f / total[half].y;
-      char* to =
-          p.out +
-          ((row_begin + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent + side * 256) * 2 +
-          (lane % 4) * 4;
+      const float inverse = 1.0f / total[half];
+      const int64_t at =
+          (row_begin + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent + side * 256;
+      char* to = p.out + at * 2 + (lane % 4) * 16;
 #pragma unroll
-      for (int n = 0; n < 32; ++n) {
-        *reinterpret_cast<uint32_t*>(to + n * 16) =
-            pack2<T>(o[n / 16][n % 16 * 4 + half * 2] * inverse, o[n / 16][n % 16 * 4 + half * 2 + 1] * inverse);
+      for (int n = 0; n < 32; n += 4) {  // four threads exchange so that each writes 16 bytes
+        uint32_t words[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int i = (n + j) % 16 * 4 + half * 2;
+          words[j] = pack2<T>(o[n / 16][i] * inverse, o[n / 16][i + 1] * inverse);
+        }
+        transpose_4(words);
+        if (in) *reinterpret_cast<uint4*>(to + n * 16) = make_uint4(words[0], words[1], words[2], words[3]);
       }
-    } else {
+    } else if (in) {
       const int64_t at = (static_cast<int64_t>(piece.slot) * p.ranks + rank) * 64 + row;
       float2* to = reinterpret_cast<float2*>(p.partials + at * kLatent + side * 256) + lane % 4;
 #pragma unroll
       for (int n = 0; n < 32; ++n) {
         to[n * 4] = make_float2(o[n / 16][n % 16 * 4 + half * 2], o[n / 16][n % 16 * 4 + half * 2 + 1]);
       }
-      if (side == 0 && lane % 4 == 0) p.sums[at] = total[half];
+      if (side == 0 && lane % 4 == 0) p.sums[at] = make_float2(m[half], total[half]);
     }
   }
 }
 
 }  // namespace spillway::kernels::cuda
 
-#include "kernels/cuda/mla_decode_scores.cuh"
+#include "kernels/cuda/mla_decode_compute.cuh"

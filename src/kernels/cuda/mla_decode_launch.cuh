@@ -6,7 +6,7 @@
 
 #include "kernels/cuda/attention_device.h"
 #include "kernels/cuda/attention_maps.h"
-#include "kernels/cuda/mla_decode_scores.cuh"
+#include "kernels/cuda/mla_decode_compute.cuh"
 
 namespace spillway::kernels::cuda {
 
@@ -70,7 +70,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(p.shape.blocks * p.ranks));
-  config.blockDim = dim3(512);
+  config.blockDim = dim3(384);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
   config.attrs = attributes;

@@ -16,7 +16,8 @@ using tensor::TensorView;
 
 constexpr int64_t kOwnRowsMax = 256;     // above, the library's bf16 products are as fast
 constexpr int64_t kSmallRowsBf16 = 8;    // of bf16 weights; above, the tensor cores' tiles fill
-constexpr int64_t kOwnOutputsMin = 32768;  // with a bias, a gate or so many outputs the library has nothing to gain
+constexpr int64_t kOwnOutputsMin = 32768;  // of so many outputs the library is no faster
+constexpr int64_t kOwnBiasRowsMax = 64;    // above, the library and a launch for the bias are faster than one launch
 
 Weight weight_of(const PackedLinear& w) {
   Weight weight;
@@ -144,7 +145,7 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
     return library_product(wide, weight.data.view().data, weight, y, options.accumulate, stream);
   }
   if (takes_small_batch(x, weight)) return small_batch(x, weight, y, bias, epilogue, stream);
-  const bool own_gains = bias != nullptr || weight.n >= kOwnOutputsMin;
+  const bool own_gains = (bias != nullptr && x.shape[0] <= kOwnBiasRowsMax) || weight.n >= kOwnOutputsMin;
   if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
   plain_product(x, weight, y, options.accumulate, stream);
   if (bias != nullptr) add_bias(y, options.bias, stream);

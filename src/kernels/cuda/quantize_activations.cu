@@ -48,8 +48,8 @@ __device__ __forceinline__ bool row_counts(const QuantizeActivations& a, int row
 }
 
 __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActivations a) {
-  ptx::launch_dependents();
   ptx::wait_for_previous();
+  ptx::launch_dependents();
   const int groups = a.k / 128, lane = threadIdx.x % 32;
   const int64_t all = static_cast<int64_t>(a.m) * groups;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32; i < all;
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActiva
 
 __global__ void __launch_bounds__(kThreads) norm_quantize_kernel(const QuantizeActivations a) {
   __shared__ float sums[kWarps];
-  ptx::launch_dependents();
   ptx::wait_for_previous();
+  ptx::launch_dependents();
   const int row = blockIdx.x;
   if (!row_counts(a, row)) return;
   const int groups = a.k / 128, lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -33,8 +33,8 @@ __device__ inline __half from_float<__half>(float x) {
 // The first statement of each small kernel: the next one may be set up meanwhile, and nothing is read before the previous
 // one has ended.
 __device__ __forceinline__ void take_turn() {
-  ptx::launch_dependents();
   ptx::wait_for_previous();
+  ptx::launch_dependents();
 }
 
 // A launch that overlaps the end of the kernel before it; the kernel begins with take_turn().

@@ -1,9 +1,7 @@
 // A cluster of blocks draws one row. Each block scans its share of the row for the largest logit, then either for the
 // largest logit plus noise, or how many tokens lie how far below the largest; from that follows a width that surely
-// holds the candidates, which all blocks hand to the first one, and that block filters and draws. Where they are too many
-// for its memory it reads the row itself.
-#include "kernels/cuda/sampling.h"
-
+// holds the candidates, which all blocks hand to the first one, and that block filters and draws. Where they are too
+// many for its memory it reads the row itself.
 #include <cooperative_groups.h>
 
 #include <cmath>
@@ -11,6 +9,7 @@
 #include "base/draw_noise.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
+#include "kernels/cuda/sampling.h"
 #include "kernels/cuda/sampling_select.cuh"
 
 namespace spillway::kernels::cuda {
@@ -18,7 +17,7 @@ namespace {
 
 constexpr int kDrawWarps = kDrawThreads / 32;
 constexpr int kListMax = 4096;
-constexpr int kWidths = 64;           // of half a nat each; what lies further below counts to the last
+constexpr int kWidths = 64;  // of half a nat each; what lies further below counts to the last
 
 struct Best {
   double value;
@@ -128,7 +127,8 @@ __device__ __forceinline__ double noisy(const Row& row, int token, float logit) 
 // The largest logit plus noise of the share: first about, then exactly among those close to it.
 __device__ Best draw_unfiltered(DrawShared& s, const Row& row) {
   const auto about = [&](int token, float logit) {
-    return logit * row.scale + gumbel_about(draw_noise(row.draw.key_low, row.draw.key_high, static_cast<uint32_t>(token)));
+    return logit * row.scale +
+           gumbel_about(draw_noise(row.draw.key_low, row.draw.key_high, static_cast<uint32_t>(token)));
   };
   float most = -INFINITY;
   each_token(row.logits, row.begin, row.end, [&](int token, float logit) { most = fmaxf(most, about(token, logit)); });
@@ -181,7 +181,7 @@ __device__ __forceinline__ int width_needed(const DrawShared& s, const Row& row,
   for (; width < kWidths; ++width) {
     tokens += s.widths[width];
     mass += s.widths[width] * exp(-0.5 * (width + 1));
-    const bool enough = row.draw.top_k > 0    ? tokens >= static_cast<uint32_t>(row.draw.top_k)
+    const bool enough = row.draw.top_k > 0   ? tokens >= static_cast<uint32_t>(row.draw.top_k)
                         : row.draw.top_p < 1 ? mass >= wanted
                                              : width >= floor_width;
     if (enough) break;
@@ -249,8 +249,8 @@ __device__ int draw_among(DrawShared& s, Row& row, Best top, int rank) {
 }
 
 template <int kCluster>
-__global__ void __launch_bounds__(kDrawThreads) draw_kernel(const float* logits, int64_t stride, const RowDraw* draws,
-                                                            int32_t* tokens) {
+__global__ void __launch_bounds__(kDrawThreads)
+    draw_kernel(const float* logits, int64_t stride, const RowDraw* draws, int32_t* tokens) {
   extern __shared__ __align__(16) char draw_shared[];
   DrawShared& s = *reinterpret_cast<DrawShared*>(draw_shared);
   ptx::wait_for_previous();
@@ -284,8 +284,8 @@ cudaError_t launch(const float* logits, int64_t stride, const RowDraw* draws, in
   const auto kernel = draw_kernel<kCluster>;
   const cudaError_t error = allow_shared(kernel, sizeof(DrawShared));
   if (error != cudaSuccess) return error;
-  return launch_kernel(kernel, dim3(static_cast<unsigned>(rows * kCluster)), kDrawThreads, sizeof(DrawShared), stream, true,
-                       kCluster, logits, stride, draws, tokens);
+  return launch_kernel(kernel, dim3(static_cast<unsigned>(rows * kCluster)), kDrawThreads, sizeof(DrawShared), stream,
+                       true, kCluster, logits, stride, draws, tokens);
 }
 
 }  // namespace

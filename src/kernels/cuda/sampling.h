@@ -1,7 +1,7 @@
-// The device's side of kernels/sampling.h: tokens from rows of logits, the same draws as engine/sampler.h makes from the
-// same logits (greedy: the lowest token of the largest logit; else temperature, top_k, top_p of what is left, min_p, and
-// the noise of base/draw_noise.h). Allocates nothing, may be captured; launched to overlap the kernel before it, whose end
-// it waits for before it reads.
+// The device's side of kernels/sampling.h: tokens from rows of logits, the same draws as engine/sampler.h makes from
+// the same logits (greedy: the lowest token of the largest logit; else temperature, top_k, top_p of what is left,
+// min_p, and the noise of base/draw_noise.h). Allocates nothing, may be captured; launched to overlap the kernel before
+// it, whose end it waits for before it reads.
 #pragma once
 
 #include <cuda_runtime_api.h>

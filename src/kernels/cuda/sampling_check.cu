@@ -104,7 +104,8 @@ void check_rows(int rows, int vocab, int stride, float spread, bool coarse, cons
   check(cudaMemcpy(params.data, draws.data(), draws.size() * sizeof(RowDraw), cudaMemcpyHostToDevice), "copy");
   std::vector<int32_t> out(rows);
   check(cudaMemset(tokens.data, 0x77, rows * 4), "poison");
-  check(launch_draw_rows(device.as<float>(), stride, params.as<RowDraw>(), rows, tokens.as<int32_t>(), nullptr), "draw");
+  check(launch_draw_rows(device.as<float>(), stride, params.as<RowDraw>(), rows, tokens.as<int32_t>(), nullptr),
+        "draw");
   check(cudaDeviceSynchronize(), "draw");
   check(cudaMemcpy(out.data(), tokens.data, rows * 4, cudaMemcpyDeviceToHost), "copy");
   int wrong = 0, near = 0;
@@ -118,14 +119,14 @@ void check_rows(int rows, int vocab, int stride, float spread, bool coarse, cons
       continue;
     }
     if (++wrong <= 3) {
-      std::printf("WRONG    row %d: %d instead of %d (temperature %g top_p %g top_k %d min_p %g)\n", r, out[r], expected,
-                  draws[r].temperature, draws[r].top_p, draws[r].top_k, draws[r].min_p);
+      std::printf("WRONG    row %d: %d instead of %d (temperature %g top_p %g top_k %d min_p %g)\n", r, out[r],
+                  expected, draws[r].temperature, draws[r].top_p, draws[r].top_k, draws[r].min_p);
     }
   }
   failures += wrong;
   if (near > rows / 20 + 1) ++failures;
-  std::printf("%-8s draws of %d rows of %d, %s: %d wrong, %d too near to call\n", wrong ? "WRONG" : "ok", rows, vocab, name,
-              wrong, near);
+  std::printf("%-8s draws of %d rows of %d, %s: %d wrong, %d too near to call\n", wrong ? "WRONG" : "ok", rows, vocab,
+              name, wrong, near);
 }
 
 void time_rows(int rows, const char* name, RowDraw draw) {

@@ -1,6 +1,6 @@
-// Where the candidates of a row end: the least (logit, token) among the best `count`, or among the best that hold a mass.
-// A block selects by digits of one 50-bit key, larger for larger logits and then for lower tokens; masses are fixed-point
-// integers, so that no result depends on an order of sums.
+// Where the candidates of a row end: the least (logit, token) among the best `count`, or among the best that hold a
+// mass. A block selects by digits of one 50-bit key, larger for larger logits and then for lower tokens; masses are
+// fixed-point integers, so that no result depends on an order of sums.
 #pragma once
 
 #include <cstdint>
@@ -55,8 +55,8 @@ __device__ __forceinline__ void find_bin(SelectShared& s, const Value& value_of,
   s.bin_count = s.counts[bin];
 }
 
-// The least key such that the keys from it on, none below `least`, are `wanted` in number, or in mass if by_mass; `least`
-// where all together are fewer. source(f) calls f(key, weight) for each element of the calling thread.
+// The least key such that the keys from it on, none below `least`, are `wanted` in number, or in mass if by_mass;
+// `least` where all together are fewer. source(f) calls f(key, weight) for each element of the calling thread.
 template <typename Source>
 __device__ uint64_t select_key(SelectShared& s, const Source& source, uint64_t least, uint64_t wanted, bool by_mass) {
   if (threadIdx.x == 0) s.prefix = s.above = 0;
@@ -74,9 +74,11 @@ __device__ uint64_t select_key(SelectShared& s, const Source& source, uint64_t l
     __syncthreads();
     if (threadIdx.x < 32) {
       if (by_mass) {
-        find_bin(s, [&](int bin) { return s.masses[bin]; }, wanted);
+        find_bin(
+            s, [&](int bin) { return s.masses[bin]; }, wanted);
       } else {
-        find_bin(s, [&](int bin) { return static_cast<unsigned long long>(s.counts[bin]); }, wanted);
+        find_bin(
+            s, [&](int bin) { return static_cast<unsigned long long>(s.counts[bin]); }, wanted);
       }
     }
     __syncthreads();

@@ -3,12 +3,12 @@
 #include <array>
 
 // The assembler copies the files into the program's read-only data.
-#define SW_ASSET(symbol, file)                                                                              \
+#define SW_ASSET(symbol, file)                                                                                  \
   asm(".pushsection .rodata\n.balign 16\n" #symbol ":\n.incbin \"" SPILLWAY_CONSOLE_DIR "/" file "\"\n" #symbol \
-      "_end:\n.byte 0\n.popsection\n");                                                                     \
-  extern "C" {                                                                                              \
-  extern const char symbol[] __attribute__((visibility("hidden")));                                         \
-  extern const char symbol##_end[] __attribute__((visibility("hidden")));                                   \
+      "_end:\n.byte 0\n.popsection\n");                                                                         \
+  extern "C" {                                                                                                  \
+  extern const char symbol[] __attribute__((visibility("hidden")));                                             \
+  extern const char symbol##_end[] __attribute__((visibility("hidden")));                                       \
   }
 
 SW_ASSET(sw_console_index, "index.html")

@@ -71,7 +71,8 @@ std::optional<double> trace_seconds(const net::HttpRequest& request) {
   const std::string text = request.query_parameter("seconds").value_or("5");
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !(value > 0 && value <= kTraceMax_s)) return std::nullopt;
+  if (error != std::errc() || end != text.data() + text.size() || !(value > 0 && value <= kTraceMax_s))
+    return std::nullopt;
   return value;
 }
 
@@ -134,7 +135,8 @@ asio::awaitable<void> console_request(Exchange& exchange) {
   const std::string id = exchange.request().path.substr(std::string_view("/console/api/requests/").size());
   const auto timeline = exchange.server().timelines().find(id);
   if (!timeline) {
-    co_await not_found(exchange, "No request of this id among the latest; their ids are in X-Request-Id and in answers.");
+    co_await not_found(exchange,
+                       "No request of this id among the latest; their ids are in X-Request-Id and in answers.");
     co_return;
   }
   exchange.set_header("Cache-Control", "no-store");
@@ -145,8 +147,8 @@ asio::awaitable<void> console_request(Exchange& exchange) {
 asio::awaitable<void> console_trace(Exchange& exchange) {
   const std::optional<double> length = trace_seconds(exchange.request());
   if (!length) {
-    ApiError error{ErrorKind::kInvalidFormat, fmt::format("seconds: expected a number over 0, at most {:.0f}.", kTraceMax_s),
-                   "seconds", ""};
+    ApiError error{ErrorKind::kInvalidFormat,
+                   fmt::format("seconds: expected a number over 0, at most {:.0f}.", kTraceMax_s), "seconds", ""};
     co_await exchange.send_error(std::move(error));
     co_return;
   }

@@ -1,6 +1,6 @@
 // LatencyMap: how long requests took, second by second, in buckets of equal ratio: the console's heat map and the
-// percentiles beside it. record() is called at the end of every request on any thread: one atomic addition. roll() is the
-// sampler's, once a second.
+// percentiles beside it. record() is called at the end of every request on any thread: one atomic addition. roll() is
+// the sampler's, once a second.
 #pragma once
 
 #include <array>
@@ -13,9 +13,9 @@ namespace spillway::server {
 
 class LatencyMap {
  public:
-  static constexpr int kBuckets = 32;    // bucket i ends at bound(i); the last takes the rest
-  static constexpr int kColumns = 180;   // seconds that are kept
-  static double bound(int bucket);       // 1 ms * 1.5^i: the last is five minutes
+  static constexpr int kBuckets = 32;   // bucket i ends at bound(i); the last takes the rest
+  static constexpr int kColumns = 180;  // seconds that are kept
+  static double bound(int bucket);      // 1 ms * 1.5^i: the last is five minutes
 
   using Column = std::array<uint32_t, kBuckets>;
 

@@ -18,7 +18,7 @@ constexpr Duration kTick = std::chrono::milliseconds(100);
 constexpr Duration kSecond = std::chrono::seconds(1);
 constexpr Duration kWatchedFor = std::chrono::seconds(3);  // after somebody asked
 constexpr int kViewersMax = 32;
-constexpr size_t kWindow_s = 10;     // of rates and percentiles
+constexpr size_t kWindow_s = 10;  // of rates and percentiles
 constexpr size_t kRecentShown = 40;
 constexpr size_t kRecentJudged = 200;
 
@@ -36,9 +36,7 @@ const char* status_of(const Server& server) {
   return server.stalled() ? "stalled" : "ready";
 }
 
-double unix_now() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
+double unix_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
 
@@ -67,7 +65,8 @@ void LiveState::run() {
     const TimePoint next = watched ? begin + kTick : second_began_ + kSecond;
     std::unique_lock lock(mutex_);
     const auto roused = [&] {
-      return stopped_ || (!watched && begin.time_since_epoch().count() < watched_until_ns_.load(std::memory_order_relaxed));
+      return stopped_ ||
+             (!watched && begin.time_since_epoch().count() < watched_until_ns_.load(std::memory_order_relaxed));
     };
     wake_.wait_until(lock, next, roused);
     if (stopped_) return;
@@ -160,7 +159,8 @@ void LiveState::sample(TimePoint at) {
 std::string LiveState::make_json(TimePoint at) {
   const Signals s = signals();
   if (s.step_s > 0) flops_peak_ = std::max(flops_peak_, s.step_flops / s.step_s);
-  json::array models, upstreams, recent;
+  json::array models, one_shot, upstreams, recent;
+  for (const OneShotPtr& model : server_.catalogue()->ready()) one_shot.push_back(one_shot_json(*model));
   const auto served = server_.models();
   for (const auto& model : *served) models.push_back(model_json(*model));
   if (server_.options().upstreams) {
@@ -169,40 +169,40 @@ std::string LiveState::make_json(TimePoint at) {
   for (const auto& timeline : server_.timelines().recent(kRecentShown)) recent.push_back(request_line(*timeline, at));
   const auto columns = requests_.newest(1);
   const double queried = rates_.per_s(kPrefixQueries);
-  json::object out{
-      {"at", unix_now()},
-      {"uptime_s", seconds(at - started_)},
-      {"status", status_of(server_)},
-      {"requests",
-       {{"in_flight", server_.requests_in_flight()},
-        {"per_s", double(requests_.count(kWindow_s)) / double(kWindow_s)},
-        {"errors_per_s", errors_per_s_},
-        {"refusals_per_s", rates_.per_s(kRefusals)},
-        {"p50_s", requests_.quantile(0.5, kWindow_s)},
-        {"p95_s", requests_.quantile(0.95, kWindow_s)},
-        {"p99_s", requests_.quantile(0.99, kWindow_s)},
-        {"first_p50_s", first_tokens_.quantile(0.5, kWindow_s)},
-        {"first_p99_s", first_tokens_.quantile(0.99, kWindow_s)}}},
-      {"tokens",
-       {{"generated_per_s", rates_.per_s(kGenerated)},
-        {"prompt_per_s", rates_.per_s(kPrompt)},
-        {"cache_hits", queried > 0 ? rates_.per_s(kPrefixHits) / queried : 0}}},
-      {"host", {{"cpu_busy", cpu_.busy()}, {"cpu_own", cpu_.own()}, {"processors", cpu_.processors()}}},
-      {"verdict", verdict_json(judge(s), s)},
-      {"models", std::move(models)},
-      {"upstreams", std::move(upstreams)},
-      {"recent", std::move(recent)},
-      {"hardware", layer_readings(metrics::Layer::kHardware)},
-      {"business", layer_readings(metrics::Layer::kBusiness)},
-      {"second",
-       {{"number", requests_.columns()},
-        {"column", columns.empty() ? json::array() : column_json(columns.back())},
-        {"waiting", latest_.waiting},
-        {"running", latest_.running},
-        {"requests_per_s", latest_.requests_per_s},
-        {"generated_per_s", latest_.generated_per_s},
-        {"prompt_per_s", latest_.prompt_per_s},
-        {"pages_used", latest_.pages_used}}}};
+  json::object out{{"at", unix_now()},
+                   {"uptime_s", seconds(at - started_)},
+                   {"status", status_of(server_)},
+                   {"requests",
+                    {{"in_flight", server_.requests_in_flight()},
+                     {"per_s", double(requests_.count(kWindow_s)) / double(kWindow_s)},
+                     {"errors_per_s", errors_per_s_},
+                     {"refusals_per_s", rates_.per_s(kRefusals)},
+                     {"p50_s", requests_.quantile(0.5, kWindow_s)},
+                     {"p95_s", requests_.quantile(0.95, kWindow_s)},
+                     {"p99_s", requests_.quantile(0.99, kWindow_s)},
+                     {"first_p50_s", first_tokens_.quantile(0.5, kWindow_s)},
+                     {"first_p99_s", first_tokens_.quantile(0.99, kWindow_s)}}},
+                   {"tokens",
+                    {{"generated_per_s", rates_.per_s(kGenerated)},
+                     {"prompt_per_s", rates_.per_s(kPrompt)},
+                     {"cache_hits", queried > 0 ? rates_.per_s(kPrefixHits) / queried : 0}}},
+                   {"host", {{"cpu_busy", cpu_.busy()}, {"cpu_own", cpu_.own()}, {"processors", cpu_.processors()}}},
+                   {"verdict", verdict_json(judge(s), s)},
+                   {"models", std::move(models)},
+                   {"one_shot", std::move(one_shot)},
+                   {"upstreams", std::move(upstreams)},
+                   {"recent", std::move(recent)},
+                   {"hardware", layer_readings(metrics::Layer::kHardware)},
+                   {"business", layer_readings(metrics::Layer::kBusiness)},
+                   {"second",
+                    {{"number", requests_.columns()},
+                     {"column", columns.empty() ? json::array() : column_json(columns.back())},
+                     {"waiting", latest_.waiting},
+                     {"running", latest_.running},
+                     {"requests_per_s", latest_.requests_per_s},
+                     {"generated_per_s", latest_.generated_per_s},
+                     {"prompt_per_s", latest_.prompt_per_s},
+                     {"pages_used", latest_.pages_used}}}};
   return json::serialize(out);
 }
 

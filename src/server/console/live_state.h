@@ -1,6 +1,7 @@
-// LiveState: what the console and `spillway top` show, summarised here so that viewers cost the same whatever the request
-// rate. A thread of its own samples ten times a second while somebody looks and once a second otherwise (for the history),
-// and makes one JSON text that all viewers are sent. Owned by the server; record() and frame() on any thread.
+// LiveState: what the console and `spillway top` show, summarised here so that viewers cost the same whatever the
+// request rate. A thread of its own samples ten times a second while somebody looks and once a second otherwise (for
+// the history), and makes one JSON text that all viewers are sent. Owned by the server; record() and frame() on any
+// thread.
 #pragma once
 
 #include <atomic>

@@ -81,7 +81,9 @@ void HostCpu::update() {
   }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto time = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
+  const auto time = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  };
   const double own = (time(usage.ru_utime) + time(usage.ru_stime)) * static_cast<double>(sysconf(_SC_CLK_TCK));
   processors_ = std::max(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
   const double passed = total - total_before_;

@@ -31,8 +31,9 @@ json::object prefixes_json(const kv::PrefixSummary& summary) {
     largest.push_back(
         json::object{{"pages", root.pages}, {"idle", root.idle}, {"leaves", root.leaves}, {"depth", root.depth}});
   }
-  return {{"pages", summary.pages}, {"idle", summary.idle},   {"roots", summary.roots},         {"leaves", summary.leaves},
-          {"forks", summary.forks}, {"depth", summary.depth_max}, {"largest", std::move(largest)}};
+  return {{"pages", summary.pages},       {"idle", summary.idle},   {"roots", summary.roots},
+          {"leaves", summary.leaves},     {"forks", summary.forks}, {"depth", summary.depth_max},
+          {"largest", std::move(largest)}};
 }
 
 json::object view_json(const engine::LiveView& view) {
@@ -129,9 +130,7 @@ Passage read_moments(const metrics::Timeline& timeline, const metrics::Timeline:
   return out;
 }
 
-double span(TimePoint from, TimePoint to) {
-  return from == TimePoint{} || to <= from ? 0 : seconds(to - from);
-}
+double span(TimePoint from, TimePoint to) { return from == TimePoint{} || to <= from ? 0 : seconds(to - from); }
 
 }  // namespace
 
@@ -152,6 +151,24 @@ json::object model_json(const ServedModel& model) {
                    {"stalled", state.stalled}};
   if (const auto view = model.engine().live_view()) out["engine"] = view_json(*view);
   return out;
+}
+
+json::object one_shot_json(const ServedOneShot& model) {
+  const engine::OneShotState state = model.engine().state();
+  const engine::OneShotStatistics totals = model.engine().statistics();
+  const auto mean = [](const engine::OneShotStatistics::Sum& sum) {
+    return sum.count == 0 ? 0 : sum.seconds / double(sum.count);
+  };
+  return {{"name", model.name()},
+          {"waiting", state.waiting},
+          {"busy", state.busy},
+          {"stalled", state.stalled},
+          {"predicted_wait_s", state.predicted_wait_s},
+          {"inputs", totals.inputs},
+          {"batches", totals.batches},
+          {"failed", totals.failure.count},
+          {"queue_s_mean", mean(totals.queue)},
+          {"compute_s_mean", mean(totals.compute)}};
 }
 
 json::object upstream_json(const UpstreamView& upstream) {

@@ -11,10 +11,12 @@
 #include "server/console/upstream_view.h"
 #include "server/console/verdict.h"
 #include "server/served_model.h"
+#include "server/served_one_shot.h"
 
 namespace spillway::server {
 
 boost::json::object model_json(const ServedModel& model);
+boost::json::object one_shot_json(const ServedOneShot& model);
 boost::json::object upstream_json(const UpstreamView& upstream);
 boost::json::object verdict_json(const Verdict& verdict, const Signals& signals);
 boost::json::array column_json(const LatencyMap::Column& column);

@@ -1,5 +1,5 @@
-// UpstreamView: one upstream as the console shows it. Whoever puts a gateway in front of the server gives a function that
-// makes them (ServerOptions::upstreams); the server itself knows of no gateway.
+// UpstreamView: one upstream as the console shows it. Whoever puts a gateway in front of the server gives a function
+// that makes them (ServerOptions::upstreams); the server itself knows of no gateway.
 #pragma once
 
 #include <optional>
@@ -10,10 +10,10 @@ namespace spillway::server {
 
 struct UpstreamView {
   std::string name;
-  std::string kind;    // "local", "openai", "deepseek", ...
-  std::string tier;    // "centre", "edge", "provider"
-  std::string health;  // "healthy", "probing", "down": the breaker closed, half open, open
-  double share = 1;    // of its normal traffic, while it warms up
+  std::string kind;       // "local", "openai", "deepseek", ...
+  std::string tier;       // "centre", "edge", "provider"
+  std::string health;     // "healthy", "probing", "down": the breaker closed, half open, open
+  double share = 1;       // of its normal traffic, while it warms up
   double opens_in_s = 0;  // of one that is down: until it is tried again
   int in_flight = 0;
   int concurrency_max = 0;

@@ -8,9 +8,10 @@ namespace {
 using Severity = Verdict::Severity;
 
 constexpr double kFull = 0.97;
-constexpr double kWait_s = 1;             // a wait that a person notices
-constexpr double kCpuOfOthers = 0.25;     // of the processors: more takes it from a step
-constexpr double kEfficiencyLow = 0.25;   // of the floor: below it neither memory nor arithmetic is what a step waits for
+constexpr double kWait_s = 1;          // a wait that a person notices
+constexpr double kCpuOfOthers = 0.25;  // of the processors: more takes it from a step
+constexpr double kEfficiencyLow =
+    0.25;  // of the floor: below it neither memory nor arithmetic is what a step waits for
 
 // What a step is bound by, when it is the engine that sets the pace.
 const char* bound_of_step(const Signals& s, const Verdict& v) {

@@ -21,11 +21,11 @@ struct Signals {
   bool loading = false, draining = false, stalled = false;
   bool has_engine = false;
   int running = 0, waiting = 0;
-  bool blocked = false;      // something waits that found no slot or no pages
-  double slots_used = 0;     // 0..1 of sequences_max
-  double pages_used = 0;     // 0..1, the reclaimable ones not counted
+  bool blocked = false;   // something waits that found no slot or no pages
+  double slots_used = 0;  // 0..1 of sequences_max
+  double pages_used = 0;  // 0..1, the reclaimable ones not counted
   double predicted_wait_s = 0;
-  double step_s = 0;         // of a recent step, and its rows
+  double step_s = 0;  // of a recent step, and its rows
   double rows = 0;
   double prefill_share = 0;  // of the rows
   double step_bytes = 0;     // weights and cache that a step must read
@@ -43,9 +43,9 @@ struct Verdict {
   // "compute", "overhead", "upstream_time", "clients"
   std::string resource;
   enum class Severity { kGood, kBusy, kBad } severity = Severity::kGood;
-  double memory_floor_s = 0;   // of a step
+  double memory_floor_s = 0;  // of a step
   double compute_floor_s = 0;
-  double efficiency = 0;       // the larger floor over the measured step; 0: not known
+  double efficiency = 0;  // the larger floor over the measured step; 0: not known
 };
 
 Verdict judge(const Signals& signals);

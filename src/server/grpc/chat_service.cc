@@ -28,9 +28,9 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
       : shared_(shared), request_(request), deadline_(deadline_of(context)), in_flight_(shared.server) {}
   virtual ~ChatCall() = default;
 
-  // Plans and submits on a worker: templates, tokens and grammars take their time.
+  // Plans and submits aside: templates, tokens and grammars take their time.
   void start() {
-    boost::asio::post(shared_.workers, [self = shared_from_this()] {
+    boost::asio::post(shared_.aside, [self = shared_from_this()] {
       std::lock_guard lock(self->mutex_);
       const grpc::Status status = self->submit();
       if (!status.ok()) self->finish(status);

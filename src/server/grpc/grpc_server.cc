@@ -1,11 +1,14 @@
 #include "server/grpc/grpc_server.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 
 #include <fstream>
 #include <iterator>
+#include <mutex>
 
 #include "server/grpc/chat_service.h"
 #include "server/grpc/inference_service.h"
@@ -34,23 +37,27 @@ class RunningServer final : public GrpcServer {
   RunningServer(GrpcOptions options, Server& server)
       : options_(std::move(options)),
         workers_(static_cast<size_t>(std::max(options_.threads, 1))),
-        shared_{server, workers_},
+        aside_(static_cast<size_t>(std::max(options_.threads, 1))),
+        shared_{server, workers_, aside_, apart_},
         inference_(shared_),
         chat_(shared_) {}
 
   ~RunningServer() override {
     if (grpc_) grpc_->Shutdown(std::chrono::system_clock::now());  // cancels the calls and waits for them
     grpc_.reset();
+    apart_.join();
+    aside_.join();
     workers_.join();
   }
 
   Status listen() {
-    static const bool prepared = [] {
-      grpc::EnableDefaultHealthCheckService(true);
+    static std::once_flag prepared;
+    std::call_once(prepared, [] {
       grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-      return true;
-    }();
-    static_cast<void>(prepared);
+      google::protobuf::SetLogHandler(nullptr);  // it would write a line for every malformed message of a stranger
+    });
+    // It asks for no key, so it is only there where health may be asked without one.
+    grpc::EnableDefaultHealthCheckService(shared_.server.options().open_health);
     SW_ASSIGN(auto secured, credentials(options_));
     const bool bare_ipv6 = options_.address.find(':') != std::string::npos && options_.address.front() != '[';
     const std::string address =
@@ -65,6 +72,8 @@ class RunningServer final : public GrpcServer {
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second server on the port is a mistake to tell
     // Clients that ping an idle connection are kept, not punished.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options_.calls_max);
+    builder.SetResourceQuota(grpc::ResourceQuota("spillway").Resize(options_.buffers_bytes_max));
     grpc_ = builder.BuildAndStart();
     if (!grpc_ || port == 0) return Error{ErrorCode::kUnavailable, "cannot listen on " + address + " for gRPC"};
     port_ = static_cast<uint16_t>(port);
@@ -84,7 +93,7 @@ class RunningServer final : public GrpcServer {
 
  private:
   const GrpcOptions options_;
-  boost::asio::thread_pool workers_;
+  boost::asio::thread_pool workers_, aside_, apart_{1};
   RpcShared shared_;
   InferenceService inference_;
   ChatService chat_;

@@ -19,7 +19,9 @@ struct GrpcOptions {
   std::string tls_certificate_file;  // PEM chain; with the key, TLS is on
   std::string tls_key_file;
   uint64_t message_bytes_max = 32 << 20;
-  int threads = 2;  // that finish answers, tokenise chat prompts and load models
+  uint64_t buffers_bytes_max = 512 << 20;  // of all messages being received and sent together
+  int calls_max = 4096;                    // under way on one connection
+  int threads = 2;                         // that finish answers, and as many that prepare long requests
 };
 
 class GrpcServer {

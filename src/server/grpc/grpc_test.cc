@@ -222,6 +222,36 @@ TEST_F(GrpcTest, KeysAreAskedFor) {
   EXPECT_TRUE(stub_->ServerLive(&live_context, {}, &live).ok());
 }
 
+TEST_F(GrpcTest, HealthMayAskForAKeyToo) {
+  ServerOptions options;
+  options.api_keys = {"sesame"};
+  options.open_health = false;
+  serve(std::move(options));
+  grpc::ClientContext context;
+  inference::ServerReadyResponse ready;
+  EXPECT_EQ(stub_->ServerReady(&context, {}, &ready).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST_F(GrpcTest, AStreamOfLargeRequestsIsHeldBackAndAnswered) {
+  serve();
+  grpc::ClientContext context;
+  auto stream = stub_->ModelStreamInfer(&context);
+  ModelInferRequest request = text_request("a");
+  auto* ids = &request.mutable_inputs(0)->mutable_contents()->mutable_bytes_contents()->at(0);
+  ids->assign(8 << 20, 'a');                     // eight of them are the stream's bytes
+  request.mutable_inputs(0)->set_name("words");  // each is an error
+  std::thread writer([&] {
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(stream->Write(request));
+    stream->WritesDone();
+  });
+  inference::ModelStreamInferResponse response;
+  int answers = 0;
+  while (stream->Read(&response)) ++answers;
+  writer.join();
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(answers, 20);
+}
+
 TEST_F(GrpcTest, TellsOfItsModels) {
   serve();
   const auto call = [](auto method, const auto& request, auto& response) {

@@ -12,6 +12,13 @@ namespace spillway::server {
 using api::ApiError;
 using api::ErrorKind;
 
+namespace {
+
+// A request over this takes long enough to tokenise or decode that gRPC's threads should go on with other calls.
+constexpr size_t kAsideBytes = 16 << 10;
+
+}  // namespace
+
 ApiError unknown_model(const Server& server, const std::string& name, const std::string& version) {
   const std::string shown = "'" + api::utf8_lossy(name) + "'";
   const auto catalogue = server.catalogue();
@@ -60,6 +67,11 @@ void InferCall::start() {
 }
 
 void InferCall::run(OneShotPtr model) {
+  if (request_.ByteSizeLong() <= kAsideBytes) return prepare(std::move(model));
+  boost::asio::post(shared_.aside, [self = shared_from_this(), model = std::move(model)] { self->prepare(model); });
+}
+
+void InferCall::prepare(OneShotPtr model) {
   auto request = infer_request_of(request_);
   if (!request.ok()) return end(status_of(request.error()));
   auto made = plan_infer(*model, *request);

@@ -29,6 +29,7 @@ class InferCall : public std::enable_shared_from_this<InferCall> {
 
  private:
   void run(OneShotPtr model);
+  void prepare(OneShotPtr model);
   void end(const grpc::Status& status);
 
   RpcShared& shared_;

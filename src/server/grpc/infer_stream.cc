@@ -14,8 +14,9 @@ namespace {
 using inference::ModelInferRequest;
 using inference::ModelStreamInferResponse;
 
-// No more is read from a client that has this many inferences under way: its flow control then holds it back.
+// No more is read from a client that has this many inferences or bytes under way: its flow control then holds it back.
 constexpr size_t kUnderWayMax = 256;
+constexpr size_t kBytesMax = 64 << 20;
 
 class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, ModelStreamInferResponse> {
  public:
@@ -39,6 +40,8 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
       }
       next = std::move(incoming_);
       next->number = next_number_++;
+      next->bytes = next->request.ByteSizeLong();
+      bytes_ += next->bytes;
       under_way_[next->number] = next;
     }
     // The call may be done at once and come back here by ended().
@@ -58,6 +61,7 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
   void OnWriteDone(bool) override {
     std::lock_guard lock(mutex_);
     writing_ = false;
+    bytes_ -= outgoing_.front()->bytes;
     outgoing_.pop_front();
     write();
     maybe_finish();
@@ -80,6 +84,7 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
  private:
   struct Inference {
     uint64_t number = 0;
+    size_t bytes = 0;
     ModelInferRequest request;
     ModelStreamInferResponse response;
     std::shared_ptr<InferCall> call;
@@ -87,7 +92,8 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
 
   // The functions below are called with mutex_ held.
   void read() {
-    if (reading_ || read_all_ || finished_ || under_way_.size() + outgoing_.size() >= kUnderWayMax) return;
+    const bool full = under_way_.size() + outgoing_.size() >= kUnderWayMax || bytes_ >= kBytesMax;
+    if (reading_ || read_all_ || finished_ || full) return;
     reading_ = true;
     incoming_ = std::make_shared<Inference>();
     StartRead(&incoming_->request);
@@ -117,7 +123,11 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
       inference->response.set_error_message(status.error_message());
       inference->response.mutable_infer_response()->set_id(inference->request.id());
     }
-    if (!cancelled_) outgoing_.push_back(std::move(inference));
+    if (cancelled_) {
+      bytes_ -= inference->bytes;
+    } else {
+      outgoing_.push_back(std::move(inference));
+    }
     write();
     maybe_finish();
   }
@@ -130,6 +140,7 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
   std::unordered_map<uint64_t, std::shared_ptr<Inference>> under_way_;
   std::deque<std::shared_ptr<Inference>> outgoing_;  // the first is being written
   uint64_t next_number_ = 0;
+  size_t bytes_ = 0;  // of the requests under way and those whose answers wait
   bool reading_ = false, writing_ = false, read_all_ = false, cancelled_ = false, finished_ = false;
 };
 

@@ -32,6 +32,16 @@ Reactor* answer(RpcShared& shared, Context* context, const char* method, Work wo
   return finish(context, method, work());
 }
 
+// Without a key, where health is open.
+template <class Work>
+Reactor* health(RpcShared& shared, Context* context, const char* method, Work work) {
+  if (!shared.server.options().open_health) {
+    if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, *wrong);
+  }
+  work();
+  return finish(context, method, grpc::Status::OK);
+}
+
 // Runs work with the ready model of that name.
 template <class Work>
 Reactor* with_model(RpcShared& shared, Context* context, const char* method, const std::string& name,
@@ -85,13 +95,13 @@ void fill(const ServedOneShot& model, inference::ModelStatistics* out) {
   }
 }
 
-// Loading and unloading block, so they happen on the workers.
+// Loading and unloading block, so they happen apart.
 Reactor* change(RpcShared& shared, Context* context, const char* method, const std::string& name, bool load) {
   if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, *wrong);
   Reactor* reactor = context->DefaultReactor();
   auto catalogue = shared.server.catalogue();
   const TimePoint begun = std::chrono::steady_clock::now();
-  boost::asio::post(shared.workers, [reactor, catalogue, name, load, method, begun] {
+  boost::asio::post(shared.apart, [reactor, catalogue, name, load, method, begun] {
     const Status done = load ? catalogue->load(name) : catalogue->unload(name);
     const grpc::Status status = done.ok() ? grpc::Status::OK : status_of(api::to_api_error(done.error()));
     count_call(method, status, begun);
@@ -104,14 +114,14 @@ Reactor* change(RpcShared& shared, Context* context, const char* method, const s
 
 Reactor* InferenceService::ServerLive(Context* context, const inference::ServerLiveRequest*,
                                       inference::ServerLiveResponse* response) {
-  response->set_live(true);
-  return finish(context, "ServerLive", grpc::Status::OK);
+  return health(shared_, context, "ServerLive", [&] { response->set_live(true); });
 }
 
 Reactor* InferenceService::ServerReady(Context* context, const inference::ServerReadyRequest*,
                                        inference::ServerReadyResponse* response) {
-  response->set_ready(shared_.server.state() == ServerState::kReady && !shared_.server.stalled());
-  return finish(context, "ServerReady", grpc::Status::OK);
+  return health(shared_, context, "ServerReady", [&] {
+    response->set_ready(shared_.server.state() == ServerState::kReady && !shared_.server.stalled());
+  });
 }
 
 Reactor* InferenceService::ModelReady(Context* context, const inference::ModelReadyRequest* request,

@@ -29,7 +29,9 @@ TimePoint deadline_of(const grpc::CallbackServerContext& context);
 // What the services share. Lives longer than every call.
 struct RpcShared {
   Server& server;
-  boost::asio::thread_pool& workers;
+  boost::asio::thread_pool& workers;  // finish answers: short jobs
+  boost::asio::thread_pool& aside;    // tokenise, decode images, plan chats
+  boost::asio::thread_pool& apart;    // load and unload models: seconds
 };
 
 // Counts a call: by method and code, and its time.

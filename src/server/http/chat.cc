@@ -23,16 +23,20 @@ uint64_t random_seed() {
 }
 
 // The plan of an answer that may be resumed elsewhere, or is resumed here.
-api::Parsed<Plan> plan_resumable(const ServedModel& model, const api::ChatRequest& request, const std::optional<ResumePoint>& point) {
+api::Parsed<Plan> plan_resumable(const ServedModel& model, const api::ChatRequest& request,
+                                 const std::optional<ResumePoint>& point) {
   api::Parsed<Plan> planned = plan_chat(model, request);
   if (!planned.ok()) return planned;
   planned->tell_tokens = true;
   if (!point) return planned;
   for (const int32_t token : point->tokens) {
-    if (token >= model.vocab_size()) return api::ApiError{api::ErrorKind::kInvalidFormat, "A token is outside the vocabulary.", std::string(kResumeMember), ""};
+    if (token >= model.vocab_size())
+      return api::ApiError{api::ErrorKind::kInvalidFormat, "A token is outside the vocabulary.",
+                           std::string(kResumeMember), ""};
   }
   if (static_cast<int>(point->tokens.size()) >= planned->max_tokens[0]) {
-    return api::ApiError{api::ErrorKind::kInvalidFormat, "Nothing is left of max_tokens.", std::string(kResumeMember), ""};
+    return api::ApiError{api::ErrorKind::kInvalidFormat, "Nothing is left of max_tokens.", std::string(kResumeMember),
+                         ""};
   }
   planned->resumed = point->tokens;
   return planned;
@@ -41,7 +45,8 @@ api::Parsed<Plan> plan_resumable(const ServedModel& model, const api::ChatReques
 class ChatReply final : public OpenAiReply {
  public:
   // marks: the client wants to be able to have the stream resumed elsewhere; point: where it is resumed here.
-  ChatReply(const api::ChatRequest& request, const ServedModel& model, bool marks, const std::optional<ResumePoint>& point)
+  ChatReply(const api::ChatRequest& request, const ServedModel& model, bool marks,
+            const std::optional<ResumePoint>& point)
       : head_{point ? point->id : random_id("chatcmpl-"), point ? point->created : unix_seconds(), request.model,
               model.fingerprint()},
         stream_(request.stream),
@@ -134,7 +139,8 @@ asio::awaitable<void> chat_completions(Exchange& exchange) {
     co_return;
   }
   auto wanted = std::make_shared<api::ChatRequest>(std::move(parsed).value());
-  const bool marks = exchange.request().headers.contains(kResumeHeader) && wanted->stream.stream && wanted->sampling.n == 1;
+  const bool marks =
+      exchange.request().headers.contains(kResumeHeader) && wanted->stream.stream && wanted->sampling.n == 1;
   const bool resumable = marks || point->has_value();
   if (point->has_value()) wanted->sampling.seed = (*point)->seed;
   if (marks && !wanted->sampling.seed) wanted->sampling.seed = random_seed();

@@ -1,5 +1,5 @@
-// The console's routes against the scripted engine: who may look, what is told of a request, and that an open event stream
-// does not hold a shutdown up.
+// The console's routes against the scripted engine: who may look, what is told of a request, and that an open event
+// stream does not hold a shutdown up.
 #include <gmock/gmock.h>
 
 #include "server/console/assets.h"
@@ -53,7 +53,7 @@ TEST_F(ConsoleTest, FilesHaveTheirTypesAndAPolicy) {
 
 TEST_F(ConsoleTest, TheTimelineOfARequestByEitherOfItsNames) {
   start();
-  const Answer answer = post("/v1/chat/completions", kChat, net::Headers::of("X-Request-Id", "mine-1"));
+  const Answer answer = post("/v1/chat/completions", kChat + "}", net::Headers::of("X-Request-Id", "mine-1"));
   ASSERT_EQ(answer.status, 200);
   const auto told = get("/console/api/requests/mine-1").json();
   EXPECT_EQ(told.at("route").as_string(), "/v1/chat/completions");
@@ -72,7 +72,7 @@ TEST_F(ConsoleTest, RefusedRequestsSayWhy) {
   refusal.message = "full";
   model_.engine->refusal = refusal;
   start();
-  post("/v1/chat/completions", kChat, net::Headers::of("X-Request-Id", "r"));
+  post("/v1/chat/completions", kChat + "}", net::Headers::of("X-Request-Id", "r"));
   EXPECT_THAT(get("/console/api/requests/r").body, HasSubstr(R"("kind":"refused","note":"queue_requests")"));
 }
 

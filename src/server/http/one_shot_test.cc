@@ -270,6 +270,19 @@ TEST_F(OneShotTest, TensorFlowServingPredictsAndTellsItsStatus) {
   EXPECT_EQ(get("/v1/models").json().at("data").as_array().size(), 7u);
 }
 
+TEST_F(OneShotTest, ReloadedBoundsReachTheEngines) {
+  start_all();
+  EXPECT_EQ(encoder_.engine->bounds.requests_max, engine::QueueBounds().requests_max);
+  AdmissionBounds bounds;
+  ASSERT_TRUE(server_->reload({}, "", bounds).ok());
+  encoder_.engine->bounds.requests_max = 3;  // its own
+  ASSERT_TRUE(server_->reload({}, "", bounds).ok());
+  EXPECT_EQ(encoder_.engine->bounds.requests_max, 3);
+  bounds.queue_requests_max = 77;
+  ASSERT_TRUE(server_->reload({}, "", bounds).ok());
+  EXPECT_EQ(encoder_.engine->bounds.requests_max, 77);
+}
+
 TEST_F(OneShotTest, OtherMethodsOnAPathAreTold) {
   start_all();
   EXPECT_EQ(get("/v1/embeddings").status, 405);

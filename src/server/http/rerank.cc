@@ -1,6 +1,7 @@
 // POST /rerank, /score, /classify.
 #include "api/rerank.h"
 
+#include <algorithm>
 #include <charconv>
 #include <memory>
 #include <utility>
@@ -145,6 +146,12 @@ asio::awaitable<void> classify(Exchange& exchange) {
   std::optional<OneShotOutputs> out = co_await run_one_shot(exchange, model, std::move(make), &request->common);
   if (!out) co_return;
   for (std::vector<float>& row : out->values) to_probabilities(row, model->info().multi_label);
+  const std::vector<std::string>& labels = model->info().labels;
+  if (out->values.size() == 1 && out->values[0].size() == labels.size() && !labels.empty()) {
+    // Feedback that gives the true label alone is judged by this one.
+    const auto best = std::ranges::max_element(out->values[0]);
+    exchange.record().predicted = labels[size_t(best - out->values[0].begin())];
+  }
   const api::ResponseHead head = head_of("classify-", request->common.model, *model);
   std::string body = api::classify_response(head, model->info().labels, out->values, request->top_k, out->tokens);
   co_await exchange.send_json(200, std::move(body));

@@ -146,13 +146,15 @@ Found find_route(std::string_view path) {
 
 // OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
 std::string_view operation_of(const Route* route) {
-  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens"};
+  constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens",
+                                         "/index",    "/load",     "/unload"};
   if (route == nullptr || route->access != Access::kKey || std::string_view(route->method) != "POST") return "";
   const std::string_view path = route->path;
   if (std::ranges::any_of(kOther, [&](std::string_view end) { return path.ends_with(end); })) return "";
   if (path.ends_with("/chat/completions") || path.ends_with("/messages")) return "chat";
   if (path.ends_with("/completions")) return "text_completion";
-  return path.substr(path.rfind('/') + 1);  // "embeddings", "rerank", ...
+  if (path.starts_with("/embed")) return "embeddings";
+  return path.substr(path.find_last_of("/:") + 1);  // "embeddings", "rerank", "infer", "predict", ...
 }
 
 bool needs_key(const ServerOptions& options, Access access) {

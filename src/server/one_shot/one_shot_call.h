@@ -33,6 +33,9 @@ class OneShotCall : public std::enable_shared_from_this<OneShotCall> {
   // Once finished: the outputs in the order of the requests, or why there are none.
   api::Parsed<std::vector<std::vector<float>>> take();
 
+  // Once finished, before take(): how each input fared.
+  const std::vector<engine::OneShotAnswer>& answers() const { return answers_; }
+
   const ServedOneShot& model() const { return *model_; }
 
  private:

@@ -74,7 +74,8 @@ Status read_field(Feedback& feedback, std::string_view name, const json::value& 
   } else if (name == "predicted") {
     SW_ASSIGN(feedback.predicted, text_of(name, value, kLabelMax));
   } else if (name == "thumbs") {
-    SW_ASSIGN(const std::string thumbs, text_of(name, value, 4));
+    const auto* text = value.if_string();
+    const std::string_view thumbs = text == nullptr ? "" : std::string_view(text->data(), text->size());
     if (thumbs != "up" && thumbs != "down") return wrong(name, "\"up\" or \"down\"", value);
     feedback.thumbs_up = thumbs == "up";
   } else {

@@ -109,7 +109,8 @@ Result<JournalPage> decode_page(std::string_view bytes) {
     std::vector<std::string> group;
     for (size_t part = 0; part < kGroupParts; ++part) {
       const uint32_t size = reader.u32();
-      if (size > kPartMax) return corrupt(fmt::format("journal: expected a name of at most {} bytes, found {}", kPartMax, size));
+      if (size > kPartMax)
+        return corrupt(fmt::format("journal: expected a name of at most {} bytes, found {}", kPartMax, size));
       group.emplace_back(reader.bytes(size));
     }
     page.groups.push_back(std::move(group));

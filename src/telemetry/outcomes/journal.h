@@ -1,5 +1,5 @@
-// Journal: the requests that feedback can find, kept on disk over restarts. Written by one thread at even intervals, read
-// once at the start. The file is a spool that nobody drains; its bound forgets the oldest.
+// Journal: the requests that feedback can find, kept on disk over restarts. Written by one thread at even intervals,
+// read once at the start. The file is a spool that nobody drains; its bound forgets the oldest.
 #pragma once
 
 #include <memory>

@@ -100,7 +100,8 @@ TEST(Feedback, SaysWhatIsWrong) {
       {R"({"thumbs":"up"})", "request_id: expected the X-Request-Id"},
       {R"({"request_id":"r"})", "expected conversion"},
       {R"({"request_id":7,"thumbs":"up"})", "request_id: expected a string of 1 to 128 bytes, found 7"},
-      {R"({"request_id":"r","thumbs":"left"})", "thumbs: expected \"up\" or \"down\", found \"left\""},
+      {R"({"request_id":"r","thumbs":"sideways"})", "thumbs: expected \"up\" or \"down\", found \"sideways\""},
+      {R"({"request_id":"r","thumbs":1})", "thumbs: expected \"up\" or \"down\", found 1"},
       {R"({"request_id":"r","relevance":[]})", "relevance: expected 1 to 1000 grades, found 0"},
       {R"({"request_id":"r","relevance":[1,-1]})", "relevance[1]: expected a number from 0 to 100, found -1"},
       {R"({"request_id":"r","value":1e400})", "value"},
@@ -175,7 +176,8 @@ TEST(Outcomes, JoinToTheRequestAndItsArm) {
 }
 
 TEST(Outcomes, TheJournalKeepsRequestsOverARestart) {
-  const std::string folder = (std::filesystem::temp_directory_path() / ("spillway_journal_" + std::to_string(::getpid()))).string();
+  const std::string folder =
+      (std::filesystem::temp_directory_path() / ("spillway_journal_" + std::to_string(::getpid()))).string();
   std::filesystem::remove_all(folder);
   const auto begin = [&] {
     OutcomeOptions options;

@@ -14,6 +14,10 @@ namespace {
 
 metrics::Counter sampling_seconds("spillway_telemetry_sampling_cpu_seconds_total",
                                   "Processor time that readings took, spooling included.");
+metrics::Counter readings_total(
+    "spillway_telemetry_readings_total",
+    "Readings taken for the outlets. Itself a point of each, so that a receiver can tell that "
+    "none is missing: the values follow one another.");
 metrics::Counter lost_total("spillway_telemetry_points_lost_total",
                             "Points that were lost because the disk took none (disk).", {"reason"});
 metrics::Gauge spool_bytes("spillway_telemetry_spool_bytes", "Size of the spool on disk.");
@@ -72,6 +76,7 @@ void Recorder::sample() {
   const double start = thread_cpu_s();
   for (const auto& sampler : options_.samplers) sampler();
   if (spool_ != nullptr) {
+    readings_total->add();
     last_ms_ = std::max(last_ms_ + 1, unix_ms());  // also when the clock is set back while running
     for (const PointBatch& batch : read_points(last_ms_, options_.batch_points_max)) {
       store(encode(batch), batch.points.size());

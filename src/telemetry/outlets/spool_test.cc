@@ -186,6 +186,25 @@ TEST_F(SpoolTest, DeathInTheMiddleLosesNothingThatWasAppended) {
   }
 }
 
+TEST_F(SpoolTest, ForcesToTheDiskWhenAsked) {
+  for (const auto sync : {SpoolOptions::Sync::kInterval, SpoolOptions::Sync::kAlways}) {
+    options_.sync = sync;
+    auto spool = open();
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(spool->append(record(i)).ok());
+    EXPECT_EQ(drain(*spool).size(), 3U);
+  }
+}
+
+TEST_F(SpoolTest, ReplayReadsAllAndMovesNoCursor) {
+  options_.segment_bytes = 64;
+  auto spool = open();
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(spool->append(record(i)).ok());
+  int read = 0;
+  ASSERT_TRUE(spool->replay([&](std::string_view payload) { EXPECT_EQ(payload, record(read++)); }).ok());
+  EXPECT_EQ(read, 5);
+  EXPECT_EQ(drain(*spool).size(), 5U);
+}
+
 TEST_F(SpoolTest, OneProcessAFolder) {
   const auto spool = open();
   const auto second = Spool::open(options_, {"a"});

@@ -32,6 +32,8 @@ struct MemoryInfo {
   int64_t total_bytes = 0;
 };
 
+// In which numbers a chip of that compute capability computes, in words: for doctor and the log.
+std::string precision_tier(int capability);
 // This program was built with CUDA, and for which chips: "sm_75 sm_80 sm_90a"; empty without.
 std::string built_for();
 // Devices that the driver shows; 0 without a driver.
@@ -70,6 +72,12 @@ class DeviceStream {
   virtual void wait(int64_t mark) = 0;
   // Done when it returns.
   virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;  // within the device
+  // A time on the device, in the stream's order, also within what is being captured; and the time between two of them, once
+  // both have passed. forget_stamps() makes the earlier ones invalid.
+  virtual int64_t stamp() = 0;
+  virtual double seconds_between(int64_t first, int64_t second) = 0;
+  virtual void forget_stamps() = 0;
   virtual void fill(void* device, int byte, size_t bytes) = 0;
 
   // Device memory for one kernel's own use. Blocks that were outgrown stay allocated: captured graphs point at them.

@@ -72,6 +72,7 @@ class NativeStream final : public DeviceStream {
     for (cudaEvent_t event : marks_) {
       if (event != nullptr) cudaEventDestroy(event);
     }
+    for (cudaEvent_t event : stamps_) cudaEventDestroy(event);
     for (void* block : scratch_) release(index_, block);
     cudaStreamDestroy(stream_);
   }
@@ -122,6 +123,25 @@ class NativeStream final : public DeviceStream {
     synchronize();
   }
 
+  void copy(void* to, const void* from, size_t bytes) override {
+    SW_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
+  }
+
+  int64_t stamp() override {
+    if (stamped_ == int64_t(stamps_.size())) SW_CUDA(cudaEventCreate(&stamps_.emplace_back()));
+    SW_CUDA(cudaEventRecordWithFlags(stamps_[size_t(stamped_)], stream_,
+                                     capturing_ ? cudaEventRecordExternal : cudaEventRecordDefault));
+    return stamped_++;
+  }
+
+  double seconds_between(int64_t first, int64_t second) override {
+    float milliseconds = 0;
+    SW_CUDA(cudaEventElapsedTime(&milliseconds, stamps_.at(size_t(first)), stamps_.at(size_t(second))));
+    return double(milliseconds) * 1e-3;
+  }
+
+  void forget_stamps() override { stamped_ = 0; }
+
   void fill(void* device, int byte, size_t bytes) override { SW_CUDA(cudaMemsetAsync(device, byte, bytes, stream_)); }
 
   void* scratch(size_t bytes) override {
@@ -133,10 +153,14 @@ class NativeStream final : public DeviceStream {
     return scratch_.empty() ? nullptr : scratch_.back();
   }
 
-  void begin_capture() override { SW_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal)); }
+  void begin_capture() override {
+    SW_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    capturing_ = true;
+  }
 
   std::unique_ptr<Graph> end_capture() override {
     cudaGraph_t graph = nullptr;
+    capturing_ = false;
     SW_CUDA(cudaStreamEndCapture(stream_, &graph));
     cudaGraphExec_t exec = nullptr;
     const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
@@ -156,6 +180,9 @@ class NativeStream final : public DeviceStream {
   int turn_ = 0;
   cudaEvent_t marks_[kMarks] = {};
   int64_t marked_ = 0;
+  std::vector<cudaEvent_t> stamps_;
+  int64_t stamped_ = 0;
+  bool capturing_ = false;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
 };

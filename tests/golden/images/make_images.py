@@ -1,9 +1,13 @@
-"""Image files and what Pillow makes of them: the goldens of src/image. Run with Pillow 10 or later and NumPy:
+"""Image files and what Pillow makes of them: the goldens of src/image. Pillow 13 sometimes resizes columns before rows,
+which moves single values by one; models were trained with the older order, so run this with Pillow 10 to 12 and NumPy:
 python3 make_images.py"""
 import pathlib
 
 import numpy as np
+import PIL
 from PIL import Image
+
+assert int(PIL.__version__.split(".")[0]) < 13, f"expected Pillow 10 to 12, found {PIL.__version__}"
 
 HERE = pathlib.Path(__file__).parent
 rng = np.random.default_rng(7)

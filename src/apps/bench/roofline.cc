@@ -1,0 +1,297 @@
+// bench roofline: what a step must at least read and compute, what this device can, and how long each stage takes.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <cstdio>
+#include <map>
+
+#include "apps/bench/bench.h"
+#include "apps/bench/ceilings.h"
+#include "apps/bench/measure.h"
+#include "apps/local_model.h"
+#include "apps/progress.h"
+#include "apps/system.h"
+#include "apps/table.h"
+#include "tensor/cuda/cuda.h"
+
+namespace spillway::apps {
+namespace {
+
+namespace json = boost::json;
+using tensor::StageCost;
+using tensor::StageLog;
+
+struct Stage {
+  std::string name;
+  int launches = 0;
+  double seconds = 0;
+  StageCost cost;
+};
+
+struct Figures {
+  std::string name;
+  int64_t tokens = 0;  // that the step gives or computes
+  double seconds = 0;  // of a whole step, one after another
+  std::vector<Stage> stages;
+};
+
+double floor_of(const StageCost& cost, const Ceilings& ceilings) {
+  return std::max(cost.bytes / ceilings.bytes_per_s, cost.flops / ceilings.flops_per_s);
+}
+
+// One model, its cache for the case in hand, and steps over made-up tokens.
+class Roofline {
+ public:
+  Roofline(BareModel bare, tensor::Stream stream, const RooflineBench& bench)
+      : model_(std::move(bare.model)), stream_(std::move(stream)), bench_(bench) {}
+
+  Result<Figures> decode(int sequences) {
+    const int context = std::min(bench_.context_tokens, info().context_tokens_max - kSteps - 8);
+    SW_TRY(make_cache(sequences, context + kSteps + 8));
+    for (int s = 0; s < sequences; ++s) fill(s, context);
+    std::vector<double> seconds;
+    for (int turn = 0; turn < kTurns; ++turn) seconds.push_back(run_steps(sequences, context));
+    Figures figures{
+        fmt::format("decode, {} sequences at context {}", sequences, context), sequences, median(seconds), {}};
+    StageLog log;
+    for (int turn = 0; turn < 2; ++turn) {  // the first one warms up
+      begin_watch(log);
+      step(inputs_at(sequences, context), false);
+      stream_.watch(nullptr);
+    }
+    figures.stages = sum_up(log);
+    return figures;
+  }
+
+  Result<Figures> prefill(int tokens) {
+    const int count = std::min({tokens, model_->batch_tokens_max(), info().context_tokens_max});
+    SW_TRY(make_cache(1, count));
+    const models::SequenceInput input{.tokens = ids(count), .position = 0, .pages = pages_[0], .logits_rows = 1};
+    StageLog log;
+    std::vector<double> seconds;
+    for (int turn = 0; turn < kTurns + 2; ++turn) {
+      const auto begin = std::chrono::steady_clock::now();
+      if (turn == kTurns + 1) begin_watch(log);
+      step({input}, false);
+      stream_.watch(nullptr);
+      if (turn > 0 && turn <= kTurns)
+        seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    return Figures{fmt::format("prefill of {}", count), count, median(seconds), sum_up(log)};
+  }
+
+  const models::ModelInfo& info() const { return model_->info(); }
+
+ private:
+  static constexpr int kTurns = 3;
+  static constexpr int kSteps = 40;  // of a turn, without a pause
+
+  Status make_cache(int sequences, int tokens) {
+    const int page_tokens = stream_.device().kind == tensor::DeviceKind::kCpu ? 16 : 64;
+    const int each = (tokens + page_tokens - 1) / page_tokens;
+    kv_.reset();
+    SW_ASSIGN(nn::KvStorage kv, nn::KvStorage::create(info().kv, page_tokens, sequences * each, stream_.device()));
+    kv_.emplace(std::move(kv));
+    pages_.assign(size_t(sequences), {});
+    for (int p = 0; p < kv_->pages(); ++p) pages_[size_t(p % sequences)].push_back(p);
+    return {};
+  }
+
+  std::span<const int32_t> ids(int count) {
+    while (int(ids_.size()) < count) ids_.push_back(int32_t((ids_.size() * 7919 + 13) % size_t(info().vocab_size)));
+    return std::span(ids_).first(size_t(count));
+  }
+
+  void fill(int sequence, int context) {
+    const int chunk = model_->batch_tokens_max();
+    const std::span<const int32_t> prompt = ids(context);
+    for (int at = 0; at < context; at += chunk) {
+      const auto slice = prompt.subspan(size_t(at), size_t(std::min(chunk, context - at)));
+      step({{.tokens = slice, .position = at, .pages = pages_[size_t(sequence)], .logits_rows = 1}}, false);
+    }
+  }
+
+  std::vector<models::SequenceInput> inputs_at(int sequences, int position) {
+    ids(sequences);
+    std::vector<models::SequenceInput> batch;
+    for (int s = 0; s < sequences; ++s) {
+      batch.push_back({.tokens = std::span(ids_).subspan(size_t(s), 1),
+                       .position = position,
+                       .pages = pages_[size_t(s)],
+                       .logits_rows = 1});
+    }
+    return batch;
+  }
+
+  // As the engine does: on a device that draws tokens the next step is launched before this one has ended.
+  void step(const std::vector<models::SequenceInput>& batch, bool carried) {
+    if (!model_->draws_tokens()) {
+      model_->forward(batch, *kv_, stream_);
+      return stream_.synchronize();
+    }
+    launch(batch, carried);
+    model_->land(stream_);
+  }
+  void launch(const std::vector<models::SequenceInput>& batch, bool carried) {
+    const std::vector<models::TokenDraw> draws(batch.size(), models::TokenDraw{.how = {.vocab = info().vocab_size}});
+    std::vector<int32_t> from(batch.size(), -1);
+    for (size_t i = 0; carried && i < from.size(); ++i) from[i] = int32_t(i);
+    model_->launch(batch, draws, from, *kv_, stream_);
+  }
+
+  // Seconds of one of kSteps steps in a row.
+  double run_steps(int sequences, int context) {
+    step(inputs_at(sequences, context), false);
+    step(inputs_at(sequences, context + 1), false);
+    const auto begin = std::chrono::steady_clock::now();
+    bool ahead = false;
+    for (int i = 0; i < kSteps; ++i) {
+      const auto batch = inputs_at(sequences, context + 2 + i);
+      if (!model_->draws_tokens()) {
+        step(batch, false);
+        continue;
+      }
+      launch(batch, true);
+      if (ahead) model_->land(stream_);
+      ahead = true;
+    }
+    if (ahead) model_->land(stream_);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / kSteps;
+  }
+
+  void begin_watch(StageLog& log) {
+    log.clear();
+    if (stream_.device().kind == tensor::DeviceKind::kCuda) stream_.cuda().forget_stamps();
+    stream_.watch(&log);
+  }
+
+  std::vector<Stage> sum_up(const StageLog& log) {
+    stream_.synchronize();
+    const std::vector<double> seconds = stream_.durations(log);
+    std::vector<Stage> stages;
+    for (size_t i = 0; i < seconds.size(); ++i) {
+      auto found = std::find_if(stages.begin(), stages.end(), [&](const Stage& s) { return s.name == log[i].name; });
+      if (found == stages.end()) found = stages.insert(stages.end(), Stage{log[i].name, 0, 0, {}});
+      ++found->launches;
+      found->seconds += seconds[i];
+      found->cost.bytes += log[i].cost.bytes;
+      found->cost.flops += log[i].cost.flops;
+    }
+    std::sort(stages.begin(), stages.end(), [](const Stage& a, const Stage& b) { return a.seconds > b.seconds; });
+    return stages;
+  }
+
+  std::unique_ptr<models::LanguageModel> model_;
+  tensor::Stream stream_;
+  const RooflineBench& bench_;
+  std::optional<nn::KvStorage> kv_;
+  std::vector<std::vector<int32_t>> pages_;
+  std::vector<int32_t> ids_;
+};
+
+StageCost total_of(const Figures& figures) {
+  StageCost total;
+  for (const Stage& stage : figures.stages) {
+    total.bytes += stage.cost.bytes;
+    total.flops += stage.cost.flops;
+  }
+  return total;
+}
+
+// The sum of the stages' floors: a step cannot do two of them at once better than that.
+double floor_of(const Figures& figures, const Ceilings& ceilings) {
+  double floor = 0;
+  for (const Stage& stage : figures.stages) floor += floor_of(stage.cost, ceilings);
+  return floor;
+}
+
+void print(const Figures& figures, const Ceilings& ceilings) {
+  const double floor = floor_of(figures, ceilings);
+  const StageCost total = total_of(figures);
+  std::printf("\n%s: %.3f ms a step, %.1f tok/s; floor %.3f ms, %.0f%% of it reached; %.2f TB/s, %.1f TFLOP/s\n",
+              figures.name.c_str(), figures.seconds * 1e3, double(figures.tokens) / figures.seconds, floor * 1e3,
+              100 * floor / figures.seconds, total.bytes / figures.seconds / 1e12,
+              total.flops / figures.seconds / 1e12);
+  Table table({"stage", "times", "us", "each", "MB", "GFLOP", "floor us", "reached", "over, us"});
+  for (const Stage& stage : figures.stages) {
+    const double least = floor_of(stage.cost, ceilings);
+    table.add({stage.name, std::to_string(stage.launches), fmt::format("{:.1f}", stage.seconds * 1e6),
+               fmt::format("{:.2f}", stage.seconds * 1e6 / stage.launches),
+               fmt::format("{:.1f}", stage.cost.bytes / 1e6), fmt::format("{:.1f}", stage.cost.flops / 1e9),
+               fmt::format("{:.1f}", least * 1e6), fmt::format("{:.0f}%", 100 * least / stage.seconds),
+               fmt::format("{:.1f}", (stage.seconds - least) * 1e6)});
+  }
+  std::fputs(table.render().c_str(), stdout);
+  std::fflush(stdout);
+}
+
+json::object as_json(const Figures& figures, const Ceilings& ceilings) {
+  json::array stages;
+  for (const Stage& stage : figures.stages) {
+    stages.push_back(json::object{{"name", stage.name},
+                                  {"times", stage.launches},
+                                  {"seconds", stage.seconds},
+                                  {"bytes", stage.cost.bytes},
+                                  {"flops", stage.cost.flops},
+                                  {"floor_s", floor_of(stage.cost, ceilings)}});
+  }
+  return {{"name", figures.name},
+          {"step_s", figures.seconds},
+          {"tokens_per_s", double(figures.tokens) / figures.seconds},
+          {"floor_s", floor_of(figures, ceilings)},
+          {"stages", std::move(stages)}};
+}
+
+}  // namespace
+
+Status bench_roofline(const RooflineBench& bench, const config::Config& config) {
+  SW_TRY(check_model_options(config));
+  Progress progress("loading", Progress::Unit::kBytes);
+  SW_ASSIGN(BareModel bare,
+            load_bare_model(config, bench.layers, [&](int64_t done, int64_t total) { progress.update(done, total); }));
+  progress.finish();
+  const tensor::Device device = bare.device;
+  const double load_s = bare.load_s;
+  SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(device, int(config.integer("hardware.threads"))));
+  SW_ASSIGN(const Ceilings ceilings, measure_ceilings(stream));
+  Roofline roofline(std::move(bare), std::move(stream), bench);
+  const models::ModelInfo& info = roofline.info();
+  const std::string name =
+      device.kind == tensor::DeviceKind::kCuda ? tensor::cuda::device_info(device.index).name : "CPU";
+  if (!bench.as_json) {
+    std::printf("%s, %.1f M parameters, %s on %s: weights %s, loaded in %.1f s\n", info.architecture.c_str(),
+                double(info.parameters) / 1e6, info.precision.c_str(), name.c_str(),
+                format_bytes(info.weight_bytes).c_str(), load_s);
+    std::printf("ceilings measured now: %.3f TB/s, %.1f TFLOP/s (%s)\n", ceilings.bytes_per_s / 1e12,
+                ceilings.flops_per_s / 1e12, ceilings.what.c_str());
+  }
+  json::array cases;
+  const auto show = [&](const Figures& figures) {
+    if (bench.as_json) {
+      cases.push_back(as_json(figures, ceilings));
+    } else {
+      print(figures, ceilings);
+    }
+  };
+  for (const int sequences : bench.sequences) {
+    SW_ASSIGN(const Figures figures, roofline.decode(sequences));
+    show(figures);
+  }
+  if (bench.prefill_tokens > 0) {
+    SW_ASSIGN(const Figures figures, roofline.prefill(bench.prefill_tokens));
+    show(figures);
+  }
+  if (bench.as_json) {
+    const json::object all{{"device", name},
+                           {"architecture", info.architecture},
+                           {"precision", info.precision},
+                           {"bytes_per_s", ceilings.bytes_per_s},
+                           {"flops_per_s", ceilings.flops_per_s},
+                           {"cases", std::move(cases)}};
+    std::printf("%s\n", json::serialize(all).c_str());
+  }
+  return {};
+}
+
+}  // namespace spillway::apps

@@ -1,0 +1,14 @@
+// Which numbers a GPU computes in, by compute capability; in every build, so that doctor can say it without CUDA.
+#include "tensor/cuda/cuda.h"
+
+namespace spillway::tensor::cuda {
+
+std::string precision_tier(int capability) {
+  if (capability >= 90) return "bf16, and FP8 blocks natively";
+  if (capability >= 80) return "bf16; FP8 weights are widened in the kernels";
+  if (capability >= 75) return "fp16; FP8 weights are widened in the kernels";
+  if (capability >= 70) return "fp16, by builds with CUDA 12";
+  return "too old: 7.0 is the least";
+}
+
+}  // namespace spillway::tensor::cuda
