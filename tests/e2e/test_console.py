@@ -115,7 +115,7 @@ def test_events_come_ten_times_a_second_whatever_the_load(console):
 
     def load():
         while not stop.is_set():
-            say(console, max_tokens=8)
+            say(console, max_tokens=400, ignore_eos=True)  # in steps whenever a frame is made
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
