@@ -172,16 +172,16 @@ TEST(Download, ResumesWhatAnEarlierRunLeft) {
   FakeStore store;
   store.files = {{"model.safetensors", noise(10'000)}};
   store.reads_max = 6;
-  EXPECT_FALSE(download(store, store.objects(), folder.path(), options(), {}).ok());
+  StoreOptions one_by_one = options();
+  one_by_one.connections = 1;  // with more, reads under way are cut off when another fails, and are asked for again
+  EXPECT_FALSE(download(store, store.objects(), folder.path(), one_by_one, {}).ok());
   EXPECT_EQ(store.reads, 6);
   store.reads_max = -1;
   store.reads = 0;
   // A line that was being written when the program was killed.
   std::ofstream(folder.path() + "/model.safetensors.journal", std::ios::app) << "9";
-  ASSERT_TRUE(download(store, store.objects(), folder.path(), options(), {}).ok());
-  // Reads that were under way when the store went are cut off, and asked for again.
-  EXPECT_GE(store.reads, 4);
-  EXPECT_LT(store.reads, 4 + options().connections);
+  ASSERT_TRUE(download(store, store.objects(), folder.path(), one_by_one, {}).ok());
+  EXPECT_EQ(store.reads, 4);
   EXPECT_EQ(contents(folder.path() + "/model.safetensors"), store.files["model.safetensors"]);
 }
 
