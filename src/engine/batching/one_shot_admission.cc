@@ -5,27 +5,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/refusal.h"
+
 namespace spillway::engine {
 namespace {
 
 using Reason = Refusal::Reason;
-
-Refusal refuse(Reason reason, int64_t found, int64_t limit, std::string message) {
-  Refusal refusal;
-  refusal.reason = reason;
-  refusal.retry_after_s = 0;
-  refusal.found = found;
-  refusal.limit = limit;
-  refusal.message = std::move(message);
-  return refusal;
-}
-
-Refusal busy(Reason reason, double retry_after_s, double wait_s, int64_t found, int64_t limit, std::string message) {
-  Refusal refusal = refuse(reason, found, limit, std::move(message));
-  refusal.retry_after_s = std::clamp(retry_after_s, 0.1, 600.0);
-  refusal.predicted_wait_s = wait_s;
-  return refusal;
-}
 
 const char* name_of(models::OneShotOutput output) {
   switch (output) {
