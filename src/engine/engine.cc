@@ -115,6 +115,7 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
             info.context_tokens_max);
   }
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(options.device, options.threads));
+  stream.set_batch_invariant(options.deterministic);
   SW_ASSIGN(nn::KvStorage storage,
             nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), options.device));
   if (options.kv_populate && options.device.kind == tensor::DeviceKind::kCpu) {

@@ -45,9 +45,9 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
 }
 
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
-                  tensor::Stream& stream) {
+                  tensor::Stream& stream, const InputNorm& norm) {
   const trace::Span span("kernel", "gated_linear");
-  operations(stream.device()).gated_linear(x, gate_up, work, y, stream);
+  operations(stream.device()).gated_linear(x, gate_up, work, y, stream, norm);
 }
 
 void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLinear> weights, tensor::TensorView y,

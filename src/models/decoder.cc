@@ -67,7 +67,7 @@ Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int bat
     host_logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.host());
     drawn_ = tensor::Tensor(tensor::DType::kI32, {logits_rows}, stream.device());
     landed_ = tensor::Tensor(tensor::DType::kI32, {kStepsInFlight + 1, logits_rows}, stream.host());
-    if (context.precision != kernels::Precision::kFp32) activations_ = kernels::half_type(stream.device());
+    if (!kernels::computes_in_f32(context.precision)) activations_ = kernels::half_type(stream.device());
   }
   rope_.place(stream);
   past_.reserve(size_t(tokens));
@@ -80,7 +80,7 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   info_.hidden_size = config.hidden_size;
   info_.context_tokens_max = config.context_tokens_max;
   info_.kv.layer_widths = std::move(kv_widths);
-  info_.kv.dtype = context.precision == kernels::Precision::kFp32 ? tensor::DType::kF32
+  info_.kv.dtype = kernels::computes_in_f32(context.precision) ? tensor::DType::kF32
                                                                   : kernels::half_type(context.stream.device());
   info_.weight_bytes = context.totals.bytes;
   info_.mapped_bytes = parts_.source->mapped_bytes();

@@ -21,7 +21,18 @@ Result<PrecisionChoice> parse_precision(const std::string& name) {
   if (name == "fp32") return PrecisionChoice::kFp32;
   if (name == "bf16") return PrecisionChoice::kBf16;
   if (name == "int8") return PrecisionChoice::kInt8;
-  return invalid(fmt::format("precision: expected auto, fp32, bf16 or int8; found '{}'", name));
+  if (name == "tf32") return PrecisionChoice::kTf32;
+  if (name == "fp8") return PrecisionChoice::kFp8;
+  if (name == "int4") return PrecisionChoice::kInt4;
+  return invalid(fmt::format("precision: expected auto, fp32, tf32, bf16, fp8, int8 or int4; found '{}'", name));
+}
+
+Status check_precision(PrecisionChoice choice, tensor::Device device) {
+  const bool of_gpus =
+      choice == PrecisionChoice::kTf32 || choice == PrecisionChoice::kFp8 || choice == PrecisionChoice::kInt4;
+  if (!of_gpus || device.kind == tensor::DeviceKind::kCuda) return {};
+  return invalid(fmt::format("precision: expected auto, fp32, bf16 or int8 on a CPU; found {}",
+                             name_of(resolve_precision(choice, {}, device))));
 }
 
 Result<LayerRange> parse_layers(const std::string& text) {
@@ -41,7 +52,14 @@ std::string_view name_of(kernels::Precision precision) {
     case kernels::Precision::kBf16:
       return "bf16";
     case kernels::Precision::kInt8:
+    case kernels::Precision::kW8A8:
       return "int8";
+    case kernels::Precision::kTf32:
+      return "tf32";
+    case kernels::Precision::kFp8:
+      return "fp8";
+    case kernels::Precision::kInt4:
+      return "int4";
   }
   return "";
 }
@@ -54,6 +72,12 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       return kernels::Precision::kBf16;
     case PrecisionChoice::kInt8:
       return kernels::Precision::kInt8;
+    case PrecisionChoice::kTf32:
+      return kernels::Precision::kTf32;
+    case PrecisionChoice::kFp8:
+      return kernels::Precision::kFp8;
+    case PrecisionChoice::kInt4:
+      return kernels::Precision::kInt4;
     case PrecisionChoice::kAuto:
       break;
   }
@@ -120,6 +144,7 @@ PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::js
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   SW_TRY(tensor::check_available(options.device));
+  SW_TRY(check_precision(options.precision, options.device));
   if (options.batch_tokens_max < 1)
     return invalid(fmt::format("batch tokens: expected at least 1, found {}", options.batch_tokens_max));
   SW_ASSIGN(const auto config, read_config(options.path));

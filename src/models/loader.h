@@ -16,8 +16,10 @@
 
 namespace spillway::models {
 
-enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8 };
-Result<PrecisionChoice> parse_precision(const std::string& name);  // auto | fp32 | bf16 | int8
+enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8, kTf32, kFp8, kInt4 };
+Result<PrecisionChoice> parse_precision(const std::string& name);  // auto | fp32 | tf32 | bf16 | fp8 | int8 | int4
+// The last three on a GPU only: an error otherwise.
+Status check_precision(PrecisionChoice choice, tensor::Device device);
 
 // "A:B" with A < B; empty: all.
 Result<LayerRange> parse_layers(const std::string& text);

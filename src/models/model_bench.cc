@@ -20,6 +20,7 @@ struct Options {
   double seconds = 3;
   std::vector<int> batches = {1, 8, 64};
   bool decode_only = false;
+  bool deterministic = false;
 };
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -206,6 +207,7 @@ int run(Options options) {
     std::fprintf(stderr, "%s\n", stream.error().message.c_str());
     return 1;
   }
+  stream->set_batch_invariant(options.deterministic);
   Bench(**model, options, std::move(*stream)).run();
   return 0;
 }
@@ -220,6 +222,7 @@ int main(int argc, char** argv) {
   program.add_flag("--random", options.load.random_weights, "random weights of the config's shapes");
   program.add_option("--precision", options.precision);
   program.add_option("--device", options.device, "cpu, cuda or cuda:N");
+  program.add_flag("--deterministic", options.deterministic, "kernels whose bits do not depend on the batch");
   program.add_option("--threads", options.load.threads);
   program.add_option("--context", options.context);
   program.add_option("--seconds", options.seconds, "for each measurement");

@@ -254,6 +254,7 @@ Status bench_roofline(const RooflineBench& bench, const config::Config& config) 
   const tensor::Device device = bare.device;
   const double load_s = bare.load_s;
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(device, int(config.integer("hardware.threads"))));
+  stream.set_batch_invariant(config.boolean("hardware.deterministic"));
   SW_ASSIGN(const Ceilings ceilings, measure_ceilings(stream));
   Roofline roofline(std::move(bare), std::move(stream), bench);
   const models::ModelInfo& info = roofline.info();

@@ -27,7 +27,10 @@ cudaDataType data_type(Scalar type) {
   return type == Scalar::kF32 ? CUDA_R_32F : type == Scalar::kBf16 ? CUDA_R_16BF : CUDA_R_16F;
 }
 cudaDataType input_type(DenseCompute compute) {
-  return compute == DenseCompute::kBf16 ? CUDA_R_16BF : compute == DenseCompute::kF16 ? CUDA_R_16F : CUDA_R_32F;
+  return compute == DenseCompute::kBf16  ? CUDA_R_16BF
+         : compute == DenseCompute::kF16 ? CUDA_R_16F
+         : compute == DenseCompute::kFp8 ? CUDA_R_8F_E4M3
+                                         : CUDA_R_32F;
 }
 
 // Column-major as cuBLASLt sees it: y^T [n, m] = W x^T.
@@ -44,6 +47,22 @@ bool make_layout(cublasLtMatrixLayout_t* layout, cudaDataType type, int64_t rows
                                           sizeof(batch_stride)) == CUBLAS_STATUS_SUCCESS;
 }
 
+#if CUBLAS_VERSION >= 120900
+template <typename Set>
+bool set_scale_modes(const Set& set, const DenseProduct& p) {
+  const int32_t blocks = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, rows = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+  return set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &blocks, sizeof(blocks)) &&
+         set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &rows, sizeof(rows)) &&
+         set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p.w_scales, sizeof(p.w_scales)) &&
+         set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p.x_scales, sizeof(p.x_scales));
+}
+#else  // before the library's scales by blocks
+template <typename Set>
+bool set_scale_modes(const Set&, const DenseProduct&) {
+  return false;
+}
+#endif
+
 bool make_operation(const DenseProduct& p, Plan* plan) {
   const cublasComputeType_t compute =
       p.compute == DenseCompute::kTf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
@@ -53,6 +72,7 @@ bool make_operation(const DenseProduct& p, Plan* plan) {
     return cublasLtMatmulDescSetAttribute(plan->operation, attribute, value, bytes) == CUBLAS_STATUS_SUCCESS;
   };
   if (!set(CUBLASLT_MATMUL_DESC_TRANSA, p.w_transposed ? &plain : &transposed, sizeof(plain))) return false;
+  if (p.compute == DenseCompute::kFp8 && !set_scale_modes(set, p)) return false;
   if (p.bias == nullptr) return true;
   const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
   const int32_t type = data_type(p.y_type);
@@ -119,6 +139,13 @@ cudaError_t LtProducts::run(const DenseProduct& p, void* workspace, size_t works
   if (!plan.found) return cudaErrorNotSupported;
   if (p.bias != nullptr && cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias,
                                                           sizeof(p.bias)) != CUBLAS_STATUS_SUCCESS) {
+    return cudaErrorUnknown;
+  }
+  if (p.compute == DenseCompute::kFp8 &&
+      (cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p.w_scales,
+                                      sizeof(p.w_scales)) != CUBLAS_STATUS_SUCCESS ||
+       cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p.x_scales,
+                                      sizeof(p.x_scales)) != CUBLAS_STATUS_SUCCESS)) {
     return cudaErrorUnknown;
   }
   const float one = 1.0f, beta = p.accumulate ? 1.0f : 0.0f;
