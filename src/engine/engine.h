@@ -33,6 +33,8 @@ struct EngineOptions {
   bool speculate = true;
   bool speculate_adaptively = true;  // stop drafting where the measured cost says that it loses
   tensor::Device device;             // the model's
+  bool autotune = false;             // measure a GPU's library for this model's shapes, and keep what was learned
+  std::string tuning_folder;         // where; empty: neither kept nor read
   bool deterministic = false;        // a request's tokens do not depend on its neighbours, on a GPU as on a CPU
   int threads = 0;                   // 0: one a physical core
   int vocab_limit = 0;               // tokens the tokenizer knows; the rest of the head is never drawn. 0: all

@@ -47,6 +47,8 @@ class Runner {
   Landed land();
   void warm_up(int sequences_max) { model_->warm_up(sequences_max, pages_, stream_); }
 
+  std::string learned() { return kernels::learned(stream_); }  // about its kernels, by now
+
   // body(index, thread) for each of [0, count), on the stream's threads; it must not throw.
   template <class Body>
   void parallel_tasks(int64_t count, Body&& body) {

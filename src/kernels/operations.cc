@@ -38,6 +38,16 @@ Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision
   return pack_linear(std::span(&source, 1), precision, stream);
 }
 
+void tune(const Tuning& tuning, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).tune;
+  if (function != nullptr) function(tuning, stream);
+}
+
+std::string learned(tensor::Stream& stream) {
+  const auto function = operations(stream.device()).learned;
+  return function != nullptr ? function(stream) : std::string();
+}
+
 void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,
             const LinearOptions& options) {
   const trace::Span span("kernel", "linear", "rows", x.shape[0]);

@@ -80,8 +80,8 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   info_.hidden_size = config.hidden_size;
   info_.context_tokens_max = config.context_tokens_max;
   info_.kv.layer_widths = std::move(kv_widths);
-  info_.kv.dtype = kernels::computes_in_f32(context.precision) ? tensor::DType::kF32
-                                                                  : kernels::half_type(context.stream.device());
+  info_.kv.dtype =
+      kernels::computes_in_f32(context.precision) ? tensor::DType::kF32 : kernels::half_type(context.stream.device());
   info_.weight_bytes = context.totals.bytes;
   info_.mapped_bytes = parts_.source->mapped_bytes();
   info_.parameters = context.totals.parameters;
@@ -269,7 +269,11 @@ void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stre
   // All of it on the padding page. The longest prompt first, then the largest steps: workspaces grow once.
   const int32_t rows = std::min<int32_t>(batch_tokens_max_, info_.context_tokens_max);
   const std::vector<int32_t> pages(size_t(rows / kv.page_tokens() + 1), kv.padding_page()), ids(size_t(rows), 0);
-  for (const int32_t count : {rows, std::min(rows, 64)}) {
+  std::vector<int32_t> prompts{rows};
+  for (int32_t count = 4096; count >= 64; count /= 2) {
+    if (count < rows) prompts.push_back(count);
+  }
+  for (const int32_t count : prompts) {
     const SequenceInput prompt{
         .tokens = std::span(ids).first(size_t(count)), .position = 0, .pages = pages, .logits_rows = 1};
     run(std::span(&prompt, 1));

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/sampling.h"
+#include "kernels/tuning.h"
 #include "nn/kv_storage.h"
 #include "tensor/tensor.h"
 

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "kernels/tuning.h"
 #include "models/loader.h"
 
 namespace spillway::models {
@@ -21,6 +22,7 @@ struct Options {
   std::vector<int> batches = {1, 8, 64};
   bool decode_only = false;
   bool deterministic = false;
+  bool autotune = false;
 };
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -207,6 +209,7 @@ int run(Options options) {
     std::fprintf(stderr, "%s\n", stream.error().message.c_str());
     return 1;
   }
+  kernels::tune({.measure = options.autotune, .known = {}}, *stream);
   stream->set_batch_invariant(options.deterministic);
   Bench(**model, options, std::move(*stream)).run();
   return 0;
@@ -223,6 +226,7 @@ int main(int argc, char** argv) {
   program.add_option("--precision", options.precision);
   program.add_option("--device", options.device, "cpu, cuda or cuda:N");
   program.add_flag("--deterministic", options.deterministic, "kernels whose bits do not depend on the batch");
+  program.add_flag("--autotune", options.autotune, "measures the library's products as they are first met");
   program.add_option("--threads", options.load.threads);
   program.add_option("--context", options.context);
   program.add_option("--seconds", options.seconds, "for each measurement");

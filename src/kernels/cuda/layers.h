@@ -25,6 +25,8 @@ decltype(kernels::latent_store) latent_store;
 decltype(kernels::latent_layer) latent_layer;
 decltype(kernels::draw_rows) draw_rows;
 decltype(kernels::carry_tokens) carry_tokens;
+decltype(kernels::tune) tune;
+decltype(kernels::learned) learned;
 
 // Memory that the next kernel reads from its start: fetched to L2 by a kernel that leaves the memory idle.
 struct Ahead {

@@ -25,6 +25,8 @@ Operations operations() {
   table.latent_layer = latent_layer;
   table.draw_rows = draw_rows;
   table.carry_tokens = carry_tokens;
+  table.tune = tune;
+  table.learned = learned;
   return table;
 }
 

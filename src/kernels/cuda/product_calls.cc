@@ -67,6 +67,14 @@ bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream)
 
 }  // namespace
 
+void tune(const Tuning& tuning, tensor::Stream& stream) {
+  LtProducts& products = Context::of(stream).products();
+  products.measure(tuning.measure);
+  products.remember(tuning.known);
+}
+
+std::string learned(tensor::Stream& stream) { return Context::of(stream).products().learned(); }
+
 Weight weight_of(const PackedLinear& w) {
   Weight weight;
   weight.format = w.format == PackedFormat::kF8     ? WeightFormat::kF8Block
