@@ -165,8 +165,7 @@ class Bench {
                           .logits_rows = 1});
       }
       const double start = now();
-      model_.forward(inputs, kv, stream_);
-      stream_.synchronize();
+      step(inputs, kv);
       times.push_back(now() - start);
     }
     const double step_processor = (processor_seconds() - processor) / double(times.size());
@@ -176,6 +175,18 @@ class Bench {
                 context, batch / median, median * 1e3, times[0] * 1e3, step_processor * 1e3);
     if (batch == 1 && floor > 0) std::printf(", %.0f%% of the floor", 100 / median / floor);
     std::printf("\n");
+  }
+
+  // To the tokens where the device draws them, else to the logits.
+  void step(std::span<const SequenceInput> inputs, nn::KvStorage& kv) {
+    if (model_.draws_tokens()) {
+      const std::vector<TokenDraw> draws(inputs.size(), TokenDraw{.how = {.vocab = model_.info().vocab_size}});
+      model_.launch(inputs, draws, std::vector<int32_t>(inputs.size(), -1), kv, stream_);
+      model_.land(stream_);
+    } else {
+      model_.forward(inputs, kv, stream_);
+      stream_.synchronize();
+    }
   }
 
   LanguageModel& model_;

@@ -12,28 +12,35 @@ __device__ float warp_sum(float value) {
   return value;
 }
 
-// Rotates `dim` elements at `head`, after the bias and the norm where there are any; the warp's lanes take pairs.
+template <class T>
+struct alignas(2 * sizeof(T)) Two {
+  T a, b;
+};
+
+// Rotates `dim` elements (a multiple of 4) at `head`, after the bias and the norm where there are any; the warp's lanes
+// take two neighbouring pairs each.
 template <class T>
 __device__ void rotate(T* head, int dim, const float* angles, const float* bias, const float* norm, float scale,
                        T* copy) {
   const int half = dim / 2;
-  for (int i = threadIdx.x % 32; i < half; i += 32) {
-    const int first = i, second = i + half;
-    float a = to_float(head[first]), b = to_float(head[second]);
-    if (bias != nullptr) {
-      a += bias[first];
-      b += bias[second];
+  for (int i = threadIdx.x % 32 * 2; i < half; i += 64) {
+    const Two<T> low = *reinterpret_cast<const Two<T>*>(head + i);
+    const Two<T> high = *reinterpret_cast<const Two<T>*>(head + half + i);
+    const float2 cos = *reinterpret_cast<const float2*>(angles + i);
+    const float2 sin = *reinterpret_cast<const float2*>(angles + half + i);
+    float x[2] = {to_float(low.a), to_float(low.b)}, y[2] = {to_float(high.a), to_float(high.b)};
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (bias != nullptr) x[e] += bias[i + e], y[e] += bias[half + i + e];
+      if (norm != nullptr) x[e] *= scale * norm[i + e], y[e] *= scale * norm[half + i + e];
     }
-    if (norm != nullptr) {
-      a *= scale * norm[first];
-      b *= scale * norm[second];
-    }
-    const float cos = angles[i], sin = angles[half + i];
-    head[first] = from_float<T>(a * cos - b * sin);
-    head[second] = from_float<T>(b * cos + a * sin);
+    const Two<T> first = {from_float<T>(x[0] * cos.x - y[0] * sin.x), from_float<T>(x[1] * cos.y - y[1] * sin.y)};
+    const Two<T> second = {from_float<T>(y[0] * cos.x + x[0] * sin.x), from_float<T>(y[1] * cos.y + x[1] * sin.y)};
+    *reinterpret_cast<Two<T>*>(head + i) = first;
+    *reinterpret_cast<Two<T>*>(head + half + i) = second;
     if (copy != nullptr) {
-      copy[first] = head[first];
-      copy[second] = head[second];
+      *reinterpret_cast<Two<T>*>(copy + i) = first;
+      *reinterpret_cast<Two<T>*>(copy + half + i) = second;
     }
   }
 }
@@ -56,6 +63,7 @@ __global__ void store_rows(T* qkv, int64_t row_stride, const float* qkv_bias, in
     return fetch_ahead(ahead, block, int(gridDim.x - batch.rows) * gridDim.y);
   }
   take_turn();
+  ptx::launch_dependents();  // attention, which reads older pages meanwhile
   const int row = blockIdx.x, head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   const int kv_heads = pages.kv_heads, dim = pages.dim;
   if (head >= heads + 2 * kv_heads) return;
@@ -67,8 +75,11 @@ __global__ void store_rows(T* qkv, int64_t row_stride, const float* qkv_bias, in
   const int slot = position % pages.page_tokens;
   if (head >= heads + kv_heads) {
     T* to = base + int64_t{kv_heads} * pages.page_tokens * dim + (int64_t{head - heads - kv_heads} * pages.page_tokens + slot) * dim;
-    for (int i = lane; i < dim; i += 32)
-      to[i] = bias != nullptr ? from_float<T>(to_float(values[i]) + bias[i]) : values[i];
+    for (int i = 2 * lane; i < dim; i += 64) {
+      Two<T> v = *reinterpret_cast<const Two<T>*>(values + i);
+      if (bias != nullptr) v = {from_float<T>(to_float(v.a) + bias[i]), from_float<T>(to_float(v.b) + bias[i + 1])};
+      *reinterpret_cast<Two<T>*>(to + i) = v;
+    }
     return;
   }
   const bool is_key = head >= heads;
@@ -95,29 +106,59 @@ struct LatentRows {
   bool halves;
 };
 
-// A block a row: 1,536 + 512 + 64 elements of R1, read once from memory and again from L1.
-constexpr int kLatentThreads = 256;
+// A block a row: 1,536 + 512 + 64 elements of R1. Read once, all of it at once: the time is one chain of a load, a sum
+// and a store.
+constexpr int kLatentThreads = 512, kLatentEach = 4;
 
 template <class T>
 __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows args, LatentPages pages, Batch batch) {
+  __shared__ float partial[2][kLatentThreads / 32];
+  const int row = blockIdx.x, thread = threadIdx.x, lora = pages.lora_dim, rope = pages.rope_dim;
   take_turn();
-  __shared__ float shared[33];
-  const int row = blockIdx.x, lora = pages.lora_dim, rope = pages.rope_dim, position = batch.positions[row];
+  const int position = batch.positions[row];
   const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
   T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
           int64_t{position % pages.page_tokens} * (lora + rope);
   const T* from = static_cast<const T*>(args.down) + int64_t{row} * (args.q_lora + lora + rope);
   const T *latent = from + args.q_lora, *key = latent + lora;
-  const auto norm = [&](const T* x, int width, const float* weight, T* y) {
-    float sum = 0;
-    for (int i = threadIdx.x; i < width; i += kLatentThreads) sum += to_float(x[i]) * to_float(x[i]);
-    const float scale = 1.0f / sqrtf(block_sum(sum, shared) / width + args.eps);
-    for (int i = threadIdx.x; i < width; i += kLatentThreads) y[i] = from_float<T>(to_float(x[i]) * scale * weight[i]);
-  };
-  if (args.q_lora > 0) norm(from, args.q_lora, args.query_norm, static_cast<T*>(args.low) + int64_t{row} * args.q_lora);
-  norm(latent, lora, args.kv_norm, to);
+  T* low = static_cast<T*>(args.low) + int64_t{row} * args.q_lora;
+  const bool kept = args.q_lora <= kLatentEach * kLatentThreads && lora <= kLatentEach * kLatentThreads;
+  float query[kLatentEach], value[kLatentEach], query_sum = 0, value_sum = 0;
+  if (kept) {
+#pragma unroll
+    for (int i = 0; i < kLatentEach; ++i) {
+      const int at = i * kLatentThreads + thread;
+      query[i] = at < args.q_lora ? to_float(from[at]) : 0;
+      value[i] = at < lora ? to_float(latent[at]) : 0;
+      query_sum += query[i] * query[i];
+      value_sum += value[i] * value[i];
+    }
+  } else {
+    for (int i = thread; i < args.q_lora; i += kLatentThreads) query_sum += to_float(from[i]) * to_float(from[i]);
+    for (int i = thread; i < lora; i += kLatentThreads) value_sum += to_float(latent[i]) * to_float(latent[i]);
+  }
+  query_sum = warp_sum(query_sum), value_sum = warp_sum(value_sum);
+  if (thread % 32 == 0) partial[0][thread / 32] = query_sum, partial[1][thread / 32] = value_sum;
   const float* angles = args.cos_sin + int64_t{position} * rope;
-  for (int i = threadIdx.x; i < rope / 2; i += kLatentThreads) rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
+  for (int i = thread; i < rope / 2; i += kLatentThreads) rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
+  __syncthreads();
+  query_sum = value_sum = 0;
+  for (int w = 0; w < kLatentThreads / 32; ++w) query_sum += partial[0][w], value_sum += partial[1][w];
+  const float query_scale = args.q_lora > 0 ? 1.0f / sqrtf(query_sum / args.q_lora + args.eps) : 0;
+  const float value_scale = 1.0f / sqrtf(value_sum / lora + args.eps);
+  if (kept) {
+#pragma unroll
+    for (int i = 0; i < kLatentEach; ++i) {
+      const int at = i * kLatentThreads + thread;
+      if (at < args.q_lora) low[at] = from_float<T>(query[i] * query_scale * args.query_norm[at]);
+      if (at < lora) to[at] = from_float<T>(value[i] * value_scale * args.kv_norm[at]);
+    }
+    return;
+  }
+  for (int i = thread; i < args.q_lora; i += kLatentThreads)
+    low[i] = from_float<T>(to_float(from[i]) * query_scale * args.query_norm[i]);
+  for (int i = thread; i < lora; i += kLatentThreads)
+    to[i] = from_float<T>(to_float(latent[i]) * value_scale * args.kv_norm[i]);
 }
 
 // A warp a head of a row.

@@ -31,7 +31,6 @@ __global__ void __launch_bounds__(32 * kWarps) head_kernel(const HeadRowsProduct
   const uint4* w[2] = {reinterpret_cast<const uint4*>(weights + int64_t{g} * p.k) + q,
                        reinterpret_cast<const uint4*>(weights + int64_t{g + 8} * p.k) + q};
   ptx::wait_for_previous();
-  ptx::launch_dependents();
   if (!mine) return;
   const auto* inputs = static_cast<const __nv_bfloat16*>(p.x);
   const uint4* x[2 * kTiles];

@@ -17,14 +17,21 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kOwnRowsMax = 256;         // above, the library's bf16 products are as fast
-constexpr int64_t kSmallRowsBf16 = 8;        // of bf16 weights; above, the tensor cores' tiles fill
-constexpr int64_t kSmallRowsIntegers = 128;  // above, widening to bf16 once costs less than reading four times
-constexpr int64_t kOwnOutputsMin = 32768;    // of so many outputs the library is no faster
-constexpr int64_t kInsideNormRows = 4;       // a norm inside the product: every block norms all rows
+constexpr int64_t kOwnRowsMax = 256;  // above, the library's bf16 products are as fast
+constexpr int64_t kSmallRowsFp8 = 8;
+constexpr int64_t kSmallRowsBf16 = 8;       // of bf16 weights; above, the tensor cores' tiles fill
+constexpr int64_t kSmallRowsIntegers = 32;  // above, widening to bf16 first costs less than in the product
+constexpr int64_t kOwnOutputsMin = 32768;   // of so many outputs the library is no faster
+constexpr int64_t kInsideNormRows = 4;      // a norm inside the product: every block norms all rows
 constexpr size_t kInsideNormBytes = 64 << 10;
 
 void run(cudaError_t error, const char* what) { tensor::cuda::check(error, what); }
+
+// More where there is no other product of FP8 weights.
+int64_t small_rows_fp8(const PackedLinear& w, tensor::Stream& stream) {
+  const bool other = Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0;
+  return other ? kSmallRowsFp8 : kSmallBatchRowsMax;
+}
 
 // One decision for all row counts where bits may not depend on the batch: the kernels that give a row the same bits
 // for any number of rows (NOTES-products.md).
@@ -34,7 +41,7 @@ bool takes_small_batch(const PackedLinear& w, int64_t rows, tensor::Stream& stre
     case PackedFormat::kInt4:
       return rows <= kSmallRowsIntegers || stream.batch_invariant();
     case PackedFormat::kF8:
-      return rows <= kSmallBatchRowsMax && w.k % 16 == 0 && !stream.batch_invariant();
+      return rows <= small_rows_fp8(w, stream) && w.k % 16 == 0 && !stream.batch_invariant();
     case PackedFormat::kBf16:
       return rows <= kSmallRowsBf16 && w.k % 8 == 0 && !stream.batch_invariant();
     default:

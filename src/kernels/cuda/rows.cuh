@@ -31,12 +31,10 @@ __device__ inline __half from_float<__half>(float x) {
   return __float2half(x);
 }
 
-// The first statement of each small kernel: the next one may be set up meanwhile, and nothing is read before the previous
-// one has ended.
-__device__ __forceinline__ void take_turn() {
-  ptx::wait_for_previous();
-  ptx::launch_dependents();
-}
+// The first statement of each small kernel: it may be set up while the previous one ends. It does not let the next one
+// start before its own end: where that is a product whose blocks want a multiprocessor each, they would find some of
+// them taken and land two on another, and the step waits for that one.
+__device__ __forceinline__ void take_turn() { ptx::wait_for_previous(); }
 
 // Blocks beside those of the rows, that fetch ahead and end.
 constexpr unsigned kAheadBlocks = 132;
