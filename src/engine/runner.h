@@ -33,6 +33,10 @@ class Runner {
 
   LogitsRows forward(std::span<const models::SequenceInput> batch);
   LogitsRows draft(std::span<const models::DraftInput> inputs);
+  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens) {
+    model_->draft_tokens(inputs, draws, tokens, pages_, stream_);
+  }
 
   // Steps whose tokens the device draws, one ahead of the host: LanguageModel::launch() and land().
   struct Landed {

@@ -85,8 +85,6 @@ struct GroupedAttentionArgs {
   float scale = 1.0f;
   KvPagesView pages;       // kv_heads, and k_dim = v_dim = dim
   tensor::TensorView out;  // activations [T, heads * dim]
-  // The weight that the next kernel reads, or empty: a GPU fetches its beginning while attention waits on latencies.
-  tensor::TensorView ahead;
 };
 void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch, tensor::Arena& arena,
                        tensor::Stream& stream);

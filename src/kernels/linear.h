@@ -88,7 +88,7 @@ struct LinearOptions {
   tensor::TensorView bias;                    // float32 [N], optional
   bool accumulate = false;                    // y += instead of y =
   Activation activation = Activation::kNone;  // of the whole: y = activation(x W^T + bias (+ y)); CPU only
-  InputNorm norm;
+  InputNorm norm = {};
 };
 
 // x activations [M, K], y [M, N]: activations or f32. x and y do not overlap.

@@ -63,7 +63,6 @@ void Attention::add_to(tensor::TensorView x, const kernels::InputNorm& norm, ten
   } else {  // the kernel that rotates adds the bias for nothing
     qkv_.apply_unbiased(x, qkv, step.stream, norm);
     args.qkv_bias = qkv_.bias().view();
-    args.ahead = output_.weight().data.view();
   }
   args.heads = shape_.heads;
   if (shape_.qk_norm) {

@@ -56,12 +56,7 @@ __device__ void rotate_pair(const T* from, T* to, int i, int half, bool halves, 
 
 template <class T>
 __global__ void store_rows(T* qkv, int64_t row_stride, const float* qkv_bias, int heads, const float* query_norm,
-                           const float* key_norm, float eps, const float* cos_sin, KvPages pages, Batch batch,
-                           Ahead ahead) {
-  if (blockIdx.x >= batch.rows) {
-    const int block = int(blockIdx.x - batch.rows) * gridDim.y + blockIdx.y;
-    return fetch_ahead(ahead, block, int(gridDim.x - batch.rows) * gridDim.y);
-  }
+                           const float* key_norm, float eps, const float* cos_sin, KvPages pages, Batch batch) {
   take_turn();
   ptx::launch_dependents();  // attention, which reads older pages meanwhile
   const int row = blockIdx.x, head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -184,14 +179,11 @@ void store_keys_values(const GroupedAttentionArgs& args, const Batch& batch, ten
   const float* query_norm = args.query_norm.empty() ? nullptr : args.query_norm.as<float>();
   const float* key_norm = args.key_norm.empty() ? nullptr : args.key_norm.as<float>();
   const float* bias = args.qkv_bias.empty() ? nullptr : args.qkv_bias.as<float>();
-  const Ahead ahead = ahead_of_attention(args.ahead, batch.rows);
   by_type(args.qkv.dtype, [&](auto type) {
     using T = decltype(type);
-    const unsigned blocks = head_blocks(args.heads + 2 * pages.kv_heads);
-    const unsigned extra = ahead.bytes > 0 ? (kAheadBlocks + blocks - 1) / blocks : 0;
-    launch_row_kernel("store_rows", store_rows<T>, dim3(unsigned(batch.rows) + extra, blocks), 32 * kWarps, 0, stream,
-                      args.qkv.raw<T>(), args.qkv.shape[1], bias, args.heads, query_norm, key_norm, args.norm_epsilon,
-                      args.cos_sin.as<float>(), pages, batch, ahead);
+    const dim3 grid(unsigned(batch.rows), head_blocks(args.heads + 2 * pages.kv_heads));
+    launch_row_kernel("store_rows", store_rows<T>, grid, 32 * kWarps, 0, stream, args.qkv.raw<T>(), args.qkv.shape[1],
+                      bias, args.heads, query_norm, key_norm, args.norm_epsilon, args.cos_sin.as<float>(), pages, batch);
   });
 }
 

@@ -55,9 +55,7 @@ __device__ void store_4(Out* to, const float (&v)[4]) {
 
 template <class In, class Out>
 __global__ void __launch_bounds__(kNormThreads)
-    norm_rows_4(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride, int width,
-                int rows, Ahead ahead) {
-  if (blockIdx.x >= rows) return fetch_ahead(ahead, int(blockIdx.x) - rows, int(gridDim.x) - rows);
+    norm_rows_4(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride, int width) {
   __shared__ float partial[32];
   const In* row = x + blockIdx.x * x_stride;
   Out* out = y + blockIdx.x * y_stride;
@@ -141,10 +139,9 @@ void norm_slices(const NormSlices& args, tensor::Stream& stream) {
       using In = decltype(in);
       using Out = decltype(out);
       if (takes_groups<In, Out>(args)) {
-        const unsigned blocks = unsigned(args.rows) + (args.ahead.bytes > 0 ? kAheadBlocks : 0);
-        return launch_row_kernel("norm_rows", norm_rows_4<In, Out>, blocks, group_threads(args.width), 0, stream,
-                                 static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps,
-                                 static_cast<Out*>(args.y), args.y_stride, int(args.width), int(args.rows), args.ahead);
+        return launch_row_kernel("norm_rows", norm_rows_4<In, Out>, unsigned(args.rows), group_threads(args.width), 0,
+                                 stream, static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps,
+                                 static_cast<Out*>(args.y), args.y_stride, int(args.width));
       }
       launch_row_kernel("norm_rows", norm_rows<In, Out>, unsigned(args.rows), threads_for(args.width), 0, stream,
                         static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps, static_cast<Out*>(args.y),

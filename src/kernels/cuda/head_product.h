@@ -1,5 +1,5 @@
-// Products by head of few rows, for latent attention's absorbed form: y[t, h, :n] = W_h x[t, h, :k]. Bound by the
-// weights' bytes in decode (R1: 16.8 MB, 4 us at 4.3 TB/s); the tokens of a block share one reading of them.
+// Products by head for latent attention's absorbed form, y[t, h, :n] = W_h x[t, h, :k], where bits may not depend on
+// the batch: the library's batched products are faster at every size (NOTES-products.md), but their bits depend on it.
 //
 // bf16 operands, float32 sums over k in one fixed order: a row's bits depend on its own x and the weight only. k a
 // multiple of 32, n of 16; pointers and strides of 16 bytes. sm_80 and later.
@@ -8,8 +8,6 @@
 #include "kernels/cuda/gemm_types.h"
 
 namespace spillway::kernels::cuda {
-
-constexpr int kHeadRowsMax = 256;  // above, the library's batched products read the weights less often
 
 struct HeadRowsProduct {
   int rows = 0;

@@ -28,16 +28,6 @@ decltype(kernels::carry_tokens) carry_tokens;
 decltype(kernels::tune) tune;
 decltype(kernels::learned) learned;
 
-// Memory that the next kernel reads from its start: fetched to L2 by a kernel that leaves the memory idle.
-struct Ahead {
-  const void* data = nullptr;
-  int64_t bytes = 0;
-};
-
-// How much of the weight of a product to fetch beside the norm in front of it, and beside rope and attention.
-Ahead ahead_of_norm(tensor::TensorView weight, int64_t rows);
-Ahead ahead_of_attention(tensor::TensorView weight, int64_t rows);
-
 // rms_norm of `width` elements of rows that lie apart.
 struct NormSlices {
   const void* x = nullptr;
@@ -50,7 +40,6 @@ struct NormSlices {
   int64_t y_stride = 0;
   int64_t rows = 0;
   int64_t width = 0;
-  Ahead ahead = {};
 };
 void norm_slices(const NormSlices& args, tensor::Stream& stream);
 

@@ -89,8 +89,7 @@ Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight
                .y_type = norm.normed.dtype,
                .y_stride = weight.k,
                .rows = rows,
-               .width = weight.k,
-               .ahead = ahead_of_norm(weight.data.view(), rows)},
+               .width = weight.k},
               stream);
   return {norm.normed, {}};
 }
@@ -141,8 +140,7 @@ void product_by_head(const HeadProduct& args, tensor::Stream& stream) {
   const HeadRowsProduct few{
       int(args.rows), w.heads,    int(w.n), int(w.k), args.x, args.x_head, w.weights[0].data.view().data,
       args.y,         args.y_head};
-  if (args.dtype == DType::kBF16 && (args.rows <= kHeadRowsMax || stream.batch_invariant()) &&
-      head_product_takes(few)) {
+  if (args.dtype == DType::kBF16 && stream.batch_invariant() && head_product_takes(few)) {
     return run(launch_head_product(few, native(stream)), "head_product");
   }
   Context& context = Context::of(stream);
@@ -214,19 +212,6 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedEx
   if (stream.batch_invariant() && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
   const size_t bytes = experts_workspace_bytes(mlp, tokens);
   run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
-}
-
-// Measured (NOTES-step.md); none for prompts, whose products are bound by arithmetic.
-Ahead ahead_of_norm(TensorView weight, int64_t rows) {
-  static const int64_t mb = getenv("AHEAD_NORM") ? atoi(getenv("AHEAD_NORM")) : 12;
-  if (weight.empty() || rows > kOwnRowsMax) return {};
-  return {weight.data, std::min<int64_t>(int64_t(weight.bytes()), mb << 20)};
-}
-
-Ahead ahead_of_attention(TensorView weight, int64_t rows) {
-  static const int64_t mb = getenv("AHEAD_ATT") ? atoi(getenv("AHEAD_ATT")) : 24;
-  if (weight.empty() || rows > kOwnRowsMax) return {};
-  return {weight.data, std::min<int64_t>(int64_t(weight.bytes()), mb << 20)};
 }
 
 }  // namespace spillway::kernels::cuda

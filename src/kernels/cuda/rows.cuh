@@ -8,7 +8,6 @@
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
-#include "kernels/cuda/layers.h"
 #include "tensor/cuda/error.h"
 
 namespace spillway::kernels::cuda {
@@ -35,18 +34,6 @@ __device__ inline __half from_float<__half>(float x) {
 // start before its own end: where that is a product whose blocks want a multiprocessor each, they would find some of
 // them taken and land two on another, and the step waits for that one.
 __device__ __forceinline__ void take_turn() { ptx::wait_for_previous(); }
-
-// Blocks beside those of the rows, that fetch ahead and end.
-constexpr unsigned kAheadBlocks = 132;
-
-// By all threads of block `block` of `blocks`: a line of 128 bytes each at a time. Weights never change, so nothing is
-// waited for.
-__device__ __forceinline__ void fetch_ahead(const Ahead& ahead, int block, int blocks) {
-  const int64_t step = int64_t{blocks} * blockDim.x * 128;
-  for (int64_t at = (int64_t{block} * blockDim.x + threadIdx.x) * 128; at < ahead.bytes; at += step) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(ahead.data) + at));
-  }
-}
 
 // A launch that overlaps the end of the kernel before it; the kernel begins with take_turn().
 template <class... Parameters, class... Arguments>

@@ -153,11 +153,8 @@ Status fill_fp8(PackedLinear& packed, int64_t index, std::span<const WeightSourc
   return {};
 }
 
-// Outputs of so many rows are a vocabulary: its product draws tokens, and four bits are felt there first.
-constexpr int64_t kVocabularyRows = 65536;
-
 PackedLinear to_integers(const PackedLinear& wide, tensor::Stream& stream) {
-  const bool four = wide.precision == Precision::kInt4 && wide.n < kVocabularyRows;
+  const bool four = wide.precision == Precision::kInt4;
   const WeightFormat format = four ? WeightFormat::kInt4 : WeightFormat::kInt8;
   PackedLinear packed;
   packed.n = wide.n;
