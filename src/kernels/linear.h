@@ -85,7 +85,7 @@ struct InputNorm {
 };
 
 struct LinearOptions {
-  tensor::TensorView bias;                    // float32 [N], optional
+  tensor::TensorView bias = {};               // float32 [N], optional
   bool accumulate = false;                    // y += instead of y =
   Activation activation = Activation::kNone;  // of the whole: y = activation(x W^T + bias (+ y)); CPU only
   InputNorm norm = {};

@@ -24,6 +24,7 @@ kernels::Precision resolve(const LoadOptions& options, const boost::json::object
 
 Result<std::unique_ptr<OneShotModel>> load_one_shot_model(const LoadOptions& options, const nn::Fusions& fusions) {
   SW_TRY(tensor::check_available(options.device));
+  SW_TRY(check_precision(options.precision, options.device));
   if (options.batch_tokens_max < 1)
     return invalid(fmt::format("batch tokens: expected at least 1, found {}", options.batch_tokens_max));
   SW_ASSIGN(const auto config, read_config(options.path));
