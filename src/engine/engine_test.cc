@@ -89,7 +89,9 @@ TEST(Engine, GreedyAloneAndTogetherIsTheModelsOwnContinuation) {
 TEST(Engine, TheLiveViewAndTimelinesTellWhatHappens) {
   EngineOptions options = small_options();
   options.sequences_max = 2;
-  auto engine = start({}, options);
+  // Slow enough that a busy machine looks in while two of the six run.
+  auto engine =
+      start({.on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::microseconds(500)); }}, options);
   std::vector<std::shared_ptr<Collector>> sinks;
   auto timeline = std::make_shared<metrics::Timeline>("named", "/", TimePoint{});
   for (int i = 0; i < 6; ++i) {
