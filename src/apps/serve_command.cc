@@ -354,6 +354,7 @@ int serve(const ConfigFlags& flags, Config config) {
     return fail(written.error());
   if (const auto loaded = no_model ? Status() : models.load(config, *each, **server); !loaded.ok())
     return fail(loaded.error());
+  release_start_pages();
   wait_for_stop(*reloader);
   return drain(config, **server, grpc->get());
 }
