@@ -1,8 +1,6 @@
 #include "server/http/exchange.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
 #include <cctype>
@@ -12,7 +10,7 @@
 #include <cstring>
 #include <utility>
 
-#include "base/check.h"
+#include "base/random_bytes.h"
 #include "server/auth.h"
 #include "telemetry/outcomes/request_store.h"
 
@@ -116,12 +114,12 @@ asio::awaitable<void> Exchange::send_refused(Refused refused) {
   co_await send_error(std::move(refused.error));
 }
 
-asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
+asio::awaitable<bool> Exchange::start_stream(std::string_view content_type, std::string_view first) {
   status_ = 200;
   set_header("Cache-Control", "no-cache");
   set_header("X-Accel-Buffering", "no");
   net::Headers fields = headers(content_type);
-  co_return co_await writer_.start_stream(200, std::move(fields));
+  co_return co_await writer_.start_stream(200, std::move(fields), first);
 }
 
 asio::awaitable<bool> Exchange::answer_by_front() {
@@ -193,17 +191,13 @@ uint64_t caller_of(const net::HttpRequest& request) {
   const auto authorization = request.headers.find("Authorization");
   if (key.empty() && authorization) key = bearer_key(*authorization).value_or("");
   if (key.empty()) return 0;
-  const telemetry::RequestKey digest = telemetry::request_key(key);
+  const telemetry::RequestKey digest = telemetry::digest_key(key);
   uint64_t mark = 0;
   std::memcpy(&mark, digest.data(), sizeof mark);
   return mark | 1;
 }
 
-std::string random_id(std::string_view prefix) {
-  unsigned char bytes[12] = {};
-  SW_CHECK(RAND_bytes(bytes, sizeof bytes) == 1, "the system has no random bytes");
-  return fmt::format("{}{:02x}", prefix, fmt::join(bytes, ""));
-}
+std::string random_id(std::string_view prefix) { return std::string(prefix) + random_hex(12); }
 
 int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
