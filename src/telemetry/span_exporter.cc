@@ -54,9 +54,17 @@ json::array attributes_of(const RequestRecord& request) {
   if (request.output_tokens > 0) attributes.integer("gen_ai.usage.output_tokens", request.output_tokens);
   if (request.cached_tokens > 0) attributes.integer("gen_ai.usage.cache_read.input_tokens", request.cached_tokens);
   if (request.first_token_s) attributes.number("gen_ai.server.time_to_first_token", *request.first_token_s);
-  attributes.text("http.request.method", "POST");
-  attributes.text("http.route", request.route);
-  attributes.integer("http.response.status_code", request.status);
+  if (request.protocol == RequestRecord::Protocol::kGrpc) {
+    const size_t method = request.route.rfind('/');  // "/package.Service/Method"
+    attributes.text("rpc.system", "grpc");
+    attributes.text("rpc.service", request.route.substr(1, std::max<size_t>(method, 1) - 1));
+    attributes.text("rpc.method", request.route.substr(method + 1));
+    attributes.integer("rpc.grpc.status_code", request.grpc_code);
+  } else {
+    attributes.text("http.request.method", "POST");
+    attributes.text("http.route", request.route);
+    attributes.integer("http.response.status_code", request.status);
+  }
   if (request.outcome != "ok") attributes.text("error.type", request.outcome);
   attributes.text("spillway.upstream", request.upstream);
   attributes.text("spillway.tenant", request.tenant);

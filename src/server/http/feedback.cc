@@ -62,7 +62,7 @@ asio::awaitable<void> feedback(Exchange& exchange) {
     co_await exchange.send_error(std::move(error));
     co_return;
   }
-  const Verdict verdict = outcomes->apply(*said, caller_of(exchange.request()), unix_seconds());
+  const Verdict verdict = outcomes->apply(*said, caller_of(key_of(exchange.request())), unix_seconds());
   std::optional<ApiError> error = error_of(verdict);
   if (error) {
     co_await exchange.send_error(std::move(*error));
