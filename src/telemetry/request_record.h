@@ -28,8 +28,8 @@ struct RequestRecord {
   std::string finish_reason;
   std::string outcome;    // "ok", or the error's label
   std::string predicted;  // the label that a classifier gave
-  int status = 0;     // HTTP's; of a gRPC call, the one that stands for its error
-  int grpc_code = 0;  // of a gRPC call
+  int status = 0;         // HTTP's; of a gRPC call, the one that stands for its error
+  int grpc_code = 0;      // of a gRPC call
   int64_t started_unix_ns = 0;
   double duration_s = 0;
   std::optional<double> first_token_s;
