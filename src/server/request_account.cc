@@ -98,12 +98,13 @@ const telemetry::RequestRecord& RequestAccount::end(std::string_view route, std:
   record_.outcome = outcome;
   record_.duration_s = seconds(now - received_);
   if (record_.arm.empty()) record_.arm = record_.upstream.empty() ? "local" : record_.upstream;
+  count_tokens();
+  for (telemetry::RequestSink* sink : server_.options().sinks) sink->record(record_);
+  // After the sinks: who waits for the end may then ask them.
   if (timeline_) {
     timeline_->add(metrics::Moment::Kind::kAnswered, now, status, 0, outcome);
     server_.live().record(record_.duration_s, status >= 500);
   }
-  count_tokens();
-  for (telemetry::RequestSink* sink : server_.options().sinks) sink->record(record_);
   return record_;
 }
 
