@@ -148,7 +148,7 @@ TEST_P(EncoderKernels, ProductsOfBytesWithSpread) {
   double error[2];
   for (const bool known : {false, true}) {
     WeightSource source{.weight = w.view(), .scales = {}};
-    if (known) source.spread = spread.view();
+    if (known) source.spread.sizes = spread.view();
     const auto packed = pack_linear(source, Precision::kW8A8, stream_);
     ASSERT_TRUE(packed.ok()) << packed.error().message;
     const Tensor y = poisoned({rows, n});

@@ -27,6 +27,13 @@ enum class Precision : uint8_t { kFp32, kBf16, kInt8, kW8A8 };
 // The short floats that a device computes with: bf16, or f16 on GPUs before sm_80.
 tensor::DType half_type(tensor::Device device);
 
+// How large each input is likely to be, up to a common factor: float32 [K], or empty. W8A8 on the CPU evens inputs out
+// by it, moving the difference into the weights (SmoothQuant); others pay no regard.
+struct InputSpread {
+  tensor::TensorView sizes;
+  int64_t first_output = 0;  // of all stacked outputs, those from here on decide (values more than queries and keys)
+};
+
 // A weight as stored: row-major [N, K], dtype f32|bf16|f16|f8e4m3, with optional float32 scales
 // [ceil(N / block_n), ceil(K / block_k)] that multiply its blocks (f8e4m3 only; ragged edges allowed). With transposed,
 // weight is [K, N] and has no scales.
@@ -36,9 +43,7 @@ struct WeightSource {
   int block_n = 128;
   int block_k = 128;  // a multiple of 4
   bool transposed = false;
-  // float32 [K], optional, the same for stacked sources: how large each input is likely to be, up to a common factor.
-  // W8A8 on the CPU evens inputs out by it, moving the difference into the weights (SmoothQuant); others pay no regard.
-  tensor::TensorView spread;
+  InputSpread spread;  // the same for stacked sources
 };
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8 };

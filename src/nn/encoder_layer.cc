@@ -66,15 +66,16 @@ Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const
   }
   SW_ASSIGN(layer.mlp_norm_, LayerNorm::load(scope, names.mlp_norm, hidden, config.epsilon, context));
   // What comes from a layer norm has channels far larger than the rest.
-  context.input_spread =
-      config.norm_before && layer.attention_norm_ ? layer.attention_norm_->spread() : before.spread();
+  context.input_spread = {
+      .sizes = config.norm_before && layer.attention_norm_ ? layer.attention_norm_->spread() : before.spread(),
+      .first_output = split_qkv ? 0 : 2 * hidden};
   SW_TRY(layer.load_qkv(scope, split_qkv, context));
   context.input_spread = {};
   SW_ASSIGN(layer.attention_output_, OneShotLinear::load(scope, {{names.attention_output, hidden}}, hidden, context));
   std::vector<MatrixRow> mlp;
   const int64_t width = config.gated ? 2 * intermediate : intermediate;
   for (const std::string& name : names.mlp_in) mlp.push_back({name, width / int64_t(names.mlp_in.size())});
-  context.input_spread = config.norm_before ? layer.mlp_norm_->spread() : layer.attention_norm_->spread();
+  context.input_spread = {.sizes = config.norm_before ? layer.mlp_norm_->spread() : layer.attention_norm_->spread()};
   SW_ASSIGN(layer.mlp_in_, OneShotLinear::load(scope, std::move(mlp), hidden, context));
   context.input_spread = {};
   SW_ASSIGN(layer.mlp_out_, OneShotLinear::load(scope, {{names.mlp_out, hidden}}, intermediate, context));

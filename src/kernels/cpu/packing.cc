@@ -186,19 +186,19 @@ void pack_int8(const PanelRows& rows, const Int8Packing& p, std::byte* out, floa
 
 // What columns are multiplied with so that inputs of very different size can share a scale: spread^kShare / (largest
 // weight of the column)^(1 - kShare).
-constexpr float kShare = 0.4f;
+constexpr float kShare = 0.3f;
 constexpr float kLeast = 1e-3f;  // of the largest: what is smaller counts as this
 
-std::vector<float> smoothing(const StackedRows& rows, tensor::TensorView spread) {
+std::vector<float> smoothing(const StackedRows& rows, const InputSpread& spread) {
   const auto k = static_cast<size_t>(rows.k);
   std::vector<float> largest(k, 0.0f), values(k);
-  for (int64_t n = 0; n < rows.n; n += kPanel) {
+  for (int64_t n = spread.first_output; n < rows.n; n += kPanel) {
     const PanelRows panel = rows.panel(n);
     for (int c = 0; c < kPanel && read_row(panel, c, 0, rows.k, values.data()); ++c) {
       for (size_t i = 0; i < k; ++i) largest[i] = std::max(largest[i], std::fabs(values[i]));
     }
   }
-  const float* inputs = spread.as<float>();
+  const float* inputs = spread.sizes.as<float>();
   const float most_input = std::max(*std::max_element(inputs, inputs + k), 1e-30f);
   const float most_weight = std::max(*std::max_element(largest.begin(), largest.end()), 1e-30f);
   std::vector<float> by(k);
@@ -248,7 +248,7 @@ uint64_t hash_of(const StackedRows& rows, PackStore& store) {
     const int64_t shape[] = {source.weight.shape[0], source.weight.shape[1], int64_t(source.weight.dtype),
                              source.transposed};
     add(reinterpret_cast<const std::byte*>(shape), sizeof(shape));
-    add(source.spread.data, source.spread.bytes());
+    if (!source.spread.sizes.empty()) add(source.spread.sizes.data, source.spread.sizes.bytes());
     const auto place = store.locate(source.weight.data);
     if (place) {
       add(reinterpret_cast<const std::byte*>(&*place), sizeof(*place));
@@ -326,7 +326,7 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   const bool int8 = packed.format == PackedFormat::kInt8, scaled = int8 || !first.scales.empty();
   if (scaled) packed.scale_block = int8 ? kInt8Group : first.block_k;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
-  const bool smoothed = precision == Precision::kW8A8 && !first.spread.empty();
+  const bool smoothed = precision == Precision::kW8A8 && !first.spread.sizes.empty();
   const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))};
   const tensor::Shape scales = precision == Precision::kW8A8
                                    ? tensor::Shape{panels * blocks * 2 * kPanel + (smoothed ? packed.k : 0)}
