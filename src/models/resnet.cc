@@ -156,7 +156,7 @@ class Resnet final : public OneShotModel {
     }
     nn::LoadContext context{.precision = load.precision, .stream = load.stream};
     SW_TRY(model->load_weights(*model->source_, context));
-    model->describe(context, load.precision);
+    model->describe(context, load.precision_name);
     return std::unique_ptr<OneShotModel>(std::move(model));
   }
 
@@ -245,7 +245,7 @@ class Resnet final : public OneShotModel {
     return pooled;
   }
 
-  void describe(const nn::LoadContext& context, kernels::Precision precision) {
+  void describe(const nn::LoadContext& context, const std::string& precision) {
     info_.architecture = config_.architecture;
     info_.vision = true;
     info_.outputs = {OneShotOutput::kScores, OneShotOutput::kEmbedding};
@@ -256,7 +256,7 @@ class Resnet final : public OneShotModel {
     info_.labels = config_.labels;
     info_.weight_bytes = context.totals.bytes;
     info_.parameters = context.totals.parameters;
-    info_.precision = precision == kernels::Precision::kW8A8 ? "int8" : std::string(name_of(precision));
+    info_.precision = precision;
     size_workspace();
   }
 
