@@ -21,6 +21,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BERT = json.load(open(os.path.join(HERE, "shapes", "bert-large.json")))
+SECONDS = 0.4  # of each measurement
 LAYER = 12 * BERT["hidden_size"] ** 2 * BERT["num_hidden_layers"]  # weights of the layers' products
 
 
@@ -44,12 +45,12 @@ def ours(program, shape, precision, *options):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def time_torch(torch, step, seconds=0.6):
+def time_torch(torch, step):
     for _ in range(3):
         step()
     torch.cuda.synchronize()
     times = []
-    while sum(times) < seconds or len(times) < 5:
+    while sum(times) < SECONDS or len(times) < 5:
         start = time.perf_counter()
         step()
         torch.cuda.synchronize()
@@ -130,25 +131,25 @@ def bert_rows(table, program, peer):
         flops = operations([each] * 64)
         beside = peer.texts(half, 64, each) if peer else 0
         for precision, rate in (("fp16", 1), ("bf16", 1), ("fp8", 2)):
-            result = ours(program, "bert-large", precision, "--batch", 64, "--each", each, "--seconds", 0.6)
+            result = ours(program, "bert-large", precision, "--batch", 64, "--each", each, "--seconds", SECONDS)
             table.row(f"BERT-large 64 x {each} {precision}", 64, result, beside, flops, rate, aim if rate == 1 else "")
     lengths = draw_lengths(2048)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
         file.write("\n".join(map(str, lengths)))
     beside = peer.padded(half, lengths, 64) if peer else 0
     for precision, rate in (("fp16", 1), ("fp8", 2)):
-        result = ours(program, "bert-large", precision, "--lengths", file.name, "--tokens", 32768, "--seconds", 0.6)
+        result = ours(program, "bert-large", precision, "--lengths", file.name, "--tokens", 32768, "--seconds", SECONDS)
         table.row(f"BERT-large SQuAD-like, offline, {precision}", len(lengths), result, beside, operations(lengths), rate,
                   "9,200/s")
     os.unlink(file.name)
     beside = peer.texts(half, 1, 128) if peer else 0
     for precision in ("fp16", "fp8"):
-        result = ours(program, "bert-large", precision, "--batch", 1, "--each", 128, "--seconds", 0.3)
+        result = ours(program, "bert-large", precision, "--batch", 1, "--each", 128, "--seconds", SECONDS)
         table.row(f"BERT-large 1 x 128 {precision}", 1, result, beside, operations([128]), 1, "1.0 ms")
     flops = operations([384] * 64)
     for precision, tf32, rate, aim in (("fp32", False, 1 / 6, "1.15x"), ("tf32", True, 1 / 2, "1.3x")):
         beside = peer.texts(torch.float32, 64, 384, tf32) if peer else 0
-        result = ours(program, "bert-large", precision, "--batch", 64, "--each", 384, "--seconds", 0.6)
+        result = ours(program, "bert-large", precision, "--batch", 64, "--each", 384, "--seconds", SECONDS)
         table.row(f"BERT-large 64 x 384 {precision}", 64, result, beside, flops, rate, aim)
 
 
@@ -162,7 +163,7 @@ def resnet_rows(table, program, peer):
             if peer and precision != "bf16":
                 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
                 beside = peer.images(torch.float16 if precision == "fp16" else torch.float32, batch)
-            result = ours(program, "resnet-50", precision, "--batch", batch, "--seconds", 0.5)
+            result = ours(program, "resnet-50", precision, "--batch", batch, "--seconds", SECONDS)
             rate = {"fp16": 1, "bf16": 1, "tf32": 1 / 2, "fp32": 1 / 6}[precision]
             table.row(f"ResNet-50 batch {batch} {precision}", batch, result, beside, 8.18e9 * batch, rate,
                       aim if precision == "fp16" else "")

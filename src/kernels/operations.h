@@ -6,6 +6,7 @@
 #include "kernels/attention.h"
 #include "kernels/convolution.h"
 #include "kernels/device_encoder.h"
+#include "kernels/device_image.h"
 #include "kernels/elementwise.h"
 #include "kernels/encoder.h"
 #include "kernels/linear.h"
@@ -32,6 +33,15 @@ struct DeviceEncoderOperations {
   decltype(&kernels::device_row_maxima) device_row_maxima = nullptr;
   decltype(&kernels::device_log1p) device_log1p = nullptr;
   decltype(&kernels::device_convert) device_convert = nullptr;
+};
+
+// Of kernels/device_image.h.
+struct DeviceImageOperations {
+  decltype(&kernels::pack_device_convolution) pack_device_convolution = nullptr;
+  decltype(&kernels::device_convolution) device_convolution = nullptr;
+  decltype(&kernels::device_affine) device_affine = nullptr;
+  decltype(&kernels::device_max_pool) device_max_pool = nullptr;
+  decltype(&kernels::device_pixels) device_pixels = nullptr;
 };
 
 struct Operations {
@@ -77,6 +87,7 @@ struct Operations {
   decltype(&kernels::convolution) convolution = nullptr;
   decltype(&kernels::max_pool) max_pool = nullptr;
   DeviceEncoderOperations device_encoder;
+  DeviceImageOperations device_image;
 };
 
 // A CHECK when the device's kernels are not in this program (a stream on it cannot be opened then).

@@ -54,7 +54,8 @@ INSTANTIATE_TEST_SUITE_P(
     Models, CudaOneShotGolden,
     testing::Combine(testing::Values("bert", "bert_classifier", "bert_sparse", "distilbert", "distilbert_classifier",
                                      "distilbert_sparse", "roberta", "roberta_sparse", "xlm_roberta_reranker",
-                                     "modernbert", "modernbert_classifier", "modernbert_sparse", "nomic_bert"),
+                                     "modernbert", "modernbert_classifier", "modernbert_sparse", "nomic_bert", "resnet",
+                                     "resnet_torchvision"),
                      testing::Values(NumbersRow{"fp32", PrecisionChoice::kFp32, 1e-4},
                                      NumbersRow{"tf32", PrecisionChoice::kTf32, 0.01},
                                      NumbersRow{"fp16", PrecisionChoice::kFp16, 0.01},
@@ -74,8 +75,9 @@ TEST_P(CudaOneShotGolden, EveryOutput) {
   options.expected_path = kGolden + family + "/expected.safetensors";
   options.tolerance = numbers.tolerance;
   const auto report = verify(options);
-  const bool gated = std::string_view(family).starts_with("modernbert") || std::string_view(family) == "nomic_bert";
-  if (numbers.precision == PrecisionChoice::kFp8 && gated) {
+  const bool without_fp8 = std::string_view(family).starts_with("modernbert") ||
+                           std::string_view(family) == "nomic_bert" || std::string_view(family).starts_with("resnet");
+  if (numbers.precision == PrecisionChoice::kFp8 && without_fp8) {
     ASSERT_FALSE(report.ok());
     EXPECT_NE(report.error().message.find("fp8"), std::string::npos);
     return;

@@ -37,6 +37,7 @@ using OneShotLoader = Result<std::unique_ptr<OneShotModel>> (*)(const boost::jso
 Result<std::unique_ptr<OneShotModel>> load_encoder(const boost::json::object& config, OneShotLoad load);
 Result<std::unique_ptr<OneShotModel>> load_device_encoder(const boost::json::object& config, OneShotLoad load);
 Result<std::unique_ptr<OneShotModel>> load_resnet(const boost::json::object& config, OneShotLoad load);
+Result<std::unique_ptr<OneShotModel>> load_device_resnet(const boost::json::object& config, OneShotLoad load);
 
 // What an encoder's config says of it, on every device.
 struct EncoderConfig;

@@ -37,7 +37,7 @@ constexpr FamilyRow kFamilies[] = {
     {"ModernBertForSequenceClassification", load_encoder, kCpu | kCuda},
     {"ModernBertForMaskedLM", load_encoder, kCpu | kCuda},
     {"NomicBertModel", load_encoder, kCpu | kCuda},
-    {"ResNetForImageClassification", load_resnet, kCpu},
+    {"ResNetForImageClassification", load_resnet, kCpu | kCuda},
 };
 
 std::string name_of_architecture(const json::object& config) {

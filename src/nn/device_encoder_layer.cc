@@ -31,7 +31,8 @@ Result<double> product_bound(const weights::WeightScope& scope, const std::vecto
     for (int64_t r = 0; r < row.outputs; ++r, ++at) {
       if (at < first || at >= last) continue;
       double squares = 0;
-      for (int64_t i = 0; i < inputs; ++i) squares += std::pow(double(matrix.as<float>()[r * inputs + i]), 2);
+      const float* weight = matrix.as<float>() + r * inputs;
+      for (int64_t i = 0; i < inputs; ++i) squares += double(weight[i]) * double(weight[i]);
       const double shift = bias.empty() ? 0 : std::abs(double(bias.as<float>()[r]));
       largest = std::max(largest, length * std::sqrt(squares) + shift);
     }

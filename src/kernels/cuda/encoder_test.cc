@@ -8,6 +8,7 @@
 #include <random>
 
 #include "kernels/device_encoder.h"
+#include "kernels/device_image.h"
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::kernels {
@@ -322,6 +323,84 @@ TEST_P(DeviceEncoderKernels, PoolsAndGates) {
     gated_activation(x.host, activation, expected, cpu_);
     EXPECT_LT(error(read(y), expected), std::min(tolerance(), 1e-2));
   }
+}
+
+struct ConvolutionCase {
+  int images, height, width, inputs, outputs;
+  Window window;
+};
+
+// One image of many channels shares K among blocks.
+TEST_P(DeviceEncoderKernels, ConvolutionsWithResidual) {
+  if (GetParam() == DeviceNumbers::kFp8) return;
+  for (const ConvolutionCase& c :
+       {ConvolutionCase{2, 9, 6, 8, 40, {7, 2, 3}}, ConvolutionCase{3, 11, 5, 16, 72, {3, 1, 1}},
+        ConvolutionCase{2, 10, 12, 64, 128, {3, 2, 1}}, ConvolutionCase{2, 10, 12, 64, 128, {1, 2, 0}},
+        ConvolutionCase{3, 7, 7, 40, 64, {1, 1, 0}}, ConvolutionCase{1, 7, 7, 512, 96, {3, 1, 1}},
+        ConvolutionCase{40, 28, 28, 24, 144, {3, 1, 1}}, ConvolutionCase{9, 56, 56, 8, 64, {3, 1, 1}}}) {
+    const ImageBatch batch{c.images, c.height, c.width};
+    const ImageBatch out{c.images, c.window.output(c.height), c.window.output(c.width)};
+    const Pair x = random({batch.pixels(), c.inputs}), residual = random({out.pixels(), c.outputs});
+    const Tensor w = random_f32({c.outputs, c.window.size, c.window.size, c.inputs}), bias = random_f32({c.outputs});
+    const auto packed = pack_device_convolution(w, bias, c.window, GetParam(), *stream_);
+    ASSERT_TRUE(packed.ok()) << packed.error().message;
+    const TensorView rows = w.view().reshaped({c.outputs, w.view().elements() / c.outputs});
+    const auto twin = pack_linear({.weight = rows, .scales = {}}, Precision::kFp32, cpu_);
+    ASSERT_TRUE(twin.ok());
+    std::vector<ImageRows> from, to;
+    for (int i = 0; i < c.images; ++i) {
+      from.push_back({int64_t(i) * c.height * c.width, c.height, c.width});
+      to.push_back({int64_t(i) * out.height * out.width, out.height, out.width});
+    }
+    for (const bool adds : {false, true}) {
+      const Tensor y = poisoned({out.pixels(), c.outputs}, type());
+      DeviceConvolutionArgs args;
+      args.x = x.device;
+      args.images = batch;
+      args.convolution = &*packed;
+      args.relu = true;
+      if (adds) args.residual = residual.device;
+      args.y = y;
+      device_convolution(args, *stream_);
+      Tensor expected(DType::kF32, {out.pixels(), c.outputs});
+      std::copy_n(residual.host.as<float>(), expected.shape().elements(), expected.as<float>());
+      convolution({.x = x.host,
+                   .images = from,
+                   .window = c.window,
+                   .weight = &*twin,
+                   .epilogue = {.bias = bias.view(), .accumulate = adds, .activation = Activation::kRelu},
+                   .y = expected,
+                   .outputs = to},
+                  cpu_);
+      EXPECT_LT(error(read(y), expected), tolerance()) << c.inputs << " to " << c.outputs << " by " << c.window.size;
+    }
+  }
+}
+
+TEST_P(DeviceEncoderKernels, PixelsAndLargestOfWindows) {
+  const ImageBatch batch{3, 13, 8};
+  const Tensor planes = random_f32({3, 5, 13, 8}), device_planes = placed(planes);
+  const Tensor pixels = poisoned({batch.pixels(), 8}, type());
+  device_pixels(device_planes, batch, 5, pixels, *stream_);
+  Tensor expected(DType::kF32, {batch.pixels(), 8});
+  for (int64_t p = 0; p < batch.pixels(); ++p) {
+    for (int64_t c = 0; c < 8; ++c)
+      expected.as<float>()[p * 8 + c] = c < 5 ? planes.as<float>()[(p / 104 * 5 + c) * 104 + p % 104] : 0;
+  }
+  EXPECT_LT(error(read(pixels), expected), std::min(tolerance(), 1e-2));
+  const Window window{3, 2, 1};
+  const Pair x = random({batch.pixels(), 24});
+  const ImageBatch out{3, window.output(13), window.output(8)};
+  const Tensor y = poisoned({out.pixels(), 24}, type());
+  device_max_pool(x.device, batch, window, y, *stream_);
+  std::vector<ImageRows> from, to;
+  for (int i = 0; i < 3; ++i) {
+    from.push_back({i * 104, 13, 8});
+    to.push_back({int64_t(i) * out.height * out.width, out.height, out.width});
+  }
+  Tensor largest(DType::kF32, {out.pixels(), 24});
+  max_pool(x.host, from, window, largest, to, cpu_);
+  EXPECT_LT(error(read(y), largest), 1e-6);
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ Operations operations() {
   table.device_encoder = {pack_device_linear, device_product,    device_norm,  device_activate,  device_add_bias,
                           device_add,         device_gate,       device_rope,  device_attention, device_pool,
                           device_normalize,   device_row_maxima, device_log1p, device_convert};
+  table.device_image = {pack_device_convolution, device_convolution, device_affine, device_max_pool, device_pixels};
   return table;
 }
 

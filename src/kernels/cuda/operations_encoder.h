@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/device_encoder.h"
+#include "kernels/device_image.h"
 
 namespace spillway::kernels::cuda {
 
@@ -21,6 +22,16 @@ decltype(kernels::device_normalize) device_normalize;
 decltype(kernels::device_row_maxima) device_row_maxima;
 decltype(kernels::device_log1p) device_log1p;
 decltype(kernels::device_convert) device_convert;
+
+Result<DeviceConvolution> pack_device_convolution(tensor::TensorView weight, tensor::TensorView bias, Window window,
+                                                  DeviceNumbers numbers, tensor::Stream& stream);
+decltype(kernels::device_convolution) device_convolution;
+decltype(kernels::device_affine) device_affine;
+decltype(kernels::device_max_pool) device_max_pool;
+decltype(kernels::device_pixels) device_pixels;
+
+// Any window, by gathering patches (convolution_implicit.cu).
+void convolve_implicitly(const DeviceConvolutionArgs& args, tensor::Stream& stream);
 
 // parts bf16 [M, 6 K] of x f32 [M, K]: each value is the sum of high + middle + low, three bf16 that hold 24 bits.
 // Along a row come low, middle, high, middle, high, high for inputs (weight false), and for weights what they are
