@@ -63,7 +63,7 @@ TEST(Config, WrongTypesSayWhatWasExpectedAndFound) {
               HasSubstr("expected a string, found the integer 5 (put it in quotes to mean text)"));
   EXPECT_THAT(refusal("model: {path: }"), HasSubstr("expected a string, found nothing"));
   EXPECT_THAT(refusal("model: {precision: fp4}"),
-              HasSubstr("expected one of fp32, tf32, bf16, fp8, int8, int4, auto, found \"fp4\""));
+              HasSubstr("expected one of fp32, tf32, bf16, fp16, int8, fp8, int4, auto, found \"fp4\""));
   EXPECT_THAT(refusal("model: {precision: [fp32]}"), HasSubstr("found a list"));
   EXPECT_THAT(refusal("model: {precision: {a: b}}"), HasSubstr("found a map"));
   EXPECT_THAT(refusal("hardware: {gpu_ids: 0}"),

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
@@ -16,23 +17,37 @@
 
 namespace spillway::models {
 
+namespace {
+
+struct NamedPrecision {
+  std::string_view name;
+  PrecisionChoice choice;
+};
+constexpr NamedPrecision kPrecisions[] = {{"auto", PrecisionChoice::kAuto}, {"fp32", PrecisionChoice::kFp32},
+                                          {"tf32", PrecisionChoice::kTf32}, {"bf16", PrecisionChoice::kBf16},
+                                          {"fp16", PrecisionChoice::kFp16}, {"int8", PrecisionChoice::kInt8},
+                                          {"fp8", PrecisionChoice::kFp8},   {"int4", PrecisionChoice::kInt4}};
+
+}  // namespace
+
 Result<PrecisionChoice> parse_precision(const std::string& name) {
-  if (name == "auto") return PrecisionChoice::kAuto;
-  if (name == "fp32") return PrecisionChoice::kFp32;
-  if (name == "bf16") return PrecisionChoice::kBf16;
-  if (name == "int8") return PrecisionChoice::kInt8;
-  if (name == "tf32") return PrecisionChoice::kTf32;
-  if (name == "fp8") return PrecisionChoice::kFp8;
-  if (name == "int4") return PrecisionChoice::kInt4;
-  return invalid(fmt::format("precision: expected auto, fp32, tf32, bf16, fp8, int8 or int4; found '{}'", name));
+  for (const auto& [known, choice] : kPrecisions) {
+    if (known == name) return choice;
+  }
+  return invalid(fmt::format("precision: expected auto, fp32, tf32, bf16, fp16, int8, fp8 or int4; found '{}'", name));
 }
 
 Status check_precision(PrecisionChoice choice, tensor::Device device) {
-  const bool of_gpus =
-      choice == PrecisionChoice::kTf32 || choice == PrecisionChoice::kFp8 || choice == PrecisionChoice::kInt4;
-  if (!of_gpus || device.kind == tensor::DeviceKind::kCuda) return {};
-  return invalid(fmt::format("precision: expected auto, fp32, bf16 or int8 on a CPU; found {}",
-                             name_of(resolve_precision(choice, {}, device))));
+  const auto name = std::ranges::find(kPrecisions, choice, &NamedPrecision::choice)->name;
+  if (device.kind == tensor::DeviceKind::kCpu) {
+    for (const char* common : {"auto", "fp32", "bf16", "int8"}) {
+      if (name == common) return {};
+    }
+    return unsupported(fmt::format("precision: expected auto, fp32, bf16 or int8 on a CPU; found {}", name));
+  }
+  if (choice != PrecisionChoice::kFp16) return {};
+  return unsupported(
+      "precision: fp16 is for encoders and vision models; expected auto, fp32, tf32, bf16, int8, fp8 or int4 here");
 }
 
 Result<LayerRange> parse_layers(const std::string& text) {
@@ -78,7 +93,7 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       return kernels::Precision::kFp8;
     case PrecisionChoice::kInt4:
       return kernels::Precision::kInt4;
-    case PrecisionChoice::kAuto:
+    default:
       break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
