@@ -166,6 +166,7 @@ class DeviceResnet final : public OneShotModel {
 
   bool recompute(tensor::Stream& stream) override {
     if (last_.images == 0) return false;
+    launches_ = 0;
     compute(last_, stream);
     return true;
   }
