@@ -18,6 +18,7 @@ namespace {
 using tensor::TensorView;
 
 constexpr int kInputsMax = 256;
+constexpr int64_t kBlockRows = 512;
 
 class Encoder final : public OneShotModel {
  public:
@@ -39,6 +40,7 @@ class Encoder final : public OneShotModel {
     arena_.reset();
     launches_ = 0;
     lay_out(batch);
+    cut_into_blocks(stream.device().kind != tensor::DeviceKind::kCpu);
     nn::OneShotStep step{.arena = arena_,
                          .stream = stream,
                          .fusions = fusions_,
@@ -51,7 +53,9 @@ class Encoder final : public OneShotModel {
     for (const OneShotInput& input : batch) longest = std::max(longest, int(input.tokens.size()));
     const TensorView rope = rope_ ? rope_->rows(longest, stream) : TensorView();
     const TensorView local = rope_local_ ? rope_local_->rows(longest, stream) : rope;
-    for (size_t i = 0; i < layers_.size(); ++i) layers_[i].apply(x, is_local(i) ? local : rope, half_, step);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      for (const Block& block : blocks_) apply(layers_[i], block, x, is_local(i) ? local : rope, step);
+    }
     if (final_norm_) final_norm_->apply(x, x, step);
     return outputs(batch, x, step);
   }
@@ -70,6 +74,31 @@ class Encoder final : public OneShotModel {
     const std::string prefixed = config_.names.prefix + "." + config_.names.words + ".weight";
     if (!config_.names.prefix.empty() && !root_.contains(config_.names.words + ".weight") && root_.contains(prefixed))
       body_ = root_.scope(config_.names.prefix);
+  }
+
+  // Whole sequences that pass through a layer together: what is between its operations then stays in the caches.
+  struct Block {
+    int64_t begin = 0;
+    std::vector<int32_t> offsets = {0};  // from its own first row
+    int64_t rows() const { return offsets.back(); }
+  };
+
+  void apply(const nn::EncoderLayer& layer, const Block& block, TensorView x, TensorView rope,
+             const nn::OneShotStep& step) const {
+    nn::OneShotStep part = step;
+    part.offsets = block.offsets;
+    part.positions = step.positions.rows(block.begin, block.begin + block.rows());
+    layer.apply(x.rows(block.begin, block.begin + block.rows()), rope, half_, part);
+  }
+
+  void cut_into_blocks(bool one) {
+    blocks_.assign(1, {});
+    for (size_t s = 0; s + 1 < offsets_.size(); ++s) {
+      const int32_t rows = offsets_[s + 1] - offsets_[s];
+      if (!one && blocks_.back().rows() > 0 && blocks_.back().rows() + rows > kBlockRows)
+        blocks_.push_back({.begin = offsets_[s]});
+      blocks_.back().offsets.push_back(int32_t(blocks_.back().rows()) + rows);
+    }
   }
 
   bool is_local(size_t layer) const { return layer < config_.local_layers.size() && config_.local_layers[layer]; }
@@ -101,8 +130,9 @@ class Encoder final : public OneShotModel {
       nn::EncoderLayerConfig layer = config_.layer;
       if (!is_local(size_t(i))) layer.window = 0;
       if (i == 0 && config_.first_norm_is_identity) layer.has_attention_norm = false;
+      const nn::LayerNorm& before = i == 0 || layer.norm_before ? *embedding_norm_ : layers_.back().last_norm();
       SW_ASSIGN(nn::EncoderLayer loaded,
-                nn::EncoderLayer::load(body_.scope(config_.names.layers, i), layer, !fusions_.qkv, context));
+                nn::EncoderLayer::load(body_.scope(config_.names.layers, i), layer, !fusions_.qkv, before, context));
       layers_.push_back(std::move(loaded));
     }
     if (!config_.names.final_norm.empty()) {
@@ -243,6 +273,7 @@ class Encoder final : public OneShotModel {
   std::optional<ClassifierHead> classifier_, pooler_;
   std::optional<SparseHead> sparse_;
   tensor::Arena arena_{64};
+  std::vector<Block> blocks_;
   std::vector<int32_t> ids_, type_ids_, positions_, offsets_;
   int64_t launches_ = 0;
 };

@@ -23,8 +23,11 @@ class LayerNorm {
   const tensor::Tensor& weight() const { return weight_; }
   const tensor::Tensor& bias() const { return bias_; }
   float epsilon() const { return epsilon_; }
+  // Of W8A8 models: how large each of its outputs is likely to be (InputSpread::sizes); else empty. In host memory.
+  tensor::TensorView spread() const { return spread_.view(); }
 
  private:
+  tensor::Tensor spread_;
   tensor::Tensor weight_;
   tensor::Tensor bias_;
   float epsilon_ = 0;
