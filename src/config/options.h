@@ -33,7 +33,7 @@ inline constexpr Option kOptions[] = {
   {"model.aliases", "model-aliases", Type::kStrings, "deepseek-reasoner,deepseek-chat", "Further names in the API that reach this model, so that DeepSeek clients need no change."},
   {"model.versions", "model-versions", Type::kString, "latest", "Of a folder with numbered versions, those to serve: latest, all, or numbers with commas."},
   {"model.load", "model-load", Type::kBool, "true", "Load the model at the start; otherwise when the repository's API asks for it."},
-  {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load. auto: as the checkpoint is stored.", "fp32|bf16|int8|auto"},
+  {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load. tf32, fp16 and fp8: encoders and vision models (fp8: encoders) on a GPU. auto: as the checkpoint is stored.", "fp32|tf32|bf16|fp16|int8|fp8|auto"},
   {"model.cache", "model-cache", Type::kString, "auto", "Keep the packed weights of a checkpoint on disk, so that the next start maps them instead of packing. auto: written in the background once the model serves. on: written before it serves.", "auto|on|off"},
   {"model.cache_dir", "model-cache-dir", Type::kString, "", "Folder of the packed weights. Empty: $XDG_CACHE_HOME/spillway or ~/.cache/spillway."},
   {"model.cache_bytes_max", "model-cache-bytes-max", Type::kBytes, "64GiB", "Packed weights in the folder together; the least recently used are removed. A tenth of the disk is always left free."},
