@@ -161,7 +161,10 @@ TEST_F(LoadModel, ASliceRunsItsLayersOnMadeUpStates) {
 TEST_F(LoadModel, NamesWhatDoesNotFit) {
   EXPECT_THAT(load_model({.path = "/nowhere", .device = {}, .progress = {}}).error().message,
               HasSubstr("expected a folder with config.json"));
-  EXPECT_THAT(parse_precision("fp8").error().message, HasSubstr("expected auto, fp32, bf16 or int8; found 'fp8'"));
+  EXPECT_THAT(parse_precision("fp4").error().message,
+              HasSubstr("expected auto, fp32, tf32, bf16, fp16, int8 or fp8; found 'fp4'"));
+  for (const PrecisionChoice choice : {PrecisionChoice::kTf32, PrecisionChoice::kFp16, PrecisionChoice::kFp8})
+    EXPECT_THAT(check_common_precision(choice).error().message, HasSubstr("encoders and vision models on a GPU"));
   const std::string path = write_config("/tests/golden/llama", {{"intermediate_size", 512}});
   EXPECT_THAT(load_model({.path = path, .device = {}, .progress = {}}).error().message,
               HasSubstr("expected model.safetensors"));
