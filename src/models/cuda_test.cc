@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <random>
 
 #include "models/loader.h"
+#include "models/one_shot_loader.h"
 #include "models/verify.h"
 
 namespace spillway::models {
@@ -215,6 +217,50 @@ TEST_P(CudaOneShotGolden, EveryOutput) {
   ASSERT_FALSE(report->rows.empty());
   for (const VerifyRow& row : report->rows)
     EXPECT_TRUE(row.passed) << row.name << ": relative error " << row.max_rel << ", median of rows " << row.median_rel;
+}
+
+std::vector<float> answer_of(OneShotModel& model, const std::vector<std::vector<int32_t>>& texts,
+                             tensor::Stream& stream) {
+  std::vector<OneShotInput> batch;
+  for (const auto& text : texts) batch.push_back({.tokens = text, .types = {}, .pixels = {}});
+  const std::vector<tensor::TensorView> views = model.run(batch, stream);
+  stream.synchronize();
+  std::vector<float> values;
+  for (const tensor::TensorView& view : views)
+    values.insert(values.end(), view.as<float>(), view.as<float>() + view.elements());
+  return values;
+}
+
+// The first batch of a size runs as it is, the second is recorded, later ones are replayed: over other texts too.
+TEST(CudaOneShot, AReplayIsWhatRanBefore) {
+  const Status available = tensor::cuda::check_device(0);
+  if (!available.ok()) GTEST_SKIP() << available.error().message;
+  LoadOptions options;
+  options.path = kGolden + "bert";
+  options.precision = PrecisionChoice::kFp16;
+  options.device = {tensor::DeviceKind::kCuda, 0};
+  options.batch_tokens_max = 256;
+  auto model = load_one_shot_model(options);
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  auto stream = tensor::Stream::open(options.device, 1);
+  ASSERT_TRUE(stream.ok());
+  std::mt19937 random(7);
+  const auto texts_of = [&](std::initializer_list<int> lengths) {
+    std::vector<std::vector<int32_t>> texts;
+    for (const int length : lengths) {
+      texts.emplace_back();
+      for (int i = 0; i < length; ++i) texts.back().push_back(int32_t(random() % 400));
+    }
+    return texts;
+  };
+  const auto first = texts_of({40, 21, 3}), second = texts_of({1, 60, 2});  // of one bucket
+  const std::vector<float> plain = answer_of(**model, first, *stream);
+  const int64_t launches = (*model)->launches();
+  const std::vector<float> recorded = answer_of(**model, second, *stream);
+  EXPECT_EQ(answer_of(**model, first, *stream), plain);
+  EXPECT_EQ(answer_of(**model, second, *stream), recorded);
+  EXPECT_NE(plain, recorded);
+  EXPECT_EQ((*model)->launches(), launches);
 }
 
 }  // namespace
