@@ -1,5 +1,9 @@
 #include "gateway/json_cursor.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <charconv>
 #include <cstring>
 
@@ -36,6 +40,17 @@ bool plain8(const char* at) {
   const uint64_t found = ((quote - kOnes) & ~quote) | ((slash - kOnes) & ~slash) | ((word - kOnes * 0x20) & ~word);
   return (found & kHigh) == 0;
 }
+
+#if defined(__SSE2__)
+// As plain8, sixteen at a time.
+bool plain16(const char* at) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+  const __m128i quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
+  const __m128i slash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
+  const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+  return _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, slash))) == 0;
+}
+#endif
 
 }  // namespace
 
@@ -177,6 +192,9 @@ bool JsonCursor::skip() {
 bool JsonCursor::skip_string() {
   ++at_;
   while (at_ < end_) {
+#if defined(__SSE2__)
+    while (end_ - at_ >= 16 && plain16(at_)) at_ += 16;
+#endif
     while (end_ - at_ >= 8 && plain8(at_)) at_ += 8;
     if (at_ == end_) break;
     const char c = *at_++;

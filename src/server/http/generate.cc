@@ -270,6 +270,9 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   record.cached_tokens = usage.cached_tokens;
   record.output_tokens = usage.completion_tokens;
   record.finish_reason = pump.finish_reason();
+  if (usage.completion_tokens > 0) {
+    exchange.server().prefixes().served(exchange.request().headers.value_or(kPrefixHeader, ""));
+  }
 }
 
 ApiError model_not_found(std::string_view name) {
