@@ -58,6 +58,11 @@ bool Timeline::is_named(std::string_view id) const {
   return !answer_id_.empty() && id == answer_id_;
 }
 
+bool Timeline::ended() const {
+  std::lock_guard lock(mutex_);
+  return ended_;
+}
+
 Timeline::Snapshot Timeline::snapshot() const {
   std::lock_guard lock(mutex_);
   return {model_, answer_id_, ended_, dropped_, moments_};
@@ -78,15 +83,17 @@ std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, Ti
 }
 
 std::shared_ptr<Timeline> Timelines::find(std::string_view id) const {
-  {
-    std::lock_guard lock(mutex_);
-    const auto found = by_id_.find(id);
-    if (found != by_id_.end()) return found->second;
-  }
+  if (auto timeline = with_id(id)) return timeline;
   for (auto& timeline : recent(ring_.size())) {
     if (timeline->is_named(id)) return timeline;
   }
   return nullptr;
+}
+
+std::shared_ptr<Timeline> Timelines::with_id(std::string_view id) const {
+  std::lock_guard lock(mutex_);
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
 }
 
 std::vector<std::shared_ptr<Timeline>> Timelines::recent(size_t count) const {

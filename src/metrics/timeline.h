@@ -56,6 +56,7 @@ class Timeline {
   const std::string& route() const { return route_; }
   TimePoint received() const { return received_; }
   bool is_named(std::string_view id) const;
+  bool ended() const;
 
   struct Snapshot {
     std::string model;
@@ -86,6 +87,8 @@ class Timelines {
 
   std::shared_ptr<Timeline> begin(std::string id, std::string route, TimePoint received);
   std::shared_ptr<Timeline> find(std::string_view id) const;  // the newest of that id; null: not among those kept
+  // By its own id alone, which costs one look-up whether it is there or not.
+  std::shared_ptr<Timeline> with_id(std::string_view id) const;
   std::vector<std::shared_ptr<Timeline>> recent(size_t count) const;  // newest first
   uint64_t begun() const;
 

@@ -9,15 +9,19 @@
 
 #include "base/log.h"
 #include "metrics/metrics.h"
+#include "telemetry/outlets/span_record.h"
 
 namespace spillway::telemetry {
 namespace {
 
 namespace json = boost::json;
 
-metrics::Counter spans_total("spillway_telemetry_spans_total", "Spans by what became of them: sent, dropped, failed.",
-                             {"result"});
+metrics::Counter spans_total(
+    "spillway_telemetry_spans_total",
+    "Spans by what became of them: spooled (then the points of the outlet otlp tell), or sent, failed, dropped.",
+    {"result"});
 
+constexpr const char* kOutletName = "otlp";
 constexpr int kServer = 2, kOk = 1, kError = 2;
 
 // 64-bit numbers are strings in OTLP's JSON.
@@ -54,9 +58,17 @@ json::array attributes_of(const RequestRecord& request) {
   if (request.output_tokens > 0) attributes.integer("gen_ai.usage.output_tokens", request.output_tokens);
   if (request.cached_tokens > 0) attributes.integer("gen_ai.usage.cache_read.input_tokens", request.cached_tokens);
   if (request.first_token_s) attributes.number("gen_ai.server.time_to_first_token", *request.first_token_s);
-  attributes.text("http.request.method", "POST");
-  attributes.text("http.route", request.route);
-  attributes.integer("http.response.status_code", request.status);
+  if (request.protocol == RequestRecord::Protocol::kGrpc) {
+    const size_t method = request.route.rfind('/');  // "/package.Service/Method"
+    attributes.text("rpc.system", "grpc");
+    attributes.text("rpc.service", request.route.substr(1, std::max<size_t>(method, 1) - 1));
+    attributes.text("rpc.method", request.route.substr(method + 1));
+    attributes.integer("rpc.grpc.status_code", request.grpc_code);
+  } else {
+    attributes.text("http.request.method", "POST");
+    attributes.text("http.route", request.route);
+    attributes.integer("http.response.status_code", request.status);
+  }
   if (request.outcome != "ok") attributes.text("error.type", request.outcome);
   attributes.text("spillway.upstream", request.upstream);
   attributes.text("spillway.tenant", request.tenant);
@@ -98,7 +110,23 @@ std::string otlp_json(const std::vector<RequestRecord>& spans, const SpanExporte
   return json::serialize(json::object{{"resourceSpans", json::array{whole}}});
 }
 
-SpanExporter::SpanExporter(SpanExporterOptions options) : options_(std::move(options)), thread_([this] { run(); }) {}
+Result<std::unique_ptr<SpanExporter>> SpanExporter::start(SpanExporterOptions options) {
+  std::unique_ptr<SpanExporter> exporter(new SpanExporter(std::move(options)));
+  const SpanExporterOptions& given = exporter->options_;
+  if (given.spool) {
+    SW_ASSIGN(exporter->spool_, Spool::open(*given.spool, {kOutletName}));
+    OutletOptions outlet;
+    outlet.name = kOutletName;
+    outlet.form = OutletOptions::Form::kSpans;
+    outlet.url = given.url;
+    outlet.headers = given.headers;
+    outlet.client = given.client;
+    outlet.points_per_s_max = given.spans_per_s_max;
+    exporter->outlet_ = std::make_unique<Outlet>(std::move(outlet), *exporter->spool_);
+  }
+  exporter->thread_ = std::thread([raw = exporter.get()] { raw->run(); });
+  return exporter;
+}
 
 SpanExporter::~SpanExporter() {
   {
@@ -106,7 +134,7 @@ SpanExporter::~SpanExporter() {
     stopping_ = true;
   }
   changed_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void SpanExporter::record(const RequestRecord& request) {
@@ -125,14 +153,49 @@ void SpanExporter::run() {
     std::vector<RequestRecord> taken;
     {
       std::unique_lock lock(mutex_);
-      last = changed_.wait_for(lock, options_.interval, [this] { return stopping_; });
+      last =
+          changed_.wait_for(lock, spool_ ? options_.spool_interval : options_.interval, [this] { return stopping_; });
       taken.swap(waiting_);
     }
     for (size_t at = 0; at < taken.size(); at += options_.batch_max) {
       const size_t end = std::min(taken.size(), at + options_.batch_max);
-      send({taken.begin() + ptrdiff_t(at), taken.begin() + ptrdiff_t(end)});
+      const std::vector<RequestRecord> batch(taken.begin() + ptrdiff_t(at), taken.begin() + ptrdiff_t(end));
+      if (spool_ == nullptr) {
+        send(batch);
+      } else if (!store(batch)) {
+        put_back({taken.begin() + ptrdiff_t(at), taken.end()});
+        break;
+      }
     }
+    if (outlet_ && !taken.empty()) outlet_->wake();
   }
+}
+
+bool SpanExporter::store(const std::vector<RequestRecord>& spans) {
+  const int64_t time_ms = spans.front().started_unix_ns / 1'000'000;
+  const Status stored = spool_->append(encode(SpanRecord{time_ms, spans.size(), otlp_json(spans, options_)}));
+  if (stored.ok()) {
+    spans_total.with({"spooled"}).add(double(spans.size()));
+    if (std::exchange(disk_failed_, false)) SW_WARN("telemetry otlp: the disk takes spans again");
+    return true;
+  }
+  if (!std::exchange(disk_failed_, true)) {
+    SW_WARN("telemetry otlp: {}; up to {} spans wait in memory", stored.error().message, options_.waiting_max);
+  }
+  return false;
+}
+
+// The oldest wait longest, so they are kept; what does not fit behind them is dropped.
+void SpanExporter::put_back(std::vector<RequestRecord> spans) {
+  size_t dropped = 0;
+  {
+    std::lock_guard lock(mutex_);
+    spans.insert(spans.end(), std::make_move_iterator(waiting_.begin()), std::make_move_iterator(waiting_.end()));
+    if (spans.size() > options_.waiting_max) dropped = spans.size() - options_.waiting_max;
+    spans.resize(spans.size() - dropped);
+    waiting_ = std::move(spans);
+  }
+  if (dropped > 0) spans_total.with({"dropped"}).add(double(dropped));
 }
 
 void SpanExporter::send(const std::vector<RequestRecord>& spans) {

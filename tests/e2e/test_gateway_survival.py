@@ -47,7 +47,7 @@ def test_all_keys_cooling_waits_instead_of_failing_without_an_attempt(fleet, tmp
     one = fleet()
     with gateway(tmp_path, upstream("one", one.url, keys='["env:A", "env:B"]', **QUICK), environment={"A": "a", "B": "b"}) as program:
         assert ask(program, "429-after-once", False) == (TEXT, "stop")
-        answers = at_once(20, lambda _: ask(program, "429-after-once", False, timeout=30))
+        answers = at_once(8, lambda _: ask(program, "429-after-once", False, timeout=30))
         assert set(answers) == {(TEXT, "stop")}
 
 

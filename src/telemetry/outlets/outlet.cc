@@ -5,15 +5,17 @@
 
 #include "base/log.h"
 #include "metrics/metrics.h"
+#include "telemetry/outlets/span_record.h"
 
 namespace spillway::telemetry {
 namespace {
 
-metrics::Counter points_total("spillway_telemetry_points_total", "Points by outlet and what its receiver said of them.",
+metrics::Counter points_total("spillway_telemetry_points_total",
+                              "Points (of the outlet otlp: spans) by outlet and what its receiver said of them.",
                               {"outlet", "result"});
 metrics::Counter tries_total("spillway_telemetry_failed_sends_total", "Sends that will be tried again.", {"outlet"});
 metrics::Gauge lag_seconds("spillway_telemetry_lag_seconds",
-                           "Age of the oldest points that wait to be sent; 0: none wait.", {"outlet"});
+                           "Age of the oldest points or spans that wait to be sent; 0: none wait.", {"outlet"});
 metrics::Counter damaged_total("spillway_telemetry_spool_damaged_total", "Records of the spool that could not be read.",
                                {"outlet"});
 
@@ -85,19 +87,18 @@ bool Outlet::send_next() {
     pause_ = {};
     return false;
   }
-  const auto batch = decode((*record)->payload);
+  auto shipment = pack((*record)->payload);
   Sent sent = Sent::kRejected;
-  if (batch.ok()) {
-    lag_seconds.with({options_.name}).set(std::max(0.0, double(unix_ms() - batch->time_ms) / 1000));
+  if (shipment.ok()) {
+    lag_seconds.with({options_.name}).set(std::max(0.0, double(unix_ms() - shipment->time_ms) / 1000));
     if (const Duration early = free_at_ - std::chrono::steady_clock::now(); early > Duration::zero()) wait(early);
-    sent = send(*batch);
-    const auto points = double(batch->points.size());
-    free_at_ = std::chrono::steady_clock::now() + from_seconds(points / options_.points_per_s_max);
+    sent = send(*shipment);
+    free_at_ = std::chrono::steady_clock::now() + from_seconds(shipment->items / options_.points_per_s_max);
     if (sent != Sent::kAgain) {
-      points_total.with({options_.name, sent == Sent::kDone ? "accepted" : "rejected"}).add(points);
+      points_total.with({options_.name, sent == Sent::kDone ? "accepted" : "rejected"}).add(shipment->items);
     }
   } else {
-    SW_WARN("telemetry {}: {}", options_.name, batch.error().message);
+    SW_WARN("telemetry {}: {}", options_.name, shipment.error().message);
     damaged_total.with({options_.name}).add();
   }
   if (sent == Sent::kAgain) {
@@ -113,12 +114,24 @@ bool Outlet::send_next() {
   return true;
 }
 
-Outlet::Sent Outlet::send(const PointBatch& batch) {
-  net::ClientRequest request;
+Result<Outlet::Shipment> Outlet::pack(std::string_view record) const {
+  Shipment shipment;
+  net::ClientRequest& request = shipment.request;
   request.method = "POST";
   request.url = options_.url;
   request.headers = options_.headers;
   request.response_timeout = request.read_timeout = std::chrono::seconds(30);
+  if (options_.form == OutletOptions::Form::kSpans) {
+    SW_ASSIGN(SpanRecord spans, decode_spans(record));
+    request.headers.set("Content-Type", "application/json");
+    request.body = std::move(spans.body);
+    shipment.items = double(spans.spans);
+    shipment.time_ms = spans.time_ms;
+    return shipment;
+  }
+  SW_ASSIGN(const PointBatch batch, decode(record));
+  shipment.items = double(batch.points.size());
+  shipment.time_ms = batch.time_ms;
   if (options_.form == OutletOptions::Form::kInfluxLines) {
     request.headers.set("Content-Type", "text/plain; charset=utf-8");
     request.body = influx_lines(batch);
@@ -129,8 +142,12 @@ Outlet::Sent Outlet::send(const PointBatch& batch) {
     request.headers.set("User-Agent", "spillway");
     request.body = remote_write(batch);
   }
-  if (request.body.empty()) return Sent::kDone;
-  const auto answer = net::fetch_blocking(std::move(request), options_.client);
+  return shipment;
+}
+
+Outlet::Sent Outlet::send(Shipment& shipment) {
+  if (shipment.request.body.empty()) return Sent::kDone;
+  const auto answer = net::fetch_blocking(std::move(shipment.request), options_.client);
   const bool accepted = answer.ok() && answer->status / 100 == 2;
   if (accepted) {
     if (std::exchange(was_down_, false)) SW_WARN("telemetry {}: the receiver answers again", options_.name);
@@ -139,11 +156,11 @@ Outlet::Sent Outlet::send(const PointBatch& batch) {
   const std::string why = answer.ok() ? "status " + std::to_string(answer->status) + ": " + answer->body.substr(0, 200)
                                       : answer.error().message;
   if (answer.ok() && !is_worth_again(answer->status)) {
-    SW_WARN("telemetry {}: {} points were refused: {}", options_.name, batch.points.size(), why);
+    SW_WARN("telemetry {}: {} of them were refused: {}", options_.name, shipment.items, why);
     return Sent::kRejected;
   }
   if (!std::exchange(was_down_, true)) {
-    SW_WARN("telemetry {}: {}; points wait in {} until it answers", options_.name, why, "the spool");
+    SW_WARN("telemetry {}: {}; what there is waits in the spool until it answers", options_.name, why);
   }
   return Sent::kAgain;
 }

@@ -17,8 +17,9 @@
 namespace spillway::telemetry {
 
 struct OutletOptions {
-  std::string name;  // "influxdb", "remote_write": of its cursor and in metrics
-  enum class Form { kInfluxLines, kRemoteWrite } form = Form::kInfluxLines;
+  std::string name;  // "influxdb", "remote_write", "otlp": of its cursor and in metrics
+  // What the spool holds and how it is sent: points as lines or as a WriteRequest, spans as OTLP's JSON.
+  enum class Form { kInfluxLines, kRemoteWrite, kSpans } form = Form::kInfluxLines;
   net::Url url;          // with the path and query of writes
   net::Headers headers;  // Authorization and the like
   net::ClientOptions client;
@@ -37,7 +38,14 @@ class Outlet {
   enum class Sent { kDone, kRejected, kAgain };
   void run();
   bool send_next();  // false: nothing there, or not to be had now
-  Sent send(const PointBatch& batch);
+  // A record of the spool as a request.
+  struct Shipment {
+    net::ClientRequest request;
+    double items = 0;  // points or spans in it
+    int64_t time_ms = 0;
+  };
+  Result<Shipment> pack(std::string_view record) const;
+  Sent send(Shipment& shipment);
   void wait(Duration time);
 
   const OutletOptions options_;
