@@ -149,3 +149,26 @@ def test_a_clock_that_jumps_changes_no_deadline(fleet, tmp_path):
             assert {done.result() for done in seen} == {(TEXT, "stop")}
 
 
+
+
+def test_no_memory_left_costs_the_requests_that_wanted_it(fleet, tmp_path):
+    one = fleet()
+    with gateway(tmp_path, upstream("one", one.url), top="limits: {body_bytes: 32MiB}\n") as program:
+        assert ask(program, "ok", False) == (TEXT, "stop")
+        status = open(f"/proc/{program.process.pid}/status").read()
+        size = int(next(line for line in status.splitlines() if line.startswith("VmSize")).split()[1]) << 10
+        _, most = resource.prlimit(program.process.pid, resource.RLIMIT_AS)
+        resource.prlimit(program.process.pid, resource.RLIMIT_AS, (size + (40 << 20), most))
+        big = json.dumps({"model": "ok", "messages": [{"role": "user", "content": "x" * (28 << 20)}]}).encode()
+
+        def post(_):
+            try:
+                return program.http().post("/v1/chat/completions", content=big).status_code
+            except (httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError):
+                return "cut"
+
+        seen = at_once(6, post)
+        assert set(seen) <= {200, 500, 503, "cut"} and seen != [200] * 6, seen
+        resource.prlimit(program.process.pid, resource.RLIMIT_AS, (most, most))
+        assert program.process.poll() is None
+        assert set(at_once(20, lambda i: ask(program, "ok", i % 2 == 0))) == {(TEXT, "stop")}
