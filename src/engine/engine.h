@@ -80,6 +80,7 @@ struct EngineState {
   int pages_total = 0;
   int pages_free = 0;                 // not referenced by any sequence nor the prefix cache
   int pages_cached = 0;               // held by the prefix cache alone: reclaimable
+  int64_t tokens_cached = 0;          // that those pages hold
   double tokens_per_s = 0;            // measured service rate, decode and prefill weighted by cost
   double predicted_wait_s = 0;        // of a request that arrived now
   double seconds_since_progress = 0;  // with work to do; 0 when idle
