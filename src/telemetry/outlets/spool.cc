@@ -277,6 +277,20 @@ Result<std::optional<Spool::Record>> Spool::peek(const std::string& reader) {
   return read_from(cursors_.at(reader));
 }
 
+Result<std::vector<Spool::Record>> Spool::peek_some(const std::string& reader, uint64_t bytes_max) {
+  std::lock_guard lock(mutex_);
+  std::vector<Record> records;
+  uint64_t bytes = 0;
+  for (Place place = cursors_.at(reader); bytes < bytes_max;) {
+    SW_ASSIGN(std::optional<Record> record, read_from(place));
+    if (!record) break;
+    place = record->next;
+    bytes += record->payload.size();
+    records.push_back(std::move(*record));
+  }
+  return records;
+}
+
 Status Spool::replay(const std::function<void(std::string_view)>& take) {
   std::lock_guard lock(mutex_);
   for (Place place;;) {
