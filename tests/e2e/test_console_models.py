@@ -73,6 +73,7 @@ def test_outcomes_by_arm_tell_what_is_apart(browser):
     go(browser, "business")
     # Outcomes become readings once an interval of telemetry, ten seconds.
     rows = wait(browser, lambda d: [row for row in d.find_elements(By.CSS_SELECTOR, ".arms .card:not([hidden]) tbody tr") if row.text], 40)
+    assert len(rows) == len(ARMS), "conversion alone: nothing else was told, and there are no prices"
     told = {row.find_element(By.TAG_NAME, "th").text: row.text for row in rows}
     assert set(told) == set(ARMS)
     assert "100 %" in told["centre"] and "10 %" in told["edge"]

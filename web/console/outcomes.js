@@ -54,8 +54,10 @@ function measurePanel(name) {
   ]);
   const element = card(title, list.element);
   return {element, update(rows) {
-    show(element, rows.length > 0);
-    if (!rows.length) return;
+    // Without prices or values there is nothing to tell apart.
+    const told = rows.some((row) => row.unit === 'ratio' || row.high !== 0 || row.low !== 0);
+    show(element, told);
+    if (!told) return;
     const ratio = rows[0].unit === 'ratio';
     const from = ratio ? 0 : Math.min(0, ...rows.map((row) => row.low)), to = ratio ? 1 : Math.max(...rows.map((row) => row.high));
     list.update(rows.map((row) => ({...row, from, to, first: row === rows[0], apart: apart(row, rows[0])})));
