@@ -72,6 +72,51 @@ def stream(address, model, inputs, concurrency, seconds):
     return took
 
 
+def arrivals(rate, burst, seconds, rng):
+    """Poisson; every ten seconds hold two of `burst` times the rate of the other eight."""
+    calm, at, out = rate * 10 / (8 + 2 * burst), 0.0, []
+    while at < seconds:
+        at += rng.expovariate(calm * (burst if at % 10 >= 8 else 1))
+        out.append(at)
+    return out
+
+
+def open_loop(given):
+    rng = random.Random(11)
+    inputs = requests(triton_grpc, given.words)
+    when = arrivals(given.poisson, given.burst, given.seconds, rng)
+    answered, refused, failed, late, left = [], [], [], 0.0, threading.Semaphore(0)
+    with triton_grpc.InferenceServerClient(given.grpc) as client:
+        for each in inputs[:20]:
+            client.infer(given.model, each)
+        start = time.monotonic()
+
+        def send(index, due):
+            def done(result, error):
+                took = time.monotonic() - due
+                if error is None:
+                    answered.append(took)
+                elif any(code in str(error) for code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")):
+                    refused.append(took)
+                else:
+                    failed.append(str(error))
+                left.release()
+            client.async_infer(given.model, inputs[index % len(inputs)], done, timeout=given.timeout_ms * 1000)
+        for index, at in enumerate(when):
+            due = start + at
+            while (wait := due - time.monotonic()) > 0:
+                time.sleep(wait)
+            late = max(late, -wait)
+            send(index, due)
+        hung = sum(not left.acquire(timeout=30) for _ in when)
+    print(f"{len(when)} requests in {given.seconds:.0f} s, {given.burst:.0f}x bursts; sender at most {late * 1e3:.1f} ms late")
+    for name, took in (("answered", answered), ("refused", refused)):
+        if took:
+            p50, p99 = np.percentile(np.array(took) * 1e3, [50, 99])
+            print(f"{name:8} {len(took):7}   p50 {p50:7.2f}  p99 {p99:7.2f}  slowest {max(took) * 1e3:7.2f} ms")
+    print(f"failed {len(failed)} {failed[:1]}, no answer {hung}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--http", default="127.0.0.1:8000")
@@ -80,7 +125,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--words", type=int, default=20)
     parser.add_argument("--concurrency", default="1,8,32")
+    parser.add_argument("--poisson", type=float)
+    parser.add_argument("--burst", type=float, default=3)
+    parser.add_argument("--timeout-ms", type=int, default=50)
     given = parser.parse_args()
+    if given.poisson:
+        return open_loop(given)
     for concurrency in map(int, given.concurrency.split(",")):
         for name, run in {
             "http": lambda: closed_loop(lambda: triton_http.InferenceServerClient(given.http), triton_http, given.model,

@@ -131,6 +131,34 @@ TEST_P(EncoderKernels, ProductsOfBytes) {
   }
 }
 
+// Two channels of x far larger than the rest, as behind layer norms: knowing of them keeps the rest precise.
+TEST_P(EncoderKernels, ProductsOfBytesWithSpread) {
+  const int64_t rows = 20, k = 200, n = 33;
+  const Tensor x = random_f32({rows, k}, 14), w = random_f32({n, k}, 15), spread = random_f32({1, k}, 16);
+  for (int64_t i = 0; i < k; ++i) spread.as<float>()[i] = i % 100 == 7 ? 60.0f : 1.0f;
+  for (int64_t i = 0; i < rows * k; ++i) x.as<float>()[i] *= spread.as<float>()[i % k];
+  std::vector<double> expected;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t o = 0; o < n; ++o) {
+      double sum = 0;
+      for (int64_t i = 0; i < k; ++i) sum += at(x, r * k + i) * at(w, o * k + i);
+      expected.push_back(sum);
+    }
+  }
+  double error[2];
+  for (const bool known : {false, true}) {
+    WeightSource source{.weight = w.view(), .scales = {}};
+    if (known) source.spread.sizes = spread.view();
+    const auto packed = pack_linear(source, Precision::kW8A8, stream_);
+    ASSERT_TRUE(packed.ok()) << packed.error().message;
+    const Tensor y = poisoned({rows, n});
+    linear(x, *packed, y, stream_);
+    error[known] = relative_error(y, expected);
+  }
+  EXPECT_LT(error[1], 0.01);
+  EXPECT_LT(error[1], error[0]);
+}
+
 TEST_P(EncoderKernels, ConvolutionWithResidual) {
   const int inputs = 5, outputs = 37;
   const std::vector<ImageRows> images = {{0, 9, 6}, {54, 4, 11}};

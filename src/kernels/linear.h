@@ -20,13 +20,19 @@ namespace spillway::kernels {
 //   kBf16: bf16 weights (f8 stays f8 in memory), x rounded to bf16, float32 sums. Tolerance: 2^-8 of |x||w| summed.
 //   kInt8: weights quantised at load to int8 by groups of 128 along K; x as 16-bit integers by the same groups. The
 //          tolerance is that of the weights' rounding: 2^-8 of the group's largest weight.
-//   kW8A8: the same with x as 8-bit integers (the products of encoders). The tolerance is that of both roundings: 2^-8
-//   of
-//          the largest weight and the largest x of each group.
+//   kW8A8: the same with x as bytes between the least and the largest of each group (the products of encoders). The
+//          tolerance is that of both roundings: 2^-8 of the largest weight and 2^-8 of the range of x of each group.
 enum class Precision : uint8_t { kFp32, kBf16, kInt8, kW8A8 };
 
 // The short floats that a device computes with: bf16, or f16 on GPUs before sm_80.
 tensor::DType half_type(tensor::Device device);
+
+// How large each input is likely to be, up to a common factor: float32 [K], or empty. W8A8 on the CPU evens inputs out
+// by it, moving the difference into the weights (SmoothQuant); others pay no regard.
+struct InputSpread {
+  tensor::TensorView sizes;
+  int64_t first_output = 0;  // of all stacked outputs, those from here on decide (values more than queries and keys)
+};
 
 // A weight as stored: row-major [N, K], dtype f32|bf16|f16|f8e4m3, with optional float32 scales
 // [ceil(N / block_n), ceil(K / block_k)] that multiply its blocks (f8e4m3 only; ragged edges allowed). With transposed,
@@ -37,6 +43,7 @@ struct WeightSource {
   int block_n = 128;
   int block_k = 128;  // a multiple of 4
   bool transposed = false;
+  InputSpread spread;  // the same for stacked sources
 };
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8 };
@@ -50,7 +57,9 @@ struct PackedLinear {
   PackedFormat format = PackedFormat::kF32;
   int scale_block = 0;  // K elements that share a scale; 0 without scales
   tensor::Tensor data;
-  tensor::Tensor scales;  // CPU: float32 [panels, ceil(K / scale_block), 32]
+  // CPU: float32 [panels, ceil(K / scale_block), 32]; kW8A8 [panels, blocks, 2, 32], scales and sums of the integers,
+  // and, of weights with a spread, the K numbers that x is multiplied with.
+  tensor::Tensor scales;
 
   size_t bytes() const { return data.bytes() + scales.bytes(); }
 };

@@ -66,6 +66,7 @@ TEST(Packing, BytesAreThoseOfThisVersion) {
       {DType::kF8E4M3, Precision::kBf16, 11129064077277973931u},
       {DType::kBF16, Precision::kInt8, 9642470700128109771u},
       {DType::kF8E4M3, Precision::kInt8, 1229353648846666989u},
+      {DType::kF32, Precision::kW8A8, 15265530797026661747u},
   };
   const IsaLevel before = active_isa();
   for (const IsaLevel isa : available_isas()) {

@@ -21,7 +21,7 @@ const char* name_of(Moment::Kind kind) {
 
 Timeline::Timeline(std::string id, std::string route, TimePoint received, std::string trace_id)
     : id_(std::move(id)), route_(std::move(route)), received_(received), trace_id_(std::move(trace_id)) {
-  moments_.reserve(16);
+  moments_.reserve(6);  // of a request that is passed on; others grow
 }
 
 void Timeline::add(Moment::Kind kind, TimePoint at, int64_t a, int64_t b, std::string_view note) {

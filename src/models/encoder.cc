@@ -18,10 +18,7 @@ namespace {
 using tensor::TensorView;
 
 constexpr int kInputsMax = 256;
-
-std::string_view name_of_encoder(kernels::Precision precision) {
-  return precision == kernels::Precision::kW8A8 ? "int8" : name_of(precision);
-}
+constexpr int64_t kBlockRows = 512;
 
 class Encoder final : public OneShotModel {
  public:
@@ -31,7 +28,7 @@ class Encoder final : public OneShotModel {
     SW_TRY(model->load_embeddings(context));
     SW_TRY(model->load_layers(context));
     SW_TRY(model->load_heads(load.folder, context));
-    model->describe(context, load.precision);
+    model->describe(context, load.precision_name);
     return std::unique_ptr<OneShotModel>(std::move(model));
   }
 
@@ -43,6 +40,7 @@ class Encoder final : public OneShotModel {
     arena_.reset();
     launches_ = 0;
     lay_out(batch);
+    cut_into_blocks(stream.device().kind != tensor::DeviceKind::kCpu);
     nn::OneShotStep step{.arena = arena_,
                          .stream = stream,
                          .fusions = fusions_,
@@ -55,7 +53,9 @@ class Encoder final : public OneShotModel {
     for (const OneShotInput& input : batch) longest = std::max(longest, int(input.tokens.size()));
     const TensorView rope = rope_ ? rope_->rows(longest, stream) : TensorView();
     const TensorView local = rope_local_ ? rope_local_->rows(longest, stream) : rope;
-    for (size_t i = 0; i < layers_.size(); ++i) layers_[i].apply(x, is_local(i) ? local : rope, half_, step);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      for (const Block& block : blocks_) apply(layers_[i], block, x, is_local(i) ? local : rope, step);
+    }
     if (final_norm_) final_norm_->apply(x, x, step);
     return outputs(batch, x, step);
   }
@@ -74,6 +74,31 @@ class Encoder final : public OneShotModel {
     const std::string prefixed = config_.names.prefix + "." + config_.names.words + ".weight";
     if (!config_.names.prefix.empty() && !root_.contains(config_.names.words + ".weight") && root_.contains(prefixed))
       body_ = root_.scope(config_.names.prefix);
+  }
+
+  // Whole sequences that pass through a layer together: what is between its operations then stays in the caches.
+  struct Block {
+    int64_t begin = 0;
+    std::vector<int32_t> offsets = {0};  // from its own first row
+    int64_t rows() const { return offsets.back(); }
+  };
+
+  void apply(const nn::EncoderLayer& layer, const Block& block, TensorView x, TensorView rope,
+             const nn::OneShotStep& step) const {
+    nn::OneShotStep part = step;
+    part.offsets = block.offsets;
+    part.positions = step.positions.rows(block.begin, block.begin + block.rows());
+    layer.apply(x.rows(block.begin, block.begin + block.rows()), rope, half_, part);
+  }
+
+  void cut_into_blocks(bool one) {
+    blocks_.assign(1, {});
+    for (size_t s = 0; s + 1 < offsets_.size(); ++s) {
+      const int32_t rows = offsets_[s + 1] - offsets_[s];
+      if (!one && blocks_.back().rows() > 0 && blocks_.back().rows() + rows > kBlockRows)
+        blocks_.push_back({.begin = offsets_[s]});
+      blocks_.back().offsets.push_back(int32_t(blocks_.back().rows()) + rows);
+    }
   }
 
   bool is_local(size_t layer) const { return layer < config_.local_layers.size() && config_.local_layers[layer]; }
@@ -105,8 +130,9 @@ class Encoder final : public OneShotModel {
       nn::EncoderLayerConfig layer = config_.layer;
       if (!is_local(size_t(i))) layer.window = 0;
       if (i == 0 && config_.first_norm_is_identity) layer.has_attention_norm = false;
+      const nn::LayerNorm& before = i == 0 || layer.norm_before ? *embedding_norm_ : layers_.back().last_norm();
       SW_ASSIGN(nn::EncoderLayer loaded,
-                nn::EncoderLayer::load(body_.scope(config_.names.layers, i), layer, !fusions_.qkv, context));
+                nn::EncoderLayer::load(body_.scope(config_.names.layers, i), layer, !fusions_.qkv, before, context));
       layers_.push_back(std::move(loaded));
     }
     if (!config_.names.final_norm.empty()) {
@@ -142,31 +168,13 @@ class Encoder final : public OneShotModel {
     return {};
   }
 
-  void describe(const nn::LoadContext& context, kernels::Precision precision) {
-    info_.architecture = config_.architecture;
-    switch (config_.task) {
-      case EncoderTask::kEmbedding:
-        info_.outputs = {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
-        if (pooler_) info_.outputs.push_back(OneShotOutput::kPooled);
-        break;
-      case EncoderTask::kClassification:
-        info_.outputs = {OneShotOutput::kScores, OneShotOutput::kTokenVectors};
-        break;
-      case EncoderTask::kMaskedLm:
-        info_.outputs = {OneShotOutput::kSparse, OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
-        break;
-    }
-    info_.vocab_size = config_.vocab_size;
-    info_.hidden_size = config_.layer.hidden;
+  void describe(const nn::LoadContext& context, const std::string& precision) {
+    info_ = describe_encoder(config_, pooler_.has_value(), types_.has_value());
     info_.embedding_dims = sentence_->dims();
-    info_.tokens_max = config_.tokens_max;
-    info_.type_vocab_size = types_ ? config_.type_rows : 0;
-    info_.labels = config_.labels;
-    info_.multi_label = config_.multi_label;
     info_.weight_bytes = context.totals.bytes;
     info_.parameters = context.totals.parameters;
     info_.flops_per_token = int64_t(context.totals.flops_per_token);
-    info_.precision = std::string(name_of_encoder(precision));
+    info_.precision = precision;
     arena_ = tensor::Arena(workspace_bytes());
   }
 
@@ -265,13 +273,39 @@ class Encoder final : public OneShotModel {
   std::optional<ClassifierHead> classifier_, pooler_;
   std::optional<SparseHead> sparse_;
   tensor::Arena arena_{64};
+  std::vector<Block> blocks_;
   std::vector<int32_t> ids_, type_ids_, positions_, offsets_;
   int64_t launches_ = 0;
 };
 
 }  // namespace
 
+OneShotInfo describe_encoder(const EncoderConfig& config, bool has_pooler, bool has_types) {
+  OneShotInfo info;
+  info.architecture = config.architecture;
+  switch (config.task) {
+    case EncoderTask::kEmbedding:
+      info.outputs = {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
+      if (has_pooler) info.outputs.push_back(OneShotOutput::kPooled);
+      break;
+    case EncoderTask::kClassification:
+      info.outputs = {OneShotOutput::kScores, OneShotOutput::kTokenVectors};
+      break;
+    case EncoderTask::kMaskedLm:
+      info.outputs = {OneShotOutput::kSparse, OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
+      break;
+  }
+  info.vocab_size = config.vocab_size;
+  info.hidden_size = config.layer.hidden;
+  info.tokens_max = config.tokens_max;
+  info.type_vocab_size = has_types ? config.type_rows : 0;
+  info.labels = config.labels;
+  info.multi_label = config.multi_label;
+  return info;
+}
+
 Result<std::unique_ptr<OneShotModel>> load_encoder(const boost::json::object& config, OneShotLoad load) {
+  if (load.stream.device().kind == tensor::DeviceKind::kCuda) return load_device_encoder(config, std::move(load));
   SW_ASSIGN(EncoderConfig parsed, parse_encoder_config(config));
   return Encoder::load(std::move(parsed), std::move(load));
 }

@@ -17,11 +17,22 @@
 namespace spillway::models {
 
 Result<PrecisionChoice> parse_precision(const std::string& name) {
-  if (name == "auto") return PrecisionChoice::kAuto;
-  if (name == "fp32") return PrecisionChoice::kFp32;
-  if (name == "bf16") return PrecisionChoice::kBf16;
-  if (name == "int8") return PrecisionChoice::kInt8;
-  return invalid(fmt::format("precision: expected auto, fp32, bf16 or int8; found '{}'", name));
+  constexpr std::pair<std::string_view, PrecisionChoice> kNames[] = {
+      {"auto", PrecisionChoice::kAuto}, {"fp32", PrecisionChoice::kFp32}, {"tf32", PrecisionChoice::kTf32},
+      {"bf16", PrecisionChoice::kBf16}, {"fp16", PrecisionChoice::kFp16}, {"int8", PrecisionChoice::kInt8},
+      {"fp8", PrecisionChoice::kFp8}};
+  for (const auto& [known, choice] : kNames) {
+    if (known == name) return choice;
+  }
+  return invalid(fmt::format("precision: expected auto, fp32, tf32, bf16, fp16, int8 or fp8; found '{}'", name));
+}
+
+Status check_common_precision(PrecisionChoice choice) {
+  if (choice != PrecisionChoice::kTf32 && choice != PrecisionChoice::kFp16 && choice != PrecisionChoice::kFp8)
+    return {};
+  return unsupported(
+      "precision: tf32, fp16 and fp8 are for encoders and vision models on a GPU; expected auto, fp32, bf16 or int8 "
+      "here");
 }
 
 Result<LayerRange> parse_layers(const std::string& text) {
@@ -54,7 +65,7 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       return kernels::Precision::kBf16;
     case PrecisionChoice::kInt8:
       return kernels::Precision::kInt8;
-    case PrecisionChoice::kAuto:
+    default:
       break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
@@ -120,6 +131,7 @@ PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::js
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   SW_TRY(tensor::check_available(options.device));
+  SW_TRY(check_common_precision(options.precision));
   if (options.batch_tokens_max < 1)
     return invalid(fmt::format("batch tokens: expected at least 1, found {}", options.batch_tokens_max));
   SW_ASSIGN(const auto config, read_config(options.path));

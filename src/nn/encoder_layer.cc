@@ -41,41 +41,48 @@ void OneShotLinear::add_to(TensorView x, TensorView y, const OneShotStep& step) 
   step.count();
 }
 
+Status EncoderLayer::load_qkv(const weights::WeightScope& scope, bool split, LoadContext& context) {
+  const int64_t hidden = config_.hidden;
+  std::vector<MatrixRow> rows;
+  for (const std::string& name : config_.names.qkv)
+    rows.push_back({name, 3 * hidden / int64_t(config_.names.qkv.size())});
+  const bool apart = split && rows.size() == 3;
+  for (size_t i = 0; i < (apart ? rows.size() : 1); ++i) {
+    std::vector<MatrixRow> some = apart ? std::vector<MatrixRow>{rows[i]} : rows;
+    SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, std::move(some), hidden, context));
+    qkv_.push_back(std::move(product));
+  }
+  return {};
+}
+
 Result<EncoderLayer> EncoderLayer::load(const weights::WeightScope& scope, const EncoderLayerConfig& config,
-                                        bool split_qkv, LoadContext& context) {
+                                        bool split_qkv, const LayerNorm& before, LoadContext& context) {
   EncoderLayer layer;
   layer.config_ = config;
   const EncoderLayerNames& names = config.names;
   const int64_t hidden = config.hidden, intermediate = config.intermediate;
-  std::vector<MatrixRow> qkv;
-  // What comes from a layer norm has channels far larger than the rest: those products keep 16 bits of x in int8.
-  const kernels::Precision precision = context.precision;
-  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
-  for (const std::string& name : names.qkv) qkv.push_back({name, 3 * hidden / int64_t(names.qkv.size())});
-  if (split_qkv && qkv.size() == 3) {
-    for (const MatrixRow& row : qkv) {
-      SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, {row}, hidden, context));
-      layer.qkv_.push_back(std::move(product));
-    }
-  } else {
-    SW_ASSIGN(OneShotLinear product, OneShotLinear::load(scope, std::move(qkv), hidden, context));
-    layer.qkv_.push_back(std::move(product));
-  }
-  context.precision = precision;
-  SW_ASSIGN(layer.attention_output_, OneShotLinear::load(scope, {{names.attention_output, hidden}}, hidden, context));
   if (config.has_attention_norm) {
     SW_ASSIGN(layer.attention_norm_, LayerNorm::load(scope, names.attention_norm, hidden, config.epsilon, context));
   }
+  SW_ASSIGN(layer.mlp_norm_, LayerNorm::load(scope, names.mlp_norm, hidden, config.epsilon, context));
+  // What comes from a layer norm has channels far larger than the rest.
+  context.input_spread = {
+      .sizes = config.norm_before && layer.attention_norm_ ? layer.attention_norm_->spread() : before.spread(),
+      .first_output = split_qkv ? 0 : 2 * hidden};
+  SW_TRY(layer.load_qkv(scope, split_qkv, context));
+  context.input_spread = {};
+  SW_ASSIGN(layer.attention_output_, OneShotLinear::load(scope, {{names.attention_output, hidden}}, hidden, context));
   std::vector<MatrixRow> mlp;
   const int64_t width = config.gated ? 2 * intermediate : intermediate;
   for (const std::string& name : names.mlp_in) mlp.push_back({name, width / int64_t(names.mlp_in.size())});
-  if (precision == kernels::Precision::kW8A8) context.precision = kernels::Precision::kInt8;
+  context.input_spread = {.sizes = config.norm_before ? layer.mlp_norm_->spread() : layer.attention_norm_->spread()};
   SW_ASSIGN(layer.mlp_in_, OneShotLinear::load(scope, std::move(mlp), hidden, context));
-  context.precision = precision;
+  context.input_spread = {};
   SW_ASSIGN(layer.mlp_out_, OneShotLinear::load(scope, {{names.mlp_out, hidden}}, intermediate, context));
-  SW_ASSIGN(layer.mlp_norm_, LayerNorm::load(scope, names.mlp_norm, hidden, config.epsilon, context));
   return layer;
 }
+
+const LayerNorm& EncoderLayer::last_norm() const { return *mlp_norm_; }
 
 size_t EncoderLayer::workspace_bytes(const EncoderLayerConfig& config, int64_t tokens) {
   const auto bytes = [](int64_t rows, int64_t width) {

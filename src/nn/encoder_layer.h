@@ -54,8 +54,11 @@ struct EncoderLayerConfig {
 class EncoderLayer {
  public:
   // split_qkv: queries, keys and values stay three products (Fusions::qkv off).
+  // before: the norm that the layer's input comes from, unless it norms its input itself.
   static Result<EncoderLayer> load(const weights::WeightScope& scope, const EncoderLayerConfig& config, bool split_qkv,
-                                   LoadContext& context);
+                                   const LayerNorm& before, LoadContext& context);
+
+  const LayerNorm& last_norm() const;  // of a layer that norms its output
 
   // x f32 [T, hidden], in place. rope: the table of cosines and sines, or empty. half: attention products in bf16.
   void apply(tensor::TensorView x, tensor::TensorView rope, bool half, const OneShotStep& step) const;
@@ -67,6 +70,7 @@ class EncoderLayer {
   // Rows that pass through the feed-forward part at a time, so that what is between its products stays in the cache.
   static constexpr int64_t kMlpRows = 384;
 
+  Status load_qkv(const weights::WeightScope& scope, bool split, LoadContext& context);
   void attend(tensor::TensorView x, tensor::TensorView residual, tensor::TensorView rope, bool half,
               const OneShotStep& step) const;
   void feed_forward(tensor::TensorView x, tensor::TensorView residual, const OneShotStep& step) const;

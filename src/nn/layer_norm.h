@@ -14,14 +14,20 @@ class LayerNorm {
   static Result<LayerNorm> load(const weights::WeightScope& scope, const std::string& name, int64_t size,
                                 double epsilon, LoadContext& context);
 
+  // Onto the stream's device, for kernels::device_norm.
+  void place(tensor::Stream& stream);
+
   // x, y f32 [T, size]; may be the same.
   void apply(tensor::TensorView x, tensor::TensorView y, const OneShotStep& step) const;
 
   const tensor::Tensor& weight() const { return weight_; }
   const tensor::Tensor& bias() const { return bias_; }
   float epsilon() const { return epsilon_; }
+  // Of W8A8 models: how large each of its outputs is likely to be (InputSpread::sizes); else empty. In host memory.
+  tensor::TensorView spread() const { return spread_.view(); }
 
  private:
+  tensor::Tensor spread_;
   tensor::Tensor weight_;
   tensor::Tensor bias_;
   float epsilon_ = 0;

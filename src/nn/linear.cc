@@ -36,7 +36,9 @@ Result<StoredMatrices> StoredMatrices::open(const weights::WeightScope& scope, s
 Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
                                             int64_t inputs, LoadContext& context, double share) {
   SW_ASSIGN(const StoredMatrices matrices, StoredMatrices::open(scope, rows, inputs));
-  auto packed = kernels::pack_linear(matrices.sources(), context.precision, context.stream);
+  std::vector<kernels::WeightSource> sources(matrices.sources().begin(), matrices.sources().end());
+  for (kernels::WeightSource& source : sources) source.spread = context.input_spread;
+  auto packed = kernels::pack_linear(sources, context.precision, context.stream);
   if (!packed.ok()) return std::move(packed).error().in(scope.path(rows[0].name));
   context.add(packed->n * inputs, int64_t(packed->bytes()), share);
   return packed;

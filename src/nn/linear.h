@@ -23,6 +23,7 @@ struct LoadContext {
   kernels::Precision precision = kernels::Precision::kFp32;
   tensor::Stream& stream;
   LoadTotals totals = {};
+  kernels::InputSpread input_spread = {};  // of the matrices loaded while it is set
 
   // share: the part of the steps' tokens that pass here (an expert's is experts_per_token / experts).
   void add(int64_t parameters, int64_t bytes, double share = 1) {

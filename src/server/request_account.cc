@@ -110,7 +110,7 @@ const telemetry::RequestRecord& RequestAccount::end(std::string_view route, std:
 
 uint64_t caller_of(std::string_view key) {
   if (key.empty()) return 0;
-  const telemetry::RequestKey digest = telemetry::request_key(key);
+  const telemetry::RequestKey digest = telemetry::digest_key(key);
   uint64_t mark = 0;
   std::memcpy(&mark, digest.data(), sizeof mark);
   return mark | 1;

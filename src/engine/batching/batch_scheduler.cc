@@ -7,7 +7,8 @@ namespace spillway::engine {
 namespace {
 
 constexpr double kLoadMax = 0.98;    // a device cannot be busier: what is above waits
-constexpr double kSplitGain = 0.97;  // smaller batches must lower the longest wait to this share
+constexpr double kLoadMargin = 1.1;  // the load is measured over few batches: what is higher than it seems costs more
+constexpr double kSplitGain = 0.85;  // smaller batches must lower the longest wait to this share
 
 constexpr double kShortBatches = 8;  // the load is what arrives in the time of so many batches, and inputs
 constexpr double kShortInputs = 24;
@@ -108,7 +109,7 @@ BatchScheduler::Plan BatchScheduler::plan(const WaitingLine::Choice& choice, siz
 size_t BatchScheduler::size_by_table(const WaitingLine::Choice& choice, TimePoint now) const {
   const size_t all = choice.inputs.size();
   if (all < 2 || !table_.measured() || best_rate_ <= 0) return all;
-  const double load = std::min(kLoadMax, rate_.per_s(now) / best_rate_);
+  const double load = std::min(kLoadMax, kLoadMargin * rate_.per_s(now) / best_rate_);
   const double behind = static_cast<double>(line_.size() - static_cast<int>(all)) / static_cast<double>(all);
   const double burden = load / ((1 - load) * (1 - load)) / 2 + behind;
   const Plan whole = plan(choice, all, now);

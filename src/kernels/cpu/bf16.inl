@@ -44,33 +44,6 @@ void tile_bf16_exactly(const Tile& t) {
 }
 void tile_bf16(const Tile& t) { tile_bf16_exactly<kRowTile>(t); }
 
-// 16 registers of 16 words, transposed.
-SW_INLINE void transpose_words(__m512i* r) {
-  __m512i t[16], u[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    const __m512i even0 = _mm512_shuffle_i32x4(u[c], u[4 + c], 0x88), odd0 = _mm512_shuffle_i32x4(u[c], u[4 + c], 0xdd);
-    const __m512i even1 = _mm512_shuffle_i32x4(u[8 + c], u[12 + c], 0x88),
-                  odd1 = _mm512_shuffle_i32x4(u[8 + c], u[12 + c], 0xdd);
-    r[c] = _mm512_shuffle_i32x4(even0, even1, 0x88);
-    r[4 + c] = _mm512_shuffle_i32x4(odd0, odd1, 0x88);
-    r[8 + c] = _mm512_shuffle_i32x4(even0, even1, 0xdd);
-    r[12 + c] = _mm512_shuffle_i32x4(odd0, odd1, 0xdd);
-  }
-}
-
 // Elements [i, i + 32) of a row as 16 pairs, zeros past k. The instruction flushes denormals, as the products do.
 SW_INLINE __m512i load_pairs(const float* row, int64_t i, int64_t k) {
   if (i + 32 <= k) return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + i + 16), _mm512_loadu_ps(row + i));

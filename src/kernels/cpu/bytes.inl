@@ -1,25 +1,80 @@
-// W8A8: a group of a row of x as signed bytes by its largest value, weights as bytes with 128 added. Sums of a group
-// are exact in int32, so every instruction set gives the same bits up to the last multiply-add.
+// W8A8: a group of a row of x as signed bytes between its least and its largest value (0 among them, and exact),
+// weights as bytes with 128 added. Sums of a group are exact in int32, and so is taking the zero off them in float32
+// (below 2^24), so every instruction set gives the same bits up to the last multiply-add.
 
-float quantize_bytes(const float* x, int64_t count, int8_t* out, int32_t* sum128) {
-  V most = {};
-  for_each_vector(count, [&](int64_t i, int lanes) {
+#if defined(__AVX512F__)
+
+// A whole group in registers.
+SW_INLINE QuantizedGroup quantize_whole_group(const float* x, const float* by, int8_t* out) {
+  constexpr int kVectors = kInt8Group / kLanes;
+  __m512 v[kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = _mm512_loadu_ps(x + i * kLanes);
+    if (by != nullptr) v[i] = _mm512_mul_ps(v[i], _mm512_loadu_ps(by + i * kLanes));
+  }
+  __m512 low = _mm512_setzero_ps(), high = low;
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    low = _mm512_min_ps(low, v[i]);
+    high = _mm512_max_ps(high, v[i]);
+  }
+  const float least = _mm512_reduce_min_ps(low), range = _mm512_reduce_max_ps(high) - least;
+  const float inverse = range > 0 ? 255.0f / range : 0.0f;
+  const float magic = 12582912.0f;
+  const float shifted_zero = magic - least * inverse;
+  const float zero = (shifted_zero - magic) - 128.0f;
+  const __m512i offset = _mm512_set1_epi32((int32_t)zero);
+  const __m512 factor = _mm512_set1_ps(inverse);
+  __m512i total = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(v[i], factor)), offset);
+    q = _mm512_min_epi32(q, _mm512_set1_epi32(127));
+    total = _mm512_add_epi32(total, q);
+    _mm_storeu_si128((__m128i*)(out + i * kLanes), _mm512_cvtepi32_epi8(q));
+  }
+  return {range / 255.0f, zero, 128 * _mm512_reduce_add_epi32(total)};
+}
+
+#endif
+
+SW_INLINE float smallest(V v) { return -largest(-v); }
+
+QuantizedGroup quantize_bytes(const float* x, const float* by, int64_t count, int8_t* out) {
+#if defined(__AVX512F__)
+  if (count == kInt8Group) return quantize_whole_group(x, by, out);
+#endif
+  const auto read = [&](int64_t i, int lanes) {
     const V v = load_some(x + i, lanes);
-    most = vmax(most, vmax(v, -v));
+    return by == nullptr ? v : v * load_some(by + i, lanes);
+  };
+  V low = {}, high = {};
+  for_each_vector(count, [&](int64_t i, int lanes) {
+    const V v = read(i, lanes);
+    low = v < low ? v : low;
+    high = vmax(v, high);
   });
-  const float limit = largest(most);
-  const float inverse = limit > 0 ? 127.0f / limit : 0.0f;
+  const float least = smallest(low), range = largest(high) - least;
+  const float inverse = range > 0 ? 255.0f / range : 0.0f;
+  const float magic = 12582912.0f;  // rounds to nearest even in the low bits
+  const float shifted_zero = magic - least * inverse;
+  const float zero = (shifted_zero - magic) - 128.0f;
+  const VI offset = VI{} + (int32_t)zero - 0x4b400000;
   typedef int8_t Bytes __attribute__((vector_size(kLanes)));
   VI total = {};
   for_each_vector(count, [&](int64_t i, int lanes) {
-    const V shifted = load_some(x + i, lanes) * inverse + 12582912.0f;  // rounds to nearest even in the low bits
-    const VI q = (VI)shifted - 0x4b400000;
-    total += q;
-    const Bytes bytes = __builtin_convertvector(q, Bytes);
+    VI q = (VI)(read(i, lanes) * inverse + magic) + offset;
+    q = q > 127 ? VI{} + 127 : q;
     if (lanes == kLanes) {
+      total += q;
+      const Bytes bytes = __builtin_convertvector(q, Bytes);
       __builtin_memcpy(out + i, &bytes, sizeof(bytes));
     } else {
-      for (int j = 0; j < lanes; ++j) out[i + j] = bytes[j];
+      for (int j = 0; j < lanes; ++j) {
+        total[j] += q[j];
+        out[i + j] = (int8_t)q[j];
+      }
     }
   });
   for (int64_t i = count; i % 4 != 0; ++i) out[i] = 0;
@@ -29,8 +84,13 @@ float quantize_bytes(const float* x, int64_t count, int8_t* out, int32_t* sum128
 #else
   for (int i = 0; i < kLanes; ++i) all += total[i];
 #endif
-  *sum128 = 128 * all;
-  return limit / 127.0f;
+  return {range / 255.0f, zero, 128 * all};
+}
+
+SW_INLINE void finish_bytes(const Tile& t, int row, int c, VI dot) {
+  float* a = t.acc + row * kPanel + c;
+  const V whole = fma(splat(-t.x_zero[row]), load(t.scale + kPanel + c), __builtin_convertvector(dot, V));
+  store(a, fma(whole * t.x_scale[row], load(t.scale + c), load(a)));
 }
 
 #if defined(__AVX512VNNI__)
@@ -54,8 +114,8 @@ void tile_bytes_rows(const Tile& t) {
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    finish_int8(t, r, 0, s0[r]);
-    finish_int8(t, r, kLanes, s1[r]);
+    finish_bytes(t, r, 0, s0[r]);
+    finish_bytes(t, r, kLanes, s1[r]);
   }
 }
 
@@ -106,7 +166,7 @@ void tile_bytes(const Tile& t) {
     for (int c = 0; c < kPanel; c += kLanes) {
       VI v;
       __builtin_memcpy(&v, dot + c, sizeof(v));
-      finish_int8(t, row, c, v - t.x_sum[row]);
+      finish_bytes(t, row, c, v - t.x_sum[row]);
     }
   }
 }

@@ -29,6 +29,9 @@ SW_INLINE KernelTable fill_table() {
   table.rope = rope;
   table.attention = attention_of_columns;
   table.attention_of_rows = attention_of_rows;
+#if defined(__AVX512F__)
+  table.pack_floats = pack_floats;
+#endif
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;
   table.tile_bf16 = tile_bf16;

@@ -12,6 +12,7 @@ namespace {
 // Each builds on those before it.
 // clang-format off
 #include "kernels/cpu/simd.inl"
+#include "kernels/cpu/transpose.inl"
 #include "kernels/cpu/tiles.inl"
 #include "kernels/cpu/int8.inl"
 #include "kernels/cpu/bytes.inl"

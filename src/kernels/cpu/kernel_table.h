@@ -27,6 +27,7 @@ struct Tile {
   const float* scale = nullptr;    // [kPanel]: acc += scale * sum; null: acc continues the chain of sums
   const float* x_scale = nullptr;  // int8: [rows]
   const int32_t* x_sum = nullptr;  // int8: [rows], 128 * sum of the quantised x
+  const float* x_zero = nullptr;   // bytes: [rows], the integer that stands for 0; scale[kPanel..] sums w's integers
 };
 
 // Rows of queries against one kv head of one sequence.
@@ -78,6 +79,13 @@ struct SequenceAttentionTask {
   void* work = nullptr;  // sequence_attention_bytes()
 };
 
+// x = scale * (byte - zero).
+struct QuantizedGroup {
+  float scale;
+  float zero;
+  int32_t sum128;  // 128 times the sum of the bytes
+};
+
 struct RopeTask {
   float* x = nullptr;  // the rotary elements of one head
   const float* cosines = nullptr;
@@ -109,13 +117,15 @@ struct KernelTable {
   // Rows.
   // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].
   void (*pack_pairs)(const float* const* rows, int count, int64_t k, uint32_t* out) = nullptr;
+  // The same in f32, [padded k][count]; null: no faster than one by one.
+  void (*pack_floats)(const float* const* rows, int count, int64_t k, float* out) = nullptr;
   void (*round_to_bf16)(const float* x, int64_t count, uint16_t* out) = nullptr;
   // One group: out lo/hi bytes of round(x / scale); returns the scale and 128 * the sum.
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;
   void (*widen_row_bf16)(const uint16_t* x, int64_t count, float* out) = nullptr;
   void (*widen_row_f8)(const uint8_t* x, int64_t count, float* out) = nullptr;
-  // A group of x to bytes, `count` padded with zeros to a multiple of 4; returns the scale and 128 * the sum.
-  float (*quantize_bytes)(const float* x, int64_t count, int8_t* out, int32_t* sum128) = nullptr;
+  // A group of x (times `by`, unless null) to bytes, `count` padded with zeros to a multiple of 4.
+  QuantizedGroup (*quantize_bytes)(const float* x, const float* by, int64_t count, int8_t* out) = nullptr;
   // A group of one row of weights to bytes (128 added); returns the scale.
   float (*quantize_weights)(const float* w, int64_t count, uint8_t* bytes) = nullptr;
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* y) = nullptr;

@@ -36,7 +36,7 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
   if (rows == 0) return;
   Product product;
   product.weight = &weight;
-  product.x = {row_format(weight), rows, weight.k, nullptr};
+  product.x = {row_format(weight), rows, weight.k, nullptr, multipliers_of(weight)};
   product.y = y.as<float>();
   product.y_stride = weight.n;
   product.bias = options.bias.empty() ? nullptr : options.bias.as<float>();

@@ -15,6 +15,7 @@ int64_t row_groups(RowFormat format, int64_t k) {
 }
 
 void pack_f32(const float* const* rows, int count, int64_t k, float* out) {
+  if (kernel_table().pack_floats != nullptr) return kernel_table().pack_floats(rows, count, k, out);
   for (int64_t i = 0; i < k; ++i) {
     for (int r = 0; r < count; ++r) out[i * count + r] = rows[r][i];
   }
@@ -58,12 +59,18 @@ void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, f
   }
 }
 
-void pack_bytes(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
+// by: [k], or null.
+void pack_bytes(const float* const* rows, const float* by, int count, int64_t k, std::byte* out, float* scales,
+                int32_t* sums, float* zeros) {
   int8_t bytes[kInt8Group + 4];
-  for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count) {
+  for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count, zeros += count) {
     const int64_t width = std::min<int64_t>(kInt8Group, k - begin);
     for (int r = 0; r < count; ++r) {
-      scales[r] = kernel_table().quantize_bytes(rows[r] + begin, width, bytes, &sums[r]);
+      const QuantizedGroup group =
+          kernel_table().quantize_bytes(rows[r] + begin, by == nullptr ? nullptr : by + begin, width, bytes);
+      scales[r] = group.scale;
+      zeros[r] = group.zero;
+      sums[r] = group.sum128;
       std::byte* target = out + begin * count + r * 4;
       for (int64_t i = 0; i < width; i += 4, target += 4 * count) std::memcpy(target, bytes + i, 4);
     }
@@ -105,7 +112,7 @@ int64_t tile_height(int64_t rows) { return rows == 0 ? kRowTile : (rows + tiles_
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
   const int64_t row =
-      padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 8;  // scale and sum of each group
+      padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 12;  // scale, sum and zero of each group
   const int64_t bytes = tiles_of(rows) * kRowTile * row;
   return static_cast<size_t>((bytes + 63) / 64 * 64);
 }
@@ -131,7 +138,10 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
       reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * row_element_bytes(packed.format));
   auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups);
   const int64_t offset = tile * height * groups;
-  if (packed.format == RowFormat::kBytes) return pack_bytes(rows, count, k, out, scales + offset, sums + offset);
+  if (packed.format == RowFormat::kBytes) {
+    auto* zeros = reinterpret_cast<float*>(sums + tiles * kRowTile * groups);
+    return pack_bytes(rows, packed.by, count, k, out, scales + offset, sums + offset, zeros + offset);
+  }
   pack_int8(rows, count, k, out, scales + offset, sums + offset);
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/cpu/packing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -143,17 +144,31 @@ void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::
   }
 }
 
-// By groups of K: kInt8Group, or all of it.
-void pack_int8(const PanelRows& rows, int64_t k, int64_t group, std::byte* out, float* scales) {
-  const int64_t stride = padded_k(group);
-  std::vector<float> values(static_cast<size_t>(group));
+// By groups of K: kInt8Group, or all of it. smooth: [k] that columns are multiplied with, or null. with_sums: behind
+// the scales of each group the sums of its integers (W8A8).
+struct Int8Packing {
+  int64_t k = 0;
+  int64_t group = 0;
+  const float* smooth = nullptr;
+  bool with_sums = false;
+};
+
+void pack_int8(const PanelRows& rows, const Int8Packing& p, std::byte* out, float* scales) {
+  const int64_t stride = padded_k(p.group);
+  std::vector<float> values(static_cast<size_t>(p.group));
   std::vector<uint8_t> bytes(static_cast<size_t>(kPanel * stride));
-  for (int64_t begin = 0; begin < k; begin += group, scales += kPanel) {
-    const int64_t count = std::min<int64_t>(group, k - begin);
+  for (int64_t begin = 0; begin < p.k; begin += p.group, scales += p.with_sums ? 2 * kPanel : kPanel) {
+    const int64_t count = std::min<int64_t>(p.group, p.k - begin);
     if (count < stride || !rows.full) std::fill(bytes.begin(), bytes.end(), uint8_t{128});
     for (int c = 0; c < kPanel; ++c) {
       if (!read_row(rows, c, begin, count, values.data())) continue;
-      scales[c] = kernel_table().quantize_weights(values.data(), count, bytes.data() + c * stride);
+      for (int64_t i = 0; p.smooth != nullptr && i < count; ++i) values[static_cast<size_t>(i)] *= p.smooth[begin + i];
+      uint8_t* row = bytes.data() + c * stride;
+      scales[c] = kernel_table().quantize_weights(values.data(), count, row);
+      if (!p.with_sums) continue;
+      int32_t sum = 0;
+      for (int64_t i = 0; i < count; ++i) sum += row[i] - 128;
+      scales[kPanel + c] = static_cast<float>(sum);
     }
     const auto words = static_cast<int>(padded_k(count) / 4);
     std::byte* target = out + begin * kPanel;
@@ -167,6 +182,31 @@ void pack_int8(const PanelRows& rows, int64_t k, int64_t group, std::byte* out, 
       }
     }
   }
+}
+
+// What columns are multiplied with so that inputs of very different size can share a scale: spread^kShare / (largest
+// weight of the column)^(1 - kShare).
+constexpr float kShare = 0.3f;
+constexpr float kLeast = 1e-3f;  // of the largest: what is smaller counts as this
+
+std::vector<float> smoothing(const StackedRows& rows, const InputSpread& spread) {
+  const auto k = static_cast<size_t>(rows.k);
+  std::vector<float> largest(k, 0.0f), values(k);
+  for (int64_t n = spread.first_output; n < rows.n; n += kPanel) {
+    const PanelRows panel = rows.panel(n);
+    for (int c = 0; c < kPanel && read_row(panel, c, 0, rows.k, values.data()); ++c) {
+      for (size_t i = 0; i < k; ++i) largest[i] = std::max(largest[i], std::fabs(values[i]));
+    }
+  }
+  const float* inputs = spread.sizes.as<float>();
+  const float most_input = std::max(*std::max_element(inputs, inputs + k), 1e-30f);
+  const float most_weight = std::max(*std::max_element(largest.begin(), largest.end()), 1e-30f);
+  std::vector<float> by(k);
+  for (size_t i = 0; i < k; ++i) {
+    by[i] = std::pow(std::max(inputs[i] / most_input, kLeast), kShare) /
+            std::pow(std::max(largest[i] / most_weight, kLeast), 1 - kShare);
+  }
+  return by;
 }
 
 void pack_scales(const PanelRows& rows, int64_t blocks, float* out) {
@@ -208,6 +248,7 @@ uint64_t hash_of(const StackedRows& rows, PackStore& store) {
     const int64_t shape[] = {source.weight.shape[0], source.weight.shape[1], int64_t(source.weight.dtype),
                              source.transposed};
     add(reinterpret_cast<const std::byte*>(shape), sizeof(shape));
+    if (!source.spread.sizes.empty()) add(source.spread.sizes.data, source.spread.sizes.bytes());
     const auto place = store.locate(source.weight.data);
     if (place) {
       add(reinterpret_cast<const std::byte*>(&*place), sizeof(*place));
@@ -218,17 +259,19 @@ uint64_t hash_of(const StackedRows& rows, PackStore& store) {
   return hash;
 }
 
-void pack_panels(const StackedRows& rows, PackedLinear& packed, tensor::Stream& stream) {
+// smooth: [k], or null.
+void pack_panels(const StackedRows& rows, const float* smooth, PackedLinear& packed, tensor::Stream& stream) {
   const WeightSource& first = rows.sources.front();
   const int64_t bytes = panel_bytes(packed.format, padded_k(packed.k));
   const bool int8 = packed.format == PackedFormat::kInt8, scaled = packed.scale_block > 0;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
-  const bool stored = as_stored(first, packed.format);
+  const bool stored = as_stored(first, packed.format), w8a8 = packed.precision == Precision::kW8A8;
+  const Int8Packing packing{.k = packed.k, .group = packed.scale_block, .smooth = smooth, .with_sums = w8a8};
   stream.parallel_tasks(panels_of(packed.n), [&](int64_t p, int) {
     PanelRows panel = rows.panel(p * kPanel);
     std::byte* out = packed.data.raw<std::byte>() + p * bytes;
-    float* scales = scaled ? packed.scales.as<float>() + p * blocks * kPanel : nullptr;
-    if (int8) return pack_int8(panel, packed.k, packed.scale_block, out, scales);
+    float* scales = scaled ? packed.scales.as<float>() + p * blocks * (w8a8 ? 2 : 1) * kPanel : nullptr;
+    if (int8) return pack_int8(panel, packing, out, scales);
     if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) pack_scales(panel, blocks, scales);
     if (stored) return pack_stored(panel, packed.format, packed.k, out);
@@ -258,6 +301,13 @@ bool take_stored(PackStore& store, const PackRequest& request, const tensor::Sha
 
 }  // namespace
 
+const float* multipliers_of(const PackedLinear& weight) {
+  if (weight.precision != Precision::kW8A8) return nullptr;
+  const int64_t blocks = (weight.k + weight.scale_block - 1) / weight.scale_block;
+  const int64_t scales = panels_of(weight.n) * blocks * 2 * kPanel;
+  return weight.scales.view().elements() == scales ? nullptr : weight.scales.as<float>() + scales;
+}
+
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream) {
   SW_ASSIGN(const StackedRows rows, stack_rows(sources));
   const WeightSource& first = sources.front();
@@ -276,7 +326,11 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   const bool int8 = packed.format == PackedFormat::kInt8, scaled = int8 || !first.scales.empty();
   if (scaled) packed.scale_block = int8 ? kInt8Group : first.block_k;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
-  const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))}, scales{panels, blocks, kPanel};
+  const bool smoothed = precision == Precision::kW8A8 && !first.spread.sizes.empty();
+  const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))};
+  const tensor::Shape scales = precision == Precision::kW8A8
+                                   ? tensor::Shape{panels * blocks * 2 * kPanel + (smoothed ? packed.k : 0)}
+                                   : tensor::Shape{panels, blocks, kPanel};
   PackStore* store = PackScope::current();
   const PackRequest request{.n = packed.n,
                             .k = packed.k,
@@ -286,7 +340,13 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   if (store != nullptr && take_stored(*store, request, data, scales, packed)) return packed;
   packed.data = tensor::Tensor(tensor::DType::kU8, data);
   if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);
-  pack_panels(rows, packed, stream);
+  std::vector<float> smooth;
+  if (smoothed) {
+    smooth = smoothing(rows, first.spread);
+    float* by = packed.scales.as<float>() + panels * blocks * 2 * kPanel;
+    for (size_t i = 0; i < smooth.size(); ++i) by[i] = 1.0f / smooth[i];
+  }
+  pack_panels(rows, smoothed ? smooth.data() : nullptr, packed, stream);
   if (store != nullptr) store->keep(request, packed);
   return packed;
 }

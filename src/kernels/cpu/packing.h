@@ -17,6 +17,9 @@ int64_t panels_of(int64_t n);
 // Bytes of a panel's first k elements of K (k a multiple of 4).
 int64_t panel_bytes(PackedFormat format, int64_t k);
 
+// What x is multiplied with before it is quantised, [K]; null: nothing.
+const float* multipliers_of(const PackedLinear& weight);
+
 // Where in the 64 bytes of a pair element `second` (0 or 1) of output c of the panel lies.
 int f8_byte(int c, int second);
 

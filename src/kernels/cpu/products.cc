@@ -15,15 +15,23 @@ constexpr int64_t kBlockTiles = 48;  // row tiles whose sums are kept at a time
 constexpr int64_t kFewTiles = 4;
 constexpr int64_t kChunk = 256;         // K of a piece of a panel that stays in the first cache
 constexpr int64_t kWidenedChunk = 128;  // of float32, which takes twice the room
+// Panels up to this size are passed whole: a row tile stays in the first cache, its sums in one place, and the panels
+// of a group, together in the second cache, stream past it.
+constexpr int64_t kWholePanelBytes = 256 << 10;
+constexpr int64_t kGroupBytes = 512 << 10;
 
 // How one product's panels are brought to a tile kernel.
 struct Path {
   enum class Widen : uint8_t { kNo, kF32, kBf16 };
   Widen widen = Widen::kNo;
   void (*tile)(const Tile&) = nullptr;
-  int64_t chunk = 0;    // K elements at a time
-  int64_t segment = 0;  // K elements of one call: a scale block, or the chunk
+  int64_t chunk = 0;      // K elements at a time
+  int64_t segment = 0;    // K elements of one call: a scale block, or the chunk
+  bool by_tiles = false;  // each row tile goes over all of K of the group's panels before the next
 };
+
+// Floats of scales and the like that a panel has for each block of K.
+int64_t scale_floats(const PackedLinear& w) { return w.precision == Precision::kW8A8 ? 2 * kPanel : kPanel; }
 
 Path path_of(const Product& product) {
   const PackedLinear& w = *product.weight;
@@ -59,8 +67,9 @@ Path path_of(const Product& product) {
       break;
   }
   const int64_t k = padded_k(w.k);
+  path.by_tiles = !few_rows && path.widen == Path::Widen::kNo && panel_bytes(w.format, k) <= kWholePanelBytes;
   const int64_t stored = w.format == PackedFormat::kF32 ? kWidenedChunk : kChunk;
-  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows ? k : stored)
+  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows || path.by_tiles ? k : stored)
                : path.widen == Path::Widen::kBf16 ? kChunk
                                                   : kWidenedChunk;
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
@@ -75,7 +84,8 @@ struct ThreadScratch {
 };
 
 size_t acc_floats(const Product& product) {
-  return static_cast<size_t>(std::min(product.x.rows, kBlockTiles * kRowTile) * kGroupPanels * kPanel);
+  const int64_t tiles = path_of(product).by_tiles ? kFewTiles : kBlockTiles;  // a shorter last block has few rows
+  return static_cast<size_t>(std::min(product.x.rows, tiles * kRowTile) * kGroupPanels * kPanel);
 }
 size_t widened_bytes(const Product& product) {
   const Path path = path_of(product);
@@ -111,11 +121,12 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
                                 : path.widen == Path::Widen::kBf16 ? kPanel * 2
                                                                    : kPanel * 4;
   const int64_t blocks = w.scale_block > 0 ? (w.k + w.scale_block - 1) / w.scale_block : 0;
-  const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * kPanel : nullptr;
+  const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * scale_floats(w) : nullptr;
   const int64_t tiles = tiles_of(x.rows);
   const int64_t height = tile_height(x.rows);
   const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * element);
   const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + tiles * kRowTile * blocks);
+  const auto* x_zeros = reinterpret_cast<const float*>(x_sums + tiles * kRowTile * blocks);
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
     tile.rows = static_cast<int>(std::min(height, x.rows - t * height));
@@ -127,9 +138,10 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
       tile.w = piece + at * piece_k_bytes;
       if (blocks > 0) {
         const int64_t block = (k0 + at) / w.scale_block;
-        tile.scale = scales + block * kPanel;
+        tile.scale = scales + block * scale_floats(w);
         tile.x_scale = x_scales + t * height * blocks + block * tile.rows;
         tile.x_sum = x_sums + t * height * blocks + block * tile.rows;
+        if (x.format == RowFormat::kBytes) tile.x_zero = x_zeros + t * height * blocks + block * tile.rows;
       }
       path.tile(tile);
     }
@@ -151,9 +163,25 @@ void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t
   kernel_table().finish_rows(sums);
 }
 
+void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin, int64_t panel_end, float* acc) {
+  const PackedLinear& w = *product.weight;
+  const int64_t k = padded_k(w.k), stride = panel_bytes(w.format, k);
+  const int64_t height = tile_height(product.x.rows);
+  const auto* data = w.data.raw<const std::byte>();
+  for (int64_t tile = 0; tile < tiles_of(product.x.rows); ++tile) {
+    const int64_t row = tile * height, rows = std::min(height, product.x.rows - row);
+    for (int64_t p = panel_begin; p < panel_end; ++p) {
+      std::memset(acc, 0, static_cast<size_t>(rows * kPanel) * sizeof(float));
+      multiply_piece(product, path, p, data + p * stride, 0, k, tile, tile + 1, acc);
+      write_out(product, p, row, rows, acc);
+    }
+  }
+}
+
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {
   const PackedLinear& w = *product.weight;
   const Path path = path_of(product);
+  if (path.by_tiles) return run_by_tiles(product, path, panel_begin, panel_end, scratch.acc);
   const int64_t k_all = padded_k(w.k);
   const int64_t stride = panel_bytes(w.format, k_all);
   const auto* data = w.data.raw<const std::byte>();
@@ -204,7 +232,12 @@ void run_products(std::span<const Product> products, std::byte* scratch, tensor:
   int64_t panels = 0;
   for (const Product& product : products) panels += panels_of(product.weight->n);
   // Enough groups for the threads to share evenly, but no more: each reads all packed rows.
-  const int64_t width = std::clamp<int64_t>(panels / (8 * stream.threads()), 1, kGroupPanels);
+  int64_t most = kGroupPanels;
+  for (const Product& product : products) {
+    if (!path_of(product).by_tiles) continue;
+    most = std::clamp<int64_t>(kGroupBytes / panel_bytes(product.weight->format, padded_k(product.weight->k)), 1, most);
+  }
+  const int64_t width = std::clamp<int64_t>(panels / (8 * stream.threads()), 1, most);
   int64_t groups = 0;
   for (const Product& product : products) groups += (panels_of(product.weight->n) + width - 1) / width;
   stream.parallel_tasks(groups, [&](int64_t group, int thread) {

@@ -22,6 +22,7 @@ struct PackedRows {
   int64_t rows = 0;
   int64_t k = 0;
   std::byte* data = nullptr;
+  const float* by = nullptr;  // kBytes: [k] that x is multiplied with first; null: ones; multipliers_of(weight)
 };
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);

@@ -83,15 +83,80 @@ void softmax_f32(float* scores, int keys, float scale, float* sums) {
 
 // The out^T [dim][32] of a panel, divided by the sums, to its rows.
 void store_outputs(const SequenceAttentionTask& t, int first_query, float* out, const float* sums) {
+  const int queries = t.tokens - first_query < kQueries ? t.tokens - first_query : kQueries;
+#if defined(__AVX512F__)
+  for (int c = 0; c < queries; c += kLanes) {
+    const V inverse = 1.0f / load(sums + c);
+    const int rows = queries - c < kLanes ? queries - c : kLanes;
+    for (int d = 0; d < t.dim; d += 16) {
+      const int wide = t.dim - d < 16 ? t.dim - d : 16;
+      __m512i r[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        r[i] = i < wide ? (__m512i)(load(out + (d + i) * kQueries + c) * inverse) : _mm512_setzero_si512();
+      transpose_words(r);
+      float* target = t.out + (first_query + c) * t.out_row + d;
+      const __mmask16 lanes = (__mmask16)((1 << wide) - 1);
+#pragma GCC unroll 16
+      for (int q = 0; q < 16; ++q) {
+        if (q < rows) _mm512_mask_storeu_epi32(target + q * t.out_row, lanes, r[q]);
+      }
+    }
+  }
+#else
   for (int c = 0; c < kQueries; c += kLanes) {
     const V inverse = 1.0f / load(sums + c);
     for (int d = 0; d < t.dim; ++d) store(out + d * kQueries + c, load(out + d * kQueries + c) * inverse);
   }
-  const int queries = t.tokens - first_query < kQueries ? t.tokens - first_query : kQueries;
   for (int q = 0; q < queries; ++q) {
     float* row = t.out + (first_query + q) * t.out_row;
     for (int d = 0; d < t.dim; ++d) row[d] = out[d * kQueries + q];
   }
+#endif
+}
+
+// Keys [first, first + rows) as [dim][rows].
+void pack_keys(const SequenceAttentionTask& t, int first, int rows, float* packed) {
+#if defined(__AVX512F__)
+  if (t.dim % 4 == 0) {
+    const float* row[kRowsF32];
+    for (int r = 0; r < rows; ++r) row[r] = t.k + (first + r) * t.row;
+    return pack_floats(row, rows, t.dim, packed);
+  }
+#endif
+  for (int r = 0; r < rows; ++r) {
+    const float* key = t.k + (first + r) * t.row;
+    for (int d = 0; d < t.dim; ++d) packed[d * rows + r] = key[d];
+  }
+}
+
+// Queries [first, first + 32) as [dim][32], 0 past the last.
+void pack_queries(const SequenceAttentionTask& t, int first, float* packed) {
+  const int count = t.tokens - first < kQueries ? t.tokens - first : kQueries;
+#if defined(__AVX512F__)
+  for (int c = 0; c < kQueries; c += 16) {
+    for (int d = 0; d < t.dim; d += 16) {
+      const int wide = t.dim - d < 16 ? t.dim - d : 16;
+      const __mmask16 there = (__mmask16)((1 << wide) - 1);
+      __m512i r[16];
+#pragma GCC unroll 16
+      for (int q = 0; q < 16; ++q) {
+        r[q] =
+            c + q < count ? _mm512_maskz_loadu_epi32(there, t.q + (first + c + q) * t.row + d) : _mm512_setzero_si512();
+      }
+      transpose_words(r);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) {
+        if (i < wide) _mm512_storeu_si512(packed + (d + i) * kQueries + c, r[i]);
+      }
+    }
+  }
+#else
+  for (int d = 0; d < t.dim; ++d) {
+    for (int q = 0; q < count; ++q) packed[d * kQueries + q] = t.q[(first + q) * t.row + d];
+    for (int q = count; q < kQueries; ++q) packed[d * kQueries + q] = 0;
+  }
+#endif
 }
 
 // Keys [begin, end) that the panel's queries may attend to, begin a multiple of `tile`.
@@ -120,19 +185,11 @@ void sequence_attention_f32(const SequenceAttentionTask& t) {
   for (int tile = 0; tile < tiles; ++tile) {
     const int first = tile * kRowsF32;
     const int rows = t.tokens - first < kRowsF32 ? t.tokens - first : kRowsF32;
-    float* packed = keys + (int64_t)first * t.dim;
-    for (int r = 0; r < rows; ++r) {
-      const float* key = t.k + (first + r) * t.row;
-      for (int d = 0; d < t.dim; ++d) packed[d * rows + r] = key[d];
-    }
+    pack_keys(t, first, rows, keys + (int64_t)first * t.dim);
   }
   const int height = even_height(t.dim, kRowsF32);
   for (int first = 0; first < t.tokens; first += kQueries) {
-    const int count = t.tokens - first < kQueries ? t.tokens - first : kQueries;
-    for (int d = 0; d < t.dim; ++d) {
-      for (int q = 0; q < count; ++q) queries[d * kQueries + q] = t.q[(first + q) * t.row + d];
-      for (int q = count; q < kQueries; ++q) queries[d * kQueries + q] = 0;
-    }
+    pack_queries(t, first, queries);
     const KeyRange range = key_range(t, first, kRowsF32);
     for (int key = range.begin; key < range.end; key += kRowsF32) {
       const int stored = t.tokens - key < kRowsF32 ? t.tokens - key : kRowsF32;
@@ -197,17 +254,28 @@ SW_INLINE VU bf16_pair(V first, V second) {
   return low | (high << 16);
 }
 
+// 2^x for x <= 0 within 2^-13, enough for what is rounded to bf16; 0 far below.
+SW_INLINE V half_exponential(V x) {
+  const __m512 whole = _mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const V r = x - (V)whole;
+  V p = fma(splat(0.0551716691f), r, splat(0.2426111222f));
+  p = fma(p, r, splat(0.6932609855f));
+  p = fma(p, r, splat(0.9999280735f));
+  return (V)_mm512_scalef_ps((__m512)p, whole);
+}
+
 // scores [keys][32] to pairs of exponentials [keys / 2][32], in place; the sum of each column. An odd last key is
 // paired with 0.
 void softmax_bf16(float* scores, int keys, float scale, float* sums) {
   auto* pairs = (uint32_t*)scores;
   for (int c = 0; c < kQueries; c += kLanes) {
-    const V limit = column_limit(scores, keys, c);
+    const V by = splat(scale * 1.44269504f);  // scale > 0
+    const V limit = column_limit(scores, keys, c) * by;
     V total = {};
     for (int j = 0; j < keys; j += 2) {
-      const V first = exponential((load(scores + j * kQueries + c) - limit) * scale);
+      const V first = half_exponential(fma(load(scores + j * kQueries + c), by, -limit));
       V second = {};
-      if (j + 1 < keys) second = exponential((load(scores + (j + 1) * kQueries + c) - limit) * scale);
+      if (j + 1 < keys) second = half_exponential(fma(load(scores + (j + 1) * kQueries + c), by, -limit));
       total += first + second;
       // Row j / 2 of these lanes has been read by now.
       const VU words = bf16_pair(first, second);

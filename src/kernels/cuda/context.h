@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "kernels/cuda/encoder_products.h"
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "tensor/stream.h"
 
@@ -17,6 +18,7 @@ class Context {
   explicit Context(tensor::Device device);
 
   LtProducts& products() { return products_; }
+  EpilogueProducts& epilogue_products() { return epilogue_products_; }
   void* products_workspace() const { return products_workspace_.view().data; }
   int capability() const { return capability_; }
 
@@ -28,6 +30,7 @@ class Context {
   tensor::Device device_;
   int capability_ = 0;
   LtProducts products_;
+  EpilogueProducts epilogue_products_;
   tensor::Tensor products_workspace_;
   std::vector<tensor::Tensor> attention_workspaces_;
 };

@@ -1,20 +1,16 @@
 #include "server/http/exchange.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
-#include "base/check.h"
+#include "base/random_bytes.h"
 #include "server/auth.h"
-#include "telemetry/outcomes/request_store.h"
 
 namespace spillway::server {
 namespace {
@@ -102,12 +98,12 @@ asio::awaitable<void> Exchange::send_refused(Refused refused) {
   co_await send_error(std::move(refused.error));
 }
 
-asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
+asio::awaitable<bool> Exchange::start_stream(std::string_view content_type, std::string_view first) {
   status_ = 200;
   set_header("Cache-Control", "no-cache");
   set_header("X-Accel-Buffering", "no");
   net::Headers fields = headers(content_type);
-  co_return co_await writer_.start_stream(200, std::move(fields));
+  co_return co_await writer_.start_stream(200, std::move(fields), first);
 }
 
 asio::awaitable<bool> Exchange::answer_by_front() {
@@ -185,11 +181,7 @@ std::string_view key_of(const net::HttpRequest& request) {
   return authorization ? bearer_key(*authorization).value_or("") : "";
 }
 
-std::string random_id(std::string_view prefix) {
-  unsigned char bytes[12] = {};
-  SW_CHECK(RAND_bytes(bytes, sizeof bytes) == 1, "the system has no random bytes");
-  return fmt::format("{}{:02x}", prefix, fmt::join(bytes, ""));
-}
+std::string random_id(std::string_view prefix) { return std::string(prefix) + random_hex(12); }
 
 int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();

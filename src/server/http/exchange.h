@@ -47,7 +47,7 @@ class Exchange {
   asio::awaitable<void> send_text(int status, const char* content_type, std::string body);
   asio::awaitable<void> send_error(api::ApiError error);  // a named one: see answer() in router.cc
   asio::awaitable<void> send_refused(Refused refused);
-  asio::awaitable<bool> start_stream(std::string_view content_type);
+  asio::awaitable<bool> start_stream(std::string_view content_type, std::string_view first = {});
 
   // Whether the server's front took the request, and then has answered it.
   asio::awaitable<bool> answer_by_front();

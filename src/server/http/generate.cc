@@ -105,10 +105,9 @@ class Pump {
   asio::awaitable<bool> write(std::string_view bytes) {
     if (!exchange_.writer().started()) {
       const std::string_view type = reply_.streams() ? net::kSseContentType : std::string_view("application/json");
-      if (!co_await exchange_.start_stream(type)) {
-        left();
-        co_return false;
-      }
+      const bool begun = co_await exchange_.start_stream(type, bytes);
+      if (!begun) left();
+      co_return begun;
     }
     const bool written = co_await exchange_.writer().write(bytes);
     if (!written) left();

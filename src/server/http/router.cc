@@ -98,6 +98,7 @@ constexpr std::array kRoutes = {
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
     Route{"/metrics", "GET", metrics_text, Access::kMetrics},
+    Route{"/", "GET", front_page, Access::kOpen},
     Route{"/console", "GET", console_page, Access::kOpen},
     Route{"/console/api/state", "GET", console_state, Access::kAdmin},
     Route{"/console/api/events", "GET", console_events, Access::kAdmin},
@@ -131,7 +132,7 @@ struct Found {
 
 bool matches(const Route& route, std::string_view path, std::vector<std::string>& arguments) {
   const std::string_view pattern = route.path;
-  if (!pattern.ends_with('/')) return matches(pattern, path, arguments);
+  if (pattern == "/" || !pattern.ends_with('/')) return matches(pattern, path, arguments);
   return path.size() > pattern.size() && path.starts_with(pattern);
 }
 

@@ -54,6 +54,7 @@ asio::awaitable<void> tf_status(Exchange& exchange);    // GET /v1/models/NAME/v
 asio::awaitable<void> tf_metadata(Exchange& exchange);  // GET /v1/models/NAME/metadata
 
 // The console.
+asio::awaitable<void> front_page(Exchange& exchange);       // GET /
 asio::awaitable<void> console_page(Exchange& exchange);     // GET /console
 asio::awaitable<void> console_file(Exchange& exchange);     // GET /console/{file}
 asio::awaitable<void> console_state(Exchange& exchange);    // GET /console/api/state
