@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What telemetry costs: tiny-r1 under load with everything on (hardware, feedback, spans, the spool into InfluxDB and Prometheus
-remote write, a scrape a second) beside everything off. Two servers live throughout; short slices of load go to one and the
+remote write, scrapes) beside everything off. Two servers live throughout; short slices of load go to one and the
 other by turns (off on on off ...), so that whatever else the machine does meets both alike. The receivers are stand-ins that
 take everything, so that their own work is not measured. Prints for processor time a request, throughput and p99 the median of
-the paired ratios with its 95% confidence interval (bootstrap over pairs), and what the same says of off against off.
+the paired ratios and the ratio of the sums, in which also what comes rarely counts, each with its 95% confidence interval
+(bootstrap over pairs); with --null off against off, which says what the machine alone makes of it.
 
-  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--program build/release/spillway] [--null]
+  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--interval 10s] [--scrape 15] [--program build/release/spillway] [--null]
 """
 import argparse
 import http.server
@@ -68,11 +69,11 @@ def slice_of_load(args, url, seed, process):
             "p99, ms": 1e3 * report["total"]["p99_s"]}
 
 
-def interval(ratios, rounds=4000):
-    """Median of the ratios and its 95% interval."""
+def interval(pairs, measure, rounds=4000):
+    """What measure says of the pairs, with its 95% interval."""
     draw = random.Random(1)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(rounds))
-    return statistics.median(ratios), medians[int(0.025 * rounds)], medians[int(0.975 * rounds)]
+    drawn = sorted(measure(draw.choices(pairs, k=len(pairs))) for _ in range(rounds))
+    return f"{measure(pairs):.4f} ({drawn[int(0.025 * rounds)]:.4f} to {drawn[int(0.975 * rounds)]:.4f})"
 
 
 def main():
@@ -80,6 +81,8 @@ def main():
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--requests", type=int, default=100, help="in a slice")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--interval", default="10s", help="between readings; 1s is the hardest")
+    parser.add_argument("--scrape", type=float, default=15, help="seconds between scrapes, as deploy/prometheus has it")
     parser.add_argument("--program", default="build/release/spillway")
     parser.add_argument("--null", action="store_true", help="off against off: what the machine alone can make of it")
     args = parser.parse_args()
@@ -88,14 +91,14 @@ def main():
     threading.Thread(target=taker.serve_forever, daemon=True).start()
     sink = f"http://127.0.0.1:{taker.server_port}"
     nothing = ["--no-telemetry-hardware", "--no-feedback", "--telemetry-interval", "3600s"]
-    everything = ["--telemetry-interval", "1s", "--spool-dir", str(folder / "spool"), "--influxdb-url", sink, "--remote-write-url",
+    everything = ["--telemetry-interval", args.interval, "--spool-dir", str(folder / "spool"), "--influxdb-url", sink, "--remote-write-url",
                   sink + "/api/v1/write", "--otlp-url", sink + "/v1/traces"]
     off, off_url = start(args.program, folder / "off", *nothing)
     on, on_url = start(args.program, folder / "on", *(nothing if args.null else everything))
     stop = threading.Event()
 
     def scrape():
-        while not stop.wait(1):
+        while not stop.wait(args.scrape):
             urllib.request.urlopen(on_url + "/metrics", timeout=30).read()
 
     if not args.null:
@@ -116,9 +119,11 @@ def main():
             process.wait()
     print(f"{args.pairs} pairs of {args.requests} requests" + (", off against off" if args.null else ""))
     for key in pairs[0]["on"]:
-        middle, low, high = interval([pair["on"][key] / pair["off"][key] for pair in pairs])
-        a, b = (statistics.median(pair[name][key] for pair in pairs) for name in ("off", "on"))
-        print(f"{key:18} off {a:10.1f}  on {b:10.1f}  on/off {middle:.4f}  95%: {low:.4f} to {high:.4f}")
+        values = [(pair["off"][key], pair["on"][key]) for pair in pairs]
+        a, b = (statistics.median(side) for side in zip(*values))
+        median = interval(values, lambda some: statistics.median(on / off for off, on in some))
+        sums = interval(values, lambda some: sum(on for _, on in some) / sum(off for off, _ in some))
+        print(f"{key:18} off {a:9.1f}  on {b:9.1f}  on/off: median {median}, of sums {sums}")
     for line in text.splitlines():
         if line.startswith(("spillway_telemetry_sampling_cpu_seconds_total ", "process_cpu_seconds_total ")):
             print(line)
