@@ -76,7 +76,7 @@ def test_outcomes_by_arm_tell_what_is_apart(browser):
     assert len(rows) == len(ARMS), "conversion alone: nothing else was told, and there are no prices"
     told = {row.find_element(By.TAG_NAME, "th").text: row.text for row in rows}
     assert set(told) == set(ARMS)
-    assert "100 %" in told["centre"] and "10 %" in told["edge"]
+    assert "100.0 %" in told["centre"] and "10.0 %" in told["edge"]
     assert "intervals apart" in told["edge"] and "intervals apart" not in told["centre"]
     Select(browser.find_element(By.ID, "outcome-window")).select_by_value("24h")
     assert "intervals apart" in browser.find_element(By.CSS_SELECTOR, ".arms").text

@@ -9,6 +9,8 @@ const MEASURES = ['conversion_ratio', 'value_per_request', 'ndcg_ratio', 'mrr_ra
   'cost_per_conversion_dollars'];
 const WINDOWS = ['1h', '24h'];
 
+function figure(value, unit) { return unit === 'ratio' ? (100 * value).toFixed(1) + ' %' : measure(value, unit); }
+
 // {measure: [{arm, model, route, unit, estimate, low, high}]} of one window, arms in alphabetical order.
 export function byArm(readings, window) {
   const groups = new Map();
@@ -47,8 +49,8 @@ function measurePanel(name) {
   const list = table(title, [
     {title: t('arm'), head: true, fill(cell, row) { text(cell, row.arm); attribute(cell, 'title', [row.model, row.route].filter(Boolean).join(' · ')); }},
     {title: t('model'), class: 'mono', text: (row) => row.model},
-    {title: t('estimate'), class: 'number', text: (row) => measure(row.estimate, row.unit)},
-    {title: t('interval'), class: 'number', text: (row) => measure(row.low, row.unit) + ' – ' + measure(row.high, row.unit)},
+    {title: t('estimate'), class: 'number', text: (row) => figure(row.estimate, row.unit)},
+    {title: t('interval'), class: 'number', text: (row) => figure(row.low, row.unit) + ' – ' + figure(row.high, row.unit)},
     {title: '', class: 'plot', fill: plot},
     {title: t('against_first'), text: (row) => (row.first ? '–' : t(row.apart ? 'apart' : 'together'))},
   ]);
@@ -58,8 +60,8 @@ function measurePanel(name) {
     const told = rows.some((row) => row.unit === 'ratio' || row.high !== 0 || row.low !== 0);
     show(element, told);
     if (!told) return;
-    const ratio = rows[0].unit === 'ratio';
-    const from = ratio ? 0 : Math.min(0, ...rows.map((row) => row.low)), to = ratio ? 1 : Math.max(...rows.map((row) => row.high));
+    const most = Math.max(...rows.map((row) => row.high)), from = Math.min(0, ...rows.map((row) => row.low));
+    const to = rows[0].unit === 'ratio' && most > 0.5 ? 1 : most * 1.1;
     list.update(rows.map((row) => ({...row, from, to, first: row === rows[0], apart: apart(row, rows[0])})));
   }};
 }
