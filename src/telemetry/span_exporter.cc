@@ -196,6 +196,7 @@ void SpanExporter::run() {
         break;
       }
     }
+    if (spool_) publish(*spool_, "spans");
     if (outlet_ && !taken.empty()) outlet_->wake();
   }
 }

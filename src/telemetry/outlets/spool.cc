@@ -14,8 +14,14 @@
 #include <filesystem>
 #include <vector>
 
+#include "metrics/metrics.h"
+
 namespace spillway::telemetry {
 namespace {
+
+metrics::Gauge spool_bytes("spillway_telemetry_spool_bytes", "Size of a spool on disk, of points or spans.", {"spool"});
+metrics::Gauge dropped_bytes("spillway_telemetry_spool_dropped_bytes", "Unsent bytes that a spool's bound dropped.",
+                             {"spool"});
 
 constexpr size_t kHeadBytes = 8;
 constexpr uint32_t kRecordBytesMax = 64 << 20;
@@ -336,6 +342,11 @@ uint64_t Spool::bytes() const {
   uint64_t total = 0;
   for (const Segment& segment : segments_) total += segment.bytes;
   return total;
+}
+
+void publish(const Spool& spool, std::string_view what) {
+  spool_bytes.with({what}).set(double(spool.bytes()));
+  dropped_bytes.with({what}).set(double(spool.bytes_dropped()));
 }
 
 }  // namespace spillway::telemetry

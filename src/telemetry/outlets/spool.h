@@ -92,4 +92,7 @@ class Spool {
   uint64_t damaged_ = 0;
 };
 
+// Sets the metrics of a spool: what it holds, "points" or "spans".
+void publish(const Spool& spool, std::string_view what);
+
 }  // namespace spillway::telemetry
