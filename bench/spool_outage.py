@@ -123,8 +123,8 @@ def main():
     half = args.minutes * 60 / 2
     starts, ends = [], []
     try:
-        program = Program(args, folder, influx, spool)
         starts.append(time.time())
+        program = Program(args, folder, influx, spool)
         program.load()
         if mounted:
             time.sleep(half / 2)
@@ -136,8 +136,8 @@ def main():
         ends.append(time.time())
         program.process.wait()
         print(f"killed after {ends[0] - starts[0]:.0f} s")
-        program = Program(args, folder, influx, spool)
         starts.append(time.time())
+        program = Program(args, folder, influx, spool)
         program.load()
         time.sleep(half)
         print(f"spool: {program.metric('spillway_telemetry_spool_bytes') / 1e6:.1f} MB, lost: "

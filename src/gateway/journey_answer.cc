@@ -74,7 +74,8 @@ net::Headers Journey::stream_headers() const {
 asio::awaitable<void> Journey::relay() {
   set_answered(200, "ok");
   first_token_after_ = now() - call_.received;
-  first_token_seconds.with({last_upstream_}).observe(seconds(*first_token_after_));
+  first_token_seconds.with({last_upstream_})
+      .observe(seconds(*first_token_after_), metrics::trace_id_of(call_.request.timeline));
   bool alive = true;
   if (!writer_.started() && !attempt_->finished()) {  // else the whole goes at the end
     net::Headers fields = stream_headers();

@@ -19,8 +19,8 @@ const char* name_of(Moment::Kind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-Timeline::Timeline(std::string id, std::string route, TimePoint received)
-    : id_(std::move(id)), route_(std::move(route)), received_(received) {
+Timeline::Timeline(std::string id, std::string route, TimePoint received, std::string trace_id)
+    : id_(std::move(id)), route_(std::move(route)), received_(received), trace_id_(std::move(trace_id)) {
   moments_.reserve(6);  // of a request that is passed on; others grow
 }
 
@@ -68,8 +68,9 @@ Timeline::Snapshot Timeline::snapshot() const {
   return {model_, answer_id_, ended_, dropped_, moments_};
 }
 
-std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, TimePoint received) {
-  auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received);
+std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, TimePoint received,
+                                           std::string trace_id) {
+  auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received, std::move(trace_id));
   std::shared_ptr<Timeline> oldest = timeline;  // leaves the ring; freed after the lock
   std::lock_guard lock(mutex_);
   std::swap(ring_[next_++ % ring_.size()], oldest);

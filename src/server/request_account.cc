@@ -51,7 +51,7 @@ RequestAccount::RequestAccount(Server& server, const RequestOrigin& origin)
 }
 
 void RequestAccount::begin_timeline(std::string route, int64_t bytes) {
-  timeline_ = server_.timelines().begin(record_.id, std::move(route), received_);
+  timeline_ = server_.timelines().begin(record_.id, std::move(route), received_, std::string(trace_id()));
   timeline_->add(metrics::Moment::Kind::kReceived, received_, bytes);
 }
 

@@ -86,6 +86,7 @@ void InferCall::prepare(OneShotPtr model) {
   apply_limits(*request, deadline_, plan->requests);
   OneShotRequests requests = std::move(plan->requests);
   account_->request().record().prompt_tokens = token_count(requests);
+  for (engine::OneShotRequest& each : requests) each.timeline = account_->request().timeline();
   auto self = shared_from_this();
   const std::thread::id here = std::this_thread::get_id();
   const TimePoint submitted = std::chrono::steady_clock::now();

@@ -129,6 +129,7 @@ asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, 
   }
   OneShotOutputs out;
   exchange.record().prompt_tokens = out.tokens = token_count(**made);
+  for (engine::OneShotRequest& each : **made) each.timeline = exchange.request().timeline;
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
   const TimePoint submitted = std::chrono::steady_clock::now();
   auto started = OneShotCall::start(std::move(model), std::move(**made), [signal](OneShotCall&) { signal->notify(); });

@@ -20,6 +20,8 @@ metrics::Counter damaged_total("spillway_telemetry_spool_damaged_total", "Record
                                {"outlet"});
 
 constexpr Duration kIdle = std::chrono::seconds(1);
+constexpr double kPointsMax = 5000;         // in a request of several records, as receivers advise
+constexpr uint64_t kPeekBytes = 128 << 10;  // of the spool at once: compressed, some thousands of points
 
 int64_t unix_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
@@ -76,24 +78,30 @@ void Outlet::run() {
 }
 
 bool Outlet::send_next() {
-  const auto record = spool_.peek(options_.name);
-  if (!record.ok()) {
-    SW_WARN("telemetry {}: {}", options_.name, record.error().message);
+  auto records = spool_.peek_some(options_.name, alone_ > 0 ? 1 : kPeekBytes);
+  if (!records.ok()) {
+    SW_WARN("telemetry {}: {}", options_.name, records.error().message);
     pause_ = options_.retry_max;
     return false;
   }
-  if (!record->has_value()) {
+  if (records->empty()) {
     lag_seconds.with({options_.name}).set(0);
     pause_ = {};
     return false;
   }
-  auto shipment = pack((*record)->payload);
+  auto shipment = pack(*records);
   Sent sent = Sent::kRejected;
+  size_t taken = 1;
   if (shipment.ok()) {
+    taken = shipment->records;
     lag_seconds.with({options_.name}).set(std::max(0.0, double(unix_ms() - shipment->time_ms) / 1000));
     if (const Duration early = free_at_ - std::chrono::steady_clock::now(); early > Duration::zero()) wait(early);
     sent = send(*shipment);
     free_at_ = std::chrono::steady_clock::now() + from_seconds(shipment->items / options_.points_per_s_max);
+    if (sent == Sent::kRejected && taken > 1) {
+      alone_ = taken;  // only what is wrong shall be lost
+      return true;
+    }
     if (sent != Sent::kAgain) {
       points_total.with({options_.name, sent == Sent::kDone ? "accepted" : "rejected"}).add(shipment->items);
     }
@@ -107,14 +115,15 @@ bool Outlet::send_next() {
     return false;
   }
   pause_ = {};
-  if (const auto moved = spool_.advance(options_.name, (*record)->next); !moved.ok()) {
+  alone_ -= std::min(alone_, taken);
+  if (const auto moved = spool_.advance(options_.name, (*records)[taken - 1].next); !moved.ok()) {
     // The cursor on disk is behind: after a restart these points are sent once more, which changes nothing.
     SW_WARN("telemetry {}: {}", options_.name, moved.error().message);
   }
   return true;
 }
 
-Result<Outlet::Shipment> Outlet::pack(std::string_view record) const {
+Result<Outlet::Shipment> Outlet::pack(const std::vector<Spool::Record>& records) const {
   Shipment shipment;
   net::ClientRequest& request = shipment.request;
   request.method = "POST";
@@ -122,27 +131,42 @@ Result<Outlet::Shipment> Outlet::pack(std::string_view record) const {
   request.headers = options_.headers;
   request.response_timeout = request.read_timeout = std::chrono::seconds(30);
   if (options_.form == OutletOptions::Form::kSpans) {
-    SW_ASSIGN(SpanRecord spans, decode_spans(record));
+    SW_ASSIGN(SpanRecord spans, decode_spans(records.front().payload));
     request.headers.set("Content-Type", "application/json");
     request.body = std::move(spans.body);
     shipment.items = double(spans.spans);
     shipment.time_ms = spans.time_ms;
+    shipment.records = 1;
     return shipment;
   }
-  SW_ASSIGN(const PointBatch batch, decode(record));
-  shipment.items = double(batch.points.size());
-  shipment.time_ms = batch.time_ms;
+  SW_TRY(pack_points(records, shipment));
+  return shipment;
+}
+
+Status Outlet::pack_points(const std::vector<Spool::Record>& records, Shipment& shipment) const {
+  std::vector<PointBatch> batches;
+  for (const Spool::Record& record : records) {
+    auto batch = decode(record.payload);
+    if (!batch.ok() && batches.empty()) return std::move(batch).error();
+    const bool fits = batch.ok() && (batches.empty() || shipment.items + double(batch->points.size()) <= kPointsMax);
+    if (!fits) break;  // goes with the next request, or is told to be damaged then
+    shipment.items += double(batch->points.size());
+    batches.push_back(std::move(*batch));
+  }
+  shipment.records = batches.size();
+  shipment.time_ms = batches.front().time_ms;
+  net::ClientRequest& request = shipment.request;
   if (options_.form == OutletOptions::Form::kInfluxLines) {
     request.headers.set("Content-Type", "text/plain; charset=utf-8");
-    request.body = influx_lines(batch);
+    for (const PointBatch& batch : batches) request.body += influx_lines(batch);
   } else {
     request.headers.set("Content-Type", "application/x-protobuf");
     request.headers.set("Content-Encoding", "snappy");
     request.headers.set("X-Prometheus-Remote-Write-Version", "0.1.0");
     request.headers.set("User-Agent", "spillway");
-    request.body = remote_write(batch);
+    request.body = remote_write(batches);
   }
-  return shipment;
+  return {};
 }
 
 Outlet::Sent Outlet::send(Shipment& shipment) {

@@ -14,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto again = decode(encode(*points));
     SW_CHECK(again.ok() && again->points.size() == points->points.size(), "points are not read back");
     (void)influx_lines(*points);
-    (void)remote_write(*points);
+    (void)remote_write({&*points, 1});
   }
   if (const auto spans = decode_spans(bytes); spans.ok()) {
     const auto again = decode_spans(encode(*spans));

@@ -1,5 +1,5 @@
-"""Requests over gRPC are seen like those over HTTP: spans, timelines, live state, feedback and metrics; with Triton's own
-client and with our chat service."""
+"""Every request is on the same books, whichever protocol it came by and whoever answered it: spans, timelines, live state,
+feedback and metrics of requests over gRPC (Triton's own client, our chat service) and of those that an upstream answered."""
 import json
 
 import grpc
@@ -9,6 +9,7 @@ import tritonclient.grpc as triton_grpc
 from conftest import free_port
 from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from gateway_parts import gateway, upstream
 from test_telemetry import TRACE, collector, until
 
 PARENT = "b7ad6b7169203331"
@@ -85,3 +86,29 @@ def test_a_chat_over_grpc_is_seen(traced):
     said = traced.http().post("/v1/feedback", json={"request_id": request_id, "thumbs": "up"})
     assert said.json()["status"] == "accepted", said.text
     assert until(lambda: "/spillway.v1.Chat/Stream" in traced.http().get("/console/api/state").text)
+
+
+def test_what_an_upstream_answered_is_seen_whole(start, tmp_path):
+    there = start()
+    with collector() as sink, gateway(tmp_path, upstream("edge-1", there.url + "/v1"),
+                                      flags=("--otlp-url", f"http://127.0.0.1:{sink.server_port}/v1/traces")) as program:
+        answer = program.http().post("/v1/chat/completions", json={"model": "tiny-r1", "temperature": 0, "messages": [
+            {"role": "user", "content": "What is 12 + 30?"}]})
+        assert answer.status_code == 200, answer.text
+        request = answer.headers["X-Request-Id"]
+        told = attributes(until(lambda: [span for span in spans(sink) if span["name"] == "chat tiny-r1"
+                                         and attributes(span).get("http.route") == "/v1/chat/completions"])[0])
+        assert told["gen_ai.response.finish_reasons"] == {"values": [{"stringValue": "stop"}]}
+        usage = answer.json()["usage"]
+        assert int(told["gen_ai.usage.output_tokens"]) == usage["completion_tokens"]
+        assert int(told["gen_ai.usage.input_tokens"]) == usage["prompt_tokens"]
+        assert told["gen_ai.response.model"] == "tiny-r1" and told["spillway.upstream"] == "edge-1" == told["spillway.arm"]
+        assert program.metric("spillway_request_finishes_total", model="tiny-r1", reason="stop") == 1
+        assert program.metric("spillway_request_tokens_total", model="tiny-r1", kind="output") == usage["completion_tokens"]
+        timeline = program.http().get(f"/console/api/requests/{request}").json()
+        assert timeline["model"] == "tiny-r1" and "attempt" in [moment["kind"] for moment in timeline["moments"]]
+        # Of a stream the first token is known as well, in the metrics under its trace id.
+        with program.http().stream("POST", "/v1/chat/completions", json={"model": "tiny-r1", "stream": True, "messages": [
+                {"role": "user", "content": "What is 12 + 30?"}]}) as stream:
+            stream.read()
+        assert until(lambda: program.metric("spillway_http_time_to_first_token_seconds_count") >= 1)
