@@ -53,7 +53,7 @@ struct WeightSource {
   int block_n = 128;
   int block_k = 128;  // a multiple of 4
   bool transposed = false;
-  InputSpread spread;  // the same for stacked sources
+  InputSpread spread = {};  // the same for stacked sources
 };
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8, kInt4 };
