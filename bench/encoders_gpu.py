@@ -131,7 +131,7 @@ def bert_rows(table, program, peer):
         flops = operations([each] * 64)
         beside = peer.texts(half, 64, each) if peer else 0
         for precision, rate in (("fp16", 1), ("bf16", 1), ("fp8", 2)):
-            result = ours(program, "bert-large", precision, "--batch", 64, "--each", each, "--seconds", SECONDS)
+            result = ours(program, "bert-large", precision, "--batch", 64, "--each", each, "--tokens", 64 * each, "--seconds", SECONDS)
             table.row(f"BERT-large 64 x {each} {precision}", 64, result, beside, flops, rate, aim if rate == 1 else "")
     lengths = draw_lengths(2048)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
@@ -149,7 +149,7 @@ def bert_rows(table, program, peer):
     flops = operations([384] * 64)
     for precision, tf32, rate, aim in (("fp32", False, 1 / 6, "1.15x"), ("tf32", True, 1 / 2, "1.3x")):
         beside = peer.texts(torch.float32, 64, 384, tf32) if peer else 0
-        result = ours(program, "bert-large", precision, "--batch", 64, "--each", 384, "--seconds", SECONDS)
+        result = ours(program, "bert-large", precision, "--batch", 64, "--each", 384, "--tokens", 64 * 384, "--seconds", SECONDS)
         table.row(f"BERT-large 64 x 384 {precision}", 64, result, beside, flops, rate, aim)
 
 

@@ -38,11 +38,10 @@ Status check_device_numbers(DeviceNumbers numbers, tensor::Device device) {
 }
 
 DeviceScale make_device_scale(float value, tensor::Stream& stream) {
-  const float pair[] = {value, 1 / value};
   DeviceScale scale;
-  scale.pair = tensor::Tensor(tensor::DType::kF32, {2}, stream.device());
+  scale.on_device = tensor::Tensor(tensor::DType::kF32, {1}, stream.device());
   scale.value = value;
-  stream.upload(scale.pair.view().data, pair, sizeof(pair));
+  stream.upload(scale.on_device.view().data, &scale.value, sizeof(float));
   return scale;
 }
 

@@ -28,9 +28,9 @@ tensor::DType activation_type(DeviceNumbers numbers);
 // An error where the device cannot compute in them.
 Status check_device_numbers(DeviceNumbers numbers, tensor::Device device);
 
-// What e4m3 values were multiplied by, and the reciprocal: f32 [2] on the device. Empty: no e4m3.
+// What e4m3 values were multiplied by, here and as f32 [1] on the device.
 struct DeviceScale {
-  tensor::Tensor pair;
+  tensor::Tensor on_device;
   float value = 1;
 };
 DeviceScale make_device_scale(float value, tensor::Stream& stream);

@@ -14,6 +14,7 @@
 #include "kernels/moe.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
+#include "kernels/tuning.h"
 
 namespace spillway::kernels {
 
@@ -77,6 +78,8 @@ struct Operations {
   decltype(&kernels::latent_layer) latent_layer = nullptr;
   decltype(&kernels::draw_rows) draw_rows = nullptr;
   decltype(&kernels::carry_tokens) carry_tokens = nullptr;
+  decltype(&kernels::tune) tune = nullptr;        // of GPUs
+  decltype(&kernels::learned) learned = nullptr;  // likewise
   decltype(&kernels::layer_norm) layer_norm = nullptr;
   decltype(&kernels::activate) activate = nullptr;
   decltype(&kernels::add_bias) add_bias = nullptr;

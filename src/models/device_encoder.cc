@@ -63,8 +63,10 @@ class DeviceEncoder final : public OneShotModel {
  public:
   static Result<std::unique_ptr<OneShotModel>> load(EncoderConfig config, OneShotLoad load) {
     SW_TRY(kernels::check_device_numbers(load.numbers, load.stream.device()));
-    if (load.numbers == DeviceNumbers::kFp8 && (!load.fusions.epilogue || !load.fusions.residual_norm))
-      return unsupported("precision fp8 has its epilogues in the products: measure fusions in fp16 or bf16");
+    const nn::Fusions& fusions = load.fusions;
+    const bool fused = fusions.epilogue && fusions.residual_norm && fusions.embedding_norm;
+    if (load.numbers == DeviceNumbers::kFp8 && !fused)
+      return unsupported("precision fp8 quantises inside of its fused kernels: measure fusions in fp16 or bf16");
     if (config.layer.hidden / config.layer.heads > 128)
       return unsupported(fmt::format("heads on CUDA: expected at most 128 elements, found {}",
                                      config.layer.hidden / config.layer.heads));

@@ -25,6 +25,7 @@ using tensor::Tensor;
 using tensor::TensorView;
 
 constexpr int kImagesMax = 256;
+constexpr int64_t kUploadImages = 32;  // at a time
 
 int padded(int channels) {
   return (channels + kernels::kChannelStep - 1) / kernels::kChannelStep * kernels::kChannelStep;
@@ -166,6 +167,7 @@ class DeviceResnet final : public OneShotModel {
 
   bool recompute(tensor::Stream& stream) override {
     if (last_.images == 0) return false;
+    launches_ = 0;
     compute(last_, stream);
     return true;
   }
@@ -248,6 +250,7 @@ class DeviceResnet final : public OneShotModel {
     const tensor::Device pinned{tensor::DeviceKind::kPinned, 0};
     const int64_t planes = int64_t(kImagesMax) * config_.channels * info_.height * info_.width;
     planes_ = Tensor(DType::kF32, {planes}, device);
+    host_planes_ = Tensor(DType::kF32, {planes}, pinned);
     for (Tensor& memory : memory_) memory = Tensor(type_, {elements}, device);
     pooled_ = Tensor(type_, {kImagesMax, width}, device);
     offsets_ = Tensor(DType::kI32, {kImagesMax + 1}, device);
@@ -261,10 +264,20 @@ class DeviceResnet final : public OneShotModel {
               tensor::Stream& stream) {
     const int64_t each = int64_t(config_.channels) * images.height * images.width;
     SW_CHECK(each * images.images <= planes_.shape().elements(), "images larger than the model's");
-    for (size_t i = 0; i < members.size(); ++i) {
-      const std::span<const float> pixels = batch[members[i]].pixels;
-      SW_CHECK(int64_t(pixels.size()) == each, "pixels of another image size");
-      stream.upload(planes_.as<float>() + int64_t(i) * each, pixels.data(), pixels.size_bytes());
+    stream.synchronize();  // what is in pinned memory is on its way until then
+    // Some images are on their way while the pool's threads copy the next ones.
+    const int64_t count = int64_t(members.size());
+    for (int64_t begin = 0; begin < count; begin += kUploadImages) {
+      const int64_t end = std::min(count, begin + kUploadImages);
+      stream.parallel_for(end - begin, 1, [&](int64_t first, int64_t last, int) {
+        for (int64_t i = begin + first; i < begin + last; ++i) {
+          const std::span<const float> pixels = batch[members[size_t(i)]].pixels;
+          SW_CHECK(int64_t(pixels.size()) == each, "pixels of another image size");
+          std::copy(pixels.begin(), pixels.end(), host_planes_.as<float>() + i * each);
+        }
+      });
+      stream.cuda().upload_pinned(planes_.as<float>() + begin * each, host_planes_.as<float>() + begin * each,
+                                  size_t((end - begin) * each) * 4);
     }
     // Where each image's last pixels are: the same for every batch of this size.
     if (images.height == last_.height && images.width == last_.width) return;
@@ -341,7 +354,7 @@ class DeviceResnet final : public OneShotModel {
   std::optional<Layer> stem_;
   std::vector<Block> blocks_;
   kernels::DeviceLinear classifier_;
-  Tensor planes_, memory_[kMemories], pooled_, offsets_, vectors_, scores_, host_vectors_, host_scores_;
+  Tensor planes_, host_planes_, memory_[kMemories], pooled_, offsets_, vectors_, scores_, host_vectors_, host_scores_;
   ImageBatch last_;
   std::map<int64_t, int64_t> launches_of_;
   int64_t launches_ = 0;

@@ -45,9 +45,11 @@ Result<Numbers> device_numbers(PrecisionChoice choice, const DecoderConfig& stor
       if (stored.dtype == "float16") return Numbers{DeviceNumbers::kFp16, "fp16"};
       return Numbers{DeviceNumbers::kFp32, "fp32"};
     case PrecisionChoice::kInt8:
+      return unsupported("precision int8 of encoders and vision models runs on the CPU; on CUDA use fp8, fp16 or bf16");
+    case PrecisionChoice::kInt4:
       break;
   }
-  return unsupported("precision int8 of encoders and vision models runs on the CPU; on CUDA use fp8, fp16 or bf16");
+  return unsupported("precision int4 is for language models on a GPU; expected auto, fp32, tf32, bf16, fp16 or fp8");
 }
 
 // Both devices' words for the choice.
@@ -61,7 +63,7 @@ Status choose_precision(const LoadOptions& options, const boost::json::object& c
     load.precision_name = chosen.name;
     return {};
   }
-  SW_TRY(check_common_precision(options.precision));
+  SW_TRY(check_precision(options.precision, options.device));
   load.precision = cpu_precision(options.precision, stored);
   load.precision_name = name_of_cpu(load.precision);
   return {};

@@ -26,6 +26,9 @@ class Context {
   // what was outgrown stays, for captured steps point at it.
   void* attention_workspace(size_t bytes, cudaStream_t stream);
 
+  // Room for a few rows that a product in a fixed shape is filled up with; as above, but for the zeros.
+  void* rows_workspace(size_t bytes);
+
  private:
   tensor::Device device_;
   int capability_ = 0;
@@ -33,6 +36,7 @@ class Context {
   EpilogueProducts epilogue_products_;
   tensor::Tensor products_workspace_;
   std::vector<tensor::Tensor> attention_workspaces_;
+  std::vector<tensor::Tensor> rows_workspaces_;
 };
 
 inline cudaStream_t native(tensor::Stream& stream) { return static_cast<cudaStream_t>(stream.cuda_native()); }

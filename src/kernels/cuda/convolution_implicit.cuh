@@ -182,6 +182,45 @@ __device__ bool join_parts(const Arguments& a, float* staged, int first_pixel, i
   return true;
 }
 
+// A warp's sums, from registers to shared memory.
+template <int kStagedRow, int kColumns>
+__device__ __forceinline__ void stage_sums(const float (&sums)[2][kColumns][4], float* staged, int warp_row,
+                                           int warp_output, int lane) {
+#pragma unroll
+  for (int t = 0; t < 2; ++t) {
+#pragma unroll
+    for (int n = 0; n < kColumns; ++n) {
+      float* to = staged + (warp_row + t * 16 + lane / 4) * kStagedRow + warp_output + n * 8 + lane % 4 * 2;
+      *reinterpret_cast<float2*>(to) = make_float2(sums[t][n][0], sums[t][n][1]);
+      *reinterpret_cast<float2*>(to + 8 * kStagedRow) = make_float2(sums[t][n][2], sums[t][n][3]);
+    }
+  }
+}
+
+// One slice's products of a warp: kWarpRows patches by 8 * kColumns outputs.
+template <Multiply kMultiply, int kColumns>
+__device__ __forceinline__ void multiply_slice(float (&sums)[2][kColumns][4], uint32_t patches, uint32_t weights,
+                                               int warp_row, int warp_output, int lane) {
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {  // 32 bytes along K
+    uint32_t x[2][4];
+#pragma unroll
+    for (int t = 0; t < 2; ++t)
+      sequence::load_matrices(x[t], patches + place(warp_row + t * 16 + (lane & 15), 2 * k + (lane >> 4)));
+#pragma unroll
+    for (int n = 0; n < kColumns / 2; ++n) {
+      uint32_t w[4];
+      sequence::load_matrices(
+          w, weights + place(warp_output + n * 16 + (lane & 7) + ((lane >> 4) << 3), 2 * k + ((lane >> 3) & 1)));
+#pragma unroll
+      for (int t = 0; t < 2; ++t) {
+        multiply<kMultiply>(sums[t][2 * n], x[t], w[0], w[1]);
+        multiply<kMultiply>(sums[t][2 * n + 1], x[t], w[2], w[3]);
+      }
+    }
+  }
+}
+
 template <Multiply kMultiply, int kRows, int kOutputs>
 __global__ void __launch_bounds__(Tile<typename Element<kMultiply>::Type, kRows, kOutputs>::kThreads)
     convolve(Arguments a) {
@@ -250,37 +289,12 @@ __global__ void __launch_bounds__(Tile<typename Element<kMultiply>::Type, kRows,
     sequence::commit_copies();
     const uint32_t patches = base + uint32_t((slice - begin) % kStages * Shape::kStageBytes);
     const uint32_t weights = patches + kRows * kRowBytes;
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {  // 32 bytes along K
-      uint32_t x[2][4];
-#pragma unroll
-      for (int t = 0; t < 2; ++t)
-        sequence::load_matrices(x[t], patches + place(warp_row + t * 16 + (lane & 15), 2 * k + (lane >> 4)));
-#pragma unroll
-      for (int n = 0; n < kColumns / 2; ++n) {
-        uint32_t w[4];
-        sequence::load_matrices(
-            w, weights + place(warp_output + n * 16 + (lane & 7) + ((lane >> 4) << 3), 2 * k + ((lane >> 3) & 1)));
-#pragma unroll
-        for (int t = 0; t < 2; ++t) {
-          multiply<kMultiply>(sums[t][2 * n], x[t], w[0], w[1]);
-          multiply<kMultiply>(sums[t][2 * n + 1], x[t], w[2], w[3]);
-        }
-      }
-    }
+    multiply_slice<kMultiply>(sums, patches, weights, warp_row, warp_output, lane);
   }
   sequence::wait_copies<0>();
   __syncthreads();
   auto* staged = reinterpret_cast<float*>(shared);
-#pragma unroll
-  for (int t = 0; t < 2; ++t) {
-#pragma unroll
-    for (int n = 0; n < kColumns; ++n) {
-      float* to = staged + (warp_row + t * 16 + lane / 4) * Shape::kStagedRow + warp_output + n * 8 + lane % 4 * 2;
-      *reinterpret_cast<float2*>(to) = make_float2(sums[t][n][0], sums[t][n][1]);
-      *reinterpret_cast<float2*>(to + 8 * Shape::kStagedRow) = make_float2(sums[t][n][2], sums[t][n][3]);
-    }
-  }
+  stage_sums<Shape::kStagedRow>(sums, staged, warp_row, warp_output, lane);
   __syncthreads();
   if (a.splits > 1 && !join_parts<T, kRows, kOutputs>(a, staged, first_pixel, first_output)) return;
   finish<T, kRows, kOutputs>(a, staged, first_pixel, first_output);

@@ -39,7 +39,7 @@ void attention_half(const DeviceAttentionArgs& args, tensor::Stream& stream) {
   a.window = args.window;
   a.scale_log2 = args.scale * kLog2E;
   a.y = args.y.data;
-  a.y_scale = args.y_scale == nullptr ? nullptr : args.y_scale->pair.raw<float>();
+  a.y_scale = args.y_scale == nullptr ? nullptr : args.y_scale->on_device.raw<float>();
   const auto tiles = unsigned(args.tiles.shape[0]);
   if (args.q.dtype == DType::kF16) return launch_dim<__half>(a, tiles, stream);
   launch_dim<__nv_bfloat16>(a, tiles, stream);

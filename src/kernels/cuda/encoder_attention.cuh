@@ -222,6 +222,35 @@ __device__ __forceinline__ void mask(float (&s)[kTiles][8][4], int first_row, in
   }
 }
 
+// Outputs of a warp's 16 rows from first_row, divided by their totals.
+template <class T, int kDim>
+__device__ __forceinline__ void store_rows(const Arguments& a, const Rows<T, kDim, 1>& rows, int first_row,
+                                           int rows_end, int head) {
+  const int lane = int(threadIdx.x % 32);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float total = rows.total[0][half];
+    total += __shfl_xor_sync(0xffffffffu, total, 1);
+    total += __shfl_xor_sync(0xffffffffu, total, 2);
+    const float inverse = 1.0f / total;
+    const int row = first_row + lane / 4 + half * 8;
+    if (row >= rows_end) continue;
+    const int64_t at = int64_t(row) * a.heads * a.dim + head * a.dim;
+#pragma unroll
+    for (int d = 0; d < kDim / 8; ++d) {
+      const int column = d * 8 + lane % 4 * 2;
+      if (column >= a.dim) continue;  // dim is even
+      const float x = rows.o[0][d][2 * half] * inverse, z = rows.o[0][d][2 * half + 1] * inverse;
+      if (a.y_scale != nullptr) {
+        *reinterpret_cast<__nv_fp8x2_storage_t*>(static_cast<uint8_t*>(a.y) + at + column) =
+            __nv_cvt_float2_to_fp8x2({x * *a.y_scale, z * *a.y_scale}, __NV_SATFINITE, __NV_E4M3);
+      } else {
+        *reinterpret_cast<uint32_t*>(static_cast<T*>(a.y) + at + column) = pack_pair<T>(x, z);
+      }
+    }
+  }
+}
+
 template <class T, int kDim, bool kAligned>
 __global__ void __launch_bounds__(kThreads) attend_sequences(Arguments a) {
 #if __CUDA_ARCH__ >= 800
@@ -277,28 +306,7 @@ __global__ void __launch_bounds__(kThreads) attend_sequences(Arguments a) {
     __syncthreads();
   }
   if (!works) return;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float total = rows.total[0][half];
-    total += __shfl_xor_sync(0xffffffffu, total, 1);
-    total += __shfl_xor_sync(0xffffffffu, total, 2);
-    const float inverse = 1.0f / total;
-    const int row = first_row + lane / 4 + half * 8;
-    if (row >= rows_end) continue;
-    const int64_t at = int64_t(row) * a.heads * a.dim + head * a.dim;
-#pragma unroll
-    for (int d = 0; d < kDim / 8; ++d) {
-      const int column = d * 8 + lane % 4 * 2;
-      if (column >= a.dim) continue;  // dim is even
-      const float x = rows.o[0][d][2 * half] * inverse, z = rows.o[0][d][2 * half + 1] * inverse;
-      if (a.y_scale != nullptr) {
-        *reinterpret_cast<__nv_fp8x2_storage_t*>(static_cast<uint8_t*>(a.y) + at + column) =
-            __nv_cvt_float2_to_fp8x2({x * *a.y_scale, z * *a.y_scale}, __NV_SATFINITE, __NV_E4M3);
-      } else {
-        *reinterpret_cast<uint32_t*>(static_cast<T*>(a.y) + at + column) = pack_pair<T>(x, z);
-      }
-    }
-  }
+  store_rows<T, kDim>(a, rows, first_row, rows_end, head);
 #endif
 }
 

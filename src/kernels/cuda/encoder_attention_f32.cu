@@ -66,6 +66,69 @@ __device__ __forceinline__ void load_rows(const float* base, int64_t stride, int
   }
 }
 
+// Scores of one stage become weights 2^(s - largest), and what came before is scaled to the new largest; those outside
+// of the sequence or the window become 0.
+template <int kDim>
+__device__ __forceinline__ void soften(const Arguments& a, float (&s)[kKeys / 8][4], float (&o)[kDim / 8][4],
+                                       float (&largest)[2], float (&total)[2], int first_row, int key, int end, int g,
+                                       int t) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = first_row + g + 8 * half;
+    float most = largest[half];
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int column = key + n * 8 + 2 * t + i;
+        float& score = s[n][2 * half + i];
+        score = column >= end || (a.window > 0 && abs(row - column) > a.window) ? -INFINITY : score * a.scale_log2;
+        most = fmaxf(most, score);
+      }
+    }
+    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+    const float offset = most == -INFINITY ? 0.0f : most, keep = exp2f(largest[half] - offset);
+    largest[half] = most;
+    total[half] *= keep;
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 2 * half; i < 2 * half + 2; ++i) {
+        s[n][i] = exp2f(s[n][i] - offset);
+        total[half] += s[n][i];
+      }
+    }
+#pragma unroll
+    for (int d = 0; d < kDim / 8; ++d) {
+      o[d][2 * half] *= keep;
+      o[d][2 * half + 1] *= keep;
+    }
+  }
+}
+
+// Outputs of a warp's 16 rows from first_row, divided by their totals.
+template <int kDim>
+__device__ __forceinline__ void store_rows(const Arguments& a, const float (&o)[kDim / 8][4], const float (&total)[2],
+                                           int first_row, int rows_end, int head, int g, int t) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum = total[half];
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    const float inverse = 1.0f / sum;
+    const int row = first_row + g + 8 * half;
+    if (row >= rows_end) continue;
+    float* to = a.y + int64_t(row) * a.heads * a.dim + head * a.dim;
+#pragma unroll
+    for (int d = 0; d < kDim / 8; ++d) {
+      if (d * 8 + 2 * t >= a.dim) continue;
+      *reinterpret_cast<float2*>(to + d * 8 + 2 * t) =
+          make_float2(o[d][2 * half] * inverse, o[d][2 * half + 1] * inverse);
+    }
+  }
+}
+
 template <int kDim, bool kExact>
 __global__ void __launch_bounds__(kThreads) attend_f32(Arguments a) {
   constexpr int kRow = kDim + 4;
@@ -99,39 +162,7 @@ __global__ void __launch_bounds__(kThreads) attend_f32(Arguments a) {
         multiply<kExact>(s[n], part, from[0], from[4]);
       }
     }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + g + 8 * half;
-      float most = largest[half];
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int column = key + n * 8 + 2 * t + i;
-          float& score = s[n][2 * half + i];
-          score = column >= end || (a.window > 0 && abs(row - column) > a.window) ? -INFINITY : score * a.scale_log2;
-          most = fmaxf(most, score);
-        }
-      }
-      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-      const float offset = most == -INFINITY ? 0.0f : most, keep = exp2f(largest[half] - offset);
-      largest[half] = most;
-      total[half] *= keep;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          s[n][i] = exp2f(s[n][i] - offset);
-          total[half] += s[n][i];
-        }
-      }
-#pragma unroll
-      for (int d = 0; d < kDim / 8; ++d) {
-        o[d][2 * half] *= keep;
-        o[d][2 * half + 1] *= keep;
-      }
-    }
+    soften<kDim>(a, s, o, largest, total, first_row, key, end, g, t);
     // The columns of scores that a thread holds, 2 t and 2 t + 1, stand for t and t + 4 of the operand: values
     // likewise.
 #pragma unroll
@@ -143,22 +174,7 @@ __global__ void __launch_bounds__(kThreads) attend_f32(Arguments a) {
     }
     __syncthreads();
   }
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float sum = total[half];
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    const float inverse = 1.0f / sum;
-    const int row = first_row + g + 8 * half;
-    if (row >= rows_end) continue;
-    float* to = a.y + int64_t(row) * a.heads * a.dim + head * a.dim;
-#pragma unroll
-    for (int d = 0; d < kDim / 8; ++d) {
-      if (d * 8 + 2 * t >= a.dim) continue;
-      *reinterpret_cast<float2*>(to + d * 8 + 2 * t) =
-          make_float2(o[d][2 * half] * inverse, o[d][2 * half + 1] * inverse);
-    }
-  }
+  store_rows<kDim>(a, o, total, first_row, rows_end, head, g, t);
 }
 
 template <int kDim>

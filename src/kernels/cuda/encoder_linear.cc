@@ -151,9 +151,8 @@ int device_product(const DeviceProductArgs& args, tensor::Stream& stream) {
   p.y = args.y.data;
   p.y_stride = args.y_stride > 0 ? args.y_stride : w.n;
   if (w.numbers == DeviceNumbers::kFp8) {
-    p.w_scale = w.scale.pair.as<float>() + 1;
-    p.x_scale = args.x_scale->pair.as<float>() + 1;
-    if (args.y_scale != nullptr) p.y_scale = args.y_scale->pair.as<float>();
+    p.alpha = 1 / (w.scale.value * args.x_scale->value);
+    if (args.y_scale != nullptr) p.y_scale = args.y_scale->on_device.as<float>();
   }
   Context& context = Context::of(stream);
   tensor::cuda::check(context.epilogue_products().run(p, context.products_workspace(), native(stream)),

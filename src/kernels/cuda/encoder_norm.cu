@@ -121,7 +121,7 @@ void device_norm(const DeviceNormArgs& args, tensor::Stream& stream) {
     rows.eps = args.eps;
     rows.y = args.y.raw<T>();
     rows.y8 = args.y8.raw<uint8_t>();
-    rows.scale = args.scale == nullptr ? nullptr : args.scale->pair.template raw<float>();
+    rows.scale = args.scale == nullptr ? nullptr : args.scale->on_device.template raw<float>();
     rows.rows = int(args.y.shape[0]);
     rows.width = int(args.y.shape[1]);
     by_width<T>(rows.width, [&](auto vector) { launch<T, decltype(vector)::value>(rows, stream); });

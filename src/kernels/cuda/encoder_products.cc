@@ -80,10 +80,7 @@ bool set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribut
 // Pointers that the description holds.
 bool set_pointers(const EpilogueProduct& p, cublasLtMatmulDesc_t operation) {
   if (p.bias != nullptr && !set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias)) return false;
-  if (p.type != LtType::kE4M3) return true;
-  return set(operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.w_scale) &&
-         set(operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.x_scale) &&
-         (p.y_scale == nullptr || set(operation, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, p.y_scale));
+  return p.y_scale == nullptr || set(operation, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, p.y_scale);
 }
 
 // Column-major as cuBLASLt sees it: y^T [n, m] = W x^T.
@@ -125,9 +122,9 @@ struct EpilogueProducts::State {
 
   cublasStatus_t launch(const EpilogueProduct& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
                         void* workspace, cudaStream_t stream) const {
-    const float one = 1, beta = p.c != nullptr ? 1.0f : 0.0f;
-    const void* c = p.c != nullptr ? p.c : p.y;
-    return cublasLtMatmul(handle, plan.operation, &one, p.w, plan.w, p.x, plan.x, &beta, c, plan.c, p.y, plan.y,
+    const float beta = p.c != nullptr ? 1.0f : 0.0f;
+    const void* c = p.c != nullptr ? p.c : p.y_type == LtType::kE4M3 ? nullptr : p.y;
+    return cublasLtMatmul(handle, plan.operation, &p.alpha, p.w, plan.w, p.x, plan.x, &beta, c, plan.c, p.y, plan.y,
                           &algorithm, workspace, kWorkspaceBytes, stream);
   }
 

@@ -26,6 +26,8 @@ Operations operations() {
   table.latent_layer = latent_layer;
   table.draw_rows = draw_rows;
   table.carry_tokens = carry_tokens;
+  table.tune = tune;
+  table.learned = learned;
   table.device_encoder = {pack_device_linear, device_product,    device_norm,  device_activate,  device_add_bias,
                           device_add,         device_gate,       device_rope,  device_attention, device_pool,
                           device_normalize,   device_row_maxima, device_log1p, device_convert};

@@ -251,6 +251,9 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   }
   exchange.account().note_usage(completion->usage());
   exchange.record().finish_reason = pump.finish_reason();
+  if (completion->usage().completion_tokens > 0) {
+    exchange.server().prefixes().served(exchange.request().headers.value_or(kPrefixHeader, ""));
+  }
 }
 
 ApiError model_not_found(std::string_view name) {

@@ -94,6 +94,7 @@ constexpr std::array kRoutes = {
     Route{"/v1/feedback", "POST", feedback},
     Route{"/tokenize", "POST", tokenize},
     Route{"/detokenize", "POST", detokenize},
+    Route{"/v1/cached_prefixes", "GET", cached_prefixes},
     Route{"/health", "GET", health, Access::kHealth},
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
