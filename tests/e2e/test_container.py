@@ -16,12 +16,19 @@ def is_debian_12():
     return 'VERSION_ID="12"' in release and "ID=debian" in release
 
 
+def printed(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.skipif(not (shutil.which("dpkg") and is_debian_12()), reason="the image is Debian 12's, this machine is not")
 def test_the_image_has_what_the_program_needs():
     runtime = DOCKERFILE.read_text().rsplit("FROM ", 1)[1]
     installed = set(re.search(r"apt-get install -y --no-install-recommends(.*?)&&", runtime.replace("\\\n", " "), re.S)[1].split())
-    needed = re.findall(r"NEEDED.*\[(.+)\]", subprocess.run(["readelf", "-d", BINARY], capture_output=True, text=True, check=True).stdout)
-    places = dict(re.findall(r"(\S+) => (\S+)", subprocess.run(["ldd", BINARY], capture_output=True, text=True, check=True).stdout))
+    needed, places = set(), {}
+    for file in (BINARY, str(pathlib.Path(BINARY).parent / "spillway_grpc.so")):
+        needed |= set(re.findall(r"NEEDED.*\[(.+)\]", printed("readelf", "-d", file)))
+        places |= dict(re.findall(r"(\S+) => (\S+)", printed("ldd", file)))
+        assert f"COPY --from=build /src/build/release/{pathlib.Path(file).name} " in runtime
     packages = set()
     for name in needed:
         if name not in places:
