@@ -102,7 +102,7 @@ TEST(Spans, OfGrpcHaveItsNamesAndTextIsEscaped) {
   request.model = "a \"model\"\n\x01";
   const json::value body = json::parse(otlp_json({request}, {}));
   const json::value& span = body.at("resourceSpans").at(0).at("scopeSpans").at(0).at("spans").at(0);
-  EXPECT_EQ(std::string(span.at("name").as_string()), "chat " + request.model);
+  EXPECT_EQ(span.at("name").as_string(), "chat " + request.model);
   std::map<std::string, json::value> attributes;
   for (const json::value& one : span.at("attributes").as_array()) {
     attributes[std::string(one.at("key").as_string())] = one.at("value");

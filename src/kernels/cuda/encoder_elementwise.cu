@@ -1,6 +1,5 @@
 // Pointwise passes of encoders: what is not in a product's epilogue.
 #include "kernels/cuda/encoder_rows.cuh"
-#include "kernels/cuda/layers.h"
 #include "kernels/cuda/operations_encoder.h"
 
 namespace spillway::kernels::cuda {
@@ -64,6 +63,22 @@ __global__ void convert_values(const From* x, To* y, int64_t count) {
   take_turn();
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i < count) y[i] = from_float<To>(to_float(x[i]));
+}
+
+// Elements i and i + half of each head; the table's rows are cosines, then sines.
+template <class T>
+__global__ void rotate_pairs(T* x, int64_t stride, int heads, int half, const float* cos_sin, const int32_t* position,
+                             int64_t pairs) {
+  take_turn();
+  const int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (at >= pairs) return;
+  const int i = int(at % half), head = int(at / half % heads);
+  const int64_t row = at / half / heads;
+  const float* turn = cos_sin + int64_t(position[row]) * 2 * half;
+  T* first = x + row * stride + int64_t(head) * 2 * half + i;
+  const float a = to_float(first[0]), b = to_float(first[half]), cosine = turn[i], sine = turn[half + i];
+  first[0] = from_float<T>(a * cosine - b * sine);
+  first[half] = from_float<T>(b * cosine + a * sine);
 }
 
 __global__ void log1p_values(float* x, int64_t count) {
@@ -155,17 +170,14 @@ void device_gate(TensorView x, Activation activation, TensorView y, tensor::Stre
 
 void device_rope(TensorView x, int64_t stride, int heads, int head_dim, TensorView cos_sin, TensorView position,
                  tensor::Stream& stream) {
-  RotateRows rotate;
-  rotate.x = x.data;
-  rotate.dtype = x.dtype;
-  rotate.row_stride = stride;
-  rotate.head_stride = head_dim;
-  rotate.heads = heads;
-  rotate.dim = head_dim;
-  rotate.cos_sin = cos_sin.as<float>();
-  rotate.positions = position.as<int32_t>();
-  rotate.rows = x.shape[0];
-  rotate_rows(rotate, stream);
+  const int64_t pairs = x.shape[0] * heads * (head_dim / 2);
+  if (pairs == 0) return;
+  by_type(x.dtype, [&](auto type) {
+    using T = decltype(type);
+    launch_row_kernel("rotate_pairs", rotate_pairs<T>, blocks_for(pairs), kThreads, 0, stream, x.raw<T>(), stride,
+                      heads, head_dim / 2, static_cast<const float*>(cos_sin.as<float>()),
+                      static_cast<const int32_t*>(position.as<int32_t>()), pairs);
+  });
 }
 
 void device_log1p(TensorView x, tensor::Stream& stream) {

@@ -9,6 +9,7 @@
 
 #include "kernels/device_encoder.h"
 #include "kernels/device_image.h"
+#include "kernels/rope.h"
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::kernels {
@@ -305,6 +306,25 @@ TEST_P(DeviceEncoderKernels, AttentionOverSequences) {
       EXPECT_LT(error(quantised, expected), kE4M3Rounding) << dim << " window " << window;
     }
   }
+}
+
+TEST_P(DeviceEncoderKernels, RotatedHeads) {
+  const int heads = 3, dim = 12;
+  const int64_t rows = 21, stride = 50;
+  const Pair x = random({rows, stride});
+  const Tensor table = random_f32({rows, 2, dim / 2}), device_table = placed(table);
+  std::vector<int32_t> position;
+  for (int64_t t = 0; t < rows; ++t) position.push_back(int32_t(rows - 1 - t));
+  const Tensor device_position = ints(position);
+  device_rope(x.device, stride, heads, dim, device_table, device_position, *stream_);
+  const std::vector<float> found = read(x.device);
+  rope({.x = x.host,
+        .cos_sin = table,
+        .positions = TensorView(position.data(), DType::kI32, {rows}),
+        .heads = heads,
+        .head_dim = dim},
+       cpu_);
+  EXPECT_LT(error(found, x.host), std::min(tolerance(), 1e-2));
 }
 
 TEST_P(DeviceEncoderKernels, PoolsAndGates) {
