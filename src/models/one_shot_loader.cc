@@ -7,6 +7,7 @@
 
 #include "models/config_reader.h"
 #include "models/model_folder.h"
+#include "models/packed_weights.h"
 
 namespace spillway::models {
 namespace {
@@ -34,17 +35,27 @@ Result<std::unique_ptr<OneShotModel>> load_one_shot_model(const LoadOptions& opt
     source = weights::random_weights({.dtype = tensor::DType::kF32, .seed = options.random_seed});
   } else {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
-    source->set_progress(options.progress);
   }
-  source->expect_all();
+  const kernels::Precision precision = resolve(options, *config);
+  const std::string variant = "one-shot " + std::string(name_of(precision));
+  PackedWeights* packed = attach_packed_weights(options, *config, variant, *source, stream);
+  const kernels::PackScope scope(packed);
+  if (packed == nullptr || packed->mapped_bytes() == 0) {
+    source->expect_all();
+    source->set_progress(options.progress);  // of the file it was the progress, otherwise
+  } else {
+    source->expect_few();
+  }
   const weights::WeightSource& kept = *source;  // by the model
   auto model = family(*config, {.source = std::move(source),
                                 .folder = std::filesystem::is_directory(options.path) ? options.path : std::string(),
-                                .precision = resolve(options, *config),
+                                .precision = precision,
                                 .batch_tokens_max = options.batch_tokens_max,
                                 .fusions = fusions,
                                 .stream = stream});
-  if (model.ok()) kept.expect_few();
+  if (!model.ok()) return model;
+  kept.expect_few();
+  if (packed != nullptr) packed->finish();
   return model;
 }
 

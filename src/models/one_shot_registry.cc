@@ -37,6 +37,8 @@ constexpr FamilyRow kFamilies[] = {
     {"ModernBertForSequenceClassification", load_encoder, kCpu},
     {"ModernBertForMaskedLM", load_encoder, kCpu},
     {"NomicBertModel", load_encoder, kCpu},
+    {"NomicBertForSequenceClassification", load_encoder, kCpu},
+    {"NomicBertForMaskedLM", load_encoder, kCpu},
     {"ResNetForImageClassification", load_resnet, kCpu},
 };
 
