@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """What telemetry costs: tiny-r1 under load with everything on (hardware, feedback, spans, the spool into InfluxDB and Prometheus
-remote write, a scrape a second) beside everything off, in turns on the same machine. The receivers are stand-ins that take
-everything, so that their own work is not measured. Prints throughput, latencies and the ratios of the medians.
+remote write, scrapes) beside everything off. Two servers live throughout; short slices of load go to one and the
+other by turns (off on on off ...), so that whatever else the machine does meets both alike. The receivers are stand-ins that
+take everything, so that their own work is not measured. Prints for processor time a request, throughput and p99 the median of
+the paired ratios and the ratio of the sums, in which also what comes rarely counts, each with its 95% confidence interval
+(bootstrap over pairs); with --null off against off, which says what the machine alone makes of it.
 
-  bench/telemetry_cost.py [--rounds 5] [--seconds 8] [--clients 8] [--program build/release/spillway]
+  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--interval 10s] [--scrape 15] [--program build/release/spillway] [--null]
 """
 import argparse
 import http.server
 import json
-import os
 import pathlib
+import random
 import statistics
 import subprocess
 import tempfile
@@ -48,64 +51,79 @@ def start(program, folder, *flags):
 
 
 def cpu_s(process):
-    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time of all its threads, to the nanosecond: the kernel's clock of another process."""
+    return time.clock_gettime((~process.pid << 3) | 2)
 
 
-def load(args, url, seed, process):
+def slice_of_load(args, url, seed, process):
     before = cpu_s(process)
-    out = subprocess.run([args.program, "bench", "load", "--url", url + "/v1", "--clients", str(args.clients), "--duration",
-                          str(args.seconds), "--seed", str(seed), "--json"], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([args.program, "bench", "load", "--url", url + "/v1", "--clients", str(args.clients), "--duration", "600",
+                          "--requests", str(args.requests), "--seed", str(seed), "--json"],
+                         capture_output=True, text=True, check=True).stdout
+    spent = cpu_s(process) - before
     report = json.loads(out)
-    tokens = report.get("tokens") or report.get("completion_tokens") or report.get("output_tokens") or 0
-    report["cpu_s"] = cpu_s(process) - before
-    if tokens:
-        report["cpu_us_per_token"] = 1e6 * report["cpu_s"] / tokens
-    return report
+    done = report["completed"]
+    if done != args.requests:
+        raise SystemExit(f"expected {args.requests} answers, found {done}: {out}")
+    return {"cpu a request, us": 1e6 * spent / done, "requests/s": report["completed_per_s"],
+            "p99, ms": 1e3 * report["total"]["p99_s"]}
+
+
+def interval(pairs, measure, rounds=4000):
+    """What measure says of the pairs, with its 95% interval."""
+    draw = random.Random(1)
+    drawn = sorted(measure(draw.choices(pairs, k=len(pairs))) for _ in range(rounds))
+    return f"{measure(pairs):.4f} ({drawn[int(0.025 * rounds)]:.4f} to {drawn[int(0.975 * rounds)]:.4f})"
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--requests", type=int, default=100, help="in a slice")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--interval", default="10s", help="between readings; 1s is the hardest")
+    parser.add_argument("--scrape", type=float, default=15, help="seconds between scrapes, as deploy/prometheus has it")
     parser.add_argument("--program", default="build/release/spillway")
+    parser.add_argument("--null", action="store_true", help="off against off: what the machine alone can make of it")
     args = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="telemetry_cost_"))
     taker = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
     threading.Thread(target=taker.serve_forever, daemon=True).start()
     sink = f"http://127.0.0.1:{taker.server_port}"
-    off, off_url = start(args.program, folder / "off", "--no-telemetry-hardware", "--no-feedback", "--telemetry-interval", "3600s")
-    on, on_url = start(args.program, folder / "on", "--telemetry-interval", "1s", "--spool-dir", str(folder / "spool"), "--influxdb-url",
-                       sink, "--remote-write-url", sink + "/api/v1/write", "--otlp-url", sink + "/v1/traces")
+    nothing = ["--no-telemetry-hardware", "--no-feedback", "--telemetry-interval", "3600s"]
+    everything = ["--telemetry-interval", args.interval, "--spool-dir", str(folder / "spool"), "--influxdb-url", sink, "--remote-write-url",
+                  sink + "/api/v1/write", "--otlp-url", sink + "/v1/traces"]
+    off, off_url = start(args.program, folder / "off", *nothing)
+    on, on_url = start(args.program, folder / "on", *(nothing if args.null else everything))
     stop = threading.Event()
 
     def scrape():
-        while not stop.wait(1):
+        while not stop.wait(args.scrape):
             urllib.request.urlopen(on_url + "/metrics", timeout=30).read()
 
-    threading.Thread(target=scrape, daemon=True).start()
-    found = {"off": [], "on": []}
+    if not args.null:
+        threading.Thread(target=scrape, daemon=True).start()
+    pairs = []
     try:
-        for seed in range(args.rounds + 1):
-            turns = [("off", off_url, off), ("on", on_url, on)]
-            for name, url, process in turns if seed % 2 else reversed(turns):
-                report = load(args, url, seed, process)
-                if seed > 0:  # the first warms both
-                    found[name].append(report)
+        for seed in range(args.pairs + 2):
+            both = [("off", off_url, off), ("on", on_url, on)]
+            found = {name: slice_of_load(args, url, seed, process)
+                     for name, url, process in (both if seed % 2 else reversed(both))}
+            if seed >= 2:  # the first warm both
+                pairs.append(found)
         text = urllib.request.urlopen(on_url + "/metrics").read().decode()
     finally:
         stop.set()
         for process in (off, on):
             process.terminate()
             process.wait()
-    totals = {name: 1e6 * sum(r["cpu_s"] for r in runs) / sum(r["tokens"] for r in runs) for name, runs in found.items()}
-    print(f"CPU us per token, all rounds together: off {totals['off']:.2f}  on {totals['on']:.2f}  on/off {totals['on'] / totals['off']:.4f}")
-    keys = [key for key, value in found["on"][0].items() if isinstance(value, (int, float))]
-    for key in keys:
-        a, b = (statistics.median(run[key] for run in found[name]) for name in ("off", "on"))
-        if a:
-            print(f"{key:34} off {a:12.4f}  on {b:12.4f}  on/off {b / a:.4f}")
+    print(f"{args.pairs} pairs of {args.requests} requests" + (", off against off" if args.null else ""))
+    for key in pairs[0]["on"]:
+        values = [(pair["off"][key], pair["on"][key]) for pair in pairs]
+        a, b = (statistics.median(side) for side in zip(*values))
+        median = interval(values, lambda some: statistics.median(on / off for off, on in some))
+        sums = interval(values, lambda some: sum(on for _, on in some) / sum(off for off, _ in some))
+        print(f"{key:18} off {a:9.1f}  on {b:9.1f}  on/off: median {median}, of sums {sums}")
     for line in text.splitlines():
         if line.startswith(("spillway_telemetry_sampling_cpu_seconds_total ", "process_cpu_seconds_total ")):
             print(line)

@@ -33,18 +33,19 @@ if wanted build; then
   [[ "$chip" == 90 ]] && chip=90a
   run configure 120 cmake -S . -B "$build" -G Ninja -DSPILLWAY_CUDA=ON -DSPILLWAY_CUDA_ARCHITECTURES="$chip" \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O2"
-  run build 1200 cmake --build "$build" --target models_test model_bench spillway "${programs[@]}" -- -k 0
+  run build 1200 cmake --build "$build" --target models_test model_bench one_shot_bench kernels_cuda_test spillway "${programs[@]}" -- -k 0
 fi
 for program in "${programs[@]}"; do
   if wanted check && [[ "$program" == *_check ]]; then run "$program" 60 "$build/$program"; fi
 done
+wanted check && run kernels_cuda_test 60 "$build/kernels_cuda_test" --gtest_brief=1
 if wanted golden; then
   run golden 120 "$build/models_test" --gtest_filter='*Cuda*' --gtest_brief=1
   run eval-tiny-r1 120 "$build/spillway" eval --model builtin --device cuda --min-accuracy 100
 fi
 if wanted sanitize && command -v compute-sanitizer >/dev/null; then
   for program in "${programs[@]}"; do
-    [[ "$program" == *_check ]] || continue
+    [[ "$program" == *_check || "$program" == cuda_gemm_*bench ]] || continue
     run "memcheck-$program" 90 compute-sanitizer --tool memcheck --error-exitcode 1 "$build/$program" small
     run "racecheck-$program" 90 compute-sanitizer --tool racecheck --error-exitcode 1 "$build/$program" small
   done
@@ -52,5 +53,6 @@ fi
 for program in "${programs[@]}"; do
   if wanted bench && [[ "$program" == *_bench ]]; then run "$program" 120 "$build/$program"; fi
 done
+wanted bench && run encoders 300 python3 bench/encoders_gpu.py --program "$build/one_shot_bench"
 printf '%s\n' "== $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1)" "${table[@]}"
 exit "$failed"

@@ -18,17 +18,17 @@ compile() {  # source, object
 export -f compile
 export kernels
 sources=("$kernels"/{attention_decode,attention_maps,attention_prefill,attention_prefill_wide,attention_simple}.cu
-  "$kernels"/{gemm_bf16,gemm_cublaslt,gemm_fp8,gemm_maps,gemv_experts,gemv_portable,gemv_small_batch}.cu
-  "$kernels"/{grouped_experts,quantize_activations,quantize_weight,mla_cache,mla_decode,mla_simple}.cu
+  "$kernels"/gemm_cublaslt.cc "$kernels"/{gemm_bf16,gemm_fp8,gemm_maps,gemv_experts,gemv_portable,gemv_small_batch}.cu
+  "$kernels"/{grouped_experts,head_product,quantize_activations,quantize_weight,mla_cache,mla_decode,mla_simple}.cu
   "$kernels"/sampling*.cu)
 programs=()
 for program in "$@"; do programs+=("$kernels/${program%%:*}.cu"); done
 for source in $(printf '%s\n' "${sources[@]}" "${programs[@]}" | sort -u); do
-  [[ -e "$source" ]] && echo "$source $folder/$(basename "$source" .cu).o $chip"
+  [[ -e "$source" ]] && echo "$source $folder/$(basename "${source%.*}").o $chip"
 done | xargs -P "$(nproc)" -L 1 bash -c 'compile "$@"' compile
 rm -f "$folder/kernels.a"
 ar rcs "$folder/kernels.a" $(for s in "${sources[@]}"; do
-  case $s in *_check.cu | *_bench.cu) ;; *) [[ -e "$s" ]] && echo "$folder/$(basename "$s" .cu).o" ;; esac
+  case $s in *_check.cu | *_bench.cu) ;; *) [[ -e "$s" ]] && echo "$folder/$(basename "${s%.*}").o" ;; esac
 done)
 failed=0
 for program in "$@"; do

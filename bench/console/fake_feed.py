@@ -84,8 +84,12 @@ class Fleet:
                                       ("gpu_power_watts", "watts", 540)):
                 hardware.append({"name": "spillway_" + name, "kind": "gauge", "unit": unit, "help": name, "labels": {"gpu": str(gpu)},
                                  "value": value * (1 + 0.05 * math.sin(now + gpu))})
-        business = [{"name": "spillway_business_conversion_ratio", "kind": "gauge", "unit": "ratio", "help": "Conversions of outcomes.",
-                     "labels": {"model": model, "arm": arm}, "value": value} for model, arm, value in (("r1", "centre", 0.131), ("r1-int8", "edge", 0.127))]
+        business = [{"name": f"spillway_business_{name}", "kind": "gauge", "unit": unit, "help": name, "value": value * at,
+                     "labels": {"model": model, "version": "1", "route": "/v1/chat/completions", "tenant": "", "arm": arm, "window": window, "bound": bound}}
+                    for name, unit, value in (("conversion_ratio", "ratio", 0.131), ("ndcg_ratio", "ratio", 0.71), ("accuracy_ratio", "ratio", 0.88), ("thumbs_up_ratio", "ratio", 0.8),
+                                              ("cost_per_conversion_dollars", "dollars", 0.042))
+                    for model, arm, ratio in (("r1", "centre", 1), ("r1-int8", "edge", 0.97), ("r1-int4", "edge-small", 0.8)) for window in ("1h", "24h")
+                    for bound, at in (("estimate", ratio), ("low", ratio * 0.94), ("high", ratio * 1.06))]
         return {"at": time.time(), "uptime_s": 86400 * 3 + now, "status": "ready",
                 "requests": {"in_flight": 4200, "per_s": last["requests_per_s"], "errors_per_s": 0.4, "refusals_per_s": 3, "p50_s": 0.41, "p95_s": 1.3, "p99_s": 2.2,
                              "first_p50_s": 0.19, "first_p99_s": 0.83},

@@ -173,7 +173,7 @@ std::string fetch_reference(const Options& options, const std::string& request) 
 
 struct Figures {
   int64_t good = 0, refused = 0, wrong = 0, broken = 0;
-  std::vector<float> latency_us, first_us;
+  std::vector<float> latency_us, first_us, refused_us;
 };
 
 class Load {
@@ -285,6 +285,7 @@ class Load {
       open(i);
     } else if (lane.response.status() != 200) {
       ++figures_.refused;
+      figures_.refused_us.push_back(since(lane.due));
     } else if (!expected_.empty() && lane.response.body() != expected_) {
       ++figures_.wrong;
     } else {
@@ -350,9 +351,10 @@ int main(int argc, char** argv) {
   Load load(options);
   Figures figures = load.run();
   fmt::print(
-      R"({{"good":{},"refused":{},"wrong":{},"broken":{},"seconds":{:.3f},"per_s":{:.1f},"latency_us":{},"first_us":{}}})"
+      R"({{"good":{},"refused":{},"wrong":{},"broken":{},"seconds":{:.3f},"per_s":{:.1f},"latency_us":{},"first_us":{},"refused_us":{}}})"
       "\n",
       figures.good, figures.refused, figures.wrong, figures.broken, load.elapsed(),
-      double(figures.good) / load.elapsed(), percentiles(figures.latency_us), percentiles(figures.first_us));
+      double(figures.good) / load.elapsed(), percentiles(figures.latency_us), percentiles(figures.first_us),
+      percentiles(figures.refused_us));
   return 0;
 }

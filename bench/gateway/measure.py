@@ -2,12 +2,15 @@
 
     python3 bench/gateway/measure.py [--build build/release] [--only latency,rate,...] [--seconds 5]
 
-Prints a Markdown table. HAProxy and nginx are measured when they are installed (Debian packages haproxy, nginx-light).
-CPU per request is the proxy's own, from /proc, so that the load and the fake on the same machine do not count."""
+Prints a Markdown table, one row a figure and proxy; the last rows are the faults, which are tests (tests/e2e) and run here
+with all their repeats. HAProxy and nginx are measured when they are installed (Debian packages haproxy, nginx-light), the
+routing row when routing_bench is built. CPU per request is the proxy's own, from /proc, so that the load and the fake on
+the same machine do not count; where two proxies are compared their rounds alternate, and medians of rounds are told."""
 import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +18,8 @@ import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+ROUNDS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
 CPUS = os.cpu_count()
 
@@ -113,11 +118,20 @@ def cpu_seconds(process):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def memory_mib(process, what="VmRSS"):
-    for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines():
+def memory_mib(process, what="VmRSS", file="status"):
+    for line in pathlib.Path(f"/proc/{process.pid}/{file}").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) / 1024
     return 0
+
+
+def memory_text(process):
+    return (f"Rss {memory_mib(process):.1f} MiB (Pss {memory_mib(process, 'Pss', 'smaps_rollup'):.1f}, "
+            f"anonymous {memory_mib(process, 'RssAnon'):.1f})")
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
 
 
 def clean(result):
@@ -133,10 +147,10 @@ def latency(bench):
     runs = {name: [] for name in names}
     for name in names:
         bench.load(ports[name], "--requests", 500)
-    for _ in range(5):
+    for _ in range(2 * ROUNDS - 1):
         for name in names:
             runs[name].append(bench.load(ports[name], "--requests", 3000, reference=fake))
-    best = {name: {q: sorted(r["latency_us"][q] for r in runs[name])[2] for q in ("p50", "p99")} for name in names}
+    best = {name: {q: median([r["latency_us"][q] for r in runs[name]]) for q in ("p50", "p99")} for name in names}
     for name in names:
         added = {q: best[name][q] - best["direct"][q] for q in best[name]}
         assert all(clean(r) for r in runs[name])
@@ -146,79 +160,122 @@ def latency(bench):
 def rate(bench):
     """As many 1 KiB requests as 64 connections make: requests for each second of the proxy's own CPU."""
     fake = bench.fake("--healthy", "--threads", max(1, CPUS // 4))
-    for name, port, process in bench.proxies(fake):
-        bench.load(port, "--connections", 64, "--seconds", 1)
-        began, cpu = time.monotonic(), cpu_seconds(process)
-        result = bench.load(port, "--connections", 64, "--seconds", bench.seconds, reference=fake)
-        spent = cpu_seconds(process) - cpu
-        assert clean(result), result
-        yield f"requests a CPU second, {name}", f"{result['good'] / spent:,.0f} ({result['per_s']:,.0f} a second at {spent / (time.monotonic() - began):.0%} of a core)"
+    proxies = list(bench.proxies(fake))
+    seen = {name: [] for name, _, _ in proxies}
+    for round_ in range(ROUNDS):
+        for name, port, process in proxies:
+            if round_ == 0:
+                bench.load(port, "--connections", 64, "--seconds", 1)
+            cpu = cpu_seconds(process)
+            result = bench.load(port, "--connections", 64, "--seconds", bench.seconds, reference=fake)
+            spent = cpu_seconds(process) - cpu
+            assert clean(result), result
+            seen[name].append((result["good"] / spent, result["per_s"]))
+    for name, figures in seen.items():
+        each = median([figure for figure, _ in figures])
+        yield (f"requests a CPU second, {name}", f"{each:,.0f}, {1e6 / each:.1f} µs each ({min(f for f, _ in figures):,.0f} to "
+               f"{max(f for f, _ in figures):,.0f} in {ROUNDS} rounds; {median([r for _, r in figures]):,.0f} a second of the clock)")
 
 
 def streams(bench):
     """About 500 streams under way: 100 begin each second, of 20 tokens 250 ms apart. Time from sending to the first token."""
     fake = bench.fake("--healthy", "--token-us", "250000", "--threads", max(1, CPUS // 4))
     flags = ("--stream", "--connections", 700, "--rate", 100, "--seconds", max(10, bench.seconds))
-    rows = [("direct", bench.load(fake, *flags, reference=fake))]
-    for name, port, _ in bench.proxies(fake):
-        rows.append((name, bench.load(port, *flags, reference=fake)))
-    base = rows[0][1]["first_us"]
-    for name, result in rows:
-        assert clean(result), (name, result)
-        added = {q: result["first_us"][q] - base[q] for q in ("p50", "p99")}
-        whole = result["first_us"]
+    ports = [("direct", fake)] + [(name, port) for name, port, _ in bench.proxies(fake)]
+    runs = {name: [] for name, _ in ports}
+    for _ in range(3):
+        for name, port in ports:
+            result = bench.load(port, *flags, reference=fake)
+            assert clean(result), (name, result)
+            runs[name].append(result["first_us"])
+    whole = {name: {q: median([r[q] for r in runs[name]]) for q in ("p50", "p99")} for name in runs}
+    for name in runs:
+        added = {q: whole[name][q] - whole["direct"][q] for q in ("p50", "p99")}
         yield (f"added time to first token, 500 streams, {name}",
-               f"p50 {added['p50']:.0f} µs, p99 {added['p99']:.0f} µs (whole: {whole['p50'] / 1000:.2f} and {whole['p99'] / 1000:.2f} ms)")
+               f"p50 {added['p50']:.0f} µs, p99 {added['p99']:.0f} µs (whole: {whole[name]['p50'] / 1000:.2f} and {whole[name]['p99'] / 1000:.2f} ms)")
 
 
 def many(bench):
     """2,000 streams at once, every byte compared with the upstream's own."""
     fake = bench.fake("--healthy", "--token-us", "250000", "--threads", max(1, CPUS // 4))
-    port, process = bench.spillway([(fake, {})])
-    result = bench.load(port, "--stream", "--connections", 2000, "--requests", 6000, reference=fake)
-    yield "2,000 streams at once", f"{result['good']} of 6000 byte for byte, {result['wrong']} wrong, {result['broken']} broken, {result['refused']} refused; peak memory {memory_mib(process, 'VmHWM'):.0f} MiB"
+    for name, port, process in bench.proxies(fake):
+        cpu = cpu_seconds(process)
+        result = bench.load(port, "--stream", "--connections", 2000, "--requests", 6000, reference=fake)
+        yield (f"2,000 streams at once, {name}", f"{result['good']} of 6000 byte for byte, {result['wrong']} wrong, {result['broken']} broken, "
+               f"{result['refused']} refused; {(cpu_seconds(process) - cpu) / 6000 * 1e6:.0f} µs of CPU each; "
+               f"peak memory {memory_mib(process, 'VmHWM'):.0f} MiB")
 
 
 def memory(bench):
+    """Without a model and without requests; then after some."""
     fake = bench.fake("--healthy")
-    port, process = bench.spillway([(fake, {})])
-    time.sleep(1)
-    idle = memory_mib(process)
-    bench.load(port, "--connections", 64, "--seconds", 2)
-    after = memory_mib(process)
-    yield "idle memory without a model", f"{idle:.1f} MiB ({after:.1f} MiB after {64} connections)"
+    for name, port, process in bench.proxies(fake):
+        time.sleep(2)
+        idle = memory_text(process)
+        bench.load(port, "--connections", 64, "--seconds", 2)
+        yield f"idle memory, {name}", f"{idle}; after 64 connections {memory_text(process)}"
+
+
+def episode(bench, rate_all, high_share, deadline_ms, seconds):
+    """An upstream of 8 places of 20 ms (400 requests a second) is asked for rate_all a second."""
+    fake = bench.fake("--slots", 8, "--work-us", 20000, "--queue", 64, "--threads", 2)
+    port, _ = bench.spillway([(fake, {"concurrency_max": 12})], extra="  queue_requests_max: 4096")
+    loads = []
+    for share, priority in ((high_share, "high"), (1 - high_share, "low")):
+        if share <= 0:
+            continue
+        command = [bench.build / "gateway_load", "--to", f"127.0.0.1:{port}", "--rate", rate_all * share, "--seconds", seconds,
+                   "--connections", 4000, "--header", f"X-Priority: {priority}", "--header", f"X-Request-Deadline: {deadline_ms}"]
+        loads.append((priority, subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)))
+    return {priority: json.loads(process.communicate()[0]) for priority, process in loads}
 
 
 def overload(bench):
-    """An upstream of 8 places of 20 ms (400 requests a second) is asked for twice that, 30% of it at low priority."""
-    capacity = 400
-    flags = ("--slots", 8, "--work-us", 20000, "--queue", 64, "--threads", 2)
-    seconds = max(8, bench.seconds)
-
-    def episode(rate_all, high_share):
-        fake = bench.fake(*flags)
-        port, _ = bench.spillway([(fake, {"concurrency_max": 12})], extra="  queue_requests_max: 4096")
-        loads = []
-        for share, priority in ((high_share, "high"), (1 - high_share, "low")):
-            if share <= 0:
-                continue
-            command = [bench.build / "gateway_load", "--to", f"127.0.0.1:{port}", "--rate", rate_all * share, "--seconds", seconds,
-                       "--connections", 4000, "--header", f"X-Priority: {priority}", "--header", "X-Request-Deadline: 30000"]
-            loads.append((priority, subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)))
-        return {priority: json.loads(process.communicate()[0]) for priority, process in loads}
-
-    plateau = episode(capacity * 0.95, 1)["high"]["per_s"]
-    result = episode(capacity * 2, 0.7)
-    asked = {name: capacity * 2 * share * seconds for name, share in (("high", 0.7), ("low", 0.3))}
-    total = sum(r["good"] for r in result.values()) / max(r["seconds"] for r in result.values())
-    for name, r in result.items():
-        answered = r["good"] / (r["good"] + r["refused"] + r["wrong"] + r["broken"])
-        p99 = r["latency_us"]["p99"] / 1e6 if r["latency_us"] else 0
-        yield f"2x overload for {seconds} s, {name} priority", f"{answered:.2%} of {asked[name]:.0f} answered, p99 {p99:.1f} s"
-    yield "2x overload, goodput", f"{total:.0f} a second, {total / plateau:.1%} of the plateau ({plateau:.0f})"
+    """Twice what the upstream can do: a deadline that a queue can meet, one that it cannot, and much low priority."""
+    capacity, seconds = 400, max(8, bench.seconds)
+    plateau = episode(bench, capacity * 0.95, 1, 30000, seconds)["high"]["per_s"]
+    for title, high_share, deadline_ms in (("70% high, deadline 30 s", 0.7, 30000), ("70% high, deadline 2 s", 0.7, 2000),
+                                           ("40% high, deadline 2 s", 0.4, 2000)):
+        result = episode(bench, capacity * 2, high_share, deadline_ms, seconds)
+        total = sum(r["good"] for r in result.values()) / max(r["seconds"] for r in result.values())
+        for name, r in result.items():
+            asked = r["good"] + r["refused"] + r["wrong"] + r["broken"]
+            told = f"{r['good'] / asked:.2%} of {asked} answered"
+            if r["good"]:
+                told += f", p99 {r['latency_us']['p99'] / 1e6:.2f} s"
+            if r["refused"]:
+                told += f"; {r['refused']} refused, p99 {r['refused_us']['p99'] / 1e3:.0f} ms"
+            if r["wrong"] or r["broken"]:
+                told += f"; {r['wrong']} wrong, {r['broken']} broken"
+            yield f"2x overload for {seconds:.0f} s, {title}: {name} priority", told
+        yield f"2x overload, {title}: goodput", f"{total:.0f} a second, {total / plateau:.1%} of the plateau ({plateau:.0f})"
 
 
-ALL = {f.__name__: f for f in (latency, rate, streams, many, memory, overload)}
+def routing(bench):
+    """Decisions alone, 100 upstreams: cores for 1,000 requests a second."""
+    program = bench.build / "routing_bench"
+    if not program.exists():
+        yield "routing decisions", f"not measured: build the target {program.name}"
+        return
+    for line in subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if len(cells) == 7 and cells[0] != "work":
+            yield f"routing with 100 upstreams: {cells[0]}", f"{float(cells[2]) / 1000:.2f} cores at 1,000 requests/s (mean {cells[2]} µs, p99 {cells[4]})"
+
+
+def faults(bench):
+    """Each fault with its repeats, and the longer table: tests, each of which checks outcome, time, attempts and usage."""
+    python = os.environ.get("SPILLWAY_E2E_PYTHON", str(ROOT / ".venv/e2e/bin/python"))
+    environment = {**os.environ, "SPILLWAY_BINARY": str((bench.build / "spillway").absolute()), "SPILLWAY_FAULT_REPEATS": "50"}
+    for title, files in (("16 faults, 50 repeats each", ["test_gateway.py"]),
+                         ("the longer table", ["test_gateway_survival.py", "test_gateway_pressure.py", "test_gateway_operations.py"])):
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *[str(ROOT / "tests/e2e" / file) for file in files]]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+        lines = [line for line in ended.stdout.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
+        yield title, (lines or ended.stderr.splitlines() or ["no answer"])[-1].strip("= ")
+
+
+ALL = {f.__name__: f for f in (latency, rate, streams, many, memory, overload, routing, faults)}
 
 
 def main():

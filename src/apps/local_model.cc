@@ -116,6 +116,11 @@ Status size_device_cache(const config::Config& config, const models::ModelInfo& 
 Status limit_cache(const config::Config& config, const models::ModelInfo& info, int64_t usable,
                    engine::EngineOptions& options) {
   SW_ASSIGN(options.device, chosen_device(config));
+  options.autotune = config.boolean("hardware.autotune");
+  const std::string& folder = config.text("model.cache_dir");
+  if (config.text("model.cache") != "off")
+    options.tuning_folder = folder.empty() ? weights::default_cache_folder() : folder;
+  options.deterministic = config.boolean("hardware.deterministic");
   if (options.device.kind == tensor::DeviceKind::kCuda) return size_device_cache(config, info, options);
   const int64_t page = info.kv.bytes_per_page(options.page_tokens);
   const int64_t wanted = engine::choose_pages(info, options, engine::memory_available_bytes()) * page;

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "base/log.h"
 #include "models/one_shot_loader.h"
 
 namespace spillway::apps {
@@ -55,7 +56,14 @@ Result<std::shared_ptr<server::ServedOneShot>> load_local_one_shot(const config:
   load.threads = int(config.integer("hardware.threads"));
   load.progress = progress;
   load.cache = cache_options(config);
-  SW_ASSIGN(auto model, models::load_one_shot_model(load));
+  auto loaded = models::load_one_shot_model(load);
+  if (!loaded.ok() && loaded.error().code == ErrorCode::kUnsupported && config.text("hardware.device") == "auto" &&
+      load.device.kind == tensor::DeviceKind::kCuda) {
+    SW_WARN("{}: {}: the CPU is used", model_name(config), loaded.error().message);
+    load.device = {};
+    loaded = models::load_one_shot_model(load);
+  }
+  SW_ASSIGN(auto model, std::move(loaded));
   engine::OneShotEngineOptions options = one_shot_options(config);
   options.device = load.device;
   options.share = std::move(share);

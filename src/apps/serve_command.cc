@@ -18,6 +18,7 @@
 #include "apps/bench/measure.h"
 #include "apps/command.h"
 #include "apps/gateway_front.h"
+#include "apps/grpc_front.h"
 #include "apps/local_model.h"
 #include "apps/model_sources.h"
 #include "apps/options.h"
@@ -27,7 +28,6 @@
 #include "apps/telemetry_parts.h"
 #include "base/log.h"
 #include "config/render.h"
-#include "server/grpc/grpc_server.h"
 #include "server/model_repository.h"
 #include "server/repository_catalogue.h"
 #include "server/server.h"
@@ -132,7 +132,11 @@ Result<std::unique_ptr<server::GrpcServer>> listen_grpc(const Config& config, se
     SW_WARN("port {} is in use, so gRPC is not served (choose another with --grpc-port)", options.port);
     return std::unique_ptr<server::GrpcServer>();
   }
-  SW_ASSIGN(auto started, server::GrpcServer::start(std::move(options), server));
+  if (const Status loaded = load_grpc(); !loaded.ok() && !chosen) {
+    SW_WARN("{}: gRPC is not served", loaded.error().message);
+    return std::unique_ptr<server::GrpcServer>();
+  }
+  SW_ASSIGN(auto started, start_grpc(options, server));
   SW_INFO("gRPC on {}:{}", http.address, started->port());
   return started;
 }
@@ -387,6 +391,7 @@ int serve(const ConfigFlags& flags, Config config) {
     return fail(written.error());
   if (const auto loaded = no_model ? Status() : models.load(config, *each, **server); !loaded.ok())
     return fail(loaded.error());
+  release_start_pages();
   wait_for_stop(*reloader);
   return drain(config, **server, grpc->get());
 }

@@ -2,7 +2,9 @@
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
+#include <link.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +14,7 @@
 #include <ctime>
 #include <fstream>
 #include <sstream>
+#include <string_view>
 
 namespace spillway::apps {
 namespace {
@@ -53,6 +56,24 @@ int64_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return int64_t(usage.ru_maxrss) * 1024;
+}
+
+void release_start_pages() {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto release = [](dl_phdr_info* object, size_t, void* context) {
+    const uintptr_t mask = *static_cast<const uintptr_t*>(context) - 1;
+    if (std::string_view(object->dlpi_name).starts_with("linux-vdso")) return 0;
+    for (int i = 0; i < object->dlpi_phnum; ++i) {
+      const auto& segment = object->dlpi_phdr[i];
+      // Never what may have been written, relocations included: those are in writable segments.
+      if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+      const uintptr_t begin = (object->dlpi_addr + segment.p_vaddr) & ~mask;
+      const uintptr_t end = (object->dlpi_addr + segment.p_vaddr + segment.p_memsz + mask) & ~mask;
+      ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    }
+    return 0;
+  };
+  ::dl_iterate_phdr(release, const_cast<uintptr_t*>(&page));
 }
 
 double seconds_since_process_start() {

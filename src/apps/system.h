@@ -20,6 +20,10 @@ MemoryReading read_memory();
 int64_t resident_bytes();
 int64_t peak_resident_bytes();
 
+// Lets go of the program's and its libraries' pages that only the start needed (relocations, parsing, set-up): code and
+// constants are mapped in 64 KiB at a time and would stay. What is used again comes back from the page cache.
+void release_start_pages();
+
 // Seconds since the kernel started this process.
 double seconds_since_process_start();
 

@@ -9,6 +9,7 @@
 #include "net/url.h"
 #include "telemetry/hardware/gpu_metrics.h"
 #include "telemetry/hardware/host.h"
+#include "telemetry/hardware/memory_traffic.h"
 
 namespace spillway::apps {
 namespace {
@@ -77,24 +78,31 @@ Result<OutletOptions> remote_write(const Config& config) {
   return outlet;
 }
 
+// Spans have a folder and a share of the bound of their own, so that neither they nor points push the other out.
+constexpr double kSpansShare = 0.25;
+
+telemetry::SpoolOptions spool_options(const Config& config, bool with_spans, bool of_spans) {
+  using Sync = telemetry::SpoolOptions::Sync;
+  telemetry::SpoolOptions options;
+  options.folder = config.text("telemetry.spool_dir");
+  if (of_spans) options.folder += "/spans";
+  const auto bytes = double(config.bytes("telemetry.spool_bytes_max"));
+  options.bytes_max = uint64_t(of_spans ? bytes * kSpansShare : with_spans ? bytes * (1 - kSpansShare) : bytes);
+  options.segment_bytes = std::min<uint64_t>(options.segment_bytes, options.bytes_max / 4);
+  const std::string& sync = config.text("telemetry.spool_sync");
+  options.sync = sync == "always" ? Sync::kAlways : sync == "never" ? Sync::kNever : Sync::kInterval;
+  return options;
+}
+
 Result<std::unique_ptr<telemetry::SpanExporter>> span_exporter(const Config& config) {
   if (config.text("telemetry.otlp_url").empty()) return std::unique_ptr<telemetry::SpanExporter>();
   telemetry::SpanExporterOptions options;
   SW_ASSIGN(options.url, url_of("telemetry.otlp_url", config.text("telemetry.otlp_url")));
   const std::string& token = config.text("telemetry.otlp_token");
   if (!token.empty()) options.headers.set("Authorization", "Bearer " + token);
-  return std::make_unique<telemetry::SpanExporter>(std::move(options));
-}
-
-telemetry::SpoolOptions spool_options(const Config& config) {
-  using Sync = telemetry::SpoolOptions::Sync;
-  telemetry::SpoolOptions options;
-  options.folder = config.text("telemetry.spool_dir");
-  options.bytes_max = uint64_t(config.bytes("telemetry.spool_bytes_max"));
-  options.segment_bytes = std::min<uint64_t>(options.segment_bytes, options.bytes_max / 4);
-  const std::string& sync = config.text("telemetry.spool_sync");
-  options.sync = sync == "always" ? Sync::kAlways : sync == "never" ? Sync::kNever : Sync::kInterval;
-  return options;
+  options.spans_per_s_max = config.number("telemetry.drain_points_per_s");
+  if (!config.text("telemetry.spool_dir").empty()) options.spool = spool_options(config, true, true);
+  return telemetry::SpanExporter::start(std::move(options));
 }
 
 int64_t unix_s() {
@@ -111,7 +119,7 @@ std::function<void()> gpu_sampler(const Config& config) {
   }
   const std::shared_ptr<telemetry::Nvml> shared = std::move(nvml).value();
   const bool dcgm = config.boolean("telemetry.dcgm_names");
-  return [shared, dcgm] { telemetry::record_gpus(*shared, dcgm); };
+  return [shared, dcgm] { telemetry::record_gpus(*shared, dcgm, std::chrono::steady_clock::now()); };
 }
 
 }  // namespace
@@ -140,7 +148,7 @@ Result<std::unique_ptr<TelemetryParts>> TelemetryParts::make(const Config& confi
     SW_ASSIGN(OutletOptions outlet, remote_write(config));
     recording.outlets.push_back(std::move(outlet));
   }
-  recording.spool = spool_options(config);
+  recording.spool = spool_options(config, !config.text("telemetry.otlp_url").empty(), false);
   if (!recording.outlets.empty() && recording.spool.folder.empty()) {
     return invalid(
         "telemetry.spool_dir: expected a folder, since points are written there before they are sent; found none");
@@ -159,6 +167,7 @@ void TelemetryParts::attach(server::ServerOptions& options) {
 Status TelemetryParts::start(const Config& config) {
   if (config.boolean("telemetry.hardware")) {
     recording_.samplers.emplace_back(telemetry::record_host);
+    recording_.samplers.emplace_back(telemetry::record_memory_traffic);
     if (auto gpus = gpu_sampler(config)) recording_.samplers.push_back(std::move(gpus));
   }
   recording_.samplers.emplace_back([this] { objectives_.refresh(std::chrono::steady_clock::now()); });

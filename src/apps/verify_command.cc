@@ -43,6 +43,7 @@ Result<bool> verify_model(const VerifyFiles& files, const config::Config& config
   }
   SW_ASSIGN(options.load.precision, models::parse_precision(config.text("model.precision")));
   options.load.threads = int(config.integer("hardware.threads"));
+  SW_ASSIGN(options.load.device, chosen_device(config));
   SW_ASSIGN(const models::VerifyReport report, models::verify(options));
   Table table({"output", "shape", "largest error", "relative", "median relative", "least cosine", "allowed", ""});
   for (const auto& row : report.rows) {

@@ -1,10 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <set>
 #include <thread>
 
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/random_bytes.h"
 #include "base/result.h"
 
 namespace spillway {
@@ -54,6 +56,17 @@ TEST(BoundedQueue, WakesAWaitingConsumer) {
   std::thread producer([&] { queue.push(7); });
   EXPECT_EQ(queue.pop_until(std::chrono::steady_clock::now() + std::chrono::seconds(10)), 7);
   producer.join();
+}
+
+TEST(RandomBytes, AreDifferentAcrossBlocksAndThreads) {
+  std::set<std::string> drawn;
+  for (int i = 0; i < 200; ++i) drawn.insert(random_hex(16));
+  std::string elsewhere;
+  std::thread([&] { elsewhere = random_hex(16); }).join();
+  drawn.insert(elsewhere);
+  EXPECT_EQ(drawn.size(), 201u);
+  for (const std::string& text : drawn) EXPECT_EQ(text.find_first_not_of("0123456789abcdef"), std::string::npos);
+  EXPECT_EQ(random_hex(2500).size(), 5000u);  // more than a block
 }
 
 TEST(SimulatedClock, MovesOnlyWhenTold) {

@@ -62,7 +62,8 @@ TEST(Config, WrongTypesSayWhatWasExpectedAndFound) {
   EXPECT_THAT(refusal("model: {path: 5}"),
               HasSubstr("expected a string, found the integer 5 (put it in quotes to mean text)"));
   EXPECT_THAT(refusal("model: {path: }"), HasSubstr("expected a string, found nothing"));
-  EXPECT_THAT(refusal("model: {precision: fp8}"), HasSubstr("expected one of fp32, bf16, int8, auto, found \"fp8\""));
+  EXPECT_THAT(refusal("model: {precision: fp4}"),
+              HasSubstr("expected one of fp32, tf32, bf16, fp16, int8, fp8, int4, auto, found \"fp4\""));
   EXPECT_THAT(refusal("model: {precision: [fp32]}"), HasSubstr("found a list"));
   EXPECT_THAT(refusal("model: {precision: {a: b}}"), HasSubstr("found a map"));
   EXPECT_THAT(refusal("hardware: {gpu_ids: 0}"),

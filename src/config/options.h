@@ -33,7 +33,7 @@ inline constexpr Option kOptions[] = {
   {"model.aliases", "model-aliases", Type::kStrings, "deepseek-reasoner,deepseek-chat", "Further names in the API that reach this model, so that DeepSeek clients need no change."},
   {"model.versions", "model-versions", Type::kString, "latest", "Of a folder with numbered versions, those to serve: latest, all, or numbers with commas."},
   {"model.load", "model-load", Type::kBool, "true", "Load the model at the start; otherwise when the repository's API asks for it."},
-  {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load. auto: as the checkpoint is stored.", "fp32|bf16|int8|auto"},
+  {"model.precision", "precision", Type::kString, "auto", "Numbers to compute with; int8 quantises the weights at load, and on a GPU fp8 (blocks of 128 x 128) and int4 (language models) do as well. tf32: fp32 with products of a GPU's tensor cores. fp16: encoders and vision models on a GPU. auto: as the checkpoint is stored.", "fp32|tf32|bf16|fp16|int8|fp8|int4|auto"},
   {"model.cache", "model-cache", Type::kString, "auto", "Keep the packed weights of a checkpoint on disk, so that the next start maps them instead of packing. auto: written in the background once the model serves. on: written before it serves.", "auto|on|off"},
   {"model.cache_dir", "model-cache-dir", Type::kString, "", "Folder of the packed weights. Empty: $XDG_CACHE_HOME/spillway or ~/.cache/spillway."},
   {"model.cache_bytes_max", "model-cache-bytes-max", Type::kBytes, "64GiB", "Packed weights in the folder together; the least recently used are removed. A tenth of the disk is always left free."},
@@ -46,6 +46,8 @@ inline constexpr Option kOptions[] = {
   {"hardware.gpu_ids", "gpu-ids", Type::kInts, "", "GPUs to use, by number. Not used on the CPU.", "", 0, 1023},
   {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the free memory that weights and cache may take together.", "", 0.05, 1},
   {"hardware.strict", "strict", Type::kBool, "false", "Refuse to start where a device or precision that was asked for cannot be had, instead of saying what is used in its place."},
+  {"hardware.deterministic", "deterministic", Type::kBool, "false", "On a GPU: kernels whose bits do not depend on what else is in the batch, so that a request's tokens do not depend on its neighbours. Slower; on a CPU this holds always."},
+  {"hardware.autotune", "autotune", Type::kBool, "false", "On a GPU: measure the library's product kernels for this model's shapes at the start, and keep what was learned on disk beside the packed weights for later starts (by device, driver, model and build)."},
   {"hardware.threads", "threads", Type::kInt, "0", "Threads that compute. 0: one a physical core.", "", 0, 1024},
 
   {"network.host", "host", Type::kString, "127.0.0.1", "Address to listen on; 0.0.0.0 for all."},

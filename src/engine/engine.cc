@@ -11,6 +11,8 @@
 #include "engine/intake.h"
 #include "engine/memory.h"
 #include "engine/runner.h"
+#include "engine/tuning_file.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::engine {
 namespace {
@@ -77,6 +79,15 @@ Status warm_up(Runner& runner, const EngineOptions& options) {
   return {};
 }
 
+TuningFile tuning_file(const models::ModelInfo& info, const EngineOptions& options) {
+  if (options.device.kind == tensor::DeviceKind::kCpu) return {"", "", ""};
+  const tensor::cuda::DeviceInfo& device = tensor::cuda::device_info(options.device.index);
+  const std::string model = fmt::format("{} {} {} of {} parameters in {} bytes", device.name, info.architecture,
+                                        info.precision, info.parameters, info.weight_bytes);
+  return {options.tuning_folder, model,
+          fmt::format("{}; driver {}, runtime {}; {}", model, device.driver, device.runtime, build_identity())};
+}
+
 Status check_options(const EngineOptions& options, const models::ModelInfo& info) {
   const auto positive = [](const char* name, int64_t value) -> Status {
     if (value > 0) return {};
@@ -115,6 +126,7 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
             info.context_tokens_max);
   }
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(options.device, options.threads));
+  stream.set_batch_invariant(options.deterministic);
   SW_ASSIGN(nn::KvStorage storage,
             nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), options.device));
   if (options.kv_populate && options.device.kind == tensor::DeviceKind::kCpu) {
@@ -123,8 +135,11 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
   SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device),
           pages, options.page_tokens, static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(),
           limits.batch_tokens);
+  const TuningFile tuned = tuning_file(info, options);
+  kernels::tune({.measure = options.autotune, .known = tuned.read()}, stream);
   auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));
   if (runner->draws_tokens()) SW_TRY(warm_up(*runner, options));
+  if (options.autotune) tuned.write(runner->learned());
   return std::unique_ptr<Engine>(std::make_unique<ServingEngine>(options, limits, std::move(runner)));
 }
 

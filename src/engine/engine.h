@@ -33,6 +33,9 @@ struct EngineOptions {
   bool speculate = true;
   bool speculate_adaptively = true;  // stop drafting where the measured cost says that it loses
   tensor::Device device;             // the model's
+  bool autotune = false;             // measure a GPU's library for this model's shapes, and keep what was learned
+  std::string tuning_folder;         // where; empty: neither kept nor read
+  bool deterministic = false;        // a request's tokens do not depend on its neighbours, on a GPU as on a CPU
   int threads = 0;                   // 0: one a physical core
   int vocab_limit = 0;               // tokens the tokenizer knows; the rest of the head is never drawn. 0: all
   double step_target_s = 0.25;       // prefill shares a step with decoding rows for about this long
@@ -77,6 +80,7 @@ struct EngineState {
   int pages_total = 0;
   int pages_free = 0;                 // not referenced by any sequence nor the prefix cache
   int pages_cached = 0;               // held by the prefix cache alone: reclaimable
+  int64_t tokens_cached = 0;          // that those pages hold
   double tokens_per_s = 0;            // measured service rate, decode and prefill weighted by cost
   double predicted_wait_s = 0;        // of a request that arrived now
   double seconds_since_progress = 0;  // with work to do; 0 when idle

@@ -45,6 +45,8 @@ void note(const Sequence& sequence, Kind kind, TimePoint at, int64_t a, int64_t 
   if (const auto& timeline = sequence.request->timeline) timeline->add(kind, at, a, b, text);
 }
 
+std::string_view trace_of(const Sequence& sequence) { return metrics::trace_id_of(sequence.request->timeline); }
+
 }  // namespace
 
 void record_refusal(Refusal::Reason reason) { refusals.with({name_of(reason)}).add(); }
@@ -55,7 +57,7 @@ void record_admission(const Sequence& sequence, int cached_tokens, TimePoint now
   note(sequence, Kind::kStarted, now, cached_tokens);
   if (sequence.started) return;
   prompt_tokens->add(sequence.prompt_tokens());
-  queue_s->observe(seconds(now - sequence.submitted));
+  queue_s->observe(seconds(now - sequence.submitted), trace_of(sequence));
 }
 
 void record_preemption(const Sequence& sequence, TimePoint now) {
@@ -71,11 +73,12 @@ void record_tokens(const Sequence& sequence, int tokens, TimePoint now) {
   generated_tokens->add(tokens);
   note(sequence, Kind::kTokens, now, sequence.generated_tokens(), tokens);
   if (sequence.generated_tokens() == tokens) {
-    first_token_s->observe(seconds(now - sequence.submitted));
+    first_token_s->observe(seconds(now - sequence.submitted), trace_of(sequence));
     return;
   }
   const double each = seconds(now - sequence.last_event) / tokens;
-  for (int i = 0; i < tokens; ++i) inter_token_s->observe(each);
+  inter_token_s->observe(each, trace_of(sequence));
+  for (int i = 1; i < tokens; ++i) inter_token_s->observe(each);
 }
 
 void record_drafts(int proposed, int accepted) {
@@ -86,7 +89,7 @@ void record_drafts(int proposed, int accepted) {
 void record_finish(const Sequence& sequence, FinishReason reason, TimePoint now) {
   requests.with({name_of(reason)}).add();
   note(sequence, Kind::kFinished, now, sequence.generated_tokens(), 0, name_of(reason));
-  request_s->observe(seconds(now - sequence.submitted));
+  request_s->observe(seconds(now - sequence.submitted), trace_of(sequence));
 }
 
 void record_step(const State& state, double duration_s) {

@@ -89,7 +89,9 @@ TEST(Engine, GreedyAloneAndTogetherIsTheModelsOwnContinuation) {
 TEST(Engine, TheLiveViewAndTimelinesTellWhatHappens) {
   EngineOptions options = small_options();
   options.sequences_max = 2;
-  auto engine = start({}, options);
+  // Slow enough that a busy machine looks in while two of the six run.
+  auto engine =
+      start({.on_forward = [](auto) { std::this_thread::sleep_for(std::chrono::microseconds(500)); }}, options);
   std::vector<std::shared_ptr<Collector>> sinks;
   auto timeline = std::make_shared<metrics::Timeline>("named", "/", TimePoint{});
   for (int i = 0; i < 6; ++i) {
@@ -319,6 +321,57 @@ TEST(Engine, AFailedStepFailsOnlyTheRequestConcerned) {
     EXPECT_EQ(good[i]->tokens(), greedy(random_prompt(i, 12, 63), 10));
   }
   expect_no_leak(*engine);
+}
+
+TEST(Engine, OutOfDeviceMemoryFailsOnlyTheRequestsConcerned) {
+  // Prompts whose sixth token is 63 want memory that the driver refuses, with others and alone.
+  const auto refuse = [](std::span<const models::SequenceInput> batch) {
+    for (const auto& slice : batch) {
+      const int64_t at = 5 - slice.position;
+      if (at >= 0 && at < static_cast<int64_t>(slice.tokens.size()) && slice.tokens[at] == 63)
+        throw std::runtime_error("cudaMalloc of 2.0 GiB: out of memory");
+    }
+  };
+  Tokens refused = random_prompt(1, 20, 63);
+  refused[5] = 63;
+  for (const bool draft : {false, true}) {
+    auto engine = start({.draft = draft, .draws = true, .on_forward = refuse});
+    std::vector<std::shared_ptr<Collector>> good, bad;
+    for (int i = 0; i < 12; ++i) {
+      good.push_back(submit(*engine, make_request(i, random_prompt(i, 12, 63), 20)));
+      if (i % 4 == 0) bad.push_back(submit(*engine, make_request(100 + i, refused, 20)));
+    }
+    for (const auto& sink : bad) EXPECT_EQ(sink->wait(), FinishReason::kFailed);
+    for (int i = 0; i < 12; ++i) {
+      EXPECT_EQ(good[i]->wait(), FinishReason::kLength);
+      EXPECT_EQ(good[i]->tokens(), greedy(random_prompt(i, 12, 63), 20));
+    }
+    expect_no_leak(*engine);
+  }
+}
+
+TEST(Engine, DraftsAreDrawnAndVerifiedWithoutLogitsOnTheHost) {
+  auto model = std::make_unique<FakeModel>(FakeOptions{.draft = true, .draws = true});
+  FakeModel& fake = *model;
+  auto engine = Engine::start(std::move(model), small_options());
+  ASSERT_TRUE(engine.ok());
+  std::vector<std::shared_ptr<Collector>> sinks;
+  for (int i = 0; i < 5; ++i) sinks.push_back(submit(**engine, make_request(i, random_prompt(i, 9 + 7 * i), 40)));
+  int64_t accepted = 0;
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(sinks[i]->wait(), FinishReason::kLength);
+    EXPECT_EQ(sinks[i]->tokens(), greedy(random_prompt(i, 9 + 7 * i), 40));
+    accepted += sinks[i]->usage().accepted_tokens;
+  }
+  EXPECT_GT(accepted, 0);
+  EXPECT_EQ(fake.host_steps, 0);
+  // A request whose logits the host has to see takes the other way.
+  auto request = make_request(9, random_prompt(9, 20), 10);
+  request->top_logprobs = 2;
+  auto sink = submit(**engine, std::move(request));
+  EXPECT_EQ(sink->wait(), FinishReason::kLength);
+  EXPECT_EQ(sink->tokens(), greedy(random_prompt(9, 20), 10));
+  EXPECT_GT(fake.host_steps, 0);
 }
 
 TEST(Engine, PromptLogprobsCoverTheWholePromptInChunks) {

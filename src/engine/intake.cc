@@ -110,6 +110,7 @@ void Intake::publish(const Core& core) {
   state_.pages_total = state.cache.pages_total();
   state_.pages_free = state.cache.pages_free();
   state_.pages_cached = state.cache.pages_idle();
+  state_.tokens_cached = int64_t(state_.pages_cached) * options_.page_tokens;
   state_.tokens_per_s = core.tokens().per_s();
   state_.draft_acceptance = state.acceptance;
 }

@@ -101,6 +101,7 @@ class BatchingEngine final : public OneShotEngine {
     OneShotDone done;
     OneShotAnswer answer;
     double total_s;
+    std::shared_ptr<metrics::Timeline> timeline;
   };
   using Outcome = OneShotAnswer::Outcome;
 
@@ -254,7 +255,8 @@ bool BatchingEngine::take(TimePoint wake) {
 void BatchingEngine::end(const WaitingInput& input, OneShotAnswer answer) {
   const auto found = live_.find(input.id);
   SW_CHECK(found != live_.end(), "an input that ends is live");
-  ended_.push_back({std::move(found->second.done), std::move(answer), seconds(now() - found->second.arrived)});
+  ended_.push_back({std::move(found->second.done), std::move(answer), seconds(now() - found->second.arrived),
+                    std::move(found->second.request.timeline)});
   live_.erase(found);
 }
 
@@ -284,7 +286,7 @@ void BatchingEngine::deliver() {
     }
   }
   for (Ended& ended : ended_) {
-    record_one_shot_end(options_.name, ended.answer, ended.total_s);
+    record_one_shot_end(options_.name, ended.answer, ended.total_s, metrics::trace_id_of(ended.timeline));
     ended.done(std::move(ended.answer));
     ended.done = nullptr;
   }

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "metrics/timeline.h"
 #include "models/one_shot_model.h"
 #include "tensor/device.h"
 
@@ -56,6 +57,7 @@ struct OneShotRequest {
   models::OneShotOutput output = models::OneShotOutput::kEmbedding;
   Priority priority = Priority::kNormal;
   TimePoint deadline = TimePoint::max();
+  std::shared_ptr<metrics::Timeline> timeline;  // of the request that it is a part of, for exemplars; null: none
 };
 
 // How an accepted request ended.

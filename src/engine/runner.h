@@ -33,6 +33,10 @@ class Runner {
 
   LogitsRows forward(std::span<const models::SequenceInput> batch);
   LogitsRows draft(std::span<const models::DraftInput> inputs);
+  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens) {
+    model_->draft_tokens(inputs, draws, tokens, pages_, stream_);
+  }
 
   // Steps whose tokens the device draws, one ahead of the host: LanguageModel::launch() and land().
   struct Landed {
@@ -46,6 +50,8 @@ class Runner {
   }
   Landed land();
   void warm_up(int sequences_max) { model_->warm_up(sequences_max, pages_, stream_); }
+
+  std::string learned() { return kernels::learned(stream_); }  // about its kernels, by now
 
   // body(index, thread) for each of [0, count), on the stream's threads; it must not throw.
   template <class Body>

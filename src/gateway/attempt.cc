@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "gateway/cached_prefixes.h"
 #include "gateway/json_cursor.h"
 
 namespace spillway::gateway {
@@ -113,6 +114,10 @@ asio::awaitable<Step> Attempt::open() {
   }
   request.headers = upstream_headers(call_, upstream, upstream_->key(ticket_), span_, now());
   const bool spillway = upstream.kind == UpstreamKind::kSpillway || upstream.kind == UpstreamKind::kLocal;
+  if (upstream.kind == UpstreamKind::kSpillway && !call_.features.prefix_blocks.empty()) {
+    request.headers.add(std::string(kPrefixHeader),
+                        prefix_header(call_.features.prefix_blocks, call_.features.tokens_per_block));
+  }
   if (spillway && call_.scan.stream && call_.endpoint == Endpoint::kChat && call_.scan.n == 1) {
     request.headers.add(std::string(kResumeHeader), "1");
   }

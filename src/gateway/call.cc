@@ -56,7 +56,13 @@ int priority_of(const net::HttpRequest& request) {
   return int(std::clamp<int64_t>(parse_integer(text).value_or(0), -1, 1));
 }
 
-void set_features(Call& call) {
+// A copy of all headers is only made for a policy that asks for one.
+bool reads_headers(const GatewayOptions& options) {
+  return std::ranges::any_of(options.policies,
+                             [](const std::string& policy) { return policy.find("header=") != std::string::npos; });
+}
+
+void set_features(Call& call, const GatewayOptions& options) {
   RequestFeatures& features = call.features;
   const BodyScan& scan = call.scan;
   PromptScan prompt(prefix_salt(features.model));
@@ -70,6 +76,7 @@ void set_features(Call& call) {
   features.deadline = call.deadline;
   features.session = call.request.headers.value_or("X-Session-Id", scan.user.of(call.request.body));
   features.seed = seed_of(call.request.id);
+  if (!reads_headers(options)) return;
   features.headers.reserve(call.request.headers.size());
   for (const auto& [name, value] : call.request.headers) features.headers.emplace_back(lower(name), value);
 }
@@ -100,7 +107,7 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
   const auto traced = continue_trace(request.headers.value_or("traceparent", ""));
   call.trace = traced ? *traced : begin_trace();
   call.request = std::move(request);
-  set_features(call);
+  set_features(call, options);
   return call;
 }
 

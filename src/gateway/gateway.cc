@@ -46,7 +46,7 @@ Gateway::Gateway(GatewayOptions options, PolicyChain policies, std::shared_ptr<A
     }
     upstreams_.push_back(upstream ? upstream : std::make_shared<Upstream>(wanted));
   }
-  prober_ = Prober::start(upstreams_);
+  prober_ = Prober::start(upstreams_, prefixes_);
 }
 
 Result<std::shared_ptr<Gateway>> Gateway::create(GatewayOptions options, std::shared_ptr<const Surroundings> around,

@@ -41,6 +41,7 @@ Journey::Journey(std::shared_ptr<Gateway> gateway, std::shared_ptr<Lane> lane, s
 }
 
 Journey::~Journey() {
+  if (patience_) patience_->journey = nullptr;
   if (leads_) gateway_->around().coalescer->abandon(shared_key_);
   if (place_) gateway_->waiting().leave(place_);
   leaving_->running.clear();

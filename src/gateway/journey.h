@@ -5,6 +5,7 @@
 // others asked for too.
 #pragma once
 
+#include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <set>
 #include <string>
@@ -41,9 +42,12 @@ class Journey {
     std::optional<Step> step;  // how begin() ended
   };
 
-  // The coroutine that sends comments while the first token is awaited.
+  // The timer, and once it has fired the coroutine, that sends comments while the first token is awaited.
   struct Patience {
-    bool stop = false, ended = false;
+    explicit Patience(const asio::any_io_executor& executor) : timer(executor) {}
+    asio::steady_timer timer;
+    Journey* journey = nullptr;  // null: the wait is over
+    bool running = false;        // the coroutine writes to the client
     std::shared_ptr<net::Signal> wake, over;
   };
 
@@ -97,6 +101,7 @@ class Journey {
 
   // ---- journey_patience.cc ----
   void begin_patience();
+  static asio::awaitable<void> comment(std::shared_ptr<Patience> patience, net::Headers fields, Duration every);
   asio::awaitable<void> end_patience();
 
   // ---- journey_shared.cc ----

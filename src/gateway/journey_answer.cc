@@ -74,15 +74,17 @@ net::Headers Journey::stream_headers() const {
 asio::awaitable<void> Journey::relay() {
   set_answered(200, "ok");
   first_token_after_ = now() - call_.received;
-  first_token_seconds.with({last_upstream_}).observe(seconds(*first_token_after_));
+  first_token_seconds.with({last_upstream_})
+      .observe(seconds(*first_token_after_), metrics::trace_id_of(call_.request.timeline));
   bool alive = true;
-  if (!writer_.started()) {
+  if (!writer_.started() && !attempt_->finished()) {  // else the whole goes at the end
     net::Headers fields = stream_headers();
-    alive = co_await writer_.start_stream(200, std::move(fields));
+    alive = co_await writer_.start_stream(200, std::move(fields), attempt_->out());
+    attempt_->out().clear();
   }
-  while (alive) {
+  while (alive && !attempt_->finished()) {
     if (!attempt_->out().empty()) alive = co_await writer_.write(attempt_->out());
-    if (!alive || attempt_->finished()) break;
+    if (!alive) break;
     Step step = co_await attempt_->more();
     if (left()) break;
     if (step.kind == Step::Kind::kGood) continue;
@@ -107,7 +109,11 @@ asio::awaitable<void> Journey::relay() {
   }
   attempt_->conclude(Outcome::kAnswered);
   gateway_->waiting().freed();
-  co_await writer_.end();
+  if (!writer_.started()) {
+    net::Headers fields = stream_headers();
+    co_await writer_.start_stream(200, std::move(fields));
+  }
+  co_await writer_.end(attempt_->out());
   co_await attempt_->tidy();
 }
 

@@ -1,5 +1,10 @@
 #include "gateway/json_cursor.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include <bit>
 #include <charconv>
 #include <cstring>
 
@@ -27,14 +32,24 @@ void append_utf8(std::string& out, uint32_t c) {
   }
 }
 
-// Bytes in which none of '"', '\\' or a control character occurs, eight at a time.
-bool plain8(const char* at) {
-  uint64_t word;
-  std::memcpy(&word, at, 8);
-  constexpr uint64_t kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
-  const uint64_t quote = word ^ (kOnes * '"'), slash = word ^ (kOnes * '\\');
-  const uint64_t found = ((quote - kOnes) & ~quote) | ((slash - kOnes) & ~slash) | ((word - kOnes * 0x20) & ~word);
-  return (found & kHigh) == 0;
+// How many bytes come before the first that is '"', '\\' or a control character; all when there is none.
+size_t plain_bytes(const char* at, size_t size) {
+  size_t done = 0;
+#if defined(__SSE2__)
+  for (; size - done >= 16; done += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at + done));
+    const __m128i quote = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'));
+    const __m128i slash = _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'));
+    const __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+    const int found = _mm_movemask_epi8(_mm_or_si128(control, _mm_or_si128(quote, slash)));
+    if (found != 0) return done + size_t(std::countr_zero(unsigned(found)));
+  }
+#endif
+  for (; done < size; ++done) {
+    const char c = at[done];
+    if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20) break;
+  }
+  return done;
 }
 
 }  // namespace
@@ -177,7 +192,7 @@ bool JsonCursor::skip() {
 bool JsonCursor::skip_string() {
   ++at_;
   while (at_ < end_) {
-    while (end_ - at_ >= 8 && plain8(at_)) at_ += 8;
+    at_ += plain_bytes(at_, size_t(end_ - at_));
     if (at_ == end_) break;
     const char c = *at_++;
     if (c == '"') return true;

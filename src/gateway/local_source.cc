@@ -20,12 +20,12 @@ class Meeting final : public net::ResponseWriter {
     begin(status, std::move(headers));
     const std::string held = std::move(body);
     const bool taken = co_await write(held);
-    const bool ended = co_await end();
+    const bool ended = co_await end({});
     co_return taken&& ended;
   }
-  asio::awaitable<bool> start_stream(int status, net::Headers headers) override {
+  asio::awaitable<bool> start_stream(int status, net::Headers headers, std::string_view first) override {
     begin(status, std::move(headers));
-    co_return !left_;
+    co_return co_await write(first);
   }
   asio::awaitable<bool> write(std::string_view chunk) override {
     if (chunk.empty() || left_) co_return !left_;
@@ -34,7 +34,8 @@ class Meeting final : public net::ResponseWriter {
     while (!piece_.empty() && !left_) co_await to_writer_->wait_until(TimePoint::max());
     co_return !left_;
   }
-  asio::awaitable<bool> end() override {
+  asio::awaitable<bool> end(std::string_view last) override {
+    co_await write(last);
     ended_ = true;
     to_reader_->notify();
     co_return !left_;

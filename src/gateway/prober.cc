@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 
+#include "gateway/cached_prefixes.h"
 #include "gateway/json_cursor.h"
 #include "gateway/source.h"
 #include "metrics/metrics.h"
@@ -16,6 +17,8 @@ metrics::Counter probes_total{
 
 constexpr Duration kProbeTimeout = std::chrono::seconds(3);
 constexpr size_t kAnswerBytesMax = 1 << 20;
+constexpr Duration kPrefixInterval = std::chrono::seconds(1);
+constexpr Duration kPrefixIntervalUnknown = std::chrono::seconds(5);  // of who is away, or knows no such path
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -23,6 +26,32 @@ std::string health_path(const UpstreamOptions& options) {
   if (options.kind == UpstreamKind::kLocal || options.health_path == "-") return "";
   if (!options.health_path.empty()) return options.health_path;
   return options.kind == UpstreamKind::kSpillway ? "/health" : "";
+}
+
+// The body of a 200; nothing when another answer came, or none in time.
+asio::awaitable<std::optional<std::string>> fetch(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream,
+                                                  std::string path) {
+  const TimePoint until = now() + kProbeTimeout;
+  OutgoingRequest request;
+  request.method = "GET";
+  request.path = std::move(path);
+  request.headers.add("User-Agent", "spillway");
+  const auto& keys = upstream->options().keys;
+  if (!keys.empty()) request.headers.add("Authorization", "Bearer " + keys.front());
+  auto tls = upstream->tls();
+  if (!tls.ok()) co_return std::nullopt;
+  const auto source = remote_source(lane, upstream, std::move(tls).value(), std::move(request), kAnswerBytesMax);
+  const Status head = co_await source->open(until, until);
+  if (!head.ok()) co_return std::nullopt;
+  bool good = source->status() == 200;
+  std::string body;
+  for (;;) {
+    auto piece = co_await source->read(until);
+    good = good && piece.ok();
+    if (!piece.ok() || piece->empty()) break;
+    body.append(*piece);
+  }
+  co_return good ? std::optional(std::move(body)) : std::nullopt;
 }
 
 double number_at(JsonCursor& cursor) {
@@ -79,13 +108,17 @@ std::optional<LoadReport> parse_load_report(std::string_view body) {
   return report;
 }
 
-std::unique_ptr<Prober> Prober::start(const std::vector<std::shared_ptr<Upstream>>& upstreams) {
+std::unique_ptr<Prober> Prober::start(const std::vector<std::shared_ptr<Upstream>>& upstreams,
+                                      std::shared_ptr<PrefixIndex> prefixes) {
   std::unique_ptr<Prober> prober;
-  for (const auto& upstream : upstreams) {
+  for (size_t i = 0; i < upstreams.size(); ++i) {
+    const auto& upstream = upstreams[i];
     std::string path = health_path(upstream->options());
     if (path.empty()) continue;
     if (!prober) prober.reset(new Prober);
     asio::co_spawn(prober->context_, watch(prober->lane_, upstream, std::move(path)), asio::detached);
+    if (upstream->options().kind != UpstreamKind::kSpillway) continue;
+    asio::co_spawn(prober->context_, watch_prefixes(prober->lane_, upstream, prefixes, i), asio::detached);
   }
   if (prober) prober->thread_ = std::thread([context = &prober->context_] { context->run(); });
   return prober;
@@ -100,33 +133,29 @@ asio::awaitable<void> Prober::watch(std::shared_ptr<Lane> lane, std::shared_ptr<
   const auto signal = std::make_shared<net::Signal>(lane->executor());
   for (;;) {
     const TimePoint began = now();
-    OutgoingRequest request;
-    request.method = "GET";
-    request.path = path;
-    request.headers.add("User-Agent", "spillway");
-    const auto& keys = upstream->options().keys;
-    if (!keys.empty()) request.headers.add("Authorization", "Bearer " + keys.front());
-    bool good = false;
-    std::string body;
-    auto tls = upstream->tls();
-    if (tls.ok()) {
-      const auto source = remote_source(lane, upstream, std::move(tls).value(), std::move(request), kAnswerBytesMax);
-      const Status head = co_await source->open(began + kProbeTimeout, began + kProbeTimeout);
-      good = head.ok() && source->status() == 200;
-      while (head.ok()) {
-        auto piece = co_await source->read(began + kProbeTimeout);
-        good = good && piece.ok();
-        if (!piece.ok() || piece->empty()) break;
-        body.append(*piece);
-      }
+    const std::optional<std::string> body = co_await fetch(lane, upstream, path);
+    upstream->probed(now(), body.has_value());
+    if (body && upstream->options().kind == UpstreamKind::kSpillway) {
+      if (const auto report = parse_load_report(*body)) upstream->reported(now(), *report);
     }
-    upstream->probed(now(), good);
-    if (good && upstream->options().kind == UpstreamKind::kSpillway) {
-      if (const auto report = parse_load_report(body)) upstream->reported(now(), *report);
-    }
-    probes_total.with({upstream->name(), good ? "ok" : "failed"}).add();
+    probes_total.with({upstream->name(), body ? "ok" : "failed"}).add();
     co_await signal->wait_until(
         std::max(now() + std::chrono::milliseconds(10), began + upstream->options().health_interval));
+  }
+}
+
+asio::awaitable<void> Prober::watch_prefixes(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream,
+                                             std::shared_ptr<PrefixIndex> prefixes, size_t index) {
+  const auto signal = std::make_shared<net::Signal>(lane->executor());
+  PrefixReports reports(*prefixes, index);
+  for (;;) {
+    const TimePoint began = now();
+    std::string path = kCachedPrefixesPath;
+    const std::optional<std::string> body = co_await fetch(lane, upstream, std::move(path));
+    auto told = body ? parse_cached_prefixes(*body) : std::nullopt;
+    const bool known = told.has_value();
+    if (known) reports.take(std::move(*told), now());
+    co_await signal->wait_until(began + (known ? kPrefixInterval : kPrefixIntervalUnknown));
   }
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gateway/lane.h"
+#include "gateway/policies/prefix_index.h"
 #include "gateway/upstream.h"
 
 namespace spillway::gateway {
@@ -16,12 +17,15 @@ namespace spillway::gateway {
 class Prober {
  public:
   // Null when none of them is to be asked.
-  static std::unique_ptr<Prober> start(const std::vector<std::shared_ptr<Upstream>>& upstreams);
+  static std::unique_ptr<Prober> start(const std::vector<std::shared_ptr<Upstream>>& upstreams,
+                                       std::shared_ptr<PrefixIndex> prefixes);
   ~Prober();
 
  private:
   Prober() : lane_(std::make_shared<Lane>(context_.get_executor(), 256)) {}
   static asio::awaitable<void> watch(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream, std::string path);
+  static asio::awaitable<void> watch_prefixes(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream,
+                                              std::shared_ptr<PrefixIndex> prefixes, size_t index);
 
   asio::io_context context_{1};
   std::shared_ptr<Lane> lane_;

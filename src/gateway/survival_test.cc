@@ -4,6 +4,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include "gateway/breaker.h"
+#include "gateway/cached_prefixes.h"
 #include "gateway/concurrency_limit.h"
 #include "gateway/discovery.h"
 #include "gateway/key_ring.h"
@@ -145,6 +146,39 @@ TEST(LoadReport, IsReadFromASpillwaysHealth) {
   EXPECT_DOUBLE_EQ(report->memory_used, 0.5);
   for (const char* other : {"", "{}", "[]", R"({"models":3})", R"({"models":[{]})", "ok"})
     EXPECT_FALSE(parse_load_report(other)) << other;
+}
+
+TEST(CachedPrefixes, AreReadAndAnythingElseIsNone) {
+  const auto told = parse_cached_prefixes(R"({"epoch":"e1","more":[1],"blocks":["a","ffffffffffffffff"]})");
+  ASSERT_TRUE(told.has_value());
+  EXPECT_EQ(told->epoch, "e1");
+  EXPECT_EQ(told->blocks, (std::vector<uint64_t>{0xa, ~uint64_t{0}}));
+  for (const char* other : {"", "{}", R"({"epoch":"e"})", R"({"blocks":[]})", R"({"epoch":"e","blocks":["xyz"]})",
+                            R"({"epoch":"e","blocks":[1]})", R"({"epoch":"e","blocks":["1"})"})
+    EXPECT_FALSE(parse_cached_prefixes(other)) << other;
+  EXPECT_EQ(prefix_header({0xa, 0xbc}, 99.7), "100:a,bc");
+  EXPECT_EQ(prefix_header({}, 99.7), "");
+}
+
+TEST(CachedPrefixes, OthersRequestsEvictionsAndRestartsAreLearned) {
+  PrefixIndex index;
+  PrefixReports reports(index, 3);
+  const TimePoint at = std::chrono::steady_clock::now();
+  const std::vector<uint64_t> prompt{1, 2, 3};
+  const auto believed = [&] {
+    std::vector<uint32_t> matched(4);
+    index.match(prompt, at, matched);
+    return matched[3];
+  };
+  reports.take({"e1", {1, 2, 3}}, at);  // that nobody here sent
+  EXPECT_EQ(believed(), 3u);
+  reports.take({"e1", {1, 2}}, at);
+  EXPECT_EQ(believed(), 2u);
+  index.record(3, prompt, at);  // our own, on its way
+  reports.take({"e1", {1, 2}}, at);
+  EXPECT_EQ(believed(), 3u);
+  reports.take({"e2", {}}, at);
+  EXPECT_EQ(believed(), 0u);
 }
 
 TEST(Discovery, ReadsReadyEndpointsOfTheMeantPort) {

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <random>
+
+#include "base/random_bytes.h"
 
 namespace spillway::gateway {
 namespace {
@@ -10,11 +11,9 @@ namespace {
 constexpr size_t kLength = 55;  // of version 00: "00-" 32 "-" 16 "-" 2
 
 uint64_t random_bits() {
-  thread_local std::mt19937_64 generator{[] {
-    std::random_device device;
-    return uint64_t(device()) << 32 | device();
-  }()};
-  return generator();
+  uint64_t bits = 0;
+  random_bytes(&bits, sizeof bits);
+  return bits;
 }
 
 int digit(char c) {
@@ -41,12 +40,8 @@ bool all_zero(const std::array<uint8_t, N>& bytes) {
 }  // namespace
 
 std::string hex_text(const uint8_t* bytes, size_t size) {
-  constexpr char kDigits[] = "0123456789abcdef";
   std::string out(size * 2, '0');
-  for (size_t i = 0; i < size; ++i) {
-    out[2 * i] = kDigits[bytes[i] >> 4];
-    out[2 * i + 1] = kDigits[bytes[i] & 15];
-  }
+  write_hex(bytes, size, out.data());
   return out;
 }
 

@@ -76,7 +76,8 @@ void paged_attention(const AttentionArgs& args, std::span<const SequenceRows> ba
 // A layer's attention from its fused projection on: the norm of each head's query and key where there is one, rope
 // (halves), the writing of pages, attention. Activations are of the stream's type (nn/step.h).
 struct GroupedAttentionArgs {
-  tensor::TensorView qkv;  // activations [T, (heads + 2 kv_heads) * dim]: queries, keys, values; overwritten
+  tensor::TensorView qkv;       // activations [T, (heads + 2 kv_heads) * dim]: queries, keys, values; overwritten
+  tensor::TensorView qkv_bias;  // f32 [(heads + 2 kv_heads) * dim], added to qkv first; or empty
   int heads = 0;
   tensor::TensorView query_norm, key_norm;  // f32 [dim], or both empty
   float norm_epsilon = 0;

@@ -22,7 +22,17 @@ namespace spillway::kernels {
 //          tolerance is that of the weights' rounding: 2^-8 of the group's largest weight.
 //   kW8A8: the same with x as bytes between the least and the largest of each group (the products of encoders). The
 //          tolerance is that of both roundings: 2^-8 of the largest weight and 2^-8 of the range of x of each group.
-enum class Precision : uint8_t { kFp32, kBf16, kInt8, kW8A8 };
+// Of GPUs alone:
+//   kTf32: kFp32 with products on the tensor cores, x and W rounded to tf32's 10 bits of mantissa.
+//   kFp8:  kBf16 with bf16 weights quantised at load to e4m3 by blocks of 128 x 128, as DeepSeek's checkpoints are.
+//   kInt4: kBf16 with weights as 4-bit integers by groups of 128 along K; on GPUs kInt8 is likewise of weights only.
+// Where a weight's shape is none of a format's (K a multiple of 128), it stays as kBf16 has it.
+enum class Precision : uint8_t { kFp32, kBf16, kInt8, kW8A8, kTf32, kFp8, kInt4 };
+
+// Whether activations and the cache are float32.
+constexpr bool computes_in_f32(Precision precision) {
+  return precision == Precision::kFp32 || precision == Precision::kTf32;
+}
 
 // The short floats that a device computes with: bf16, or f16 on GPUs before sm_80.
 tensor::DType half_type(tensor::Device device);
@@ -43,10 +53,10 @@ struct WeightSource {
   int block_n = 128;
   int block_k = 128;  // a multiple of 4
   bool transposed = false;
-  InputSpread spread;  // the same for stacked sources
+  InputSpread spread = {};  // the same for stacked sources
 };
 
-enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8 };
+enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8, kInt4 };
 
 // A packed weight, in the memory of the stream's device. Layout on the CPU: panels of 32 outputs; see cpu/packing.h. On
 // CUDA: row-major [N, K]; see cuda/weights.h. Move-only, read by all threads.
@@ -73,10 +83,21 @@ Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision
 // The weight with its scales applied, float32 [N, K] (transposed: [K, N] as stored), in host memory.
 Result<tensor::Tensor> dequantize(const WeightSource& source, tensor::Stream& stream);
 
+// A norm in front of a product: y = W rms_norm(x). x is then float32; on devices that do not norm inside the product
+// `normed` holds the rows between.
+struct InputNorm {
+  tensor::TensorView weight;  // float32 [K]; empty: no norm
+  float epsilon = 0;
+  tensor::TensorView normed;  // activations [M, K]; does not overlap x
+
+  bool empty() const { return weight.empty(); }
+};
+
 struct LinearOptions {
-  tensor::TensorView bias;                    // float32 [N], optional
+  tensor::TensorView bias = {};               // float32 [N], optional
   bool accumulate = false;                    // y += instead of y =
   Activation activation = Activation::kNone;  // of the whole: y = activation(x W^T + bias (+ y)); CPU only
+  InputNorm norm = {};
 };
 
 // x activations [M, K], y [M, N]: activations or f32. x and y do not overlap.
@@ -84,9 +105,9 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
             const LinearOptions& options = {});
 
 // y [M, N / 2] = silu(x Wg^T) * (x Wu^T), for a weight packed from {gate, up} (N / 2 outputs each). work: [M, N]. All
-// activations.
+// activations, but x of a norm.
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
-                  tensor::Stream& stream);
+                  tensor::Stream& stream, const InputNorm& norm = {});
 
 // One matrix [n, k] a head: MLA's absorbed form.
 struct HeadLinear {

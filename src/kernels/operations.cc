@@ -38,6 +38,16 @@ Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision
   return pack_linear(std::span(&source, 1), precision, stream);
 }
 
+void tune(const Tuning& tuning, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).tune;
+  if (function != nullptr) function(tuning, stream);
+}
+
+std::string learned(tensor::Stream& stream) {
+  const auto function = operations(stream.device()).learned;
+  return function != nullptr ? function(stream) : std::string();
+}
+
 void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,
             const LinearOptions& options) {
   const trace::Span span("kernel", "linear", "rows", x.shape[0]);
@@ -45,9 +55,9 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
 }
 
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
-                  tensor::Stream& stream) {
+                  tensor::Stream& stream, const InputNorm& norm) {
   const trace::Span span("kernel", "gated_linear");
-  operations(stream.device()).gated_linear(x, gate_up, work, y, stream);
+  operations(stream.device()).gated_linear(x, gate_up, work, y, stream, norm);
 }
 
 void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLinear> weights, tensor::TensorView y,

@@ -5,6 +5,8 @@
 
 #include "kernels/attention.h"
 #include "kernels/convolution.h"
+#include "kernels/device_encoder.h"
+#include "kernels/device_image.h"
 #include "kernels/elementwise.h"
 #include "kernels/encoder.h"
 #include "kernels/linear.h"
@@ -12,8 +14,36 @@
 #include "kernels/moe.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
+#include "kernels/tuning.h"
 
 namespace spillway::kernels {
+
+// Of kernels/device_encoder.h.
+struct DeviceEncoderOperations {
+  decltype(&kernels::pack_device_linear) pack_device_linear = nullptr;
+  decltype(&kernels::device_product) device_product = nullptr;
+  decltype(&kernels::device_norm) device_norm = nullptr;
+  decltype(&kernels::device_activate) device_activate = nullptr;
+  decltype(&kernels::device_add_bias) device_add_bias = nullptr;
+  decltype(&kernels::device_add) device_add = nullptr;
+  decltype(&kernels::device_gate) device_gate = nullptr;
+  decltype(&kernels::device_rope) device_rope = nullptr;
+  decltype(&kernels::device_attention) device_attention = nullptr;
+  decltype(&kernels::device_pool) device_pool = nullptr;
+  decltype(&kernels::device_normalize) device_normalize = nullptr;
+  decltype(&kernels::device_row_maxima) device_row_maxima = nullptr;
+  decltype(&kernels::device_log1p) device_log1p = nullptr;
+  decltype(&kernels::device_convert) device_convert = nullptr;
+};
+
+// Of kernels/device_image.h.
+struct DeviceImageOperations {
+  decltype(&kernels::pack_device_convolution) pack_device_convolution = nullptr;
+  decltype(&kernels::device_convolution) device_convolution = nullptr;
+  decltype(&kernels::device_affine) device_affine = nullptr;
+  decltype(&kernels::device_max_pool) device_max_pool = nullptr;
+  decltype(&kernels::device_pixels) device_pixels = nullptr;
+};
 
 struct Operations {
   Result<PackedLinear> (*pack_linear)(std::span<const WeightSource>, Precision, tensor::Stream&) = nullptr;
@@ -48,6 +78,8 @@ struct Operations {
   decltype(&kernels::latent_layer) latent_layer = nullptr;
   decltype(&kernels::draw_rows) draw_rows = nullptr;
   decltype(&kernels::carry_tokens) carry_tokens = nullptr;
+  decltype(&kernels::tune) tune = nullptr;        // of GPUs
+  decltype(&kernels::learned) learned = nullptr;  // likewise
   decltype(&kernels::layer_norm) layer_norm = nullptr;
   decltype(&kernels::activate) activate = nullptr;
   decltype(&kernels::add_bias) add_bias = nullptr;
@@ -57,6 +89,8 @@ struct Operations {
   decltype(&kernels::pool_rows) pool_rows = nullptr;
   decltype(&kernels::convolution) convolution = nullptr;
   decltype(&kernels::max_pool) max_pool = nullptr;
+  DeviceEncoderOperations device_encoder;
+  DeviceImageOperations device_image;
 };
 
 // A CHECK when the device's kernels are not in this program (a stream on it cannot be opened then).

@@ -19,9 +19,9 @@ const char* name_of(Moment::Kind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
-Timeline::Timeline(std::string id, std::string route, TimePoint received)
-    : id_(std::move(id)), route_(std::move(route)), received_(received) {
-  moments_.reserve(16);
+Timeline::Timeline(std::string id, std::string route, TimePoint received, std::string trace_id)
+    : id_(std::move(id)), route_(std::move(route)), received_(received), trace_id_(std::move(trace_id)) {
+  moments_.reserve(6);  // of a request that is passed on; others grow
 }
 
 void Timeline::add(Moment::Kind kind, TimePoint at, int64_t a, int64_t b, std::string_view note) {
@@ -58,13 +58,19 @@ bool Timeline::is_named(std::string_view id) const {
   return !answer_id_.empty() && id == answer_id_;
 }
 
+bool Timeline::ended() const {
+  std::lock_guard lock(mutex_);
+  return ended_;
+}
+
 Timeline::Snapshot Timeline::snapshot() const {
   std::lock_guard lock(mutex_);
   return {model_, answer_id_, ended_, dropped_, moments_};
 }
 
-std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, TimePoint received) {
-  auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received);
+std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, TimePoint received,
+                                           std::string trace_id) {
+  auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received, std::move(trace_id));
   std::shared_ptr<Timeline> oldest = timeline;  // leaves the ring; freed after the lock
   std::lock_guard lock(mutex_);
   std::swap(ring_[next_++ % ring_.size()], oldest);
@@ -78,15 +84,17 @@ std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, Ti
 }
 
 std::shared_ptr<Timeline> Timelines::find(std::string_view id) const {
-  {
-    std::lock_guard lock(mutex_);
-    const auto found = by_id_.find(id);
-    if (found != by_id_.end()) return found->second;
-  }
+  if (auto timeline = with_id(id)) return timeline;
   for (auto& timeline : recent(ring_.size())) {
     if (timeline->is_named(id)) return timeline;
   }
   return nullptr;
+}
+
+std::shared_ptr<Timeline> Timelines::with_id(std::string_view id) const {
+  std::lock_guard lock(mutex_);
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
 }
 
 std::vector<std::shared_ptr<Timeline>> Timelines::recent(size_t count) const {

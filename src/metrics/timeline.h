@@ -45,7 +45,7 @@ const char* name_of(Moment::Kind kind);  // "received", "prefill", ...
 
 class Timeline {
  public:
-  Timeline(std::string id, std::string route, TimePoint received);
+  Timeline(std::string id, std::string route, TimePoint received, std::string trace_id = "");
 
   void add(Moment::Kind kind, TimePoint at, int64_t a = 0, int64_t b = 0, std::string_view note = {});
   // Another name that it may be looked up by: the id in the answer's body.
@@ -54,8 +54,10 @@ class Timeline {
 
   const std::string& id() const { return id_; }
   const std::string& route() const { return route_; }
+  std::string_view trace_id() const { return trace_id_; }  // for exemplars; empty: not sampled
   TimePoint received() const { return received_; }
   bool is_named(std::string_view id) const;
+  bool ended() const;
 
   struct Snapshot {
     std::string model;
@@ -70,6 +72,7 @@ class Timeline {
   const std::string id_;
   const std::string route_;
   const TimePoint received_;
+  const std::string trace_id_;
   mutable std::mutex mutex_;
   std::string model_;
   std::string answer_id_;
@@ -80,12 +83,19 @@ class Timeline {
   bool ended_ = false;
 };
 
+// Of a request that may have none.
+inline std::string_view trace_id_of(const std::shared_ptr<Timeline>& timeline) {
+  return timeline ? timeline->trace_id() : std::string_view();
+}
+
 class Timelines {
  public:
   explicit Timelines(size_t capacity = 2048) : ring_(capacity) {}
 
-  std::shared_ptr<Timeline> begin(std::string id, std::string route, TimePoint received);
+  std::shared_ptr<Timeline> begin(std::string id, std::string route, TimePoint received, std::string trace_id = "");
   std::shared_ptr<Timeline> find(std::string_view id) const;  // the newest of that id; null: not among those kept
+  // By its own id alone, which costs one look-up whether it is there or not.
+  std::shared_ptr<Timeline> with_id(std::string_view id) const;
   std::vector<std::shared_ptr<Timeline>> recent(size_t count) const;  // newest first
   uint64_t begun() const;
 

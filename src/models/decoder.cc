@@ -11,6 +11,15 @@ namespace spillway::models {
 
 using tensor::TensorView;
 
+namespace {
+
+kernels::Precision head_precision(kernels::Precision precision) {
+  if (precision == kernels::Precision::kFp8) return kernels::Precision::kBf16;
+  return precision == kernels::Precision::kInt4 ? kernels::Precision::kInt8 : precision;
+}
+
+}  // namespace
+
 Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::unique_ptr<weights::WeightSource> source,
                                            nn::LoadContext& context) {
   const bool first = config.slice.begin == 0, last = config.slice.end == config.layers;
@@ -23,8 +32,12 @@ Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::uni
   SW_ASSIGN(nn::RmsNorm norm,
             nn::RmsNorm::load(root.scope("model"), "norm", config.hidden_size, config.norm_epsilon, context));
   const bool tied = config.tied_embeddings;
+  // Rounding is felt first where tokens are drawn: the head keeps more bits than the layers.
+  const kernels::Precision precision = context.precision;
+  context.precision = head_precision(precision);
   const nn::MatrixRow row{tied ? "model.embed_tokens" : "lm_head", config.vocab_size};
   SW_ASSIGN(kernels::PackedLinear head, nn::load_matrices(root, std::span(&row, 1), config.hidden_size, context));
+  context.precision = precision;
   if (tied) context.totals.parameters -= int64_t(config.vocab_size) * config.hidden_size;
   return Parts{std::move(source), std::move(made_up), std::move(embedding), std::move(norm), std::move(head)};
 }
@@ -67,7 +80,7 @@ Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int bat
     host_logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.host());
     drawn_ = tensor::Tensor(tensor::DType::kI32, {logits_rows}, stream.device());
     landed_ = tensor::Tensor(tensor::DType::kI32, {kStepsInFlight + 1, logits_rows}, stream.host());
-    if (context.precision != kernels::Precision::kFp32) activations_ = kernels::half_type(stream.device());
+    if (!kernels::computes_in_f32(context.precision)) activations_ = kernels::half_type(stream.device());
   }
   rope_.place(stream);
   past_.reserve(size_t(tokens));
@@ -80,8 +93,8 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   info_.hidden_size = config.hidden_size;
   info_.context_tokens_max = config.context_tokens_max;
   info_.kv.layer_widths = std::move(kv_widths);
-  info_.kv.dtype = context.precision == kernels::Precision::kFp32 ? tensor::DType::kF32
-                                                                  : kernels::half_type(context.stream.device());
+  info_.kv.dtype =
+      kernels::computes_in_f32(context.precision) ? tensor::DType::kF32 : kernels::half_type(context.stream.device());
   info_.weight_bytes = context.totals.bytes;
   info_.mapped_bytes = parts_.source->mapped_bytes();
   info_.parameters = context.totals.parameters;
@@ -115,8 +128,8 @@ void Decoder::flatten(std::span<const SequenceInput> batch, const nn::KvStorage&
   }
 }
 
-Decoder::Sent Decoder::send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences) {
-  const nn::StepInputs::View inputs = inputs_.upload(kv, stream, sequences);
+Decoder::Sent Decoder::send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences, int32_t rows) {
+  const nn::StepInputs::View inputs = inputs_.upload(kv, stream, sequences, rows);
   return {inputs, nn::Step{.rows = inputs.rows,
                            .rope = rope_.rows(inputs.longest, stream),
                            .kv = kv,
@@ -168,13 +181,14 @@ TensorView Decoder::finish(TensorView x, const Sent& sent) {
   return head_logits(normed, stream);
 }
 
-int64_t Decoder::decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const {
-  if (stream.device().kind == tensor::DeviceKind::kCpu) return 0;
+Decoder::Bucket Decoder::decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const {
+  const auto rows = int32_t(batch[0].tokens.size());
+  if (stream.device().kind == tensor::DeviceKind::kCpu || rows > kBucketRows) return {};
   for (const SequenceInput& input : batch) {
-    if (input.tokens.size() != 1 || input.logits_rows != 1) return 0;
+    if (int32_t(input.tokens.size()) != rows || input.logits_rows != rows) return {};
   }
   const int64_t bucket = StepGraphs::bucket_for(int64_t(batch.size()));
-  return bucket <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0]) ? bucket : 0;
+  return bucket * rows <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0]) ? Bucket{bucket, rows} : Bucket{};
 }
 
 void Decoder::keep_past() {
@@ -188,8 +202,8 @@ void Decoder::keep_past() {
 
 TensorView Decoder::run_step(std::span<const SequenceInput> batch, bool drawing, nn::KvStorage& kv,
                              tensor::Stream& stream) {
-  const int64_t bucket = decode_bucket(batch, stream);
-  const Sent sent = send(kv, stream, bucket);
+  const Bucket bucket = decode_bucket(batch, stream);
+  const Sent sent = send(kv, stream, bucket.sequences, bucket.rows);
   TensorView logits = logits_.view();
   const size_t mark = arena_.mark();
   const auto step = [&] {
@@ -202,10 +216,10 @@ TensorView Decoder::run_step(std::span<const SequenceInput> batch, bool drawing,
     kernels::draw_rows(logits, sent.inputs.draws, tokens, stream);
     stream.stage("end");
   };
-  if (bucket > 0 && stream.watched()) {
+  if (bucket.sequences > 0 && stream.watched()) {
     StepGraphs::run_watched(stream, step);
-  } else if (bucket > 0) {
-    (drawing ? drawing_graphs_ : graphs_).run(bucket, kv.layer_base(0), stream, step);
+  } else if (bucket.sequences > 0) {
+    (drawing ? drawing_graphs_ : graphs_)[bucket.rows - 1].run(bucket.sequences, kv.layer_base(0), stream, step);
   } else {
     step();
   }
@@ -228,6 +242,7 @@ void Decoder::launch(std::span<const SequenceInput> batch, std::span<const Token
   arena_.reset();
   flatten(batch, kv);
   SW_CHECK(inputs_.wanted.size() == draws.size(), "a draw for each wanted row");
+  if (keeps_hidden_) keep_past();
   for (const TokenDraw& draw : draws) inputs_.draws.push_back(draw.how);
   for (size_t i = 0; i < batch.size(); ++i) {
     inputs_.carried.insert(inputs_.carried.end(), batch[i].tokens.size() - 1, -1);
@@ -260,8 +275,8 @@ LandedStep Decoder::land(tensor::Stream& stream) {
 
 void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) {
   if (!draws_tokens()) return;
-  const auto run = [&](std::span<const SequenceInput> batch) {
-    const std::vector<TokenDraw> draws(batch.size(), TokenDraw{.how = {.vocab = info_.vocab_size}});
+  const auto run = [&](std::span<const SequenceInput> batch, int32_t rows = 1) {
+    const std::vector<TokenDraw> draws(batch.size() * size_t(rows), TokenDraw{.how = {.vocab = info_.vocab_size}});
     const std::vector<int32_t> carried(batch.size(), -1);
     launch(batch, draws, carried, kv, stream);
     land(stream);
@@ -269,18 +284,42 @@ void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stre
   // All of it on the padding page. The longest prompt first, then the largest steps: workspaces grow once.
   const int32_t rows = std::min<int32_t>(batch_tokens_max_, info_.context_tokens_max);
   const std::vector<int32_t> pages(size_t(rows / kv.page_tokens() + 1), kv.padding_page()), ids(size_t(rows), 0);
-  for (const int32_t count : {rows, std::min(rows, 64)}) {
+  std::vector<int32_t> prompts{rows};
+  for (int32_t count = 4096; count >= 64; count /= 2) {
+    if (count < rows) prompts.push_back(count);
+  }
+  for (const int32_t count : prompts) {
     const SequenceInput prompt{
         .tokens = std::span(ids).first(size_t(count)), .position = 0, .pages = pages, .logits_rows = 1};
     run(std::span(&prompt, 1));
   }
   for (int64_t bucket = StepGraphs::bucket_for(std::min<int64_t>(sequences_max, StepGraphs::kSequencesMax)); bucket > 0;
        bucket = StepGraphs::bucket_below(bucket)) {
-    if (bucket > std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) continue;
-    const SequenceInput one{.tokens = std::span(ids).first(1), .position = 0, .pages = pages, .logits_rows = 1};
-    const std::vector<SequenceInput> batch(size_t(bucket), one);
-    for (int turn = 0; turn < 2; ++turn) run(batch);
+    for (int32_t rows = 1; rows <= (keeps_hidden_ ? kBucketRows : 1); ++rows) {
+      if (bucket * rows > std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) continue;
+      const SequenceInput one{
+          .tokens = std::span(ids).first(size_t(rows)), .position = 0, .pages = pages, .logits_rows = rows};
+      const std::vector<SequenceInput> batch(size_t(bucket), one);
+      for (int turn = 0; turn < 2; ++turn) run(batch, rows);
+    }
   }
+}
+
+void Decoder::draw_to_host(TensorView logits, const kernels::RowDraw* draws, std::span<int32_t> tokens,
+                           tensor::Stream& stream) {
+  if (tokens.empty()) return;
+  const TensorView drawn = drawn_.view().rows(0, int64_t(tokens.size()));
+  kernels::draw_rows(logits, draws, drawn, stream);
+  const TensorView landed = landed_.view().rows(int64_t(slot_), int64_t(slot_) + 1);
+  slot_ = (slot_ + 1) % size_t(landed_.shape()[0]);
+  stream.cuda().download_pinned(landed.data, drawn.data, drawn.bytes());
+  stream.synchronize();
+  std::copy_n(landed.as<int32_t>(), tokens.size(), tokens.begin());
+}
+
+void Decoder::draft_tokens(std::span<const DraftInput>, std::span<const kernels::RowDraw>, std::span<int32_t>,
+                           nn::KvStorage&, tensor::Stream&) {
+  SW_CHECK(false, "draft_tokens() of a model without a draft layer");
 }
 
 TensorView Decoder::draft(std::span<const DraftInput>, nn::KvStorage&, tensor::Stream&) {

@@ -23,6 +23,8 @@ class Decoder : public LanguageModel {
   int batch_tokens_max() const final { return batch_tokens_max_; }
   tensor::TensorView forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) final;
   tensor::TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) override;
+  void draft_tokens(std::span<const DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) override;
   bool draws_tokens() const final { return !drawn_.empty(); }
   void launch(std::span<const SequenceInput> batch, std::span<const TokenDraw> draws, std::span<const int32_t> carried,
               nn::KvStorage& kv, tensor::Stream& stream) final;
@@ -66,10 +68,13 @@ class Decoder : public LanguageModel {
     nn::StepInputs::View inputs;
     nn::Step step;
   };
-  Sent send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences = 0);
+  Sent send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences = 0, int32_t rows = 1);
   tensor::TensorView embed(tensor::TensorView ids, tensor::Stream& stream);
   // logits [rows, vocab] of the rows normed [rows, hidden], on the device.
   tensor::TensorView head_logits(tensor::TensorView normed, tensor::Stream& stream);
+  // Draws a token for each, as `draws` on the device say, and waits for them.
+  void draw_to_host(tensor::TensorView logits, const kernels::RowDraw* draws, std::span<int32_t> tokens,
+                    tensor::Stream& stream);
   // The first `rows` of them where the host can read them.
   tensor::TensorView host_logits(tensor::TensorView logits, int64_t rows, tensor::Stream& stream);
 
@@ -90,8 +95,12 @@ class Decoder : public LanguageModel {
   // Norm and head over the wanted rows of a forward().
   tensor::TensorView finish(tensor::TensorView x, const Sent& sent);
 
-  // How many sequences a decode step is filled up to; 0 when the batch is no such step or runs on the CPU.
-  int64_t decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const;
+  // What a decode step is filled up to; no sequences when the batch is no such step or runs on the CPU.
+  struct Bucket {
+    int64_t sequences = 0;
+    int32_t rows = 1;  // of each: the token, and the draft that is verified
+  };
+  Bucket decode_bucket(std::span<const SequenceInput> batch, const tensor::Stream& stream) const;
 
   // Embedding, layers and head of what was flattened, as a graph where the batch is a decode step; gives the logits.
   // drawing: tokens are carried in and drawn as well.
@@ -106,10 +115,11 @@ class Decoder : public LanguageModel {
     size_t slot = 0;
   };
 
-  StepGraphs graphs_;          // of forward()
-  StepGraphs drawing_graphs_;  // of launch()
-  tensor::Tensor drawn_;       // i32 [logits_rows]: tokens of the last launched step; empty on the CPU
-  tensor::Tensor landed_;      // i32 [slots, logits_rows], pinned
+  static constexpr int32_t kBucketRows = 2;
+  StepGraphs graphs_[kBucketRows];          // of forward(), by rows of a sequence less one
+  StepGraphs drawing_graphs_[kBucketRows];  // of launch()
+  tensor::Tensor drawn_;                    // i32 [logits_rows]: tokens of the last launched step; empty on the CPU
+  tensor::Tensor landed_;                   // i32 [slots, logits_rows], pinned
   std::deque<InFlight> in_flight_;
   size_t slot_ = 0;
   nn::RopeTable rope_;

@@ -162,6 +162,8 @@ class DeepseekV3 final : public Decoder {
   }
 
   TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) override;
+  void draft_tokens(std::span<const DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) override;
 
  private:
   DeepseekV3(Parts parts, const DeepseekV3Config& config, int batch_tokens_max, const nn::LoadContext& context)
@@ -195,6 +197,9 @@ class DeepseekV3 final : public Decoder {
     blocks_.back().feed_forward(out, step);
   }
 
+  // The draft pass over `sent`: logits of the wanted rows, on the device.
+  TensorView draft_logits(const Sent& sent, tensor::Stream& stream);
+
   // Fills inputs_ for the draft pass.
   void flatten_drafts(std::span<const DraftInput> inputs);
 
@@ -203,6 +208,9 @@ class DeepseekV3 final : public Decoder {
 };
 
 void DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
+  SW_CHECK(draft_.has_value(), "drafts of a checkpoint without its draft layer");
+  SW_CHECK(!inputs.empty(), "no drafts asked for");
+  arena_.reset();
   inputs_.clear();
   int32_t at = 0;
   for (const DraftInput& input : inputs) {
@@ -224,12 +232,22 @@ void DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
 }
 
 TensorView DeepseekV3::draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) {
-  SW_CHECK(draft_.has_value(), "draft() of a checkpoint without its draft layer");
-  SW_CHECK(!inputs.empty(), "no drafts asked for");
-  arena_.reset();
   flatten_drafts(inputs);
-  const int64_t wanted = int64_t(inputs_.wanted.size());
   const Sent sent = send(kv, stream);
+  return host_logits(draft_logits(sent, stream), sent.inputs.wanted.elements(), stream);
+}
+
+void DeepseekV3::draft_tokens(std::span<const DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                              std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) {
+  flatten_drafts(inputs);
+  SW_CHECK(inputs_.wanted.size() == draws.size() && draws.size() == tokens.size(), "a draw for each wanted row");
+  inputs_.draws.assign(draws.begin(), draws.end());
+  const Sent sent = send(kv, stream);
+  draw_to_host(draft_logits(sent, stream), sent.inputs.draws, tokens, stream);
+}
+
+TensorView DeepseekV3::draft_logits(const Sent& sent, tensor::Stream& stream) {
+  const int64_t wanted = sent.inputs.wanted.elements();
   const nn::Step& step = sent.step;
   const tensor::Shape shape{step.tokens(), info_.hidden_size};
   const TensorView embedded = embed(sent.inputs.ids, stream), hidden = arena_.f32(shape), x = arena_.f32(shape);
@@ -245,7 +263,7 @@ TensorView DeepseekV3::draft(std::span<const DraftInput> inputs, nn::KvStorage& 
     kernels::gather_rows(x, sent.inputs.wanted, gathered, stream);
     draft_->output_norm.apply(gathered, normed, stream);
   }
-  return host_logits(head_logits(normed, stream), wanted, stream);
+  return head_logits(normed, stream);
 }
 
 }  // namespace

@@ -79,19 +79,14 @@ class DenseDecoder final : public Decoder {
     const tensor::TensorView normed = step.activation(x.shape);
     for (size_t i = 0; i + 1 < layers_.size(); ++i) run_layer(layers_[i], x, normed, step);
     const Layer& last = layers_.back();
-    last.attention_norm.apply(x, normed, step.stream);
     kernels::gather_rows(x, wanted, out, step.stream);
-    last.attention.add_to(normed, out, step, wanted);
-    const tensor::TensorView rows = normed.rows(0, wanted.elements());
-    last.mlp_norm.apply(out, rows, step.stream);
-    last.mlp.add_to(rows, out, step);
+    last.attention.add_to(x, last.attention_norm.before(normed), out, step, wanted);
+    last.mlp.add_to(out, out, step, last.mlp_norm.before(normed.rows(0, wanted.elements())));
   }
 
   static void run_layer(const Layer& layer, tensor::TensorView x, tensor::TensorView normed, const nn::Step& step) {
-    layer.attention_norm.apply(x, normed, step.stream);
-    layer.attention.add_to(normed, x, step);
-    layer.mlp_norm.apply(x, normed, step.stream);
-    layer.mlp.add_to(normed, x, step);
+    layer.attention.add_to(x, layer.attention_norm.before(normed), x, step);
+    layer.mlp.add_to(x, x, step, layer.mlp_norm.before(normed));
   }
 
   std::vector<Layer> layers_;

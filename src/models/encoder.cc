@@ -20,10 +20,6 @@ using tensor::TensorView;
 constexpr int kInputsMax = 256;
 constexpr int64_t kBlockRows = 512;
 
-std::string_view name_of_encoder(kernels::Precision precision) {
-  return precision == kernels::Precision::kW8A8 ? "int8" : name_of(precision);
-}
-
 class Encoder final : public OneShotModel {
  public:
   static Result<std::unique_ptr<OneShotModel>> load(EncoderConfig config, OneShotLoad load) {
@@ -32,7 +28,7 @@ class Encoder final : public OneShotModel {
     SW_TRY(model->load_embeddings(context));
     SW_TRY(model->load_layers(context));
     SW_TRY(model->load_heads(load.folder, context));
-    model->describe(context, load.precision);
+    model->describe(context, load.precision_name);
     return std::unique_ptr<OneShotModel>(std::move(model));
   }
 
@@ -178,31 +174,13 @@ class Encoder final : public OneShotModel {
     return {};
   }
 
-  void describe(const nn::LoadContext& context, kernels::Precision precision) {
-    info_.architecture = config_.architecture;
-    switch (config_.task) {
-      case EncoderTask::kEmbedding:
-        info_.outputs = {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
-        if (pooler_) info_.outputs.push_back(OneShotOutput::kPooled);
-        break;
-      case EncoderTask::kClassification:
-        info_.outputs = {OneShotOutput::kScores, OneShotOutput::kTokenVectors};
-        break;
-      case EncoderTask::kMaskedLm:
-        info_.outputs = {OneShotOutput::kSparse, OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
-        break;
-    }
-    info_.vocab_size = config_.vocab_size;
-    info_.hidden_size = config_.layer.hidden;
+  void describe(const nn::LoadContext& context, const std::string& precision) {
+    info_ = describe_encoder(config_, pooler_.has_value(), types_.has_value());
     info_.embedding_dims = sentence_->dims();
-    info_.tokens_max = config_.tokens_max;
-    info_.type_vocab_size = types_ ? config_.type_rows : 0;
-    info_.labels = config_.labels;
-    info_.multi_label = config_.multi_label;
     info_.weight_bytes = context.totals.bytes;
     info_.parameters = context.totals.parameters;
     info_.flops_per_token = int64_t(context.totals.flops_per_token);
-    info_.precision = std::string(name_of_encoder(precision));
+    info_.precision = precision;
     arena_ = tensor::Arena(workspace_bytes());
   }
 
@@ -310,7 +288,32 @@ class Encoder final : public OneShotModel {
 
 }  // namespace
 
+OneShotInfo describe_encoder(const EncoderConfig& config, bool has_pooler, bool has_types) {
+  OneShotInfo info;
+  info.architecture = config.architecture;
+  switch (config.task) {
+    case EncoderTask::kEmbedding:
+      info.outputs = {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
+      if (has_pooler) info.outputs.push_back(OneShotOutput::kPooled);
+      break;
+    case EncoderTask::kClassification:
+      info.outputs = {OneShotOutput::kScores, OneShotOutput::kTokenVectors};
+      break;
+    case EncoderTask::kMaskedLm:
+      info.outputs = {OneShotOutput::kSparse, OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors};
+      break;
+  }
+  info.vocab_size = config.vocab_size;
+  info.hidden_size = config.layer.hidden;
+  info.tokens_max = config.tokens_max;
+  info.type_vocab_size = has_types ? config.type_rows : 0;
+  info.labels = config.labels;
+  info.multi_label = config.multi_label;
+  return info;
+}
+
 Result<std::unique_ptr<OneShotModel>> load_encoder(const boost::json::object& config, OneShotLoad load) {
+  if (load.stream.device().kind == tensor::DeviceKind::kCuda) return load_device_encoder(config, std::move(load));
   SW_ASSIGN(EncoderConfig parsed, parse_encoder_config(config));
   return Encoder::load(std::move(parsed), std::move(load));
 }

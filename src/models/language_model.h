@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/sampling.h"
+#include "kernels/tuning.h"
 #include "nn/kv_storage.h"
 #include "tensor/tensor.h"
 
@@ -76,12 +77,19 @@ class LanguageModel {
   // [inputs with logits, vocab_size] for the token after next. Only where draft_tokens_max > 0.
   virtual tensor::TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) = 0;
 
+  // The same where the device draws tokens: one for each input with logits, by its draw; waits for them.
+  virtual void draft_tokens(std::span<const DraftInput>, std::span<const kernels::RowDraw> /*draws*/,
+                            std::span<int32_t> /*tokens*/, nn::KvStorage&, tensor::Stream&) {
+    SW_CHECK(false, "draft_tokens() of a model whose device draws no tokens");
+  }
+
   // Whether the device draws tokens itself: launch(), land() and warm_up() are there.
   virtual bool draws_tokens() const { return false; }
 
-  // Starts forward() over slices of at most one wanted row, draws their tokens and returns without waiting. draws: one
-  // for each slice with a wanted row. carried[i]: the draw of the step launched before whose token is the last of slice
-  // i, which the caller does not know yet; -1 where it does. At most kStepsInFlight are launched and not landed.
+  // Starts forward(), draws a token for every wanted row and returns without waiting. draws: one for each of those
+  // rows, in the batch's order. carried[i]: the draw of the step launched before whose token is the last of slice i,
+  // which the caller does not know yet; -1 where it does. draft() may follow once the step has landed. At most
+  // kStepsInFlight are launched and not landed.
   static constexpr int kStepsInFlight = 2;
   virtual void launch(std::span<const SequenceInput>, std::span<const TokenDraw>, std::span<const int32_t> /*carried*/,
                       nn::KvStorage&, tensor::Stream&) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdio>
@@ -16,12 +17,37 @@
 
 namespace spillway::models {
 
+namespace {
+
+struct NamedPrecision {
+  std::string_view name;
+  PrecisionChoice choice;
+};
+constexpr NamedPrecision kPrecisions[] = {{"auto", PrecisionChoice::kAuto}, {"fp32", PrecisionChoice::kFp32},
+                                          {"tf32", PrecisionChoice::kTf32}, {"bf16", PrecisionChoice::kBf16},
+                                          {"fp16", PrecisionChoice::kFp16}, {"int8", PrecisionChoice::kInt8},
+                                          {"fp8", PrecisionChoice::kFp8},   {"int4", PrecisionChoice::kInt4}};
+
+}  // namespace
+
 Result<PrecisionChoice> parse_precision(const std::string& name) {
-  if (name == "auto") return PrecisionChoice::kAuto;
-  if (name == "fp32") return PrecisionChoice::kFp32;
-  if (name == "bf16") return PrecisionChoice::kBf16;
-  if (name == "int8") return PrecisionChoice::kInt8;
-  return invalid(fmt::format("precision: expected auto, fp32, bf16 or int8; found '{}'", name));
+  for (const auto& [known, choice] : kPrecisions) {
+    if (known == name) return choice;
+  }
+  return invalid(fmt::format("precision: expected auto, fp32, tf32, bf16, fp16, int8, fp8 or int4; found '{}'", name));
+}
+
+Status check_precision(PrecisionChoice choice, tensor::Device device) {
+  const auto name = std::ranges::find(kPrecisions, choice, &NamedPrecision::choice)->name;
+  if (device.kind == tensor::DeviceKind::kCpu) {
+    for (const char* common : {"auto", "fp32", "bf16", "int8"}) {
+      if (name == common) return {};
+    }
+    return unsupported(fmt::format("precision: expected auto, fp32, bf16 or int8 on a CPU; found {}", name));
+  }
+  if (choice != PrecisionChoice::kFp16) return {};
+  return unsupported(
+      "precision: fp16 is for encoders and vision models; expected auto, fp32, tf32, bf16, int8, fp8 or int4 here");
 }
 
 Result<LayerRange> parse_layers(const std::string& text) {
@@ -41,7 +67,14 @@ std::string_view name_of(kernels::Precision precision) {
     case kernels::Precision::kBf16:
       return "bf16";
     case kernels::Precision::kInt8:
+    case kernels::Precision::kW8A8:
       return "int8";
+    case kernels::Precision::kTf32:
+      return "tf32";
+    case kernels::Precision::kFp8:
+      return "fp8";
+    case kernels::Precision::kInt4:
+      return "int4";
   }
   return "";
 }
@@ -54,7 +87,13 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       return kernels::Precision::kBf16;
     case PrecisionChoice::kInt8:
       return kernels::Precision::kInt8;
-    case PrecisionChoice::kAuto:
+    case PrecisionChoice::kTf32:
+      return kernels::Precision::kTf32;
+    case PrecisionChoice::kFp8:
+      return kernels::Precision::kFp8;
+    case PrecisionChoice::kInt4:
+      return kernels::Precision::kInt4;
+    default:
       break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
@@ -119,6 +158,7 @@ PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::js
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   SW_TRY(tensor::check_available(options.device));
+  SW_TRY(check_precision(options.precision, options.device));
   if (options.batch_tokens_max < 1)
     return invalid(fmt::format("batch tokens: expected at least 1, found {}", options.batch_tokens_max));
   SW_ASSIGN(const auto config, read_config(options.path));

@@ -16,8 +16,11 @@
 
 namespace spillway::models {
 
-enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8 };
-Result<PrecisionChoice> parse_precision(const std::string& name);  // auto | fp32 | bf16 | int8
+enum class PrecisionChoice { kAuto, kFp32, kTf32, kBf16, kFp16, kInt8, kFp8, kInt4 };
+// auto | fp32 | tf32 | bf16 | fp16 | int8 | fp8 | int4
+Result<PrecisionChoice> parse_precision(const std::string& name);
+// An error for those that a language model, or on a CPU any model, does not compute in.
+Status check_precision(PrecisionChoice choice, tensor::Device device);
 
 // "A:B" with A < B; empty: all.
 Result<LayerRange> parse_layers(const std::string& text);

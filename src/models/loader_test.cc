@@ -161,7 +161,14 @@ TEST_F(LoadModel, ASliceRunsItsLayersOnMadeUpStates) {
 TEST_F(LoadModel, NamesWhatDoesNotFit) {
   EXPECT_THAT(load_model({.path = "/nowhere", .device = {}, .progress = {}}).error().message,
               HasSubstr("expected a folder with config.json"));
-  EXPECT_THAT(parse_precision("fp8").error().message, HasSubstr("expected auto, fp32, bf16 or int8; found 'fp8'"));
+  EXPECT_THAT(parse_precision("fp4").error().message,
+              HasSubstr("expected auto, fp32, tf32, bf16, fp16, int8, fp8 or int4; found 'fp4'"));
+  for (const char* name : {"tf32", "fp16", "fp8", "int4"}) {
+    const PrecisionChoice choice = *parse_precision(name);
+    EXPECT_EQ(check_precision(choice, {tensor::DeviceKind::kCuda, 0}).ok(), choice != PrecisionChoice::kFp16);
+    EXPECT_THAT(check_precision(choice, {}).error().message,
+                HasSubstr(std::string("expected auto, fp32, bf16 or int8 on a CPU; found ") + name));
+  }
   const std::string path = write_config("/tests/golden/llama", {{"intermediate_size", 512}});
   EXPECT_THAT(load_model({.path = path, .device = {}, .progress = {}}).error().message,
               HasSubstr("expected model.safetensors"));

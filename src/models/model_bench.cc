@@ -8,6 +8,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "kernels/tuning.h"
 #include "models/loader.h"
 
 namespace spillway::models {
@@ -20,6 +21,8 @@ struct Options {
   double seconds = 3;
   std::vector<int> batches = {1, 8, 64};
   bool decode_only = false;
+  bool deterministic = false;
+  bool autotune = false;
 };
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -162,8 +165,7 @@ class Bench {
                           .logits_rows = 1});
       }
       const double start = now();
-      model_.forward(inputs, kv, stream_);
-      stream_.synchronize();
+      step(inputs, kv);
       times.push_back(now() - start);
     }
     const double step_processor = (processor_seconds() - processor) / double(times.size());
@@ -173,6 +175,18 @@ class Bench {
                 context, batch / median, median * 1e3, times[0] * 1e3, step_processor * 1e3);
     if (batch == 1 && floor > 0) std::printf(", %.0f%% of the floor", 100 / median / floor);
     std::printf("\n");
+  }
+
+  // To the tokens where the device draws them, else to the logits.
+  void step(std::span<const SequenceInput> inputs, nn::KvStorage& kv) {
+    if (model_.draws_tokens()) {
+      const std::vector<TokenDraw> draws(inputs.size(), TokenDraw{.how = {.vocab = model_.info().vocab_size}});
+      model_.launch(inputs, draws, std::vector<int32_t>(inputs.size(), -1), kv, stream_);
+      model_.land(stream_);
+    } else {
+      model_.forward(inputs, kv, stream_);
+      stream_.synchronize();
+    }
   }
 
   LanguageModel& model_;
@@ -206,6 +220,8 @@ int run(Options options) {
     std::fprintf(stderr, "%s\n", stream.error().message.c_str());
     return 1;
   }
+  kernels::tune({.measure = options.autotune, .known = {}}, *stream);
+  stream->set_batch_invariant(options.deterministic);
   Bench(**model, options, std::move(*stream)).run();
   return 0;
 }
@@ -220,6 +236,8 @@ int main(int argc, char** argv) {
   program.add_flag("--random", options.load.random_weights, "random weights of the config's shapes");
   program.add_option("--precision", options.precision);
   program.add_option("--device", options.device, "cpu, cuda or cuda:N");
+  program.add_flag("--deterministic", options.deterministic, "kernels whose bits do not depend on the batch");
+  program.add_flag("--autotune", options.autotune, "measures the library's products as they are first met");
   program.add_option("--threads", options.load.threads);
   program.add_option("--context", options.context);
   program.add_option("--seconds", options.seconds, "for each measurement");

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "kernels/device_encoder.h"
 #include "models/loader.h"
 #include "models/one_shot_model.h"
 #include "nn/one_shot_step.h"
@@ -24,7 +25,9 @@ Result<std::unique_ptr<OneShotModel>> load_one_shot_model(const LoadOptions& opt
 struct OneShotLoad {
   std::unique_ptr<weights::WeightSource> source;  // the model keeps it
   std::string folder;                             // of files beside config.json; empty: none
-  kernels::Precision precision;
+  kernels::Precision precision;                   // of the CPU's kernels
+  kernels::DeviceNumbers numbers;                 // of other devices'
+  std::string precision_name;
   int batch_tokens_max;
   nn::Fusions fusions;
   tensor::Stream& stream;
@@ -32,7 +35,13 @@ struct OneShotLoad {
 using OneShotLoader = Result<std::unique_ptr<OneShotModel>> (*)(const boost::json::object& config, OneShotLoad load);
 
 Result<std::unique_ptr<OneShotModel>> load_encoder(const boost::json::object& config, OneShotLoad load);
+Result<std::unique_ptr<OneShotModel>> load_device_encoder(const boost::json::object& config, OneShotLoad load);
 Result<std::unique_ptr<OneShotModel>> load_resnet(const boost::json::object& config, OneShotLoad load);
+Result<std::unique_ptr<OneShotModel>> load_device_resnet(const boost::json::object& config, OneShotLoad load);
+
+// What an encoder's config says of it, on every device.
+struct EncoderConfig;
+OneShotInfo describe_encoder(const EncoderConfig& config, bool has_pooler, bool has_types);
 
 // The loader of config.json's "architectures" on the device, or an error that lists what is served there.
 Result<OneShotLoader> find_one_shot_family(const boost::json::object& config, tensor::Device device);

@@ -73,6 +73,9 @@ class OneShotModel {
   // in the batch on the CPU; elsewhere to rounding.
   virtual std::vector<tensor::TensorView> run(std::span<const OneShotInput> batch, tensor::Stream& stream) = 0;
 
+  // The last batch's work once more, for measurements of a device alone; false where there is nothing apart from run().
+  virtual bool recompute(tensor::Stream&) { return false; }
+
   // Kernels that the last run() launched; 0 where nobody counts.
   virtual int64_t launches() const { return 0; }
 };

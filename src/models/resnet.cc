@@ -9,10 +9,8 @@
 #include <optional>
 
 #include "kernels/encoder.h"
-#include "models/config_reader.h"
-#include "models/encoder_config.h"
-#include "models/image_config.h"
 #include "models/one_shot_loader.h"
+#include "models/resnet_config.h"
 #include "nn/convolution.h"
 #include "nn/encoder_layer.h"
 #include "nn/step.h"
@@ -20,7 +18,6 @@
 namespace spillway::models {
 namespace {
 
-namespace json = boost::json;
 using kernels::ImageRows;
 using nn::Convolution;
 using nn::Images;
@@ -28,105 +25,17 @@ using tensor::TensorView;
 
 constexpr int kImagesMax = 32;
 
-struct ResnetConfig {
-  std::string architecture;
-  int channels = 3;
-  int embedding = 64;
-  std::vector<int> widths, depths;
-  bool bottleneck = true;
-  bool downsample_first = false;          // the first stage halves the image too
-  bool downsample_in_bottleneck = false;  // by its first convolution (v1) rather than the 3 x 3 one (v1.5)
-  std::vector<std::string> labels;
-};
-
-std::vector<int> read_list(ConfigReader& reader, const json::object& object, const char* key) {
-  std::vector<int> list;
-  const json::value* value = object.if_contains(key);
-  if (value == nullptr || !value->is_array() || value->as_array().empty()) {
-    reader.fail(fmt::format("{}: expected a list of integers", key));
-    return list;
-  }
-  for (const json::value& item : value->as_array()) {
-    const int64_t* number = item.if_int64();
-    if (number == nullptr || *number < 1 || *number > (1 << 16)) {
-      reader.fail(fmt::format("{}: expected integers in [1, 65536]", key));
-      return list;
-    }
-    list.push_back(int(*number));
-  }
-  return list;
-}
-
-Result<ResnetConfig> parse_resnet(const json::object& object) {
-  ConfigReader reader(object, "config.json");
-  ResnetConfig config;
-  config.architecture = std::string(object.at("architectures").as_array()[0].as_string());
-  config.channels = int(reader.integer_or("num_channels", 3, 1, 16));
-  config.embedding = int(reader.integer_or("embedding_size", 64, 1, 1 << 16));
-  config.widths = read_list(reader, object, "hidden_sizes");
-  config.depths = read_list(reader, object, "depths");
-  const std::string layer = reader.string_or("layer_type", "bottleneck");
-  if (layer != "bottleneck" && layer != "basic")
-    reader.fail(fmt::format("layer_type: expected bottleneck or basic, found '{}'", layer));
-  config.bottleneck = layer == "bottleneck";
-  const std::string activation = reader.string_or("hidden_act", "relu");
-  if (activation != "relu") reader.fail(fmt::format("hidden_act: expected relu, found '{}'", activation));
-  config.downsample_first = reader.boolean_or("downsample_in_first_stage", false);
-  config.downsample_in_bottleneck = reader.boolean_or("downsample_in_bottleneck", false);
-  if (config.widths.size() != config.depths.size()) {
-    reader.fail(fmt::format("depths: expected as many as hidden_sizes, {}, found {}", config.widths.size(),
-                            config.depths.size()));
-  }
-  config.labels = parse_labels(object, int(reader.integer_or("num_labels", 1000, 1, 1 << 20)));
-  SW_TRY(reader.status());
-  return config;
-}
-
-// What the checkpoint calls its parts.
-struct Naming {
-  bool torchvision = false;
-  std::string root;
-
-  nn::ConvolutionNames stem() const {
-    if (torchvision) return {"conv1", "bn1"};
-    return {root + "embedder.embedder.convolution", root + "embedder.embedder.normalization"};
-  }
-  std::string block(size_t stage, int layer) const {
-    return torchvision ? fmt::format("layer{}.{}", stage + 1, layer)
-                       : fmt::format("{}encoder.stages.{}.layers.{}", root, stage, layer);
-  }
-  nn::ConvolutionNames convolution(int index) const {
-    if (torchvision) return {fmt::format("conv{}", index + 1), fmt::format("bn{}", index + 1)};
-    return {fmt::format("layer.{}.convolution", index), fmt::format("layer.{}.normalization", index)};
-  }
-  nn::ConvolutionNames shortcut() const {
-    if (torchvision) return {"downsample.0", "downsample.1"};
-    return {"shortcut.convolution", "shortcut.normalization"};
-  }
-  std::string classifier() const { return torchvision ? "fc" : "classifier.1"; }
-};
-
 struct Block {
   std::vector<Convolution> convolutions;
   std::optional<Convolution> shortcut;
 
-  static Result<Block> load(const weights::WeightScope& scope, const Naming& naming, const ResnetConfig& config,
+  static Result<Block> load(const weights::WeightScope& scope, const ResnetNaming& naming, const ResnetConfig& config,
                             int inputs, int outputs, int stride, bool fold, nn::LoadContext& context) {
     Block block;
-    const int inner = config.bottleneck ? outputs / 4 : outputs;
-    struct Part {
-      int inputs, outputs, size, stride;
-    };
-    const int early = config.downsample_in_bottleneck ? stride : 1;
-    const std::vector<Part> parts =
-        config.bottleneck
-            ? std::vector<Part>{{inputs, inner, 1, early}, {inner, inner, 3, stride / early}, {inner, outputs, 1, 1}}
-            : std::vector<Part>{{inputs, outputs, 3, stride}, {outputs, outputs, 3, 1}};
+    const std::vector<ResnetPart> parts = resnet_block_parts(config, inputs, outputs, stride);
     for (size_t i = 0; i < parts.size(); ++i) {
-      const Part& part = parts[i];
-      const kernels::Window window{.size = part.size, .stride = part.stride, .padding = part.size / 2};
-      SW_ASSIGN(Convolution loaded,
-                Convolution::load(scope, naming.convolution(int(i)), part.inputs, part.outputs, window, fold, context));
+      SW_ASSIGN(Convolution loaded, Convolution::load(scope, naming.convolution(int(i)), parts[i].inputs,
+                                                      parts[i].outputs, parts[i].window(), fold, context));
       block.convolutions.push_back(std::move(loaded));
     }
     if (inputs != outputs || stride != 1) {
@@ -156,7 +65,7 @@ class Resnet final : public OneShotModel {
     }
     nn::LoadContext context{.precision = load.precision, .stream = load.stream};
     SW_TRY(model->load_weights(*model->source_, context));
-    model->describe(context, load.precision);
+    model->describe(context, load.precision_name);
     return std::unique_ptr<OneShotModel>(std::move(model));
   }
 
@@ -197,10 +106,7 @@ class Resnet final : public OneShotModel {
 
   Status load_weights(const weights::WeightSource& source, nn::LoadContext& context) {
     const weights::WeightScope scope(source);
-    Naming naming;
-    naming.root = "resnet.";
-    naming.torchvision =
-        scope.contains("conv1.weight") && !scope.contains("resnet.embedder.embedder.convolution.weight");
+    const ResnetNaming naming = resnet_naming(scope);
     const bool fold = fusions_.convolution;
     SW_ASSIGN(stem_, Convolution::load(scope, naming.stem(), config_.channels, config_.embedding,
                                        {.size = 7, .stride = 2, .padding = 3}, fold, context));
@@ -245,18 +151,11 @@ class Resnet final : public OneShotModel {
     return pooled;
   }
 
-  void describe(const nn::LoadContext& context, kernels::Precision precision) {
-    info_.architecture = config_.architecture;
-    info_.vision = true;
-    info_.outputs = {OneShotOutput::kScores, OneShotOutput::kEmbedding};
-    info_.hidden_size = info_.embedding_dims = config_.widths.back();
-    info_.channels = config_.channels;
-    info_.height = image_.height();
-    info_.width = image_.width();
-    info_.labels = config_.labels;
+  void describe(const nn::LoadContext& context, const std::string& precision) {
+    info_ = describe_resnet(config_, image_);
     info_.weight_bytes = context.totals.bytes;
     info_.parameters = context.totals.parameters;
-    info_.precision = precision == kernels::Precision::kW8A8 ? "int8" : std::string(name_of(precision));
+    info_.precision = precision;
     size_workspace();
   }
 
@@ -310,6 +209,7 @@ class Resnet final : public OneShotModel {
 }  // namespace
 
 Result<std::unique_ptr<OneShotModel>> load_resnet(const boost::json::object& config, OneShotLoad load) {
+  if (load.stream.device().kind == tensor::DeviceKind::kCuda) return load_device_resnet(config, std::move(load));
   SW_ASSIGN(ResnetConfig parsed, parse_resnet(config));
   return Resnet::load(std::move(parsed), std::move(load));
 }

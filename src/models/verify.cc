@@ -181,6 +181,8 @@ bool VerifyReport::passed() const {
 
 double default_tolerance(const std::string& precision) {
   if (precision == "fp32") return 1e-4;
+  if (precision == "tf32" || precision == "fp16") return 0.01;
+  if (precision == "fp8") return 0.15;
   return precision == "bf16" ? 0.03 : 0.08;
 }
 

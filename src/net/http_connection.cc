@@ -177,33 +177,54 @@ asio::awaitable<bool> HttpConnection::send(int status, Headers headers, std::str
   co_return co_await write_all(pieces(head, with_body ? std::string_view(body) : std::string_view()));
 }
 
-asio::awaitable<bool> HttpConnection::start_stream(int status, Headers headers) {
+namespace {
+
+// A chunk's size line; the text lives as long as this does.
+struct ChunkHead {
+  explicit ChunkHead(size_t bytes) {
+    char* end = std::to_chars(text, text + 16, bytes, 16).ptr;
+    *end++ = '\r';
+    *end++ = '\n';
+    size = size_t(end - text);
+  }
+  std::string_view view() const { return {text, size}; }
+
+  char text[20];
+  size_t size = 0;
+};
+
+}  // namespace
+
+asio::awaitable<bool> HttpConnection::start_stream(int status, Headers headers, std::string_view first) {
   if (phase_ != Phase::kWaiting) co_return false;
   phase_ = Phase::kStreaming;
   chunked_ = !http_1_0_ && !has_no_body(status);
   head_only_ |= has_no_body(status);
   close_after_ |= http_1_0_ || shared_->draining || headers.has_token("Connection", "close");
   const ResponseFraming framing{.content_length = {}, .chunked = chunked_, .close = close_after_};
-  const std::string head = response_head(status, headers, framing);
-  co_return co_await write_all(pieces(head));
+  std::string head = response_head(status, headers, framing);
+  if (head_only_ || first.empty()) co_return co_await write_all(pieces(head));
+  if (!chunked_) co_return co_await write_all(pieces(head, first));
+  head.append(ChunkHead(first.size()).view());
+  co_return co_await write_all(pieces(head, first, "\r\n"));
 }
 
 asio::awaitable<bool> HttpConnection::write(std::string_view chunk) {
   if (phase_ != Phase::kStreaming) co_return false;
   if (head_only_ || chunk.empty()) co_return !broken_;
   if (!chunked_) co_return co_await write_all(pieces(chunk));
-  char size[20];
-  char* end = std::to_chars(size, size + 16, chunk.size(), 16).ptr;
-  *end++ = '\r';
-  *end++ = '\n';
-  co_return co_await write_all(pieces({size, size_t(end - size)}, chunk, "\r\n"));
+  const ChunkHead head(chunk.size());
+  co_return co_await write_all(pieces(head.view(), chunk, "\r\n"));
 }
 
-asio::awaitable<bool> HttpConnection::end() {
+asio::awaitable<bool> HttpConnection::end(std::string_view last) {
   if (phase_ != Phase::kStreaming) co_return false;
   phase_ = Phase::kDone;
-  if (!chunked_ || head_only_) co_return !broken_;
-  co_return co_await write_all(pieces("0\r\n\r\n"));
+  if (head_only_) co_return !broken_;
+  if (!chunked_) co_return last.empty() ? !broken_ : co_await write_all(pieces(last));
+  if (last.empty()) co_return co_await write_all(pieces("0\r\n\r\n"));
+  const ChunkHead head(last.size());
+  co_return co_await write_all(pieces(head.view(), last, "\r\n0\r\n\r\n"));
 }
 
 }  // namespace spillway::net

@@ -50,9 +50,9 @@ class HttpConnection final : public ResponseWriter, public std::enable_shared_fr
   void cut();            // closes at once; whoever waits is told
 
   asio::awaitable<bool> send(int status, Headers headers, std::string body) override;
-  asio::awaitable<bool> start_stream(int status, Headers headers) override;
+  asio::awaitable<bool> start_stream(int status, Headers headers, std::string_view first) override;
   asio::awaitable<bool> write(std::string_view chunk) override;
-  asio::awaitable<bool> end() override;
+  asio::awaitable<bool> end(std::string_view last) override;
   bool started() const override { return phase_ != Phase::kWaiting; }
   bool disconnected() const override { return closed_ || broken_; }
   void on_disconnect(std::function<void()> callback) override;

@@ -32,7 +32,10 @@ class Headers {
     return headers;
   }
 
-  void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
+  void add(std::string name, std::string value) {
+    if (fields_.capacity() == 0) fields_.reserve(kFieldsUsual);
+    fields_.emplace_back(std::move(name), std::move(value));
+  }
   void set(std::string_view name, std::string value);                 // replaces all of that name
   std::optional<std::string_view> find(std::string_view name) const;  // the first of that name
   std::string_view value_or(std::string_view name, std::string_view fallback) const;
@@ -45,6 +48,8 @@ class Headers {
   auto end() const { return fields_.end(); }
 
  private:
+  static constexpr size_t kFieldsUsual = 8;
+
   void add_all() {}
   template <class Name, class Value, class... Rest>
   void add_all(Name&& name, Value&& value, Rest&&... rest) {

@@ -31,10 +31,11 @@ class ResponseWriter {
   virtual asio::awaitable<bool> send(int status, Headers headers, std::string body) = 0;
 
   // A response in pieces (chunked; until close for HTTP/1.0): start_stream, any number of write, end. A handler that
-  // returns or throws without end() has the connection cut, so that the client sees the loss.
-  virtual asio::awaitable<bool> start_stream(int status, Headers headers) = 0;
-  virtual asio::awaitable<bool> write(std::string_view chunk) = 0;  // chunk outlives the call; one write to the socket
-  virtual asio::awaitable<bool> end() = 0;
+  // returns or throws without end() has the connection cut, so that the client sees the loss. Each is one write to the
+  // socket, also where a first or last chunk goes with it. Chunks outlive the call.
+  virtual asio::awaitable<bool> start_stream(int status, Headers headers, std::string_view first = {}) = 0;
+  virtual asio::awaitable<bool> write(std::string_view chunk) = 0;
+  virtual asio::awaitable<bool> end(std::string_view last = {}) = 0;
 
   virtual bool started() const = 0;
   virtual bool disconnected() const = 0;

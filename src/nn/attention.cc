@@ -49,16 +49,21 @@ tensor::StageCost Attention::attention_cost(const Step& step) const {
   return {.bytes = contexts.tokens * row_bytes, .flops = 4.0 * shape_.heads * shape_.head_dim * contexts.pairs};
 }
 
-void Attention::add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step,
-                       tensor::TensorView wanted) const {
+void Attention::add_to(tensor::TensorView x, const kernels::InputNorm& norm, tensor::TensorView residual,
+                       const Step& step, tensor::TensorView wanted) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0], query = int64_t(shape_.heads) * shape_.head_dim;
   const tensor::TensorView qkv = step.activation({tokens, qkv_.outputs()});
   const tensor::TensorView out = step.activation({tokens, query});
-  step.stream.stage("qkv product", qkv_.cost(tokens));
-  qkv_.apply(x, qkv, step.stream);
+  step.stream.stage("norm, qkv product", qkv_.cost(tokens));
   kernels::GroupedAttentionArgs args;
   args.qkv = qkv;
+  if (step.stream.device().kind == tensor::DeviceKind::kCpu) {
+    qkv_.apply(x, qkv, step.stream, norm);
+  } else {  // the kernel that rotates adds the bias for nothing
+    qkv_.apply_unbiased(x, qkv, step.stream, norm);
+    args.qkv_bias = qkv_.bias().view();
+  }
   args.heads = shape_.heads;
   if (shape_.qk_norm) {
     args.query_norm = query_norm_->weight();

@@ -26,9 +26,9 @@ class Attention {
   static Result<Attention> load(const weights::WeightScope& scope, const AttentionShape& shape, int kv_layer,
                                 LoadContext& context);
 
-  // residual [T, hidden] += attention(x [T, hidden]). With wanted rows (i32 [W]), which is the last layer's way:
+  // residual [T, hidden] += attention(norm(x [T, hidden])). With wanted rows (i32 [W]), which is the last layer's way:
   // residual [W, hidden] is theirs alone.
-  void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step,
+  void add_to(tensor::TensorView x, const kernels::InputNorm& norm, tensor::TensorView residual, const Step& step,
               tensor::TensorView wanted = {}) const;
 
   // Arena bytes that add_to takes for a batch of so many tokens.

@@ -40,14 +40,15 @@ Result<Affine> load_affine(const weights::WeightScope& scope, const ConvolutionN
   return affine;
 }
 
-// [outputs, inputs, size, size] to [outputs, size, size, inputs], each output times its scale.
-tensor::Tensor channels_last(const float* weight, int outputs, int inputs, int size, const std::vector<float>& scale) {
+// [outputs, inputs, size, size] to [outputs, size, size, padded], each output times its scale.
+tensor::Tensor channels_last(const float* weight, int outputs, int inputs, int padded, int size,
+                             const std::vector<float>& scale) {
   const int64_t area = int64_t(size) * size;
-  tensor::Tensor out(tensor::DType::kF32, {outputs, area * inputs});
+  tensor::Tensor out = tensor::Tensor::zeros(tensor::DType::kF32, {outputs, size, size, padded});
   for (int64_t o = 0; o < outputs; ++o) {
     for (int64_t i = 0; i < inputs; ++i) {
       for (int64_t a = 0; a < area; ++a) {
-        out.as<float>()[(o * area + a) * inputs + i] = weight[(o * inputs + i) * area + a] * scale[size_t(o)];
+        out.as<float>()[(o * area + a) * padded + i] = weight[(o * inputs + i) * area + a] * scale[size_t(o)];
       }
     }
   }
@@ -62,22 +63,32 @@ tensor::Tensor tensor_of(const std::vector<float>& values) {
 
 }  // namespace
 
-Result<Convolution> Convolution::load(const weights::WeightScope& scope, const ConvolutionNames& names, int inputs,
-                                      int outputs, kernels::Window window, bool fold, LoadContext& context) {
-  Convolution layer;
-  layer.window_ = window;
+Result<ConvolutionWeights> load_convolution(const weights::WeightScope& scope, const ConvolutionNames& names,
+                                            int inputs, int padded, int outputs, int size, bool fold) {
   SW_ASSIGN(const weights::StoredTensor stored,
-            scope.tensor(names.convolution + ".weight", {outputs, inputs, window.size, window.size}));
+            scope.tensor(names.convolution + ".weight", {outputs, inputs, size, size}));
   std::vector<float> values(size_t(stored.view().elements()));
   weights::widen(stored.view(), values.data());
   SW_ASSIGN(const Affine affine, load_affine(scope, names, outputs));
   const std::vector<float> ones(size_t(outputs), 1.0f);
-  const tensor::Tensor weight = channels_last(values.data(), outputs, inputs, window.size, fold ? affine.scale : ones);
-  const kernels::WeightSource source{.weight = weight.view(), .scales = {}};
+  ConvolutionWeights loaded;
+  loaded.weight = channels_last(values.data(), outputs, inputs, padded, size, fold ? affine.scale : ones);
+  loaded.shift = tensor_of(affine.shift);
+  if (!fold) loaded.scale = tensor_of(affine.scale);
+  return loaded;
+}
+
+Result<Convolution> Convolution::load(const weights::WeightScope& scope, const ConvolutionNames& names, int inputs,
+                                      int outputs, kernels::Window window, bool fold, LoadContext& context) {
+  Convolution layer;
+  layer.window_ = window;
+  SW_ASSIGN(ConvolutionWeights loaded, load_convolution(scope, names, inputs, inputs, outputs, window.size, fold));
+  const tensor::TensorView weight = loaded.weight.view();
+  const kernels::WeightSource source{.weight = weight.reshaped({outputs, weight.elements() / outputs}), .scales = {}};
   SW_ASSIGN(layer.weight_, kernels::pack_linear(source, context.precision, context.stream));
-  layer.bias_ = tensor_of(affine.shift);
-  if (!fold) layer.scale_ = tensor_of(affine.scale);
-  context.add(weight.view().elements() + outputs, int64_t(layer.weight_.bytes() + layer.bias_.bytes()));
+  layer.bias_ = std::move(loaded.shift);
+  layer.scale_ = std::move(loaded.scale);
+  context.add(weight.elements() + outputs, int64_t(layer.weight_.bytes() + layer.bias_.bytes()));
   return layer;
 }
 

@@ -16,6 +16,16 @@ struct ConvolutionNames {
   std::string norm;         // holds ".weight", ".bias", ".running_mean", ".running_var"; empty: no norm
 };
 
+// A convolution's weights as its kernels take them, in host memory, the norm folded in or beside.
+struct ConvolutionWeights {
+  tensor::Tensor weight;  // f32 [outputs, size, size, inputs]
+  tensor::Tensor shift;   // f32 [outputs]: the bias
+  tensor::Tensor scale;   // f32 [outputs] where it is not folded; else empty
+};
+// padded: inputs in memory, those past `inputs` are zeros.
+Result<ConvolutionWeights> load_convolution(const weights::WeightScope& scope, const ConvolutionNames& names,
+                                            int inputs, int padded, int outputs, int size, bool fold);
+
 // The pixels of a batch of images, channels last.
 struct Images {
   tensor::TensorView pixels;  // f32 [all pixels, channels]

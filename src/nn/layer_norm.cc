@@ -28,6 +28,11 @@ Result<LayerNorm> LayerNorm::load(const weights::WeightScope& scope, const std::
   return norm;
 }
 
+void LayerNorm::place(tensor::Stream& stream) {
+  weight_ = stream.place(std::move(weight_));
+  if (!bias_.empty()) bias_ = stream.place(std::move(bias_));
+}
+
 void LayerNorm::apply(tensor::TensorView x, tensor::TensorView y, const OneShotStep& step) const {
   kernels::layer_norm(x, weight_, bias_, epsilon_, y, step.stream);
   step.count();

@@ -14,6 +14,9 @@ class LayerNorm {
   static Result<LayerNorm> load(const weights::WeightScope& scope, const std::string& name, int64_t size,
                                 double epsilon, LoadContext& context);
 
+  // Onto the stream's device, for kernels::device_norm.
+  void place(tensor::Stream& stream);
+
   // x, y f32 [T, size]; may be the same.
   void apply(tensor::TensorView x, tensor::TensorView y, const OneShotStep& step) const;
 

@@ -71,8 +71,14 @@ tensor::StageCost product_cost(const kernels::PackedLinear& weight, int64_t rows
   return {.bytes = double(weight.bytes()), .flops = 2.0 * double(rows) * double(weight.n) * double(weight.k)};
 }
 
-void Linear::apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const {
-  kernels::linear(x, weight_, y, stream, {.bias = bias_.view()});
+void Linear::apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream,
+                   const kernels::InputNorm& norm) const {
+  kernels::linear(x, weight_, y, stream, {.bias = bias_.view(), .norm = norm});
+}
+
+void Linear::apply_unbiased(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream,
+                            const kernels::InputNorm& norm) const {
+  kernels::linear(x, weight_, y, stream, {.norm = norm});
 }
 
 void Linear::add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const {

@@ -73,7 +73,12 @@ class Linear {
   tensor::StageCost cost(int64_t rows) const { return product_cost(weight_, rows); }
 
   // x activations [T, inputs]; y [T, outputs]: activations, or f32, which add_to adds to.
-  void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
+  // x of a norm: f32, the residual.
+  void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream,
+             const kernels::InputNorm& norm = {}) const;
+  // The same without the bias, which the caller adds.
+  void apply_unbiased(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream,
+                      const kernels::InputNorm& norm = {}) const;
   void add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
 
   const kernels::PackedLinear& weight() const { return weight_; }
@@ -90,6 +95,8 @@ class RmsNorm {
                               LoadContext& context);
 
   void apply(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
+  // For the product that follows, with room for the rows between.
+  kernels::InputNorm before(tensor::TensorView normed) const { return {weight_.view(), epsilon_, normed}; }
   const tensor::Tensor& weight() const { return weight_; }
 
  private:

@@ -12,7 +12,7 @@ Status Mla::load_kv_b(const weights::WeightScope& scope, LoadContext& context) {
   context.totals.parameters -= row.outputs * lora;  // counted below
   SW_ASSIGN(const tensor::Tensor full, load_matrix_f32(scope, row, lora, context.stream));
   // Int8 would round twice here for a hundredth of the weights.
-  const k::Precision precision = context.precision == k::Precision::kFp32 ? k::Precision::kFp32 : k::Precision::kBf16;
+  const k::Precision precision = k::computes_in_f32(context.precision) ? context.precision : k::Precision::kBf16;
   const int heads = shape_.heads;
   SW_ASSIGN(key_up_, k::pack_heads(full, heads, 0, nope, true, precision, context.stream));
   SW_ASSIGN(value_up_, k::pack_heads(full, heads, nope, value, false, precision, context.stream));

@@ -28,16 +28,17 @@ size_t GatedMlp::workspace_bytes(int64_t tokens) const {
          tensor::Arena::footprint(tensor::DType::kF32, {tokens, inner_});
 }
 
-void GatedMlp::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const {
+void GatedMlp::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step,
+                      const kernels::InputNorm& norm) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0];
   const tensor::TensorView gate_up = step.activation({tokens, 2 * inner_});
   const tensor::TensorView inner = step.activation({tokens, inner_});
-  step.stream.stage("gate and up product", product_cost(gate_up_, tokens));
+  step.stream.stage(norm.empty() ? "gate and up product" : "norm, gate and up product", product_cost(gate_up_, tokens));
   if (gate_up_bias_.empty()) {
-    kernels::gated_linear(x, gate_up_, gate_up, inner, step.stream);
+    kernels::gated_linear(x, gate_up_, gate_up, inner, step.stream, norm);
   } else {
-    kernels::linear(x, gate_up_, gate_up, step.stream, {.bias = gate_up_bias_});
+    kernels::linear(x, gate_up_, gate_up, step.stream, {.bias = gate_up_bias_, .norm = norm});
     kernels::silu_mul(gate_up, inner, step.stream);
   }
   step.stream.stage("down product", down_.cost(tokens));

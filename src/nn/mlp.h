@@ -11,7 +11,7 @@ class GatedMlp {
                                LoadContext& context);
 
   // y [T, hidden] += mlp(x [T, hidden]).
-  void add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const;
+  void add_to(tensor::TensorView x, tensor::TensorView y, const Step& step, const kernels::InputNorm& norm = {}) const;
   size_t workspace_bytes(int64_t tokens) const;
 
  private:

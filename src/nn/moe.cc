@@ -5,9 +5,15 @@
 namespace spillway::nn {
 
 Status Moe::load_router(const weights::WeightScope& scope, LoadContext& context) {
+  SW_ASSIGN(const weights::StoredTensor stored, scope.tensor("weight", {shape_.experts, shape_.hidden}));
   SW_ASSIGN(const tensor::Tensor weight, scope.f32("weight", {shape_.experts, shape_.hidden}));
-  SW_ASSIGN(router_, kernels::pack_linear(kernels::WeightSource{.weight = weight, .scales = {}},
-                                          kernels::Precision::kFp32, context.stream));
+  // A GPU multiplies bf16 exactly into float32: where the router is stored so, its logits are the same at half the
+  // bytes.
+  const bool as_stored = stored.view().dtype == tensor::DType::kBF16 && !kernels::computes_in_f32(context.precision) &&
+                         context.stream.device().kind == tensor::DeviceKind::kCuda;
+  const kernels::WeightSource source{.weight = as_stored ? stored.view() : weight.view(), .scales = {}};
+  SW_ASSIGN(router_, kernels::pack_linear(source, as_stored ? kernels::Precision::kBf16 : kernels::Precision::kFp32,
+                                          context.stream));
   context.add(int64_t(shape_.experts) * shape_.hidden, int64_t(router_.bytes()));
   SW_ASSIGN(tensor::Tensor bias, scope.f32("e_score_correction_bias", {shape_.experts}));
   bias_ = context.stream.place(std::move(bias));

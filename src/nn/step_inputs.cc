@@ -58,22 +58,24 @@ tensor::TensorView StepInputs::on_device(const int32_t* host, int64_t count) con
   return {memory + (host - block()), tensor::DType::kI32, {count}};
 }
 
-void StepInputs::pad(int64_t count, const int32_t* page) {
+void StepInputs::pad(int64_t count, int32_t rows, const int32_t* page) {
   while (int64_t(sequences.size()) < count) {
     const auto row = int32_t(ids.size());
-    sequences.push_back({.row_begin = row, .rows = 1, .position = 0, .pages = {page, 1}});
-    ids.push_back(0);
-    if (!sources.empty()) sources.push_back(0);
-    if (!carried.empty()) carried.push_back(-1);
-    if (!draws.empty()) draws.emplace_back();
-    wanted.push_back(row);
+    sequences.push_back({.row_begin = row, .rows = rows, .position = 0, .pages = {page, 1}});
+    for (int32_t i = 0; i < rows; ++i) {
+      ids.push_back(0);
+      if (!sources.empty()) sources.push_back(0);
+      if (!carried.empty()) carried.push_back(-1);
+      if (!draws.empty()) draws.emplace_back();
+      wanted.push_back(row + i);
+    }
   }
 }
 
-StepInputs::View StepInputs::upload(const KvStorage& kv, tensor::Stream& stream, int64_t count) {
+StepInputs::View StepInputs::upload(const KvStorage& kv, tensor::Stream& stream, int64_t count, int32_t rows) {
   const int32_t padding_page = kv.padding_page();
   const size_t real = sequences.size();
-  pad(count, &padding_page);
+  pad(count, rows, &padding_page);
   turn_ = (turn_ + 1) % hosts_.size();
   if (sent_[turn_] >= 0) stream.cuda().wait(sent_[turn_]);
   used_ = 0;

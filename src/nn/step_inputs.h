@@ -40,15 +40,15 @@ class StepInputs {
     kernels::BatchRows rows;
     int64_t longest = 0;  // context of a sequence
   };
-  // Valid until the next upload(). On CUDA the batch is filled up to `sequences` with sequences of one row each, whose
-  // logits are wanted too and which write the pages' padding page.
-  View upload(const KvStorage& kv, tensor::Stream& stream, int64_t sequences = 0);
+  // Valid until the next upload(). On CUDA the batch is filled up to `sequences` with sequences of `rows` rows each,
+  // whose logits are wanted too and which write the pages' padding page.
+  View upload(const KvStorage& kv, tensor::Stream& stream, int64_t sequences = 0, int32_t rows = 1);
 
  private:
   int32_t* put(std::span<const int32_t> values);
   int32_t* put(int64_t count);
   tensor::TensorView on_device(const int32_t* host, int64_t count) const;
-  void pad(int64_t sequences, const int32_t* page);
+  void pad(int64_t sequences, int32_t rows, const int32_t* page);
   void put_batch(const KvStorage& kv, View& view);
 
   Limits limits_;

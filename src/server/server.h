@@ -22,6 +22,7 @@
 #include "server/auth.h"
 #include "server/console/upstream_view.h"
 #include "server/model_catalogue.h"
+#include "server/prefix_ledger.h"
 #include "server/served_model.h"
 #include "telemetry/outcomes/outcomes.h"
 #include "telemetry/request_record.h"
@@ -118,6 +119,7 @@ class Server {
   bool stalled() const;
   metrics::Timelines& timelines() { return timelines_; }
   LiveState& live() { return *live_; }
+  PrefixLedger& prefixes() { return prefixes_; }
 
   // Counts a generation in, so that drain() waits for it; false when it may not begin any more.
   bool enter();
@@ -145,6 +147,7 @@ class Server {
   std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
   std::atomic<int> in_flight_{0};              // changed under mutex_
   metrics::Timelines timelines_;
+  PrefixLedger prefixes_;
   std::unique_ptr<LiveState> live_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<net::HttpServer> metrics_http_;

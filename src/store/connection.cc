@@ -1,10 +1,10 @@
 #include "store/connection.h"
 
-#include <curl/curl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <mutex>
+
+#include "store/curl_library.h"
 
 namespace spillway::store {
 namespace {
@@ -14,13 +14,16 @@ constexpr size_t kHeadersMax = 200;
 constexpr const char* kSha256OfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 struct List {
+  const CurlLibrary& curl;
   curl_slist* first = nullptr;
-  ~List() { curl_slist_free_all(first); }
-  void add(const std::string& line) { first = curl_slist_append(first, line.c_str()); }
+  explicit List(const CurlLibrary& library) : curl(library) {}
+  ~List() { curl.slist_free_all(first); }
+  void add(const std::string& line) { first = curl.slist_append(first, line.c_str()); }
 };
 
 // One request under way.
 struct Transfer {
+  const CurlLibrary& curl;
   const Get& request;
   CURL* handle;
   Got got;
@@ -30,7 +33,7 @@ struct Transfer {
 size_t on_body(char* data, size_t, size_t size, void* context) {
   auto& transfer = *static_cast<Transfer*>(context);
   long status = 0;
-  curl_easy_getinfo(transfer.handle, CURLINFO_RESPONSE_CODE, &status);
+  transfer.curl.easy_getinfo(transfer.handle, CURLINFO_RESPONSE_CODE, &status);
   const std::string_view piece(data, size);
   if (status >= 300) {  // an error's text, or a redirect's
     const auto room =
@@ -73,14 +76,16 @@ struct Connection::State {
   CURL* handle = nullptr;
   Credentials credentials;
   double timeout_s = 30;
-  ~State() { curl_easy_cleanup(handle); }
+  ~State() {
+    if (handle != nullptr) curl_library().value().easy_cleanup(handle);
+  }
 };
 
 Connection::Connection(Credentials credentials, double timeout_s) : state_(std::make_unique<State>()) {
-  static std::once_flag once;
-  std::call_once(once, [] { curl_global_init(CURL_GLOBAL_DEFAULT); });
-  state_->handle = curl_easy_init();
-  SW_CHECK(state_->handle != nullptr, "a handle of libcurl");
+  if (curl_library().ok()) {  // else get() says why not
+    state_->handle = curl_library()->easy_init();
+    SW_CHECK(state_->handle != nullptr, "a handle of libcurl");
+  }
   state_->credentials = std::move(credentials);
   state_->timeout_s = timeout_s;
 }
@@ -89,49 +94,51 @@ Connection::~Connection() = default;
 Connection::Connection(Connection&&) noexcept = default;
 
 Result<Got> Connection::get(const Get& request) {
+  if (!curl_library().ok()) return curl_library().error();
+  const CurlLibrary& curl = curl_library().value();
   CURL* handle = state_->handle;
-  curl_easy_reset(handle);
-  Transfer transfer{request, handle, {}, 0};
-  List headers;
+  curl.easy_reset(handle);
+  Transfer transfer{curl, request, handle, {}, 0};
+  List headers(curl);
   const Credentials& credentials = state_->credentials;
   if (!request.if_match.empty()) headers.add("If-Match: " + request.if_match);
-  curl_easy_setopt(handle, CURLOPT_URL, request.url.c_str());
-  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(handle, CURLOPT_USERAGENT, "spillway");
-  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
-  curl_easy_setopt(handle, CURLOPT_BUFFERSIZE, 256L << 10);
-  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(state_->timeout_s * 1000));
-  curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
-  curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, std::max(1L, static_cast<long>(state_->timeout_s)));
-  curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_body);
-  curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
-  curl_easy_setopt(handle, CURLOPT_HEADERFUNCTION, on_header);
-  curl_easy_setopt(handle, CURLOPT_HEADERDATA, &transfer);
+  curl.easy_setopt(handle, CURLOPT_URL, request.url.c_str());
+  curl.easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+  curl.easy_setopt(handle, CURLOPT_USERAGENT, "spillway");
+  curl.easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl.easy_setopt(handle, CURLOPT_PATH_AS_IS, 1L);
+  curl.easy_setopt(handle, CURLOPT_BUFFERSIZE, 256L << 10);
+  curl.easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(state_->timeout_s * 1000));
+  curl.easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
+  curl.easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, std::max(1L, static_cast<long>(state_->timeout_s)));
+  curl.easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_body);
+  curl.easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
+  curl.easy_setopt(handle, CURLOPT_HEADERFUNCTION, on_header);
+  curl.easy_setopt(handle, CURLOPT_HEADERDATA, &transfer);
   if (request.follow) {
-    curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(handle, CURLOPT_MAXREDIRS, 5L);
+    curl.easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 1L);
+    curl.easy_setopt(handle, CURLOPT_MAXREDIRS, 5L);
     // Nobody is led from https to a connection that anyone may change.
     const bool tls = request.url.starts_with("https://");
-    curl_easy_setopt(handle, CURLOPT_REDIR_PROTOCOLS_STR, tls ? "https" : "http,https");
+    curl.easy_setopt(handle, CURLOPT_REDIR_PROTOCOLS_STR, tls ? "https" : "http,https");
   }
   const std::string range = fmt::format("{}-{}", request.first, request.last);
-  if (request.first >= 0) curl_easy_setopt(handle, CURLOPT_RANGE, range.c_str());
+  if (request.first >= 0) curl.easy_setopt(handle, CURLOPT_RANGE, range.c_str());
   if (!credentials.access_key.empty()) {
-    curl_easy_setopt(handle, CURLOPT_AWS_SIGV4, fmt::format("aws:amz:{}:s3", credentials.region).c_str());
-    curl_easy_setopt(handle, CURLOPT_USERNAME, credentials.access_key.c_str());
-    curl_easy_setopt(handle, CURLOPT_PASSWORD, credentials.secret_key.c_str());
+    curl.easy_setopt(handle, CURLOPT_AWS_SIGV4, fmt::format("aws:amz:{}:s3", credentials.region).c_str());
+    curl.easy_setopt(handle, CURLOPT_USERNAME, credentials.access_key.c_str());
+    curl.easy_setopt(handle, CURLOPT_PASSWORD, credentials.secret_key.c_str());
     // Stores ask for it; libcurl before 8 does not send it by itself.
     headers.add(std::string("x-amz-content-sha256: ") + kSha256OfNothing);
     if (!credentials.session_token.empty()) headers.add("X-Amz-Security-Token: " + credentials.session_token);
   }
-  if (headers.first) curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers.first);
-  const CURLcode code = curl_easy_perform(handle);
+  if (headers.first) curl.easy_setopt(handle, CURLOPT_HTTPHEADER, headers.first);
+  const CURLcode code = curl.easy_perform(handle);
   long status = 0;
-  curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
+  curl.easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
   transfer.got.status = static_cast<int>(status);
   if (code == CURLE_OK || transfer.got.cut) return std::move(transfer.got);
-  return Error{ErrorCode::kUnavailable, fmt::format("{}: {}", request.url, curl_easy_strerror(code))};
+  return Error{ErrorCode::kUnavailable, fmt::format("{}: {}", request.url, curl.easy_strerror(code))};
 }
 
 }  // namespace spillway::store

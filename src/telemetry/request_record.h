@@ -12,11 +12,12 @@
 namespace spillway::telemetry {
 
 struct RequestRecord {
+  enum class Protocol : uint8_t { kHttp, kGrpc } protocol = Protocol::kHttp;
   std::string id;          // as X-Request-Id
   bool id_is_ours = true;  // false: the client chose it, so others may guess it
   uint64_t caller = 0;     // stands for the key that was presented; 0: none was
   TraceContext trace;
-  std::string route;        // "/v1/chat/completions"
+  std::string route;        // "/v1/chat/completions"; of gRPC "/inference.GRPCInferenceService/ModelInfer"
   std::string operation;    // OpenTelemetry's: "chat", "text_completion", "embeddings"; empty: no generation
   std::string model;        // as asked for
   std::string answered_by;  // the model that answered
@@ -27,7 +28,8 @@ struct RequestRecord {
   std::string finish_reason;
   std::string outcome;    // "ok", or the error's label
   std::string predicted;  // the label that a classifier gave
-  int status = 0;
+  int status = 0;         // HTTP's; of a gRPC call, the one that stands for its error
+  int grpc_code = 0;      // of a gRPC call
   int64_t started_unix_ns = 0;
   double duration_s = 0;
   std::optional<double> first_token_s;

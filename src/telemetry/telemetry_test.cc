@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <map>
 #include <set>
 
 #include "metrics/metrics.h"
@@ -89,6 +90,28 @@ TEST(Spans, HaveTheGenAiNames) {
   EXPECT_EQ(attributes["gen_ai.usage.input_tokens"].at("intValue"), "12");
   EXPECT_EQ(attributes["gen_ai.response.finish_reasons"].at("arrayValue").at("values").at(0).at("stringValue"), "stop");
   EXPECT_FALSE(attributes.contains("error.type"));
+}
+
+TEST(Spans, OfGrpcHaveItsNamesAndTextIsEscaped) {
+  RequestRecord request = sample();
+  request.protocol = RequestRecord::Protocol::kGrpc;
+  request.route = "/spillway.v1.Chat/Stream";
+  request.grpc_code = 8;
+  request.status = 429;
+  request.outcome = "rate_limit";
+  request.model = "a \"model\"\n\x01";
+  const json::value body = json::parse(otlp_json({request}, {}));
+  const json::value& span = body.at("resourceSpans").at(0).at("scopeSpans").at(0).at("spans").at(0);
+  EXPECT_EQ(span.at("name"), "chat " + request.model);
+  std::map<std::string, json::value> attributes;
+  for (const json::value& one : span.at("attributes").as_array()) {
+    attributes[std::string(one.at("key").as_string())] = one.at("value");
+  }
+  EXPECT_EQ(attributes["rpc.service"].at("stringValue"), "spillway.v1.Chat");
+  EXPECT_EQ(attributes["rpc.method"].at("stringValue"), "Stream");
+  EXPECT_EQ(attributes["rpc.grpc.status_code"].at("intValue"), "8");
+  EXPECT_EQ(attributes["error.type"].at("stringValue"), "rate_limit");
+  EXPECT_FALSE(attributes.contains("http.route"));
 }
 
 double gauge(const char* name, const std::vector<std::string>& labels) {

@@ -1,24 +1,11 @@
 #include "telemetry/trace_context.h"
 
-#include <openssl/rand.h>
-
 #include <algorithm>
 
-#include "base/check.h"
+#include "base/random_bytes.h"
 
 namespace spillway::telemetry {
 namespace {
-
-std::string random_hex(size_t digits) {
-  unsigned char bytes[16] = {};
-  SW_CHECK(RAND_bytes(bytes, int(digits / 2)) == 1, "the system has no random bytes");
-  std::string text;
-  for (size_t i = 0; i < digits / 2; ++i) {
-    text += "0123456789abcdef"[bytes[i] >> 4];
-    text += "0123456789abcdef"[bytes[i] & 15];
-  }
-  return text;
-}
 
 bool is_hex(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
@@ -45,8 +32,8 @@ TraceContext trace_context(std::string_view header) {
       context.sampled = ((flags[1] >= 'a' ? flags[1] - 'a' + 10 : flags[1] - '0') & 1) != 0;
     }
   }
-  if (context.trace_id.empty()) context.trace_id = random_hex(32);
-  context.span_id = random_hex(16);
+  if (context.trace_id.empty()) context.trace_id = random_hex(16);
+  context.span_id = random_hex(8);
   return context;
 }
 

@@ -33,6 +33,7 @@ Stream::~Stream() {
 Stream::Stream(Stream&& other) noexcept
     : device_(other.device_),
       threads_(other.threads_),
+      batch_invariant_(other.batch_invariant_),
       pool_(std::move(other.pool_)),
       cuda_(std::move(other.cuda_)),
       scratch_(std::exchange(other.scratch_, nullptr)),
@@ -41,6 +42,7 @@ Stream::Stream(Stream&& other) noexcept
 Stream& Stream::operator=(Stream&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(threads_, other.threads_);
+  std::swap(batch_invariant_, other.batch_invariant_);
   std::swap(pool_, other.pool_);
   std::swap(cuda_, other.cuda_);
   std::swap(scratch_, other.scratch_);

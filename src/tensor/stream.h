@@ -66,6 +66,11 @@ class Stream {
   void download(void* host, const void* device, size_t bytes);
   // The tensor on this stream's device: itself on the CPU.
   Tensor place(Tensor host);
+  // Asked for: a row's bits do not depend on what else is in the batch, at the price of slower kernels. Set before the
+  // first kernel. Kernels of the CPU keep this always.
+  void set_batch_invariant(bool wanted) { batch_invariant_ = wanted; }
+  bool batch_invariant() const { return batch_invariant_; }
+
   // Where host memory lies that this stream copies from and to.
   Device host() const { return device_.kind == DeviceKind::kCpu ? Device{} : Device{DeviceKind::kPinned, 0}; }
 
@@ -90,6 +95,7 @@ class Stream {
 
   Device device_;
   int threads_ = 1;
+  bool batch_invariant_ = false;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<cuda::DeviceStream> cuda_;
   void* scratch_ = nullptr;

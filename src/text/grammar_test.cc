@@ -177,7 +177,7 @@ TEST_F(GrammarWalk, ConstrainsAfterTheMarker) {
   EXPECT_FALSE(grammar->matches("</think>x{}"));
   EXPECT_FALSE(grammar->matches("{}"));
   auto state = GrammarState::start(grammar, trie_);
-  EXPECT_EQ(int(allowed(*state).size()), tokenizer_->vocab_size() - 1);  // all but the end
+  EXPECT_EQ(int(allowed(*state).size()), tokenizer_->vocab_size() - 2);  // all but the end and the byte no text has
   state->accept(*tokenizer_->id_of("</think>"));                         // a special token
   for (const int32_t token : allowed(*state)) {
     EXPECT_THAT(std::string(tokenizer_->token_bytes(token)), testing::MatchesRegex("[ \n{\"]+.*"));
@@ -188,6 +188,19 @@ TEST_F(GrammarWalk, SpecialTokensStayOutOfStrings) {
   auto state = GrammarState::start(Grammar::json_value().value(), trie_);
   state->accept(*tokenizer_->id_of("\""));
   for (const int32_t token : allowed(*state)) EXPECT_FALSE(tokenizer_->is_special(token));
+}
+
+// Byte-level vocabularies have a token for the byte 0xFF, which stands before special tokens in the trie.
+TEST_F(GrammarWalk, TheByteOfNoTextIsNotHalfASpecialToken) {
+  const std::optional<int32_t> stray = tokenizer_->id_of("ÿ");  // as byte-level BPE writes 0xFF
+  ASSERT_TRUE(stray);
+  ASSERT_EQ(tokenizer_->token_bytes(*stray), "\xFF");
+  const json::value tools =
+      json::parse(R"([{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}])");
+  for (const ToolStyle style : {ToolStyle::kDeepseek, ToolStyle::kHermes}) {
+    auto state = GrammarState::start(Grammar::tool_calls(style, tools, {}).value(), trie_);
+    EXPECT_THAT(allowed(*state), testing::Not(testing::Contains(*stray)));
+  }
 }
 
 }  // namespace

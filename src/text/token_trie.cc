@@ -28,7 +28,11 @@ VocabularyTrie::VocabularyTrie(const Tokenizer& tokenizer, int vocab_size, std::
     const std::string_view bytes = tokenizer.token_bytes(id);
     if (bytes.empty() || bytes.size() > kTokenBytesMax || is_end(id)) continue;
     std::string key(bytes);
-    if (tokenizer.is_special(id)) key.insert(0, 1, kSpecialPrefix);
+    if (tokenizer.is_special(id)) {
+      key.insert(0, 1, kSpecialPrefix);
+    } else if (key.find(kSpecialPrefix) != std::string::npos) {
+      continue;  // no text holds that byte, and taken for the prefix it would let half a special token through
+    }
     spans_[size_t(id)] = {uint32_t(arena_.size()), uint32_t(key.size())};
     arena_ += key;
     tokens.emplace_back(std::move(key), id);

@@ -27,7 +27,10 @@ uint64_t hash(const std::string& name, uint64_t seed) {
 float uniform(uint64_t bits) { return float(double(bits >> 11) * 0x1.0p-53 * 2 - 1); }
 
 // Which kind of tensor a name stands for, by the spelling of published checkpoints.
-bool is_norm(const std::string& name) { return name.ends_with("norm.weight") || name.ends_with("layernorm.weight"); }
+bool is_norm(const std::string& name) {
+  return name.ends_with("norm.weight") || name.ends_with("Norm.weight") || name.ends_with("normalization.weight") ||
+         name.ends_with("running_var");
+}
 bool is_projection(const std::string& name) {
   return (name.ends_with("_proj.weight") || name.ends_with("_proj_with_mqa.weight")) &&
          !name.ends_with("eh_proj.weight");

@@ -196,3 +196,20 @@ def encoders(tmp_path_factory):
     program.wait_ready()
     yield program
     program.stop()
+
+
+@pytest.fixture
+def fleet():
+    """Starts fake upstreams."""
+    from gateway_parts import Fake  # which needs this module
+
+    started = []
+
+    def start(*flags):
+        started.append(Fake(*flags))
+        return started[-1]
+
+    yield start
+    for fake in started:
+        fake.process.send_signal(signal.SIGCONT)
+        fake.stop()

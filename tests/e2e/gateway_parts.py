@@ -1,4 +1,5 @@
 """What the gateway's tests share: fake upstreams, a gateway before them, and clients."""
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -31,6 +32,11 @@ class Fake:
     def stop(self):
         self.process.kill()
         self.process.wait()
+
+
+def at_once(count, function):
+    with concurrent.futures.ThreadPoolExecutor(min(count, 64)) as pool:
+        return list(pool.map(function, range(count)))
 
 
 def upstream(name, url, **fields):

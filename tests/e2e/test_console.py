@@ -12,6 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+import trace_format
 from browser import axe_violations, chromium
 from conftest import BINARY, MODEL, Program
 
@@ -224,7 +225,9 @@ def test_trace_writes_a_file_with_steps_actions_operations_and_io(console, tmp_p
     while tracing.poll() is None:
         say(console, max_tokens=8)
     assert tracing.returncode == 0, tracing.stderr.read()
-    events = json.loads(file.read_text())["traceEvents"]
+    trace = json.loads(file.read_text())
+    assert trace_format.problems(trace)[:5] == []
+    events = trace["traceEvents"]
     names = {(event.get("cat"), event["name"]) for event in events}
     for expected in (("engine", "step"), ("engine", "admit"), ("engine", "compute"), ("engine", "forward"), ("kernel", "linear"),
                      ("io", "write"), ("http", "/v1/chat/completions"), ("counter", "running")):

@@ -278,3 +278,97 @@ def test_a_foreign_stream_goes_on_by_prefix_where_that_is_declared_safe(tmp_path
     finally:
         cut.stop()
         good.stop()
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """An OpenTelemetry collector: keeps the spans it is sent."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.spans += [span for resource in body["resourceSpans"] for scope in resource["scopeSpans"] for span in scope["spans"]]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_each_attempt_is_a_span_that_its_upstream_continues(tmp_path):
+    """The client's trace ▸ the request's span ▸ one span an attempt; an upstream is told the span of its own attempt."""
+    collector = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    collector.spans = []
+    threading.Thread(target=collector.serve_forever, daemon=True).start()
+    bad, good = Fake("--name", "bad"), Fake("--name", "good", "--healthy")
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    try:
+        with gateway(tmp_path, upstream("bad", bad.url, tier="edge"), upstream("good", good.url, tier="centre"),
+                     scalars='  policies: ["edge_first"]\n',
+                     top=f"telemetry: {{otlp_url: 'http://127.0.0.1:{collector.server_port}/v1/traces'}}\n") as program:
+            answer = program.http().post("/v1/chat/completions", json={"model": "503", "messages": ASK},
+                                         headers={"traceparent": f"00-{trace}-{parent}-01"})
+            assert (answer.status_code, answer.headers["X-Spillway-Attempts"]) == (200, "2")
+            assert eventually(lambda: len(collector.spans) == 3)
+        facts = lambda span: {one["key"]: next(iter(one["value"].values())) for one in span["attributes"]}
+        root = next(span for span in collector.spans if span["parentSpanId"] == parent)
+        attempts = sorted((span for span in collector.spans if span is not root), key=lambda span: int(span["startTimeUnixNano"]))
+        assert {span["traceId"] for span in collector.spans} == {trace}
+        assert [span["parentSpanId"] for span in attempts] == [root["spanId"]] * 2
+        told = [fake.last()["headers"]["traceparent"] for fake in (bad, good)]
+        assert told == [f"00-{trace}-{span['spanId']}-01" for span in attempts]
+        assert int(attempts[0]["endTimeUnixNano"]) <= int(attempts[1]["startTimeUnixNano"])
+        usage = ["gen_ai.usage.output_tokens" in facts(span) for span in attempts]
+        assert usage == [False, True]  # tokens are told for who gave them
+    finally:
+        collector.shutdown()
+        for fake in (bad, good):
+            fake.stop()
+
+
+def test_what_one_gateway_sent_to_a_node_another_gateway_finds_there(tmp_path):
+    """Nodes report the prompts that their caches hold, so that affinity works across gateways."""
+    pair = nodes(tmp_path)
+    names = ["node0", "node1"]
+    upstreams = [upstream(name, node.url, kind="spillway") for name, node in zip(names, pair)]
+    prompts = [f"Story {i}. " + f"The {i}th of many sentences that fill a page. " * 60 for i in range(6)]
+
+    def node_of(program, prompt, question):
+        messages = [{"role": "system", "content": prompt}, {"role": "user", "content": question}]
+        answer = program.http().post("/v1/chat/completions", json={"model": "tiny-r1", "messages": messages, "max_tokens": 4})
+        assert answer.status_code == 200, answer.text
+        return answer.headers["X-Spillway-Upstream"], answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    def held(node):
+        return len(node.http().get("/v1/cached_prefixes").json()["blocks"])
+
+    try:
+        first, second = tmp_path / "first", tmp_path / "second"
+        first.mkdir()
+        second.mkdir()
+        with gateway(first, *upstreams, scalars='  policies: ["weighted"]\n') as one, \
+             gateway(second, *upstreams, scalars='  policies: ["least_predicted", "prefix_affinity"]\n') as two:
+            where = [node_of(one, prompt, "One?")[0] for prompt in prompts]
+            assert set(where) == set(names)  # by weights, and with these prompts on both
+            assert all(held(node) > 0 for node in pair)
+            time.sleep(2.5)  # reports come every second
+            again = [node_of(two, prompt, "Two?") for prompt in prompts]
+            assert [name for name, _ in again] == where
+            assert all(cached > 100 for _, cached in again)
+    finally:
+        for node in pair:
+            node.process.kill()
+            node.process.wait()
+
+
+def test_streams_under_way_end_when_the_gateway_is_told_to_stop(tmp_path):
+    slow = Fake("--token-us", "50000")
+    try:
+        with gateway(tmp_path, upstream("slow", slow.url)) as program:
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                streams = [pool.submit(ask, program, "ok", True) for _ in range(8)]
+                assert eventually(lambda: slow.stats()["active"] == 8)
+                program.process.terminate()
+                assert {done.result() for done in streams} == {(TEXT, "stop")}
+            assert program.process.wait(10) == 0
+    finally:
+        slow.stop()

@@ -1,6 +1,7 @@
 """The server's life: refusals, deadlines, keys, TLS, drain, kill and restart, bad bytes."""
 import concurrent.futures
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 import grpc
 import openai
 import pytest
-from conftest import MODEL, ask, eventually, free_port
+from conftest import BINARY, MODEL, ask, eventually, free_port
 
 LONG = dict(temperature=1, max_tokens=1500, extra_body={"ignore_eos": True})
 
@@ -183,3 +184,15 @@ def test_health_answers_while_busy(server):
         stream.close()
     assert slowest < 1.0
     assert eventually(lambda: server.health()["models"][0]["running"] == 0)
+
+
+def test_a_missing_grpc_module_is_named_where_grpc_was_asked_for(tmp_path):
+    alone = tmp_path / "spillway"
+    shutil.copy(BINARY, alone)
+    asked = subprocess.run([alone, "serve", "--port", "0", "--metrics-port", "0", "--grpc-port", str(free_port())], capture_output=True, text=True, timeout=60)
+    assert asked.returncode != 0
+    assert f"expected {tmp_path}/spillway_grpc.so or " in asked.stderr and "found neither" in asked.stderr
+    foreign = tmp_path / "spillway_grpc.so"
+    foreign.write_bytes(b"no library")
+    asked = subprocess.run([alone, "serve", "--port", "0", "--metrics-port", "0", "--grpc-port", str(free_port())], capture_output=True, text=True, timeout=60)
+    assert asked.returncode != 0 and str(foreign) in asked.stderr

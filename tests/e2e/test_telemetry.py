@@ -121,8 +121,8 @@ class Collector(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def collector():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+def collector(port=0):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Collector)
     server.bodies = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -142,6 +142,28 @@ def test_spans_reach_an_otlp_collector(start):
     assert attributes["gen_ai.response.id"] == {"stringValue": request}
     assert 0 < int(attributes["gen_ai.usage.output_tokens"]["intValue"]) <= 8
     assert int(span["endTimeUnixNano"]) > int(span["startTimeUnixNano"])
+
+
+def test_an_outage_of_the_collector_and_a_kill_lose_no_span(tmp_path):
+    """The collector is down while requests are answered, the program is killed, the collector comes: every span once."""
+    port = free_port()
+    flags = ["--otlp-url", f"http://127.0.0.1:{port}/v1/traces", "--spool-dir", str(tmp_path / "spool")]
+    program = Program(tmp_path, *flags).wait_ready()
+    requests = [ask(program.http()) for _ in range(20)]
+    until(lambda: program.metric("spillway_telemetry_spans_total", result="spooled") == 20)
+    assert program.metric("spillway_telemetry_failed_sends_total", outlet="otlp") >= 1
+    program.process.send_signal(signal.SIGKILL)
+    program.process.wait()
+    with collector(port) as sink:
+        program = Program(tmp_path, *flags).wait_ready()
+        try:
+            requests += [ask(program.http()) for _ in range(5)]
+            until(lambda: program.metric("spillway_telemetry_points_total", outlet="otlp", result="accepted") == 25)
+        finally:
+            program.stop()
+        spans = [span for _, _, body in sink.bodies for span in json.loads(body)["resourceSpans"][0]["scopeSpans"][0]["spans"]]
+    told = [one["value"]["stringValue"] for span in spans for one in span["attributes"] if one["key"] == "gen_ai.response.id"]
+    assert told == requests  # each once, in order
 
 
 def test_influxdb_v2_is_spoken(start, tmp_path):

@@ -9,13 +9,14 @@ import * as overview from './overview.js';
 import * as engine from './engine.js';
 import * as requests from './requests.js';
 import * as fleet from './fleet.js';
+import * as outcomes from './outcomes.js';
 import * as readings from './readings.js';
 import * as playground from './playground.js';
 import * as settings from './settings.js';
 
 const views = [
   ['overview', overview.view], ['engine', engine.view], ['requests', requests.view], ['fleet', fleet.view],
-  ['hardware', readings.hardware], ['business', readings.business], ['playground', playground.view], ['settings', settings.view],
+  ['hardware', readings.hardware], ['business', outcomes.business], ['playground', playground.view], ['settings', settings.view],
 ];
 const root = document.documentElement, main = document.getElementById('main');
 let shown = null, shown_name = '', parts = {}, dirty = false;

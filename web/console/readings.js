@@ -1,4 +1,4 @@
-// Hardware and outcomes: the metrics of their layers, as declared in the registry; the host's processors.
+// Hardware: the metrics of its layer, as declared in the registry; the host's processors.
 import {card, h, show, table, text} from './dom.js';
 import {bar, stackedBar} from './charts.js';
 import {measure, percent} from './format.js';
@@ -10,7 +10,7 @@ function labels(reading) {
 
 function short(name) { return name.replace(/^spillway_/, '').replace(/_(ratio|seconds|bytes|celsius|watts|total)+$/g, '').replace(/_/g, ' '); }
 
-function readingTable(caption) {
+export function readingTable(caption) {
   return table(caption, [
     {title: t('metric'), head: true, fill(cell, r) { text(cell, short(r.name)); cell.title = r.help; }},
     {title: t('labels'), class: 'mono', text: labels},
@@ -51,18 +51,5 @@ export function hardware() {
     show(none, frame.hardware.length === 0);
     show(list.element, frame.hardware.length > 0);
     list.update(frame.hardware);
-  }};
-}
-
-export function business() {
-  const list = readingTable(t('business')), none = h('p', {class: 'muted'}, t('no_business'));
-  const element = h('div', {class: 'view'}, card(t('business'), none, list.element));
-  let next = 0;
-  return {element, update({frame}) {
-    if (performance.now() < next) return;
-    next = performance.now() + 500;
-    show(none, frame.business.length === 0);
-    show(list.element, frame.business.length > 0);
-    list.update(frame.business);
   }};
 }

@@ -13,6 +13,7 @@
 #include "apps/progress.h"
 #include "apps/system.h"
 #include "apps/table.h"
+#include "kernels/tuning.h"
 #include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
@@ -254,6 +255,8 @@ Status bench_roofline(const RooflineBench& bench, const config::Config& config) 
   const tensor::Device device = bare.device;
   const double load_s = bare.load_s;
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(device, int(config.integer("hardware.threads"))));
+  kernels::tune({.measure = config.boolean("hardware.autotune"), .known = {}}, stream);
+  stream.set_batch_invariant(config.boolean("hardware.deterministic"));
   SW_ASSIGN(const Ceilings ceilings, measure_ceilings(stream));
   Roofline roofline(std::move(bare), std::move(stream), bench);
   const models::ModelInfo& info = roofline.info();

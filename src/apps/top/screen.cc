@@ -6,6 +6,8 @@
 #include <boost/json/array.hpp>
 #include <boost/json/value.hpp>
 #include <iterator>
+#include <map>
+#include <string>
 #include <vector>
 
 namespace spillway::apps {
@@ -184,6 +186,32 @@ void add_upstreams(const json::array& upstreams, Lines& lines) {
   }
 }
 
+// Conversion of the last hour by arm; for the other measures there is the console.
+void add_outcomes(const json::array& readings, Lines& lines) {
+  constexpr size_t kArmsMax = 6;
+  std::map<std::string, std::map<std::string, double>> arms;
+  for (const json::value& value : readings) {
+    if (!value.is_object() || text(value.get_object(), "name") != "spillway_business_conversion_ratio") continue;
+    const json::object& labels = object_at(value.get_object(), "labels");
+    if (text(labels, "window") != "1h") continue;
+    arms[text(labels, "arm") + "  " + text(labels, "model")][text(labels, "bound")] =
+        number(value.get_object(), "value");
+  }
+  if (arms.empty()) return;
+  lines.add("");
+  lines.add("conversion by arm, last hour", kBold);
+  size_t shown = 0;
+  for (const auto& [name, bounds] : arms) {
+    if (++shown > kArmsMax) break;
+    const auto percent = [&bounds = bounds](const char* bound) {
+      const auto found = bounds.find(bound);
+      return found == bounds.end() ? std::string("-") : fmt::format("{:.1f}%", found->second * 100);
+    };
+    lines.add(
+        fmt::format("  {:<36.36} {:>7}  95%: {} to {}", name, percent("estimate"), percent("low"), percent("high")));
+  }
+}
+
 }  // namespace
 
 std::string draw_screen(const json::object& frame, std::string_view url, ScreenSize size, bool colour) {
@@ -208,6 +236,7 @@ std::string draw_screen(const json::object& frame, std::string_view url, ScreenS
                         number(host, "cpu_own") * 100, number(host, "processors")));
   add_verdict(object_at(frame, "verdict"), lines);
   add_upstreams(array_at(frame, "upstreams"), lines);
+  add_outcomes(array_at(frame, "business"), lines);
   const json::array& models = array_at(frame, "models");
   for (const json::value& model : models) {
     if (!model.is_object()) continue;

@@ -43,6 +43,18 @@ TEST(Screen, FitsAndNobodysNameMovesTheCursor) {
   EXPECT_THAT(draw_screen(frame(), "u", {120, 60}, true), HasSubstr("\033[31m"));
 }
 
+TEST(Screen, TellsConversionByArm) {
+  const auto reading = [](const char* bound, const char* value) {
+    return std::string(R"({"name":"spillway_business_conversion_ratio","value":)") + value +
+           R"(,"labels":{"arm":"edge","model":"r1","window":"1h","bound":")" + bound + R"("}})";
+  };
+  const std::string frame = R"({"business": [)" + reading("estimate", "0.125") + "," + reading("low", "0.1") + "," +
+                            reading("high", "0.2") + R"(, 7, {"name": "other"}]})";
+  const std::string screen = draw_screen(boost::json::parse(frame).as_object(), "u", {120, 60}, false);
+  EXPECT_THAT(screen, HasSubstr("edge  r1"));
+  EXPECT_THAT(screen, HasSubstr("12.5%  95%: 10.0% to 20.0%"));
+}
+
 TEST(Screen, AnEmptyFrameIsNoError) {
   EXPECT_THAT(draw_screen({}, "http://h:1", {80, 24}, false), HasSubstr("http://h:1"));
   EXPECT_THAT(draw_screen(boost::json::parse(R"({"models": [3], "upstreams": 7, "requests": []})").as_object(), "u",

@@ -38,6 +38,33 @@ void assemble(std::span<Work> works, Inputs& inputs) {
   }
 }
 
+// Draws for every wanted row, where the device can draw all of them: of a draft's row with the noise of the position
+// after, as if the draft were accepted. Null where the host has to see logits.
+std::optional<std::vector<models::TokenDraw>> device_draws(const State& state, std::span<const Work> works) {
+  if (!state.runner.draws_tokens()) return {};
+  std::vector<models::TokenDraw> draws;
+  for (const Work& work : works) {
+    if (work.logits_rows == 0) continue;
+    if (work.sequence->wants_prompt_rows()) return {};
+    for (int i = 0; i < work.logits_rows; ++i) {
+      const auto how = device_draw(state, *work.sequence, static_cast<int64_t>(work.sequence->tokens.size()) + i);
+      if (!how) return {};
+      draws.push_back({*how, false});
+    }
+  }
+  return draws;
+}
+
+void draw_on_device(State& state, std::span<Work> works, std::span<const models::SequenceInput> slices,
+                    std::span<const models::TokenDraw> draws) {
+  state.runner.launch(slices, draws, std::vector<int32_t>(slices.size(), -1));
+  const Runner::Landed landed = state.runner.land();
+  for (Work& work : works) {
+    const auto first = landed.tokens.begin() + work.logits_begin;
+    work.drawn.assign(first, first + work.logits_rows);
+  }
+}
+
 // A constraint that throws fails its own sequence only.
 void draw_guarded(const State& state, Work& work, const LogitsRows& logits, SampleScratch& scratch) {
   try {
@@ -50,7 +77,7 @@ void draw_guarded(const State& state, Work& work, const LogitsRows& logits, Samp
 }
 
 void draw_all(State& state, std::span<Work> works, const LogitsRows& logits) {
-  const auto drawn = [](const Work& work) { return work.drawn.has_value() || !work.last_chunk; };
+  const auto drawn = [](const Work& work) { return !work.drawn.empty() || !work.last_chunk; };
   if (logits.rows * logits.width < kParallelLogits || works.size() < 2 || std::ranges::all_of(works, drawn)) {
     for (Work& work : works) draw_guarded(state, work, logits, state.scratch[0]);
     return;
@@ -130,7 +157,11 @@ void run_batch(State& state, std::span<Work> works) {
   LogitsRows logits;
   try {
     trace::Span span("engine", "forward", "rows", static_cast<int64_t>(inputs.tokens.size()));
-    logits = state.runner.forward(inputs.slices);
+    if (const auto draws = device_draws(state, works)) {
+      draw_on_device(state, works, inputs.slices, *draws);
+    } else {
+      logits = state.runner.forward(inputs.slices);
+    }
   } catch (const std::exception& error) {
     if (works.size() == 1) {
       SW_ERROR("request {}: the step failed: {}", works[0].sequence->id(), error.what());

@@ -24,7 +24,7 @@ struct Work {
   bool last_chunk = false;   // the next token is drawn after it
   bool was_decoding = false;
 
-  std::optional<int32_t> drawn;  // by the device
+  std::vector<int32_t> drawn;  // by the device: the token of each row that one is drawn from; or none
 
   // What draw() found.
   std::vector<TokenEvent> tokens;

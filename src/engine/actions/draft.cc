@@ -25,6 +25,36 @@ bool wants_proposal(const State& state, const Work& work) {
          static_cast<int>(sequence.tokens.size()) + 1 < state.limits.context_tokens;
 }
 
+// On the device where it can draw them all, with the noise of the tokens they stand for.
+std::optional<std::vector<kernels::RowDraw>> draft_draws(const State& state, std::span<Work* const> proposing) {
+  if (!state.runner.draws_tokens()) return {};
+  std::vector<kernels::RowDraw> draws;
+  for (const Work* work : proposing) {
+    const auto how = device_draw(state, *work->sequence, static_cast<int64_t>(work->sequence->tokens.size()));
+    if (!how) return {};
+    draws.push_back(*how);
+  }
+  return draws;
+}
+
+void propose(State& state, std::span<const models::DraftInput> inputs, std::span<Work* const> proposing) {
+  if (const auto draws = draft_draws(state, proposing)) {
+    std::vector<int32_t> tokens(proposing.size());
+    state.runner.draft_tokens(inputs, *draws, tokens);
+    for (size_t i = 0; i < proposing.size(); ++i) proposing[i]->sequence->draft = tokens[i];
+    return;
+  }
+  const LogitsRows logits = state.runner.draft(inputs);
+  for (size_t i = 0; i < proposing.size(); ++i) {
+    Sequence& sequence = *proposing[i]->sequence;
+    try {
+      sequence.draft = draw_draft(state, sequence, logits.row(i), state.scratch[0]);
+    } catch (const std::exception& error) {  // its constraint: if that fails again, the next draw ends the request
+      SW_WARN("request {}: drawing a draft failed: {}", sequence.id(), error.what());
+    }
+  }
+}
+
 }  // namespace
 
 bool draft_pays(State& state, Sequence& sequence, int decoding) {
@@ -65,15 +95,7 @@ void run_drafts(State& state, std::span<Work> works) {
   }
   if (inputs.empty()) return;
   const TimePoint begin = state.clock.now();
-  const LogitsRows logits = state.runner.draft(inputs);
-  for (size_t i = 0; i < proposing.size(); ++i) {
-    Sequence& sequence = *proposing[i]->sequence;
-    try {
-      sequence.draft = draw_draft(state, sequence, logits.row(i), state.scratch[0]);
-    } catch (const std::exception& error) {  // its constraint: if that fails again, the next draw ends the request
-      SW_WARN("request {}: drawing a draft failed: {}", sequence.id(), error.what());
-    }
-  }
+  propose(state, inputs, proposing);
   state.record.draft_s += seconds(state.clock.now() - begin);
   state.record.draft_rows += rows;
 }

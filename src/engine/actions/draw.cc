@@ -63,9 +63,11 @@ void draw(const State& state, Work& work, const LogitsRows& logits, SampleScratc
   }
   const int64_t first = work.logits_begin + work.logits_rows - 1 - work.draft;
   for (int i = 0; i <= work.draft; ++i) {
-    const auto row = work.drawn ? std::span<const float>() : logits.row(first + i);
+    const bool drawn = !work.drawn.empty();
+    const auto row = drawn ? std::span<const float>() : logits.row(first + i);
     refresh_mask(state, sequence);
-    const auto token = work.drawn ? work.drawn : sample(row, input_for(state, sequence), scratch);
+    const auto token =
+        drawn ? std::optional(work.drawn[static_cast<size_t>(i)]) : sample(row, input_for(state, sequence), scratch);
     if (!token || *token < 0) {
       work.finish = FinishReason::kFailed;
       return;

@@ -164,7 +164,7 @@ void land_flight(State& state, bool look_ahead) {
     work.sequence = sequence;
     // Where the row is the host's to sample, its logits are there.
     if (work.logits_rows > 0 && device_draw(state, *sequence, static_cast<int64_t>(sequence->tokens.size()))) {
-      work.drawn = landed.tokens[static_cast<size_t>(work.logits_begin)];
+      work.drawn = {landed.tokens[static_cast<size_t>(work.logits_begin)]};
     }
     live.push_back(std::move(work));
   }

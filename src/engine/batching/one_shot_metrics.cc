@@ -53,10 +53,11 @@ void record_one_shot_refusal(const std::string& model, Refusal::Reason reason) {
   refusals.with({model, name_of(reason)}).add();
 }
 
-void record_one_shot_end(const std::string& model, const OneShotAnswer& answer, double total_s) {
+void record_one_shot_end(const std::string& model, const OneShotAnswer& answer, double total_s,
+                         std::string_view trace_id) {
   inputs_total.with({model, name_of(answer.outcome)}).add();
-  request_s.with({model}).observe(total_s);
-  if (answer.outcome == OneShotAnswer::Outcome::kDone) queue_s.with({model}).observe(answer.queue_s);
+  request_s.with({model}).observe(total_s, trace_id);
+  if (answer.outcome == OneShotAnswer::Outcome::kDone) queue_s.with({model}).observe(answer.queue_s, trace_id);
 }
 
 void record_one_shot_decision(const std::string& model, const BatchDecision& decision) {

@@ -11,7 +11,8 @@ namespace spillway::engine {
 const char* name_of(OneShotAnswer::Outcome outcome);
 
 void record_one_shot_refusal(const std::string& model, Refusal::Reason reason);
-void record_one_shot_end(const std::string& model, const OneShotAnswer& answer, double total_s);
+void record_one_shot_end(const std::string& model, const OneShotAnswer& answer, double total_s,
+                         std::string_view trace_id);
 void record_one_shot_decision(const std::string& model, const BatchDecision& decision);
 
 struct BatchRecord {

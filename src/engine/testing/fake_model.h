@@ -53,6 +53,11 @@ class FakeModel final : public models::LanguageModel {
 
   tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv,
                              tensor::Stream&) override {
+    ++host_steps;
+    return run(batch, kv);
+  }
+
+  tensor::TensorView run(std::span<const models::SequenceInput> batch, nn::KvStorage& kv) {
     if (options_.on_forward) options_.on_forward(batch);
     last_.clear();
     logits_.clear();
@@ -76,6 +81,21 @@ class FakeModel final : public models::LanguageModel {
   }
 
   tensor::TensorView draft(std::span<const models::DraftInput> inputs, nn::KvStorage& kv, tensor::Stream&) override {
+    ++host_steps;
+    return run_drafts(inputs, kv);
+  }
+
+  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream&) override {
+    run_drafts(inputs, kv);
+    require(draws.size() == tokens.size() && tokens.size() * options_.vocab == logits_.size(), "a draw for each row");
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      const float* row = logits_.data() + i * options_.vocab;
+      tokens[i] = static_cast<int32_t>(std::max_element(row, row + options_.vocab) - row);
+    }
+  }
+
+  tensor::TensorView run_drafts(std::span<const models::DraftInput> inputs, nn::KvStorage& kv) {
     logits_.clear();
     for (const auto& input : inputs) {
       const Slice& slice = last_.at(input.sequence);
@@ -96,7 +116,7 @@ class FakeModel final : public models::LanguageModel {
   bool draws_tokens() const override { return options_.draws; }
 
   void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
-              std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) override {
+              std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream&) override {
     require(launched_.size() < kStepsInFlight, "too many steps in flight");
     std::vector<std::vector<int32_t>> tokens;
     std::vector<models::SequenceInput> slices(batch.begin(), batch.end());
@@ -105,7 +125,8 @@ class FakeModel final : public models::LanguageModel {
       if (carried[i] >= 0) tokens.back().back() = drawn_.at(carried[i]);
     }
     for (size_t i = 0; i < slices.size(); ++i) slices[i].tokens = tokens[i];
-    const tensor::TensorView logits = forward(slices, kv, stream);
+    const tensor::TensorView logits = run(slices, kv);
+    require(logits.shape[0] == static_cast<int64_t>(draws.size()), "a draw for each wanted row");
     drawn_.clear();
     for (size_t i = 0; i < draws.size(); ++i) {
       const float* row = logits.as<float>() + i * options_.vocab;
@@ -124,6 +145,7 @@ class FakeModel final : public models::LanguageModel {
 
   int64_t rows() const { return rows_; }  // forwarded in all
   std::atomic<int64_t> draft_holes{0};    // rows whose predecessor in the draft layer was never written
+  std::atomic<int64_t> host_steps{0};     // calls that gave their logits to the host
 
  private:
   static constexpr uint64_t kStart = 0x1234567;

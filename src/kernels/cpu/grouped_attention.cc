@@ -10,6 +10,7 @@ void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch,
   const int heads = args.heads, kv_heads = args.pages.kv_heads;
   const int64_t tokens = args.qkv.shape[0], row = args.qkv.shape[1], dim = args.pages.k_dim;
   const int64_t query = heads * dim, key = kv_heads * dim;
+  if (!args.qkv_bias.empty()) cpu::add_bias(args.qkv, args.qkv_bias, stream);
   HeadRows queries{args.qkv.as<float>(), row, 0, dim}, keys{args.qkv.as<float>(), row, query, dim};
   const HeadRows values{args.qkv.as<float>(), row, query + key, dim};
   if (!args.query_norm.empty()) {

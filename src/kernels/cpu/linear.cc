@@ -28,6 +28,12 @@ void pack_all(const PackedRows& packed, const float* x, int64_t x_stride, tensor
 
 void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,
             const LinearOptions& options) {
+  if (!options.norm.empty()) {
+    LinearOptions rest = options;
+    rest.norm = {};
+    cpu::rms_norm(x, options.norm.weight, options.norm.epsilon, options.norm.normed, stream);
+    return cpu::linear(options.norm.normed, weight, y, stream, rest);
+  }
   const int64_t rows = x.elements() / weight.k;
   SW_CHECK(x.shape[-1] == weight.k, "x " + to_string(x.shape) + " for K = " + std::to_string(weight.k));
   SW_CHECK(y.elements() == rows * weight.n && y.shape[-1] == weight.n,
@@ -50,8 +56,8 @@ void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView
 }
 
 void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::TensorView work, tensor::TensorView y,
-                  tensor::Stream& stream) {
-  cpu::linear(x, gate_up, work, stream, {});
+                  tensor::Stream& stream, const InputNorm& norm) {
+  cpu::linear(x, gate_up, work, stream, {.norm = norm});
   cpu::silu_mul(work, y, stream);
 }
 

@@ -102,9 +102,13 @@ RowFormat row_format(const PackedLinear& weight) {
     case Precision::kW8A8:
       return RowFormat::kBytes;
     case Precision::kInt8:
+      return RowFormat::kInt8;
+    case Precision::kTf32:
+    case Precision::kFp8:
+    case Precision::kInt4:
       break;
   }
-  return RowFormat::kInt8;
+  SW_CHECK(false, "a precision of GPUs");
 }
 
 int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }

@@ -26,6 +26,7 @@ int64_t panel_bytes(PackedFormat format, int64_t k) {
       return elements * 2;
     case PackedFormat::kF8:
     case PackedFormat::kInt8:
+    case PackedFormat::kInt4:
       break;
   }
   return elements;
@@ -120,9 +121,10 @@ void pack_stored(const PanelRows& rows, PackedFormat format, int64_t k, std::byt
     case PackedFormat::kF16:
       return pack_f16(rows, k, out);
     case PackedFormat::kInt8:
+    case PackedFormat::kInt4:
       break;
   }
-  SW_CHECK(false, "int8 is never stored");
+  SW_CHECK(false, "integers are never stored");
 }
 
 void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {

@@ -172,7 +172,8 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
     load_next();
   }
   if (!waited) wait_for_previous_kernel();
-  let_next_kernel_start();  // not before: a product that starts two kernels early may land twice on one multiprocessor
+  // The next kernel starts at the end of this one: a product whose blocks find some multiprocessors taken lands twice on
+  // another (rows.cuh).
   int stage = 0;
   Piece piece;
   while (done.take(piece)) {

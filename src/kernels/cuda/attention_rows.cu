@@ -12,42 +12,69 @@ __device__ float warp_sum(float value) {
   return value;
 }
 
-// Rotates `dim` elements at `head`, scaled by norm first where there is one; the warp's lanes take pairs.
 template <class T>
-__device__ void rotate(T* head, int dim, bool halves, const float* angles, const float* norm, float scale, T* copy) {
+struct alignas(2 * sizeof(T)) Two {
+  T a, b;
+};
+
+// Rotates `dim` elements (a multiple of 4) at `head`, after the bias and the norm where there are any; the warp's lanes
+// take two neighbouring pairs each.
+template <class T>
+__device__ void rotate(T* head, int dim, const float* angles, const float* bias, const float* norm, float scale,
+                       T* copy) {
   const int half = dim / 2;
-  for (int i = threadIdx.x % 32; i < half; i += 32) {
-    const int first = halves ? i : 2 * i, second = halves ? i + half : 2 * i + 1;
-    float a = to_float(head[first]), b = to_float(head[second]);
-    if (norm != nullptr) {
-      a *= scale * norm[first];
-      b *= scale * norm[second];
+  for (int i = threadIdx.x % 32 * 2; i < half; i += 64) {
+    const Two<T> low = *reinterpret_cast<const Two<T>*>(head + i);
+    const Two<T> high = *reinterpret_cast<const Two<T>*>(head + half + i);
+    const float2 cos = *reinterpret_cast<const float2*>(angles + i);
+    const float2 sin = *reinterpret_cast<const float2*>(angles + half + i);
+    float x[2] = {to_float(low.a), to_float(low.b)}, y[2] = {to_float(high.a), to_float(high.b)};
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      if (bias != nullptr) x[e] += bias[i + e], y[e] += bias[half + i + e];
+      if (norm != nullptr) x[e] *= scale * norm[i + e], y[e] *= scale * norm[half + i + e];
     }
-    const float cos = angles[i], sin = angles[half + i];
-    head[first] = from_float<T>(a * cos - b * sin);
-    head[second] = from_float<T>(b * cos + a * sin);
+    const Two<T> first = {from_float<T>(x[0] * cos.x - y[0] * sin.x), from_float<T>(x[1] * cos.y - y[1] * sin.y)};
+    const Two<T> second = {from_float<T>(y[0] * cos.x + x[0] * sin.x), from_float<T>(y[1] * cos.y + x[1] * sin.y)};
+    *reinterpret_cast<Two<T>*>(head + i) = first;
+    *reinterpret_cast<Two<T>*>(head + half + i) = second;
     if (copy != nullptr) {
-      copy[first] = head[first];
-      copy[second] = head[second];
+      *reinterpret_cast<Two<T>*>(copy + i) = first;
+      *reinterpret_cast<Two<T>*>(copy + half + i) = second;
     }
   }
 }
 
+// Pair i of a rotated part from one place to another.
 template <class T>
-__global__ void store_rows(T* qkv, int64_t row_stride, int heads, const float* query_norm, const float* key_norm,
-                           float eps, const float* cos_sin, KvPages pages, Batch batch) {
+__device__ void rotate_pair(const T* from, T* to, int i, int half, bool halves, const float* angles) {
+  const int first = halves ? i : 2 * i, second = halves ? i + half : 2 * i + 1;
+  const float a = to_float(from[first]), b = to_float(from[second]), cos = angles[i], sin = angles[half + i];
+  to[first] = from_float<T>(a * cos - b * sin);
+  to[second] = from_float<T>(b * cos + a * sin);
+}
+
+template <class T>
+__global__ void store_rows(T* qkv, int64_t row_stride, const float* qkv_bias, int heads, const float* query_norm,
+                           const float* key_norm, float eps, const float* cos_sin, KvPages pages, Batch batch) {
   take_turn();
+  ptx::launch_dependents();  // attention, which reads older pages meanwhile
   const int row = blockIdx.x, head = blockIdx.y * kWarps + threadIdx.x / 32, lane = threadIdx.x % 32;
   const int kv_heads = pages.kv_heads, dim = pages.dim;
   if (head >= heads + 2 * kv_heads) return;
   T* values = qkv + row * row_stride + int64_t{head} * dim;
+  const float* bias = qkv_bias != nullptr ? qkv_bias + int64_t{head} * dim : nullptr;
   const int position = batch.positions[row];
   const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
   T* base = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes);
   const int slot = position % pages.page_tokens;
   if (head >= heads + kv_heads) {
     T* to = base + int64_t{kv_heads} * pages.page_tokens * dim + (int64_t{head - heads - kv_heads} * pages.page_tokens + slot) * dim;
-    for (int i = lane; i < dim; i += 32) to[i] = values[i];
+    for (int i = 2 * lane; i < dim; i += 64) {
+      Two<T> v = *reinterpret_cast<const Two<T>*>(values + i);
+      if (bias != nullptr) v = {from_float<T>(to_float(v.a) + bias[i]), from_float<T>(to_float(v.b) + bias[i + 1])};
+      *reinterpret_cast<Two<T>*>(to + i) = v;
+    }
     return;
   }
   const bool is_key = head >= heads;
@@ -55,41 +82,91 @@ __global__ void store_rows(T* qkv, int64_t row_stride, int heads, const float* q
   float scale = 1;
   if (norm != nullptr) {
     float sum = 0;
-    for (int i = lane; i < dim; i += 32) sum += to_float(values[i]) * to_float(values[i]);
+    for (int i = lane; i < dim; i += 32) {
+      const float value = to_float(values[i]) + (bias != nullptr ? bias[i] : 0.0f);
+      sum += value * value;
+    }
     scale = 1.0f / sqrtf(warp_sum(sum) / dim + eps);
   }
   T* copy = is_key ? base + (int64_t{head - heads} * pages.page_tokens + slot) * dim : nullptr;
-  rotate(values, dim, true, cos_sin + int64_t{position} * dim, norm, scale, copy);
+  rotate(values, dim, cos_sin + int64_t{position} * dim, bias, norm, scale, copy);
 }
 
-template <class T>
-__global__ void rotate_kernel(RotateRows args) {
-  take_turn();
-  const int64_t row = blockIdx.x;
-  const int head = blockIdx.y * kWarps + threadIdx.x / 32;
-  if (head >= args.heads) return;
-  T* x = static_cast<T*>(args.x) + row * args.row_stride + head * args.head_stride;
-  rotate<T>(x, args.dim, args.pairs == RopePairs::kHalves, args.cos_sin + int64_t{args.positions[row]} * args.dim,
-            nullptr, 1, nullptr);
-}
+struct LatentRows {
+  const void* down;  // [T, q_lora + kv_lora + rope]
+  void* low;         // [T, q_lora]
+  const float *query_norm, *kv_norm, *cos_sin;
+  int q_lora;
+  float eps;
+  bool halves;
+};
+
+// A block a row: 1,536 + 512 + 64 elements of R1. Read once, all of it at once: the time is one chain of a load, a sum
+// and a store.
+constexpr int kLatentThreads = 512, kLatentEach = 4;
 
 template <class T>
-__global__ void store_latent_rows(const T* rows, int64_t stride, LatentPages pages, Batch batch) {
+__global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows args, LatentPages pages, Batch batch) {
+  __shared__ float partial[2][kLatentThreads / 32];
+  const int row = blockIdx.x, thread = threadIdx.x, lora = pages.lora_dim, rope = pages.rope_dim;
   take_turn();
-  const int row = blockIdx.x, width = pages.lora_dim + pages.rope_dim, position = batch.positions[row];
+  const int position = batch.positions[row];
   const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
   T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
-          int64_t{position % pages.page_tokens} * width;
-  for (int i = threadIdx.x; i < width; i += blockDim.x) to[i] = rows[row * stride + i];
+          int64_t{position % pages.page_tokens} * (lora + rope);
+  const T* from = static_cast<const T*>(args.down) + int64_t{row} * (args.q_lora + lora + rope);
+  const T *latent = from + args.q_lora, *key = latent + lora;
+  T* low = static_cast<T*>(args.low) + int64_t{row} * args.q_lora;
+  const bool kept = args.q_lora <= kLatentEach * kLatentThreads && lora <= kLatentEach * kLatentThreads;
+  float query[kLatentEach], value[kLatentEach], query_sum = 0, value_sum = 0;
+  if (kept) {
+#pragma unroll
+    for (int i = 0; i < kLatentEach; ++i) {
+      const int at = i * kLatentThreads + thread;
+      query[i] = at < args.q_lora ? to_float(from[at]) : 0;
+      value[i] = at < lora ? to_float(latent[at]) : 0;
+      query_sum += query[i] * query[i];
+      value_sum += value[i] * value[i];
+    }
+  } else {
+    for (int i = thread; i < args.q_lora; i += kLatentThreads) query_sum += to_float(from[i]) * to_float(from[i]);
+    for (int i = thread; i < lora; i += kLatentThreads) value_sum += to_float(latent[i]) * to_float(latent[i]);
+  }
+  query_sum = warp_sum(query_sum), value_sum = warp_sum(value_sum);
+  if (thread % 32 == 0) partial[0][thread / 32] = query_sum, partial[1][thread / 32] = value_sum;
+  const float* angles = args.cos_sin + int64_t{position} * rope;
+  for (int i = thread; i < rope / 2; i += kLatentThreads) rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
+  __syncthreads();
+  query_sum = value_sum = 0;
+  for (int w = 0; w < kLatentThreads / 32; ++w) query_sum += partial[0][w], value_sum += partial[1][w];
+  const float query_scale = args.q_lora > 0 ? 1.0f / sqrtf(query_sum / args.q_lora + args.eps) : 0;
+  const float value_scale = 1.0f / sqrtf(value_sum / lora + args.eps);
+  if (kept) {
+#pragma unroll
+    for (int i = 0; i < kLatentEach; ++i) {
+      const int at = i * kLatentThreads + thread;
+      if (at < args.q_lora) low[at] = from_float<T>(query[i] * query_scale * args.query_norm[at]);
+      if (at < lora) to[at] = from_float<T>(value[i] * value_scale * args.kv_norm[at]);
+    }
+    return;
+  }
+  for (int i = thread; i < args.q_lora; i += kLatentThreads)
+    low[i] = from_float<T>(to_float(from[i]) * query_scale * args.query_norm[i]);
+  for (int i = thread; i < lora; i += kLatentThreads)
+    to[i] = from_float<T>(to_float(latent[i]) * value_scale * args.kv_norm[i]);
 }
 
+// A warp a head of a row.
 template <class T>
-__global__ void join_rows(const T* queries, int64_t query_dim, int64_t nope, T* joined, int64_t lora, int64_t rope) {
+__global__ void __launch_bounds__(32 * kWarps) join_rows(JoinRope args) {
   take_turn();
-  const int64_t head = blockIdx.x;  // of all rows
-  for (int64_t i = threadIdx.x; i < rope; i += blockDim.x) {
-    joined[head * (lora + rope) + lora + i] = queries[head * query_dim + nope + i];
-  }
+  const int64_t head = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (head >= args.rows * args.heads) return;
+  const T* from = static_cast<const T*>(args.queries) + head * args.query_dim + args.nope;
+  T* to = static_cast<T*>(args.joined) + head * (args.lora + args.rope) + args.lora;
+  const float* angles = args.cos_sin + int64_t{args.positions[head / args.heads]} * args.rope;
+  for (int i = threadIdx.x % 32; i < args.rope / 2; i += 32)
+    rotate_pair(from, to, i, args.rope / 2, args.pairs == RopePairs::kHalves, angles);
 }
 
 unsigned head_blocks(int heads) { return unsigned((heads + kWarps - 1) / kWarps); }
@@ -101,37 +178,36 @@ void store_keys_values(const GroupedAttentionArgs& args, const Batch& batch, ten
                       args.pages.page_tokens, args.pages.kv_heads,          args.pages.k_dim};
   const float* query_norm = args.query_norm.empty() ? nullptr : args.query_norm.as<float>();
   const float* key_norm = args.key_norm.empty() ? nullptr : args.key_norm.as<float>();
+  const float* bias = args.qkv_bias.empty() ? nullptr : args.qkv_bias.as<float>();
   by_type(args.qkv.dtype, [&](auto type) {
     using T = decltype(type);
     const dim3 grid(unsigned(batch.rows), head_blocks(args.heads + 2 * pages.kv_heads));
     launch_row_kernel("store_rows", store_rows<T>, grid, 32 * kWarps, 0, stream, args.qkv.raw<T>(), args.qkv.shape[1],
-                      args.heads, query_norm, key_norm, args.norm_epsilon, args.cos_sin.as<float>(), pages, batch);
+                      bias, args.heads, query_norm, key_norm, args.norm_epsilon, args.cos_sin.as<float>(), pages, batch);
   });
 }
 
-void rotate_rows(const RotateRows& args, tensor::Stream& stream) {
+void store_latents(const LatentStoreArgs& args, const LatentPages& pages, const Batch& batch, tensor::Stream& stream) {
+  const LatentShape& shape = args.shape;
+  const LatentRows rows{args.down.data,
+                        args.low.data,
+                        args.query_norm.empty() ? nullptr : args.query_norm.as<float>(),
+                        args.kv_norm.as<float>(),
+                        args.cos_sin.as<float>(),
+                        shape.q_lora,
+                        args.norm_epsilon,
+                        shape.pairs == RopePairs::kHalves};
+  by_type(pages.dtype, [&](auto type) {
+    launch_row_kernel("store_latent_rows", store_latent_rows<decltype(type)>, unsigned(batch.rows), kLatentThreads, 0,
+                      stream, rows, pages, batch);
+  });
+}
+
+void join_rope(const JoinRope& args, tensor::Stream& stream) {
   if (args.rows == 0) return;
   by_type(args.dtype, [&](auto type) {
-    launch_row_kernel("rotate_kernel", rotate_kernel<decltype(type)>, dim3(unsigned(args.rows), head_blocks(args.heads)),
+    launch_row_kernel("join_rows", join_rows<decltype(type)>, unsigned((args.rows * args.heads + kWarps - 1) / kWarps),
                       32 * kWarps, 0, stream, args);
-  });
-}
-
-void store_latents(const void* rows, int64_t stride, const LatentPages& pages, const Batch& batch,
-                   tensor::Stream& stream) {
-  by_type(pages.dtype, [&](auto type) {
-    using T = decltype(type);
-    launch_row_kernel("store_latent_rows", store_latent_rows<T>, unsigned(batch.rows), 128, 0, stream,
-                      static_cast<const T*>(rows), stride, pages, batch);
-  });
-}
-
-void join_rope(const void* queries, int64_t query_dim, int64_t nope, void* joined, int64_t lora, int64_t rope, int heads,
-               int64_t rows, tensor::DType dtype, tensor::Stream& stream) {
-  by_type(dtype, [&](auto type) {
-    using T = decltype(type);
-    launch_row_kernel("join_rows", join_rows<T>, unsigned(rows * heads), 64, 0, stream, static_cast<const T*>(queries),
-                      query_dim, nope, static_cast<T*>(joined), lora, rope);
   });
 }
 

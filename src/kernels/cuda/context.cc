@@ -24,6 +24,13 @@ void* Context::attention_workspace(size_t bytes, cudaStream_t stream) {
   return attention_workspaces_.back().view().data;
 }
 
+void* Context::rows_workspace(size_t bytes) {
+  if (rows_workspaces_.empty() || rows_workspaces_.back().bytes() < bytes) {
+    rows_workspaces_.emplace_back(tensor::DType::kU8, tensor::Shape{int64_t(bytes)}, device_);
+  }
+  return rows_workspaces_.back().view().data;
+}
+
 Scalar scalar_of(tensor::DType dtype) {
   switch (dtype) {
     case tensor::DType::kF32:

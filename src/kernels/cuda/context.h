@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "kernels/cuda/encoder_products.h"
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "tensor/stream.h"
 
@@ -17,6 +18,7 @@ class Context {
   explicit Context(tensor::Device device);
 
   LtProducts& products() { return products_; }
+  EpilogueProducts& epilogue_products() { return epilogue_products_; }
   void* products_workspace() const { return products_workspace_.view().data; }
   int capability() const { return capability_; }
 
@@ -24,12 +26,17 @@ class Context {
   // what was outgrown stays, for captured steps point at it.
   void* attention_workspace(size_t bytes, cudaStream_t stream);
 
+  // Room for a few rows that a product in a fixed shape is filled up with; as above, but for the zeros.
+  void* rows_workspace(size_t bytes);
+
  private:
   tensor::Device device_;
   int capability_ = 0;
   LtProducts products_;
+  EpilogueProducts epilogue_products_;
   tensor::Tensor products_workspace_;
   std::vector<tensor::Tensor> attention_workspaces_;
+  std::vector<tensor::Tensor> rows_workspaces_;
 };
 
 inline cudaStream_t native(tensor::Stream& stream) { return static_cast<cudaStream_t>(stream.cuda_native()); }

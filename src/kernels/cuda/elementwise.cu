@@ -65,8 +65,7 @@ __global__ void __launch_bounds__(kNormThreads)
     const int i = (g * blockDim.x + threadIdx.x) * 4;
     if (i < width) load_4(weight + i, w[g]);
   }
-  ptx::wait_for_previous();
-  ptx::launch_dependents();
+  take_turn();
 #pragma unroll
   for (int g = 0; g < kNormGroups; ++g) {
     const int i = (g * blockDim.x + threadIdx.x) * 4;

@@ -6,12 +6,15 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "kernels/cuda/gemm_types.h"
 
 namespace spillway::kernels::cuda {
 
-enum class DenseCompute : uint8_t { kBf16, kF16, kF32, kTf32 };  // kF32 and kTf32: x, W and y float32
+// kF32 and kTf32: x, W and y float32. kFp8: e4m3 with scales of activations by 128 of K and of weights by 128 x 128
+// (sm_90; k / 128 a multiple of 4, m of 4).
+enum class DenseCompute : uint8_t { kBf16, kF16, kF32, kTf32, kFp8 };
 
 struct DenseProduct {
   DenseCompute compute = DenseCompute::kBf16;
@@ -22,9 +25,11 @@ struct DenseProduct {
   int64_t x_stride = 0;
   const void* w = nullptr;  // [n, k], row stride k; with w_transposed [k, n], row stride n
   bool w_transposed = false;
-  const void* bias = nullptr;  // [n] in y's type, or null
-  bool accumulate = false;     // y += instead of y =
-  void* y = nullptr;           // [m, n], row stride y_stride
+  const float* x_scales = nullptr;  // kFp8: [k / 128, m]
+  const float* w_scales = nullptr;  // kFp8: [ceil(n / 128), k / 128]
+  const void* bias = nullptr;       // [n] in y's type, or null
+  bool accumulate = false;          // y += instead of y =
+  void* y = nullptr;                // [m, n], row stride y_stride
   Scalar y_type = Scalar::kBf16;
   int64_t y_stride = 0;
   // Products by head: batch > 1 repeats with these distances in elements.
@@ -45,6 +50,13 @@ class LtProducts {
 
   // cudaErrorNotSupported where cuBLASLt has no algorithm, cudaErrorUnknown where it fails otherwise.
   cudaError_t run(const DenseProduct& product, void* workspace, size_t workspace_bytes, cudaStream_t stream);
+
+  // The algorithm of a shape by measurement instead of the heuristic's word, where the call is not captured: some runs of
+  // a dozen candidates into memory of their own, past the L2 cache. x and w are read, y is not touched by them.
+  void measure(bool wanted);
+  // Algorithms measured before (learned()), taken where the library still accepts them.
+  void remember(const std::string& lines);
+  std::string learned() const;
 
  private:
   struct State;

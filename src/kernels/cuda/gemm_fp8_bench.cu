@@ -101,6 +101,34 @@ void check_dense(int m, int n, int k, int tile_rows, Scalar y_type, Epilogue epi
   compare(what, take_rows(to_host(y.data, y_type, outputs), rows, n), expected, y_type == Scalar::kF32 ? 1e-3 : 4e-3);
 }
 
+// cuBLASLt's block-scaled product in its place: the scales' layouts are right if the numbers are.
+void check_library(LtProducts& lt, const Buffer& workspace, int m, int n, int k, Scalar y_type, bool add, uint32_t seed) {
+  const Inputs x(m, k, seed);
+  const Fp8Weight w(1, n, k, seed + 2);
+  const size_t outputs = static_cast<size_t>(m) * n;
+  Buffer y(outputs * 4);
+  if (add) fill(y.data, static_cast<int64_t>(outputs), y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 4);
+  const std::vector<int> rows = spread_rows(m, 48);
+  const auto before = take_rows(to_host(y.data, y_type, outputs), rows, n);
+  DenseProduct p;
+  p.compute = DenseCompute::kFp8, p.m = m, p.n = n, p.k = k, p.x = x.x.q, p.x_stride = k, p.x_scales = x.x.scales;
+  p.w = w.weight.data, p.w_scales = static_cast<const float*>(w.weight.scales);
+  p.y = y.data, p.y_type = y_type, p.y_stride = n, p.accumulate = add;
+  char what[128];
+  std::snprintf(what, sizeof(what), "fp8 cublaslt m=%d n=%d k=%d y%s%s", m, n, k, y_type == Scalar::kF32 ? "32" : "16",
+                add ? " add" : "");
+  const cudaError_t error = lt.run(p, workspace.data, workspace.bytes, nullptr);
+  if (error == cudaErrorNotSupported) {
+    std::printf("none     %s\n", what);
+    return;
+  }
+  check(error, what);
+  check(cudaDeviceSynchronize(), what);
+  auto expected = x.expected(rows, w.weight);
+  for (size_t i = 0; add && i < expected.size(); ++i) expected[i] += before[i];
+  compare(what, take_rows(to_host(y.data, y_type, outputs), rows, n), expected, y_type == Scalar::kF32 ? 1e-3 : 4e-3);
+}
+
 void check_contiguous(int experts, int n, int k, int block_rows, uint32_t seed) {
   const std::vector<int> owners = {0, 0, experts - 1, -1, 2, 1, 1, 3};
   const int m = static_cast<int>(owners.size()) * block_rows;
@@ -457,7 +485,21 @@ int run_once(int m, int n, int k, int tile_rows) {
   return 0;
 }
 
-int run() {
+// For a sanitizer, which takes a hundred times as long.
+int run_small() {
+  for (const auto source : {QuantizeSource::kPlain, QuantizeSource::kRmsNorm, QuantizeSource::kSwiGlu}) {
+    check_quantize(source, Scalar::kBf16);
+  }
+  for (const int tile : {64, 128, 192, 256}) check_dense(150, 272, 512, tile, Scalar::kF32, Epilogue::kAdd, 10 + tile);
+  check_contiguous(4, 256, 512, 64, 300);
+  check_masked(5, 64, 256, 512, 400);
+  check_experts(5, ExpertsWay::kGrouped, 500);
+  check_experts(2, ExpertsWay::kStreamed, 600);
+  std::printf("failures: %d\n", failures);
+  return failures == 0 ? 0 : 1;
+}
+
+int run(bool times) {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   for (const auto source : {QuantizeSource::kPlain, QuantizeSource::kRmsNorm, QuantizeSource::kSwiGlu}) {
     check_quantize(source, Scalar::kBf16);
@@ -466,6 +508,10 @@ int run() {
   LtProducts lt;
   Buffer workspace(LtProducts::kWorkspaceBytes);
   check_cublaslt(lt, workspace);
+  for (const auto type : {Scalar::kBf16, Scalar::kF32}) {
+    check_library(lt, workspace, 1024, 4096, 7168, type, false, 700);
+    check_library(lt, workspace, 516, 2112, 1536, type, true, 800);
+  }
   uint32_t seed = 100;
   for (const int tile : {64, 128, 192, 256}) {
     check_dense(1, 576, 7168, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
@@ -481,6 +527,7 @@ int run() {
   for (const int tokens : {1, 37, 300}) check_experts(tokens, ExpertsWay::kGrouped, seed += 10);
   for (const int tokens : {1, 37}) check_experts(tokens, ExpertsWay::kStreamed, seed += 10);
   std::printf("failures: %d\n", failures);
+  if (!times) return failures == 0 ? 0 : 1;
   const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168}, {32768, 512},
                            {4608, 3584}, {37888, 3584}, {3584, 18944}};
   for (const auto& shape : shapes) time_dense(4096, shape[0], shape[1]);
@@ -504,8 +551,9 @@ int run() {
 }  // namespace
 }  // namespace spillway::kernels::cuda
 
-// Arguments: none, or "once": one product alone.
+// Arguments: none, "check": no times, "small": few and small checks, or "once": one product alone.
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "once") == 0) return spillway::kernels::cuda::run_once(4096, 4096, 7168, 256);
-  return spillway::kernels::cuda::run();
+  if (argc > 1 && std::strcmp(argv[1], "small") == 0) return spillway::kernels::cuda::run_small();
+  return spillway::kernels::cuda::run(argc < 2 || std::strcmp(argv[1], "check") != 0);
 }

@@ -102,7 +102,8 @@ __device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
 }
 
 template <WeightFormat kFormat, bool kDown, bool kKept>
-__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, const char* kept, float* sums) {
+__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, const char* kept, float* sums,
+                        SumPlaces& places) {
   const StreamPlan& s = plan.stream;
   const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
   WarpProduct<kFormat, 1, kKept> product;
@@ -141,8 +142,9 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
       product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(this_slot) : 1.0f);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
+    places.wait_free(number);
     product.leave(sums + (number & 1) * (sums_bytes(1) / 4), 1, tiles);
-    place_filled(number);
+    places.fill(number);
   }
 }
 
@@ -151,6 +153,7 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
 #if __CUDA_ARCH__ >= 900
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
+  __shared__ SumPlaces places;
   __shared__ int32_t kept_ids[kSlotsKept];
   __shared__ float kept_weights[kSlotsKept];
   const Plan& plan = args.plan;
@@ -164,6 +167,7 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
       ptx::barrier_init(&full[i], 1);
       ptx::barrier_init(&empty[i], kConsumers / 32);
     }
+    places.init();
     ptx::barrier_init_fence();
   }
   ptx::launch_dependents();
@@ -183,15 +187,15 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
     Passes<kDown> passes(plan);
     Pass pass;
     for (int number = 0; passes.next(&pass); ++number) {
-      wait_place_filled(number);
+      places.wait_filled(number);
       finish<kDown>(plan, pass, sums + (number & 1) * (sums_bytes(1) / 4));
-      place_free(number);
+      places.free(number);
     }
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce<kDown>(args, ring, choice);
   } else {
     if constexpr (kKept) keep_x(s, kDown ? slots : plan.e.tokens, kept, nullptr);
-    consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums);
+    consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums, places);
   }
 #endif
 }

@@ -81,7 +81,8 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums) {
 }
 
 template <WeightFormat kFormat, int kColumns, bool kKept>
-__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums) {
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums,
+                        SumPlaces& places) {
   const Share share(plan);
   WarpProduct<kFormat, kColumns, kKept> product;
   StageScales<kFormat> next_scales = {};
@@ -104,9 +105,9 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
       product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
-    wait_place_free(pass);
+    places.wait_free(pass);
     product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
-    place_filled(pass);
+    places.fill(pass);
     rows = next_rows;
   }
 }
@@ -117,6 +118,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
 #if __CUDA_ARCH__ >= 900
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
+  __shared__ SumPlaces places;
   __shared__ float partial[8 * kSmallBatchRowsMax];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
@@ -129,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
       ptx::barrier_init(&full[s], 1);
       ptx::barrier_init(&empty[s], kConsumers / 32);
     }
+    places.init();
     ptx::barrier_init_fence();
   }
   __syncthreads();
@@ -138,16 +141,16 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     ptx::wait_for_previous();
     const Share share(plan);
     for (int pass = 0; share.rows(pass).count > 0; ++pass) {
-      wait_place_filled(pass);
+      places.wait_filled(pass);
       finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4));
-      place_free(pass);
+      places.free(pass);
     }
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce(args, ring);
   } else {
     ptx::wait_for_previous();
     if constexpr (kKept) keep_x(plan, plan.p.m, kept, partial);
-    consume<kFormat, kColumns, kKept>(plan, ring, kept, sums);
+    consume<kFormat, kColumns, kKept>(plan, ring, kept, sums, places);
   }
 #endif
 }

@@ -318,18 +318,32 @@ __device__ __forceinline__ float take_sum(const float* sums, int row, int token,
 
 constexpr int sums_bytes(int m) { return kSlices * kRowsMax * m * 4; }
 
-// The sums of a pass lie in one of two places, so that the consumers go on while the finishing warp adds up. Named
-// barriers 2 and 3: a place is filled; 4 and 5: it is free.
-constexpr int kPassThreads = kConsumers + 32;
-__device__ __forceinline__ void wait_place_free(int pass) {
-  if (pass >= 2) ptx::named_barrier(4 + (pass & 1), kPassThreads);
-}
-__device__ __forceinline__ void place_filled(int pass) { ptx::named_arrive(2 + (pass & 1), kPassThreads); }
-__device__ __forceinline__ void wait_place_filled(int pass) { ptx::named_barrier(2 + (pass & 1), kPassThreads); }
-__device__ __forceinline__ void place_free(int pass) {
-  __syncwarp();
-  ptx::named_arrive(4 + (pass & 1), kPassThreads);
-}
+// The sums of a pass lie in one of two places, so that the consumers go on while the finishing warp adds up.
+struct SumPlaces {
+  uint64_t filled[2], freed[2];
+
+  __device__ __forceinline__ void init() {
+    for (int i = 0; i < 2; ++i) {
+      ptx::barrier_init(&filled[i], kConsumers / 32);
+      ptx::barrier_init(&freed[i], 1);
+    }
+  }
+  // All threads of a warp each.
+  __device__ __forceinline__ void wait_free(int pass) {
+    if (pass >= 2) ptx::barrier_wait(&freed[pass & 1], static_cast<uint32_t>(pass / 2 + 1) & 1);
+  }
+  __device__ __forceinline__ void wait_filled(int pass) {
+    ptx::barrier_wait(&filled[pass & 1], static_cast<uint32_t>(pass / 2) & 1);
+  }
+  __device__ __forceinline__ void fill(int pass) { arrive(&filled[pass & 1]); }
+  __device__ __forceinline__ void free(int pass) { arrive(&freed[pass & 1]); }
+
+ private:
+  __device__ __forceinline__ static void arrive(uint64_t* barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(barrier);
+  }
+};
 
 // Behind the last stage: the sums. A tile's rows past those loaded are read as well, whatever lies there, and left out.
 constexpr int tail_bytes(int m) {

@@ -9,6 +9,11 @@
 #include "kernels/cuda/quantize_activations.h"
 
 namespace spillway::kernels::cuda {
+bool experts_groupable(const ExpertsMlp& m) {
+  const auto fits = [](const Weight& w) { return w.format == WeightFormat::kF8Block && w.scale_rows == 128; };
+  return fits(m.gate_up) && fits(m.down) && m.hidden % 128 == 0 && m.inter % 128 == 0;
+}
+
 namespace {
 
 constexpr int kLayoutThreads = 1024;
@@ -85,14 +90,9 @@ __global__ void __launch_bounds__(128) combine_kernel(const Combine a) {
   for (int i = 0; i < 8; ++i) store_one(a.y, a.y_type, token * a.y_stride + column + i, sum[i], a.add);
 }
 
-bool groupable(const ExpertsMlp& m) {
-  const auto fits = [](const Weight& w) { return w.format == WeightFormat::kF8Block && w.scale_rows == 128; };
-  return fits(m.gate_up) && fits(m.down) && m.hidden % 128 == 0 && m.inter % 128 == 0;
-}
-
 bool use_groups(const ExpertsMlp& m, int tokens) {
   if (m.way != ExpertsWay::kChoose) return m.way == ExpertsWay::kGrouped;
-  return groupable(m) && tokens > kStreamedTokens;
+  return experts_groupable(m) && tokens > kStreamedTokens;
 }
 
 // Blocks of 64 rows while an expert gets few.
@@ -138,7 +138,7 @@ GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
 cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStream_t stream) {
   const int per_block = block_rows(m, m.tokens), blocks = block_count(m, m.tokens, per_block);
   const GroupedSpace s = grouped_space(m, m.tokens, per_block);
-  if (!groupable(m) || bytes < s.bytes) return cudaErrorInvalidValue;
+  if (!experts_groupable(m) || bytes < s.bytes) return cudaErrorInvalidValue;
   const int rows = blocks * per_block, items = m.tokens * m.slots;
   auto* item_rows = reinterpret_cast<int32_t*>(space + s.rows);
   auto* owners = reinterpret_cast<int32_t*>(space + s.blocks);
@@ -189,7 +189,7 @@ cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStr
 
 size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
   size_t bytes = static_cast<size_t>(tokens) * m.slots * m.inter * 2;
-  if (!groupable(m)) return bytes;
+  if (!experts_groupable(m)) return bytes;
   // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest over both.
   const int64_t narrow = std::min<int64_t>(tokens, int64_t{m.experts} * 96 / m.slots);
   bytes = std::max(bytes, grouped_space(m, static_cast<int>(narrow), 64).bytes);

@@ -35,6 +35,9 @@ struct ExpertsMlp {
 };
 
 // Bytes for any call of up to `tokens` tokens with the other sizes of mlp.
+// Whether the weights are such as the grouped way takes.
+bool experts_groupable(const ExpertsMlp& mlp);
+
 size_t experts_workspace_bytes(const ExpertsMlp& mlp, int tokens);
 
 // workspace: aligned to 256 bytes; its contents need not survive.

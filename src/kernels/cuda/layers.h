@@ -25,6 +25,8 @@ decltype(kernels::latent_store) latent_store;
 decltype(kernels::latent_layer) latent_layer;
 decltype(kernels::draw_rows) draw_rows;
 decltype(kernels::carry_tokens) carry_tokens;
+decltype(kernels::tune) tune;
+decltype(kernels::learned) learned;
 
 // rms_norm of `width` elements of rows that lie apart.
 struct NormSlices {
@@ -47,28 +49,25 @@ void widen_to_f32(tensor::TensorView x, tensor::TensorView y, tensor::Stream& st
 // Norm of heads, rope in place, and writing of keys and values: what comes before attention over pages.
 void store_keys_values(const GroupedAttentionArgs& args, const Batch& batch, tensor::Stream& stream);
 
-// Rotates `dim` elements of each head of each row in place.
-struct RotateRows {
-  void* x = nullptr;
-  tensor::DType dtype = tensor::DType::kF32;
-  int64_t row_stride = 0;
-  int64_t head_stride = 0;
-  int heads = 1;
-  int dim = 0;
+// Both norms of a joint down projection, rope of the shared key, and the pages: latent_store in one launch.
+void store_latents(const LatentStoreArgs& args, const LatentPages& pages, const Batch& batch, tensor::Stream& stream);
+
+// y[t, h, lora:] = the rope part of queries, rotated: the end of a row for latent attention.
+struct JoinRope {
+  const void* queries = nullptr;  // [T, heads, query_dim], the rope part from element nope on
+  int64_t query_dim = 0;
+  int64_t nope = 0;
+  void* joined = nullptr;  // [T, heads, lora + rope]
+  int64_t lora = 0;
+  int rope = 0;
+  int heads = 0;
   RopePairs pairs = RopePairs::kHalves;
   const float* cos_sin = nullptr;
   const int32_t* positions = nullptr;
   int64_t rows = 0;
+  tensor::DType dtype = tensor::DType::kF32;
 };
-void rotate_rows(const RotateRows& args, tensor::Stream& stream);
-
-// [latent | rotated key] of each row, contiguous [T, lora + rope], to the pages.
-void store_latents(const void* rows, int64_t stride, const LatentPages& pages, const Batch& batch,
-                   tensor::Stream& stream);
-
-// y[t, h, :lora] = x latent queries, y[t, h, lora:] = the rope part of queries: one row for latent attention.
-void join_rope(const void* queries, int64_t query_dim, int64_t nope, void* joined, int64_t lora, int64_t rope,
-               int heads, int64_t rows, tensor::DType dtype, tensor::Stream& stream);
+void join_rope(const JoinRope& args, tensor::Stream& stream);
 
 // expert_mlp in float32, y += ; h [tokens * slots, inter] is work.
 struct ExpertsF32 {

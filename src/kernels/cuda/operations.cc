@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/operations.h"
 #include "kernels/cuda/layers.h"
+#include "kernels/cuda/operations_encoder.h"
 
 namespace spillway::kernels::cuda {
 
@@ -25,6 +26,12 @@ Operations operations() {
   table.latent_layer = latent_layer;
   table.draw_rows = draw_rows;
   table.carry_tokens = carry_tokens;
+  table.tune = tune;
+  table.learned = learned;
+  table.device_encoder = {pack_device_linear, device_product,    device_norm,  device_activate,  device_add_bias,
+                          device_add,         device_gate,       device_rope,  device_attention, device_pool,
+                          device_normalize,   device_row_maxima, device_log1p, device_convert};
+  table.device_image = {pack_device_convolution, device_convolution, device_affine, device_max_pool, device_pixels};
   return table;
 }
 

@@ -1,11 +1,13 @@
 // Which product kernel takes a call: by the weight's format, the number of rows and the chip.
 #include "kernels/cuda/products.h"
 
-#include "kernels/cuda/gemm_bf16.h"
-#include "kernels/cuda/gemm_fp8.h"
+#include <algorithm>
+
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/grouped_experts.h"
+#include "kernels/cuda/head_product.h"
 #include "kernels/cuda/layers.h"
+#include "kernels/cuda/product_calls.h"
 #include "kernels/cuda/quantize_weight.h"
 #include "tensor/cuda/error.h"
 
@@ -15,120 +17,81 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kOwnRowsMax = 256;       // above, the library's bf16 products are as fast
-constexpr int64_t kSmallRowsBf16 = 8;      // of bf16 weights; above, the tensor cores' tiles fill
-constexpr int64_t kOwnOutputsMin = 32768;  // of so many outputs the library is no faster
-constexpr int64_t kOwnBiasRowsMax = 64;    // above, the library and a launch for the bias are faster than one launch
-
-Weight weight_of(const PackedLinear& w) {
-  Weight weight;
-  weight.format = w.format == PackedFormat::kF8 ? WeightFormat::kF8Block : WeightFormat::kBf16;
-  weight.n = int(w.n);
-  weight.k = int(w.k);
-  weight.data = w.data.view().data;
-  weight.scales = w.scales.empty() ? nullptr : w.scales.view().data;
-  return weight;
-}
+constexpr int64_t kOwnRowsMax = 256;  // above, the library's bf16 products are as fast
+constexpr int64_t kSmallRowsFp8 = 8;
+constexpr int64_t kSmallRowsBf16 = 8;       // of bf16 weights; above, the tensor cores' tiles fill
+constexpr int64_t kSmallRowsIntegers = 32;  // above, widening to bf16 first costs less than in the product
+constexpr int64_t kOwnOutputsMin = 32768;   // of so many outputs the library is no faster
+constexpr int64_t kInsideNormRows = 4;      // a norm inside the product: every block norms all rows
+constexpr size_t kInsideNormBytes = 64 << 10;
 
 void run(cudaError_t error, const char* what) { tensor::cuda::check(error, what); }
 
-// cuBLASLt over plain weights; y in activations or f32.
-void library_product(TensorView x, const void* w, const PackedLinear& packed, TensorView y, bool accumulate,
-                     tensor::Stream& stream) {
-  Context& context = Context::of(stream);
-  DenseProduct product;
-  product.compute = x.dtype == DType::kF32   ? DenseCompute::kF32
-                    : x.dtype == DType::kF16 ? DenseCompute::kF16
-                                             : DenseCompute::kBf16;
-  product.m = int(x.shape[0]);
-  product.n = int(packed.n);
-  product.k = int(packed.k);
-  product.x = x.data;
-  product.x_stride = packed.k;
-  product.w = w;
-  product.accumulate = accumulate;
-  product.y = y.data;
-  product.y_type = scalar_of(y.dtype);
-  product.y_stride = packed.n;
-  run(context.products().run(product, context.products_workspace(), LtProducts::kWorkspaceBytes, native(stream)),
-      "cuBLASLt product");
+// More where there is no other product of FP8 weights.
+int64_t small_rows_fp8(const PackedLinear& w, tensor::Stream& stream) {
+  const bool other = Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0;
+  return other ? kSmallRowsFp8 : kSmallBatchRowsMax;
 }
 
-// FP8 by quantised activations; the scratch holds them.
-void fp8_product(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
-  const int64_t m = x.shape[0], stride = (m + 3) / 4 * 4;
-  const size_t q_bytes = size_t((m * w.k + 255) / 256 * 256);
-  auto* scratch = static_cast<std::byte*>(stream.scratch(q_bytes + size_t(w.k / 128 * stride) * sizeof(float)));
-  QuantizeActivations quantize;
-  quantize.m = int(m);
-  quantize.k = int(w.k);
-  quantize.x = x.data;
-  quantize.x_type = scalar_of(x.dtype);
-  quantize.x_stride = w.k;
-  quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
-  run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
-  Fp8Product product;
-  product.m = int(m);
-  product.x = quantize.out;
-  product.weight = weight_of(w);
-  product.epilogue = epilogue;
-  product.y = y.data;
-  product.y_type = scalar_of(y.dtype);
-  product.y_stride = w.n;
-  run(launch_fp8_product(product, native(stream)), "fp8_product");
-}
-
-bool takes_small_batch(TensorView x, const PackedLinear& w) {
-  const bool fp8 = w.format == PackedFormat::kF8;
-  return x.dtype == DType::kBF16 && x.shape[0] <= (fp8 ? kSmallBatchRowsMax : kSmallRowsBf16) &&
-         w.k % (fp8 ? 16 : 8) == 0;
-}
-
-void small_batch(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue,
-                 tensor::Stream& stream) {
-  SmallBatchProduct product;
-  product.m = int(x.shape[0]);
-  product.x = x.data;
-  product.x_type = scalar_of(x.dtype);
-  product.x_stride = w.k;
-  product.weight = weight_of(w);
-  product.bias = bias;
-  product.epilogue = epilogue;
-  product.y = y.data;
-  product.y_type = scalar_of(y.dtype);
-  product.y_stride = y.shape[1];
-  run(launch_small_batch(product, native(stream)), "small_batch");
+// One decision for all row counts where bits may not depend on the batch: the kernels that give a row the same bits
+// for any number of rows (NOTES-products.md).
+bool takes_small_batch(const PackedLinear& w, int64_t rows, tensor::Stream& stream) {
+  switch (w.format) {
+    case PackedFormat::kInt8:
+    case PackedFormat::kInt4:
+      return rows <= kSmallRowsIntegers || stream.batch_invariant();
+    case PackedFormat::kF8:
+      return rows <= small_rows_fp8(w, stream) && w.k % 16 == 0 && !stream.batch_invariant();
+    case PackedFormat::kBf16:
+      return rows <= kSmallRowsBf16 && w.k % 8 == 0 && !stream.batch_invariant();
+    default:
+      return false;
+  }
 }
 
 bool takes_own_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream) {
   return Context::of(stream).capability() == 90 && w.format == PackedFormat::kBf16 && x.dtype == DType::kBF16 &&
-         x.shape[0] <= kOwnRowsMax && w.k % 64 == 0 && w.n % 8 == 0;
-}
-
-void own_bf16(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue,
-              tensor::Stream& stream) {
-  Bf16Product product;
-  product.m = int(x.shape[0]);
-  product.x = x.data;
-  product.x_stride = w.k;
-  product.weight = weight_of(w);
-  product.bias = bias;
-  product.epilogue = epilogue;
-  product.y = y.data;
-  product.y_type = scalar_of(y.dtype);
-  product.y_stride = y.shape[1];
-  run(launch_bf16_product(product, native(stream)), "bf16_product");
+         (x.shape[0] <= kOwnRowsMax || stream.batch_invariant()) && w.k % 64 == 0 && w.n % 8 == 0;
 }
 
 // Without bias, for any number of rows.
 void plain_product(TensorView x, const PackedLinear& w, TensorView y, bool accumulate, tensor::Stream& stream) {
-  if (w.format != PackedFormat::kF8) return library_product(x, w.data.view().data, w, y, accumulate, stream);
-  if (Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0) {
-    return fp8_product(x, w, y, accumulate ? Epilogue::kAdd : Epilogue::kStore, stream);
+  const bool widens =
+      w.format == PackedFormat::kF8 || w.format == PackedFormat::kInt8 || w.format == PackedFormat::kInt4;
+  if (!widens) return library_product(x, w.data.view().data, w, y, accumulate, stream);
+  if (w.format == PackedFormat::kF8 && Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0) {
+    return fp8_product(x, w, y, accumulate, stream);
   }
   void* wide = stream.scratch(size_t(w.n * w.k) * 2);
   run(launch_dequantize_weight(weight_of(w), wide, native(stream)), "dequantize_weight");
   library_product(x, wide, w, y, accumulate, stream);
+}
+
+// The rows that a product reads: normed before it where it does not do so itself.
+struct Input {
+  TensorView x;
+  InputNorm inside;
+};
+
+Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight, tensor::Stream& stream) {
+  if (norm.empty()) return {x, {}};
+  const int64_t rows = x.shape[0];
+  if (norm.normed.dtype == DType::kBF16 && takes_small_batch(weight, rows, stream) && rows <= kInsideNormRows &&
+      size_t(rows * weight.k) * 2 <= kInsideNormBytes && !stream.batch_invariant()) {
+    return {x, norm};
+  }
+  norm_slices({.x = x.data,
+               .x_type = x.dtype,
+               .x_stride = weight.k,
+               .weight = norm.weight.as<float>(),
+               .eps = norm.epsilon,
+               .y = norm.normed.data,
+               .y_type = norm.normed.dtype,
+               .y_stride = weight.k,
+               .rows = rows,
+               .width = weight.k},
+              stream);
+  return {norm.normed, {}};
 }
 
 }  // namespace
@@ -138,6 +101,8 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
   if (x.shape[0] == 0) return;
   SW_CHECK(x.shape[1] == weight.k && y.shape[1] == weight.n, "x " + to_string(x.shape) + ", y " + to_string(y.shape));
   SW_CHECK(options.activation == Activation::kNone, "activations in products run on the CPU");
+  const Input input = norm_input(x, options.norm, weight, stream);
+  x = input.x;
   const Epilogue epilogue = options.accumulate ? Epilogue::kAdd : Epilogue::kStore;
   const float* bias = options.bias.empty() ? nullptr : options.bias.as<float>();
   if (x.dtype != weight.data.dtype() && weight.format == PackedFormat::kF32) {
@@ -146,16 +111,23 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
     widen_to_f32(x, wide, stream);
     return library_product(wide, weight.data.view().data, weight, y, options.accumulate, stream);
   }
-  if (takes_small_batch(x, weight)) return small_batch(x, weight, y, bias, epilogue, stream);
-  const bool own_gains = (bias != nullptr && x.shape[0] <= kOwnBiasRowsMax) || weight.n >= kOwnOutputsMin;
+  if ((x.dtype == DType::kBF16 || !input.inside.empty()) && takes_small_batch(weight, x.shape[0], stream)) {
+    return small_batch(x, input.inside, weight, y, bias, epilogue, stream);
+  }
+  const bool own_gains = weight.n >= kOwnOutputsMin || stream.batch_invariant();
   if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
   plain_product(x, weight, y, options.accumulate, stream);
   if (bias != nullptr) add_bias(y, options.bias, stream);
 }
 
-void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, TensorView y, tensor::Stream& stream) {
+void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, TensorView y, tensor::Stream& stream,
+                  const InputNorm& norm) {
   if (x.shape[0] == 0) return;
-  if (takes_small_batch(x, gate_up)) return small_batch(x, gate_up, y, nullptr, Epilogue::kSwiGlu, stream);
+  const Input input = norm_input(x, norm, gate_up, stream);
+  x = input.x;
+  if ((x.dtype == DType::kBF16 || !input.inside.empty()) && takes_small_batch(gate_up, x.shape[0], stream)) {
+    return small_batch(x, input.inside, gate_up, y, nullptr, Epilogue::kSwiGlu, stream);
+  }
   if (takes_own_bf16(x, gate_up, stream) && gate_up.n % 16 == 0) {
     return own_bf16(x, gate_up, y, nullptr, Epilogue::kSwiGlu, stream);
   }
@@ -164,12 +136,19 @@ void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, Te
 }
 
 void product_by_head(const HeadProduct& args, tensor::Stream& stream) {
-  Context& context = Context::of(stream);
   const HeadLinear& w = *args.weights;
+  const HeadRowsProduct few{
+      int(args.rows), w.heads,    int(w.n), int(w.k), args.x, args.x_head, w.weights[0].data.view().data,
+      args.y,         args.y_head};
+  if (args.dtype == DType::kBF16 && stream.batch_invariant() && head_product_takes(few)) {
+    return run(launch_head_product(few, native(stream)), "head_product");
+  }
+  Context& context = Context::of(stream);
   DenseProduct product;
-  product.compute = args.dtype == DType::kF32   ? DenseCompute::kF32
-                    : args.dtype == DType::kF16 ? DenseCompute::kF16
-                                                : DenseCompute::kBf16;
+  product.compute = args.dtype == DType::kF16                    ? DenseCompute::kF16
+                    : args.dtype == DType::kBF16                 ? DenseCompute::kBf16
+                    : w.weights[0].precision == Precision::kTf32 ? DenseCompute::kTf32
+                                                                 : DenseCompute::kF32;
   product.m = int(args.rows);
   product.n = int(w.n);
   product.k = int(w.k);
@@ -183,8 +162,14 @@ void product_by_head(const HeadProduct& args, tensor::Stream& stream) {
   product.y_stride = args.y_head * w.heads;
   product.y_batch = args.y_head;
   product.batch = w.heads;
-  run(context.products().run(product, context.products_workspace(), LtProducts::kWorkspaceBytes, native(stream)),
-      "cuBLASLt product by head");
+  const int64_t launches = stream.batch_invariant() ? args.rows : 1, size = int64_t(tensor::size_of(args.dtype));
+  if (launches > 1) product.m = 1;
+  for (int64_t i = 0; i < launches; ++i) {
+    product.x = static_cast<const std::byte*>(args.x) + i * product.x_stride * size;
+    product.y = static_cast<std::byte*>(args.y) + i * product.y_stride * size;
+    run(context.products().run(product, context.products_workspace(), LtProducts::kWorkspaceBytes, native(stream)),
+        "cuBLASLt product by head");
+  }
 }
 
 void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedExperts& experts, TensorView y,
@@ -224,6 +209,7 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedEx
   mlp.y = y.data;
   mlp.y_type = scalar_of(y.dtype);
   mlp.y_stride = hidden;
+  if (stream.batch_invariant() && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
   const size_t bytes = experts_workspace_bytes(mlp, tokens);
   run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
 }

@@ -112,6 +112,39 @@ __global__ void __launch_bounds__(kThreads) dequantize_kernel(const Weight w, __
   }
 }
 
+// A block of threads a block of the weight, whose values stay in registers between the two passes.
+__global__ void __launch_bounds__(kThreads) quantize_blocks_kernel(const QuantizeBlocks a) {
+  __shared__ float partial[kWarps];
+  const int column = blockIdx.x * 128 + threadIdx.x % 64 * 2, first = blockIdx.y * 128 + threadIdx.x / 64;
+  constexpr int kRows = 128 / (kThreads / 64);
+  float2 v[kRows];
+  float amax = 0;
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int row = first + i * (kThreads / 64);
+    v[i] = make_float2(0, 0);
+    if (row < a.n) {
+      const auto* from = static_cast<const __nv_bfloat16*>(a.source) + static_cast<int64_t>(row) * a.k + column;
+      v[i] = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
+    }
+    amax = fmaxf(amax, fmaxf(fabsf(v[i].x), fabsf(v[i].y)));
+  }
+  for (int step = 16; step > 0; step /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, step));
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = amax;
+  __syncthreads();
+  for (int w = 0; w < kWarps; ++w) amax = fmaxf(amax, partial[w]);
+  const float scale = amax > 0 ? amax / 448.0f : 1.0f;
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int row = first + i * (kThreads / 64);
+    if (row >= a.n) continue;
+    const __nv_fp8x2_e4m3 pair(make_float2(v[i].x / scale, v[i].y / scale));
+    auto* to = static_cast<uint8_t*>(a.data) + static_cast<int64_t>(row) * a.k + column;
+    *reinterpret_cast<uint16_t*>(to) = pair.__x;
+  }
+  if (threadIdx.x == 0) a.scales[static_cast<int64_t>(blockIdx.y) * (a.k / 128) + blockIdx.x] = scale;
+}
+
 unsigned grid_for(int64_t work) {
   return static_cast<unsigned>(std::min<int64_t>(std::max<int64_t>(work, 1), 16 * processor_count()));
 }
@@ -127,6 +160,12 @@ cudaError_t launch_quantize_weight(const QuantizeWeight& args, cudaStream_t stre
   const int64_t groups = static_cast<int64_t>(a.n) * groups_of_128(a.k);
   return launch_kernel(quantize_weight_kernel, grid_for((groups + kWarps - 1) / kWarps), kThreads, 0, stream, false, 1,
                        a);
+}
+
+cudaError_t launch_quantize_blocks(const QuantizeBlocks& a, cudaStream_t stream) {
+  if (a.n < 1 || a.k < 128 || a.k % 128 != 0) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(a.k / 128), static_cast<unsigned>((a.n + 127) / 128));
+  return launch_kernel(quantize_blocks_kernel, grid, kThreads, 0, stream, false, 1, a);
 }
 
 cudaError_t launch_dequantize_weight(const Weight& weight, void* out, cudaStream_t stream) {

@@ -29,6 +29,17 @@ struct QuantizeWeight {
 
 cudaError_t launch_quantize_weight(const QuantizeWeight& args, cudaStream_t stream);
 
+// bf16 [n, k] to e4m3 with a float32 scale for each block of 128 x 128: the largest magnitude / 448. k a multiple of 128.
+struct QuantizeBlocks {
+  const void* source = nullptr;
+  int n = 0;
+  int k = 0;
+  void* data = nullptr;     // [n, k]
+  float* scales = nullptr;  // [ceil(n / 128), k / 128]
+};
+
+cudaError_t launch_quantize_blocks(const QuantizeBlocks& args, cudaStream_t stream);
+
 // out: bf16 [n, k] (row stride k).
 cudaError_t launch_dequantize_weight(const Weight& weight, void* out, cudaStream_t stream);
 

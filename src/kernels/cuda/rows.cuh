@@ -30,12 +30,10 @@ __device__ inline __half from_float<__half>(float x) {
   return __float2half(x);
 }
 
-// The first statement of each small kernel: the next one may be set up meanwhile, and nothing is read before the previous
-// one has ended.
-__device__ __forceinline__ void take_turn() {
-  ptx::wait_for_previous();
-  ptx::launch_dependents();
-}
+// The first statement of each small kernel: it may be set up while the previous one ends. It does not let the next one
+// start before its own end: where that is a product whose blocks want a multiprocessor each, they would find some of
+// them taken and land two on another, and the step waits for that one.
+__device__ __forceinline__ void take_turn() { ptx::wait_for_previous(); }
 
 // A launch that overlaps the end of the kernel before it; the kernel begins with take_turn().
 template <class... Parameters, class... Arguments>

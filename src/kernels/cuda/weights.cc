@@ -1,9 +1,13 @@
-// Weights on the device, in the checkpoint's own layout: row-major [N, K], sources stacked along N. float32 in fp32;
-// bf16 otherwise (f16 below sm_80), but FP8 blocks stay as they are where the stacked scales line up.
+// Weights on the device, in the checkpoint's own layout: row-major [N, K], sources stacked along N. float32 in fp32 and
+// tf32; bf16 otherwise (f16 below sm_80), but FP8 blocks stay as they are where the stacked scales line up. Quantised
+// ones are stacked in bf16 first and quantised on the device.
 #include <cstring>
 
 #include "kernels/cpu/operations.h"
+#include "kernels/cuda/context.h"
 #include "kernels/cuda/layers.h"
+#include "kernels/cuda/quantize_weight.h"
+#include "tensor/cuda/error.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -60,7 +64,7 @@ PackedLinear make(int64_t n, int64_t k, Precision precision, bool fp8, int64_t c
   packed.n = n;
   packed.k = k;
   packed.precision = precision;
-  const DType dtype = fp8 ? DType::kF8E4M3 : precision == Precision::kFp32 ? DType::kF32 : half_type(device);
+  const DType dtype = fp8 ? DType::kF8E4M3 : computes_in_f32(precision) ? DType::kF32 : half_type(device);
   packed.format = fp8                    ? PackedFormat::kF8
                   : dtype == DType::kF32 ? PackedFormat::kF32
                   : dtype == DType::kF16 ? PackedFormat::kF16
@@ -107,18 +111,85 @@ Result<int64_t> stacked_rows(std::span<const WeightSource> sources) {
   return rows;
 }
 
+// FP8 blocks of the checkpoint stay unless other numbers are asked for.
+bool keeps_fp8(Precision precision) { return precision == Precision::kBf16 || precision == Precision::kFp8; }
+bool is_quantised(Precision precision) {
+  return precision == Precision::kInt8 || precision == Precision::kInt4 || precision == Precision::kFp8;
+}
+
+Status check_precision(Precision precision, tensor::Stream& stream) {
+  if (precision == Precision::kW8A8) return unsupported("precision int8 of encoders: expected a CPU, found a GPU");
+  const int capability = Context::of(stream).capability();
+  if (is_quantised(precision) && capability < 80)
+    return unsupported("precision: expected bf16 or fp32 on compute capability " + std::to_string(capability / 10) +
+                       "." + std::to_string(capability % 10) + ", found quantised weights (8.0 and later)");
+  return {};
+}
+
+// Rows [index * n, ...) of an FP8 weight from a bf16 one.
+void quantise_rows(const PackedLinear& wide, PackedLinear& packed, int64_t index, tensor::Stream& stream) {
+  const int64_t scales = (packed.n + kBlock - 1) / kBlock * packed.scales.shape()[1];
+  QuantizeBlocks args;
+  args.source = wide.data.view().data;
+  args.n = int(packed.n);
+  args.k = int(packed.k);
+  args.data = packed.data.view().data + index * packed.n * packed.k;
+  args.scales = packed.scales.raw<float>() + index * scales;
+  tensor::cuda::check(launch_quantize_blocks(args, native(stream)), "quantize_blocks");
+  stream.synchronize();  // the bf16 weight goes
+}
+
+PackedLinear to_fp8(const PackedLinear& wide, tensor::Stream& stream) {
+  PackedLinear packed = make(wide.n, wide.k, wide.precision, true, 1, stream.device());
+  quantise_rows(wide, packed, 0, stream);
+  return packed;
+}
+
+// Expert `index` of an FP8 weight.
+Status fill_fp8(PackedLinear& packed, int64_t index, std::span<const WeightSource> sources, tensor::Stream& stream) {
+  PackedLinear wide = make(packed.n, packed.k, packed.precision, false, 1, stream.device());
+  SW_TRY(fill(wide, 0, sources, stream));
+  quantise_rows(wide, packed, index, stream);
+  return {};
+}
+
+PackedLinear to_integers(const PackedLinear& wide, tensor::Stream& stream) {
+  const bool four = wide.precision == Precision::kInt4;
+  const WeightFormat format = four ? WeightFormat::kInt4 : WeightFormat::kInt8;
+  PackedLinear packed;
+  packed.n = wide.n;
+  packed.k = wide.k;
+  packed.precision = wide.precision;
+  packed.format = four ? PackedFormat::kInt4 : PackedFormat::kInt8;
+  packed.scale_block = int(kBlock);
+  packed.data = Tensor(DType::kU8, {wide.n, weight_row_bytes(format, wide.k)}, stream.device());
+  packed.scales = Tensor(DType::kF16, {groups_of_128(wide.k), wide.n}, stream.device());
+  QuantizeWeight args;
+  args.source = wide.data.view().data;
+  args.n = int(wide.n);
+  args.k = int(wide.k);
+  args.format = format;
+  args.data = packed.data.view().data;
+  args.scales = packed.scales.view().data;
+  tensor::cuda::check(launch_quantize_weight(args, native(stream)), "quantize_weight");
+  stream.synchronize();  // the bf16 weight goes
+  return packed;
+}
+
 int64_t width_of(const WeightSource& source) { return source.weight.shape[source.transposed ? 0 : 1]; }
 
 }  // namespace
 
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream) {
-  if (precision == Precision::kInt8 || precision == Precision::kW8A8)
-    return unsupported("precision int8 is not wired to CUDA yet: use bf16 or fp32");
   SW_ASSIGN(const int64_t rows, stacked_rows(sources));
-  const bool fp8 = precision == Precision::kBf16 && scales_align(sources);
-  PackedLinear packed = make(rows, width_of(sources[0]), precision, fp8, 1, stream.device());
+  const int64_t width = width_of(sources[0]);
+  SW_TRY(check_precision(precision, stream));
+  const bool fp8 = keeps_fp8(precision) && scales_align(sources);
+  const bool quantises = !fp8 && is_quantised(precision) && width % kBlock == 0 && rows % 8 == 0;
+  PackedLinear packed = make(rows, width, precision, fp8, 1, stream.device());
   SW_TRY(fill(packed, 0, sources, stream));
-  return packed;
+  if (!quantises) return packed;
+  return precision == Precision::kFp8 ? to_fp8(packed, stream) : to_integers(packed, stream);
 }
 
 Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
@@ -136,18 +207,25 @@ Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first,
 
 Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::span<const WeightSource> gate_up,
                            const WeightSource& down, Precision precision, tensor::Stream& stream) {
-  if (precision == Precision::kInt8 || precision == Precision::kW8A8)
-    return unsupported("precision int8 is not wired to CUDA yet: use bf16 or fp32");
   const std::span<const WeightSource> downs(&down, 1);
   SW_ASSIGN(const int64_t rows, stacked_rows(gate_up));
+  SW_TRY(check_precision(precision, stream));
+  const bool stored_fp8 = keeps_fp8(precision) && scales_align(gate_up) && scales_align(downs);
+  const bool to_blocks = precision == Precision::kFp8 && !stored_fp8 && rows % kBlock == 0 &&
+                         width_of(gate_up[0]) % kBlock == 0 && width_of(down) % kBlock == 0;
   if (index == 0) {
-    const bool fp8 = precision == Precision::kBf16 && scales_align(gate_up) && scales_align(downs);
+    const bool fp8 = stored_fp8 || to_blocks;
     experts.count = count;
     experts.weights.resize(1);
     experts.weights[0].gate_up = make(rows, width_of(gate_up[0]), precision, fp8, count, stream.device());
     experts.weights[0].down = make(down.weight.shape[0], width_of(down), precision, fp8, count, stream.device());
   }
   ExpertWeights& packed = experts.weights[0];
+  if (to_blocks) {
+    SW_TRY(fill_fp8(packed.gate_up, index, gate_up, stream));
+    SW_TRY(fill_fp8(packed.down, index, downs, stream));
+    return int64_t(experts.bytes()) / count;
+  }
   SW_TRY(fill(packed.gate_up, index * packed.gate_up.n, gate_up, stream));
   SW_TRY(fill(packed.down, index * packed.down.n, downs, stream));
   return int64_t(experts.bytes()) / count;

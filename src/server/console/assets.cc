@@ -25,6 +25,7 @@ SW_ASSET(sw_console_engine, "engine.js")
 SW_ASSET(sw_console_requests, "requests.js")
 SW_ASSET(sw_console_fleet, "fleet.js")
 SW_ASSET(sw_console_readings, "readings.js")
+SW_ASSET(sw_console_outcomes, "outcomes.js")
 SW_ASSET(sw_console_playground, "playground.js")
 SW_ASSET(sw_console_settings, "settings.js")
 
@@ -55,6 +56,7 @@ std::span<const Asset> console_assets() {
       Asset{"requests.js", kScript, between(sw_console_requests, sw_console_requests_end)},
       Asset{"fleet.js", kScript, between(sw_console_fleet, sw_console_fleet_end)},
       Asset{"readings.js", kScript, between(sw_console_readings, sw_console_readings_end)},
+      Asset{"outcomes.js", kScript, between(sw_console_outcomes, sw_console_outcomes_end)},
       Asset{"playground.js", kScript, between(sw_console_playground, sw_console_playground_end)},
       Asset{"settings.js", kScript, between(sw_console_settings, sw_console_settings_end)},
   };

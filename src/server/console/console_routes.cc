@@ -1,4 +1,5 @@
 // The console: its page, its files, and what they show.
+//   GET  /                             to the page
 //   GET  /console                      the page; its files are below it and need no key, for they tell nothing
 //   GET  /console/api/state            the live state with history and configuration, JSON
 //   GET  /console/api/events           the live state ten times a second, SSE
@@ -77,6 +78,11 @@ std::optional<double> trace_seconds(const net::HttpRequest& request) {
 }
 
 }  // namespace
+
+asio::awaitable<void> front_page(Exchange& exchange) {
+  exchange.set_header("Location", "/console");
+  co_await exchange.send_text(307, "", "");
+}
 
 asio::awaitable<void> console_page(Exchange& exchange) { return send_asset(exchange, *find_asset("index.html")); }
 

@@ -9,6 +9,7 @@
 
 #include "server/admission.h"
 #include "server/grpc/chat_messages.h"
+#include "server/grpc/rpc_account.h"
 #include "server/http/exchange.h"
 #include "server/http/generate.h"
 #include "server/plan.h"
@@ -24,16 +25,22 @@ using spillway::v1::ChatResponse;
 // at a time; it lives until the reactor's OnDone has dropped it and no job is left.
 class ChatCall : public std::enable_shared_from_this<ChatCall> {
  public:
-  ChatCall(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request)
-      : shared_(shared), request_(request), deadline_(deadline_of(context)), in_flight_(shared.server) {}
+  ChatCall(RpcShared& shared, grpc::CallbackServerContext& context, const ChatRequest& request, const RpcMethod& method)
+      : shared_(shared),
+        request_(request),
+        deadline_(deadline_of(context)),
+        account_(shared.server, context, method, request.ByteSizeLong()),
+        in_flight_(shared.server) {
+    if (const auto& timeline = account_.request().timeline()) timeline->answers_as(id_);
+  }
   virtual ~ChatCall() = default;
 
   // Plans and submits aside: templates, tokens and grammars take their time.
   void start() {
     boost::asio::post(shared_.aside, [self = shared_from_this()] {
       std::lock_guard lock(self->mutex_);
-      const grpc::Status status = self->submit();
-      if (!status.ok()) self->finish(status);
+      const std::optional<RpcEnd> refused = self->submit();
+      if (refused) self->end(*refused);
     });
   }
 
@@ -46,7 +53,7 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
  protected:
   // With mutex_ held.
   virtual void take(ChoiceUpdate update) = 0;
-  virtual void complete() = 0;  // every choice has ended
+  virtual void complete() = 0;  // every choice has ended: fills the answer
   virtual void finish(const grpc::Status& status) = 0;
 
   const std::string& id() const { return id_; }
@@ -57,29 +64,42 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
   std::unique_ptr<Completion> completion_;
 
  private:
-  grpc::Status submit() {
+  // Nothing when it was taken.
+  std::optional<RpcEnd> submit() {
     if (!in_flight_) {
       const auto refused = check_state(shared_.server);
-      return refused ? *refused : grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down");
+      return refused ? *refused : end_of(stopping());
     }
     auto request = chat_request_of(request_);
-    if (!request.ok()) return status_of(request.error());
+    if (!request.ok()) return end_of(request.error());
     std::shared_ptr<ServedModel> model = shared_.server.find_model(request->model);
-    if (!model) return status_of(model_not_found(request->model));
+    if (!model) return end_of(model_not_found(request->model));
+    account_.request().set_model(model->name(), model->fingerprint());
     if (auto refused = refused_by_state(model->engine().state(), shared_.server.hot()->admission)) {
-      return status_of(*refused);
+      return end_of(*refused);
     }
     auto plan = plan_chat(*model, *request);
-    if (!plan.ok()) return status_of(plan.error());
+    if (!plan.ok()) return end_of(plan.error());
     plan->deadline = std::min(plan->deadline, deadline_);
+    plan->timeline = account_.request().timeline();
     auto started = Completion::start(std::move(model), std::move(*plan), [weak = weak_from_this()] {
       if (auto self = weak.lock()) self->post_pump();
     });
-    if (auto* refused = std::get_if<Refused>(&started)) return status_of(*refused);
+    if (auto* refused = std::get_if<Refused>(&started)) return end_of(*refused);
     completion_ = std::move(std::get<std::unique_ptr<Completion>>(started));
     if (cancelled_) completion_->cancel();
     pump();
-    return grpc::Status::OK;
+    return std::nullopt;
+  }
+
+  // Tells the records before the client, whose feedback may come at once.
+  void end(RpcEnd end) {
+    if (completion_) account_.request().note_usage(completion_->usage());
+    if (cancelled_ && end.status.ok()) {
+      end = end_of(api::ApiError{api::ErrorKind::kCancelled, "the client left", "", ""});
+    }
+    account_.end(end);
+    finish(end.status);
   }
 
   void post_pump() {
@@ -95,18 +115,22 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
       if (update.error) {
         ended_ = true;
         completion_->cancel();
-        return finish(status_of(*update.error));
+        return end(end_of(*update.error));
       }
+      if (!update.pieces.empty()) account_.request().first_token();
+      if (update.finish) account_.request().record().finish_reason = api::finish_reason_name(*update.finish);
       take(std::move(update));
     }
     if (!completion_->finished()) return;
     ended_ = true;
     complete();
+    end({});
   }
 
   const ChatRequest& request_;
   const TimePoint deadline_;
   const std::string id_ = random_id("chatcmpl-");
+  RpcAccount account_;
   InFlight in_flight_;
   bool cancelled_ = false;
   bool ended_ = false;
@@ -114,8 +138,7 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
 
 class WholeChat final : public grpc::ServerUnaryReactor {
  public:
-  WholeChat(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request,
-            ChatResponse& response)
+  WholeChat(RpcShared& shared, grpc::CallbackServerContext& context, const ChatRequest& request, ChatResponse& response)
       : call_(std::make_shared<Call>(*this, shared, context, request, response)) {}
 
   void start() { call_->start(); }
@@ -125,9 +148,9 @@ class WholeChat final : public grpc::ServerUnaryReactor {
  private:
   class Call final : public ChatCall {
    public:
-    Call(WholeChat& reactor, RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request,
+    Call(WholeChat& reactor, RpcShared& shared, grpc::CallbackServerContext& context, const ChatRequest& request,
          ChatResponse& response)
-        : ChatCall(shared, context, request), reactor_(reactor), response_(response) {}
+        : ChatCall(shared, context, request, kChatComplete), reactor_(reactor), response_(response) {}
 
    private:
     void take(ChoiceUpdate update) override {
@@ -143,16 +166,11 @@ class WholeChat final : public grpc::ServerUnaryReactor {
         fill(id(), static_cast<int>(i), std::move(choices_[i]), *response_.add_choices());
       }
       fill(completion_->usage(), *response_.mutable_usage());
-      finish(grpc::Status::OK);
     }
-    void finish(const grpc::Status& status) override {
-      count_call("Chat.Complete", status, begun_);
-      reactor_.Finish(status);
-    }
+    void finish(const grpc::Status& status) override { reactor_.Finish(status); }
 
     WholeChat& reactor_;
     ChatResponse& response_;
-    const TimePoint begun_ = std::chrono::steady_clock::now();
     std::vector<CollectedChoice> choices_;
   };
 
@@ -161,7 +179,7 @@ class WholeChat final : public grpc::ServerUnaryReactor {
 
 class StreamedChat final : public grpc::ServerWriteReactor<ChatChunk> {
  public:
-  StreamedChat(RpcShared& shared, const grpc::CallbackServerContext& context, const ChatRequest& request)
+  StreamedChat(RpcShared& shared, grpc::CallbackServerContext& context, const ChatRequest& request)
       : call_(std::make_shared<Call>(*this, shared, context, request)) {}
 
   void start() { call_->start(); }
@@ -172,9 +190,8 @@ class StreamedChat final : public grpc::ServerWriteReactor<ChatChunk> {
  private:
   class Call final : public ChatCall {
    public:
-    Call(StreamedChat& reactor, RpcShared& shared, const grpc::CallbackServerContext& context,
-         const ChatRequest& request)
-        : ChatCall(shared, context, request), reactor_(reactor) {}
+    Call(StreamedChat& reactor, RpcShared& shared, grpc::CallbackServerContext& context, const ChatRequest& request)
+        : ChatCall(shared, context, request, kChatStream), reactor_(reactor) {}
 
     void written(bool ok) {
       std::lock_guard lock(mutex_);
@@ -214,11 +231,7 @@ class StreamedChat final : public grpc::ServerWriteReactor<ChatChunk> {
       proceed();
     }
 
-    void complete() override {
-      fill(completion_->usage(), *chunk(0).mutable_usage());
-      end_ = grpc::Status::OK;
-      proceed();
-    }
+    void complete() override { fill(completion_->usage(), *chunk(0).mutable_usage()); }
 
     void finish(const grpc::Status& status) override {
       end_ = status;
@@ -233,13 +246,11 @@ class StreamedChat final : public grpc::ServerWriteReactor<ChatChunk> {
         reactor_.StartWrite(&chunks_.front());
       } else if (end_) {
         finished_ = true;
-        count_call("Chat.Stream", *end_, begun_);
         reactor_.Finish(*end_);
       }
     }
 
     StreamedChat& reactor_;
-    const TimePoint begun_ = std::chrono::steady_clock::now();
     std::deque<ChatChunk> chunks_;  // the first is being written
     bool writing_ = false, finished_ = false;
     std::optional<grpc::Status> end_;
@@ -259,8 +270,9 @@ class RejectedChat final : public grpc::ServerWriteReactor<ChatChunk> {
 grpc::ServerUnaryReactor* ChatService::Complete(grpc::CallbackServerContext* context, const ChatRequest* request,
                                                 ChatResponse* response) {
   if (const auto wrong = check_key(shared_.server, *context)) {
+    RpcAccount(shared_.server, *context, kChatComplete, request->ByteSizeLong()).end(*wrong);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(*wrong);
+    reactor->Finish(wrong->status);
     return reactor;
   }
   auto* reactor = new WholeChat(shared_, *context, *request, *response);
@@ -270,7 +282,10 @@ grpc::ServerUnaryReactor* ChatService::Complete(grpc::CallbackServerContext* con
 
 grpc::ServerWriteReactor<ChatChunk>* ChatService::Stream(grpc::CallbackServerContext* context,
                                                          const ChatRequest* request) {
-  if (const auto wrong = check_key(shared_.server, *context)) return new RejectedChat(*wrong);
+  if (const auto wrong = check_key(shared_.server, *context)) {
+    RpcAccount(shared_.server, *context, kChatStream, request->ByteSizeLong()).end(*wrong);
+    return new RejectedChat(wrong->status);
+  }
   auto* reactor = new StreamedChat(shared_, *context, *request);
   reactor->start();
   return reactor;

@@ -39,9 +39,11 @@ ApiError unknown_model(const Server& server, const std::string& name, const std:
   return {ErrorKind::kOverloaded, "the model " + shown + " is not ready: " + reason, "", ""};
 }
 
-InferCall::InferCall(RpcShared& shared, const inference::ModelInferRequest& request,
-                     inference::ModelInferResponse& response, TimePoint deadline, Done done)
+InferCall::InferCall(RpcShared& shared, std::unique_ptr<RpcAccount> account,
+                     const inference::ModelInferRequest& request, inference::ModelInferResponse& response,
+                     TimePoint deadline, Done done)
     : shared_(shared),
+      account_(std::move(account)),
       request_(request),
       response_(response),
       deadline_(deadline),
@@ -51,7 +53,7 @@ InferCall::InferCall(RpcShared& shared, const inference::ModelInferRequest& requ
 void InferCall::start() {
   if (!in_flight_) {
     const auto refused = check_state(shared_.server);
-    return end(refused ? *refused : grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+    return end(refused ? *refused : end_of(stopping()));
   }
   const auto catalogue = shared_.server.catalogue();
   if (OneShotPtr model = catalogue->find(request_.model_name(), request_.model_version())) return run(std::move(model));
@@ -62,7 +64,7 @@ void InferCall::start() {
     if (error.kind == ErrorKind::kNotFound) {
       error = unknown_model(self->shared_.server, self->request_.model_name(), self->request_.model_version());
     }
-    self->end(status_of(error));
+    self->end(end_of(error));
   });
 }
 
@@ -72,28 +74,36 @@ void InferCall::run(OneShotPtr model) {
 }
 
 void InferCall::prepare(OneShotPtr model) {
+  account_->request().set_model(model->name(), model->version());
+  if (const auto& timeline = account_->request().timeline(); timeline && !request_.id().empty()) {
+    timeline->answers_as(request_.id());
+  }
   auto request = infer_request_of(request_);
-  if (!request.ok()) return end(status_of(request.error()));
+  if (!request.ok()) return end(end_of(request.error()));
   auto made = plan_infer(*model, *request);
-  if (!made.ok()) return end(status_of(made.error()));
+  if (!made.ok()) return end(end_of(made.error()));
   auto plan = std::make_shared<InferPlan>(std::move(*made));
   apply_limits(*request, deadline_, plan->requests);
   OneShotRequests requests = std::move(plan->requests);
+  account_->request().record().prompt_tokens = token_count(requests);
+  for (engine::OneShotRequest& each : requests) each.timeline = account_->request().timeline();
   auto self = shared_from_this();
   const std::thread::id here = std::this_thread::get_id();
-  auto done = [self, plan, here](OneShotCall& call) {
-    auto finish = [self, plan, call = call.shared_from_this()] {
+  const TimePoint submitted = std::chrono::steady_clock::now();
+  auto done = [self, plan, here, submitted](OneShotCall& call) {
+    auto finish = [self, plan, submitted, call = call.shared_from_this()] {
+      if (const auto& timeline = self->account_->request().timeline()) note_passage(*timeline, *call, submitted);
       auto outputs = call->take();
-      if (!outputs.ok()) return self->end(status_of(outputs.error()));
+      if (!outputs.ok()) return self->end(end_of(outputs.error()));
       fill(finish_infer(call->model(), *plan, std::move(*outputs)), self->response_);
-      self->end(grpc::Status::OK);
+      self->end({});
     };
     // Writing the answer is not the engine's work: a batch of 64 would hold the next one up.
     if (std::this_thread::get_id() == here) return finish();
     boost::asio::post(self->shared_.workers, std::move(finish));
   };
   auto started = OneShotCall::start(std::move(model), std::move(requests), std::move(done));
-  if (auto* refused = std::get_if<Refused>(&started)) return end(status_of(*refused));
+  if (auto* refused = std::get_if<Refused>(&started)) return refuse(*refused);
   std::lock_guard lock(mutex_);
   call_ = std::get<std::shared_ptr<OneShotCall>>(std::move(started));
   if (cancelled_) call_->cancel();
@@ -109,9 +119,18 @@ void InferCall::cancel() {
   if (call) call->cancel();
 }
 
-void InferCall::end(const grpc::Status& status) {
-  Done done = std::exchange(done_, nullptr);
-  if (done) done(status);
+void InferCall::refuse(const Refused& refused) {
+  if (const auto& timeline = account_->request().timeline()) {
+    timeline->add(metrics::Moment::Kind::kRefused, std::chrono::steady_clock::now(), 0, 0, refused.reason);
+  }
+  end(end_of(refused));
+}
+
+void InferCall::end(const RpcEnd& end) {
+  const Done done = std::exchange(done_, nullptr);
+  if (!done) return;
+  account_->end(end);
+  done(end.status);
 }
 
 namespace {
@@ -120,11 +139,9 @@ class UnaryInfer final : public grpc::ServerUnaryReactor {
  public:
   UnaryInfer(RpcShared& shared, grpc::CallbackServerContext& context, const inference::ModelInferRequest& request,
              inference::ModelInferResponse& response)
-      : begun_(std::chrono::steady_clock::now()),
-        call_(std::make_shared<InferCall>(shared, request, response, deadline_of(context), [this](grpc::Status status) {
-          count_call("ModelInfer", status, begun_);
-          Finish(status);
-        })) {}
+      : call_(std::make_shared<InferCall>(
+            shared, std::make_unique<RpcAccount>(shared.server, context, kInfer, request.ByteSizeLong()), request,
+            response, deadline_of(context), [this](const grpc::Status& status) { Finish(status); })) {}
 
   void start() {
     // Held here: the call may be done, and this reactor gone, before start() returns.
@@ -135,7 +152,6 @@ class UnaryInfer final : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 
  private:
-  const TimePoint begun_;
   std::shared_ptr<InferCall> call_;
 };
 
@@ -145,9 +161,9 @@ grpc::ServerUnaryReactor* start_infer(RpcShared& shared, grpc::CallbackServerCon
                                       const inference::ModelInferRequest* request,
                                       inference::ModelInferResponse* response) {
   if (const auto wrong = check_key(shared.server, *context)) {
-    count_call("ModelInfer", *wrong, std::chrono::steady_clock::now());
+    RpcAccount(shared.server, *context, kInfer, request->ByteSizeLong()).end(*wrong);
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(*wrong);
+    reactor->Finish(wrong->status);
     return reactor;
   }
   auto* reactor = new UnaryInfer(shared, *context, *request, *response);

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "inference.grpc.pb.h"
-#include "server/grpc/rpc.h"
+#include "server/grpc/rpc_account.h"
 #include "server/model_catalogue.h"
 #include "server/one_shot/one_shot_call.h"
 
@@ -20,9 +20,9 @@ api::ApiError unknown_model(const Server& server, const std::string& name, const
 class InferCall : public std::enable_shared_from_this<InferCall> {
  public:
   // done: called once, perhaps before start() returns, and never on an engine's thread.
-  using Done = std::function<void(grpc::Status)>;
-  InferCall(RpcShared& shared, const inference::ModelInferRequest& request, inference::ModelInferResponse& response,
-            TimePoint deadline, Done done);
+  using Done = std::function<void(const grpc::Status&)>;
+  InferCall(RpcShared& shared, std::unique_ptr<RpcAccount> account, const inference::ModelInferRequest& request,
+            inference::ModelInferResponse& response, TimePoint deadline, Done done);
 
   void start();
   void cancel();  // any thread; done is still called
@@ -30,9 +30,11 @@ class InferCall : public std::enable_shared_from_this<InferCall> {
  private:
   void run(OneShotPtr model);
   void prepare(OneShotPtr model);
-  void end(const grpc::Status& status);
+  void refuse(const Refused& refused);
+  void end(const RpcEnd& end);
 
   RpcShared& shared_;
+  const std::unique_ptr<RpcAccount> account_;
   const inference::ModelInferRequest& request_;
   inference::ModelInferResponse& response_;
   const TimePoint deadline_;

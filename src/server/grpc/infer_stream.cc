@@ -21,7 +21,12 @@ constexpr size_t kBytesMax = 64 << 20;
 class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, ModelStreamInferResponse> {
  public:
   InferStream(RpcShared& shared, grpc::CallbackServerContext& context)
-      : shared_(shared), begun_(std::chrono::steady_clock::now()), deadline_(deadline_of(context)) {}
+      : shared_(shared),
+        begun_(std::chrono::steady_clock::now()),
+        deadline_(deadline_of(context)),
+        origin_(origin_of(context)) {
+    context.AddInitialMetadata("x-request-id", origin_.id);
+  }
 
   void start() {
     std::lock_guard lock(mutex_);
@@ -45,9 +50,10 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
       under_way_[next->number] = next;
     }
     // The call may be done at once and come back here by ended().
+    auto account = std::make_unique<RpcAccount>(shared_.server, origin_, next->number, kStreamInfer, next->bytes);
     next->call = std::make_shared<InferCall>(
-        shared_, next->request, *next->response.mutable_infer_response(), deadline_,
-        [this, number = next->number](grpc::Status status) { ended(number, std::move(status)); });
+        shared_, std::move(account), next->request, *next->response.mutable_infer_response(), deadline_,
+        [this, number = next->number](const grpc::Status& status) { ended(number, status); });
     next->call->start();
     bool cancelled;
     {
@@ -109,11 +115,11 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
     read();
     if (!read_all_ || !under_way_.empty() || !outgoing_.empty() || std::exchange(finished_, true)) return;
     const grpc::Status status = cancelled_ ? grpc::Status::CANCELLED : grpc::Status::OK;
-    count_call("ModelStreamInfer", status, begun_);
+    count_call(kStreamInfer.name, status, begun_);
     Finish(status);
   }
 
-  void ended(uint64_t number, grpc::Status status) {
+  void ended(uint64_t number, const grpc::Status& status) {
     std::lock_guard lock(mutex_);
     const auto found = under_way_.find(number);
     std::shared_ptr<Inference> inference = std::move(found->second);
@@ -135,11 +141,12 @@ class InferStream final : public grpc::ServerBidiReactor<ModelInferRequest, Mode
   RpcShared& shared_;
   const TimePoint begun_;
   const TimePoint deadline_;
+  const RequestOrigin origin_;  // of each of its inferences
   std::mutex mutex_;
   std::shared_ptr<Inference> incoming_;
   std::unordered_map<uint64_t, std::shared_ptr<Inference>> under_way_;
   std::deque<std::shared_ptr<Inference>> outgoing_;  // the first is being written
-  uint64_t next_number_ = 0;
+  uint64_t next_number_ = 1;
   size_t bytes_ = 0;  // of the requests under way and those whose answers wait
   bool reading_ = false, writing_ = false, read_all_ = false, cancelled_ = false, finished_ = false;
 };
@@ -154,11 +161,11 @@ class Rejected final : public grpc::ServerBidiReactor<ModelInferRequest, ModelSt
 
 grpc::ServerBidiReactor<ModelInferRequest, ModelStreamInferResponse>* start_infer_stream(
     RpcShared& shared, grpc::CallbackServerContext* context) {
-  std::optional<grpc::Status> wrong = check_key(shared.server, *context);
+  std::optional<RpcEnd> wrong = check_key(shared.server, *context);
   if (!wrong) wrong = check_state(shared.server);
   if (wrong) {
-    count_call("ModelStreamInfer", *wrong, std::chrono::steady_clock::now());
-    return new Rejected(*wrong);
+    RpcAccount(shared.server, *context, kStreamInfer, 0).end(*wrong);
+    return new Rejected(wrong->status);
   }
   auto* stream = new InferStream(shared, *context);
   stream->start();

@@ -28,7 +28,7 @@ Reactor* finish(Context* context, const char* method, const grpc::Status& status
 // Runs work after the key was found right.
 template <class Work>
 Reactor* answer(RpcShared& shared, Context* context, const char* method, Work work) {
-  if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, *wrong);
+  if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, wrong->status);
   return finish(context, method, work());
 }
 
@@ -36,7 +36,7 @@ Reactor* answer(RpcShared& shared, Context* context, const char* method, Work wo
 template <class Work>
 Reactor* health(RpcShared& shared, Context* context, const char* method, Work work) {
   if (!shared.server.options().open_health) {
-    if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, *wrong);
+    if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, wrong->status);
   }
   work();
   return finish(context, method, grpc::Status::OK);
@@ -97,7 +97,7 @@ void fill(const ServedOneShot& model, inference::ModelStatistics* out) {
 
 // Loading and unloading block, so they happen apart.
 Reactor* change(RpcShared& shared, Context* context, const char* method, const std::string& name, bool load) {
-  if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, *wrong);
+  if (const auto wrong = check_key(shared.server, *context)) return finish(context, method, wrong->status);
   Reactor* reactor = context->DefaultReactor();
   auto catalogue = shared.server.catalogue();
   const TimePoint begun = std::chrono::steady_clock::now();

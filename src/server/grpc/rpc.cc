@@ -4,6 +4,7 @@
 #include <string>
 
 #include "metrics/metrics.h"
+#include "net/request_id.h"
 #include "server/http/generate.h"
 #include "spillway/v1/status.pb.h"
 
@@ -29,43 +30,66 @@ std::string_view metadata(const grpc::CallbackServerContext& context, const char
   return found == all.end() ? std::string_view() : std::string_view(found->second.data(), found->second.size());
 }
 
+std::string_view key_of(const grpc::CallbackServerContext& context) {
+  const std::string_view key = metadata(context, "x-api-key");
+  return key.empty() ? bearer_key(metadata(context, "authorization")).value_or("") : key;
+}
+
 }  // namespace
 
 grpc::Status status_of(const api::ApiError& error) {
   return {static_cast<grpc::StatusCode>(api::error_row(error.kind).grpc_code), bounded(error.message)};
 }
 
-grpc::Status status_of(const Refused& refused) {
-  const grpc::Status plain = status_of(refused.error);
-  if (refused.retry_after_s <= 0) return plain;
+RpcEnd end_of(const api::ApiError& error) {
+  return {status_of(error), error.http_status(), api::error_row(error.kind).label};
+}
+
+RpcEnd end_of(const Refused& refused) {
+  RpcEnd end = end_of(refused.error);
+  if (refused.retry_after_s <= 0) return end;
   spillway::v1::RetryInfo retry;
   retry.mutable_retry_delay()->set_seconds(static_cast<int64_t>(std::ceil(refused.retry_after_s)));
   spillway::v1::Status details;
-  details.set_code(plain.error_code());
-  details.set_message(plain.error_message());
+  details.set_code(end.status.error_code());
+  details.set_message(end.status.error_message());
   google::protobuf::Any* any = details.add_details();
   any->set_type_url("type.googleapis.com/google.rpc.RetryInfo");
   any->set_value(retry.SerializeAsString());
-  return {plain.error_code(), plain.error_message(), details.SerializeAsString()};
+  end.status = {end.status.error_code(), end.status.error_message(), details.SerializeAsString()};
+  return end;
 }
 
-std::optional<grpc::Status> check_key(const Server& server, const grpc::CallbackServerContext& context) {
+std::optional<RpcEnd> check_key(const Server& server, const grpc::CallbackServerContext& context) {
   const std::shared_ptr<const HotOptions> hot = server.hot();
   if (!hot->keys.required()) return std::nullopt;
-  std::string_view key = metadata(context, "x-api-key");
-  if (key.empty()) key = bearer_key(metadata(context, "authorization")).value_or("");
+  const std::string_view key = key_of(context);
   if (hot->keys.find(key)) return std::nullopt;
-  return status_of(api::ApiError{api::ErrorKind::kAuthentication,
-                                 key.empty() ? "no API key was given; send it as authorization: Bearer or x-api-key"
-                                             : "the API key " + masked_key(key) + " is invalid",
-                                 "", ""});
+  return end_of(api::ApiError{api::ErrorKind::kAuthentication,
+                              key.empty() ? "no API key was given; send it as authorization: Bearer or x-api-key"
+                                          : "the API key " + masked_key(key) + " is invalid",
+                              "", ""});
 }
 
-std::optional<grpc::Status> check_state(Server& server) {
+api::ApiError stopping() { return {api::ErrorKind::kOverloaded, "the server is shutting down", "", ""}; }
+
+std::optional<RpcEnd> check_state(Server& server) {
   if (server.state() == ServerState::kReady) return std::nullopt;
   const auto refused = refused_now(server);
-  if (refused) return status_of(*refused);
+  if (refused) return end_of(*refused);
   return std::nullopt;
+}
+
+RequestOrigin origin_of(const grpc::CallbackServerContext& context) {
+  RequestOrigin origin;
+  const std::string_view given = metadata(context, "x-request-id");
+  origin.id = net::request_id(given);
+  origin.id_is_ours = given != origin.id;
+  origin.traceparent = metadata(context, "traceparent");
+  origin.arm = metadata(context, "x-experiment-arm");
+  origin.key = key_of(context);
+  origin.protocol = telemetry::RequestRecord::Protocol::kGrpc;
+  return origin;
 }
 
 TimePoint deadline_of(const grpc::CallbackServerContext& context) {
@@ -75,9 +99,9 @@ TimePoint deadline_of(const grpc::CallbackServerContext& context) {
   return std::chrono::steady_clock::now() + std::chrono::duration_cast<Duration>(left);
 }
 
-void count_call(const char* method, const grpc::Status& status, TimePoint begun) {
+void count_call(const char* method, const grpc::Status& status, TimePoint begun, std::string_view trace_id) {
   calls_total.with({method, std::to_string(status.error_code())}).add();
-  call_seconds.with({method}).observe(seconds(std::chrono::steady_clock::now() - begun));
+  call_seconds.with({method}).observe(seconds(std::chrono::steady_clock::now() - begun), trace_id);
 }
 
 }  // namespace spillway::server

@@ -18,6 +18,14 @@ class ConsoleTest : public ServerTest {
   }
 };
 
+TEST_F(ConsoleTest, TheRootLeadsToThePage) {
+  start();
+  const Answer root = get("/");
+  EXPECT_EQ(root.status, 307);
+  EXPECT_EQ(root.headers.value_or("Location", ""), "/console");
+  EXPECT_EQ(get("/nowhere").status, 404);
+}
+
 TEST_F(ConsoleTest, AnAdminKeyIsAskedForWhereThereIsOne) {
   ServerOptions options;
   options.api_keys = {"client"};

@@ -1,20 +1,16 @@
 #include "server/http/exchange.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
-#include "base/check.h"
+#include "base/random_bytes.h"
 #include "server/auth.h"
-#include "telemetry/outcomes/request_store.h"
 
 namespace spillway::server {
 namespace {
@@ -22,17 +18,14 @@ namespace {
 using api::ApiError;
 using api::ErrorKind;
 
-constexpr size_t kArmMax = 64;
-
-int64_t unix_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
-// A short plain name; others are no arm at all, so that a client cannot invent labels without end.
-std::string experiment_arm(std::string_view given) {
-  const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.'; };
-  return given.size() <= kArmMax && std::ranges::all_of(given, plain) ? std::string(given) : "";
+RequestOrigin origin_of(const net::HttpRequest& request) {
+  RequestOrigin origin;
+  origin.id = request.id;
+  origin.id_is_ours = request.headers.value_or("X-Request-Id", "") != request.id;
+  origin.traceparent = request.headers.value_or("traceparent", "");
+  origin.arm = request.headers.value_or("X-Experiment-Arm", "");
+  origin.key = key_of(request);
+  return origin;
 }
 
 constexpr int64_t kDeadlineMsMax = int64_t{24} * 3600 * 1000;
@@ -51,25 +44,14 @@ Exchange::Exchange(Server& server, net::HttpRequest request, net::ResponseWriter
       request_(std::move(request)),
       writer_(writer),
       dialect_(dialect),
-      received_(std::chrono::steady_clock::now()) {
-  record_.trace = telemetry::trace_context(request_.headers.value_or("traceparent", ""));
+      account_(server, origin_of(request_)) {
   // Whoever answers this further on sees this server's span as its parent.
-  request_.headers.set("traceparent", record_.trace.traceparent());
-  record_.id = request_.id;
-  record_.id_is_ours = request_.headers.value_or("X-Request-Id", "") != request_.id;
-  record_.started_unix_ns = unix_ns();
-  record_.caller = caller_of(request_);
-  record_.arm = experiment_arm(request_.headers.value_or("X-Experiment-Arm", ""));
+  request_.headers.set("traceparent", account_.record().trace.traceparent());
 }
 
-const telemetry::RequestRecord& Exchange::finish_record(std::string_view route, std::string_view operation) {
-  record_.route = route;
-  record_.operation = operation;
-  record_.status = status_;
-  record_.outcome = outcome_;
-  record_.duration_s = seconds(std::chrono::steady_clock::now() - received_);
-  if (record_.arm.empty()) record_.arm = record_.upstream.empty() ? "local" : record_.upstream;
-  return record_;
+void Exchange::begin_timeline(std::string route) {
+  account_.begin_timeline(std::move(route), static_cast<int64_t>(request_.body.size()));
+  request_.timeline = account_.timeline();
 }
 
 net::Headers Exchange::headers(std::string_view content_type) const {
@@ -116,31 +98,35 @@ asio::awaitable<void> Exchange::send_refused(Refused refused) {
   co_await send_error(std::move(refused.error));
 }
 
-asio::awaitable<bool> Exchange::start_stream(std::string_view content_type) {
+asio::awaitable<bool> Exchange::start_stream(std::string_view content_type, std::string_view first) {
   status_ = 200;
   set_header("Cache-Control", "no-cache");
   set_header("X-Accel-Buffering", "no");
   net::Headers fields = headers(content_type);
-  co_return co_await writer_.start_stream(200, std::move(fields));
+  co_return co_await writer_.start_stream(200, std::move(fields), first);
 }
 
 asio::awaitable<bool> Exchange::answer_by_front() {
   const std::shared_ptr<metrics::Timeline> timeline = request_.timeline;  // the front may take the request away
-  const std::optional<FrontAnswer> answered = co_await server_.options().front(request_, writer_);
+  std::optional<FrontAnswer> answered = co_await server_.options().front(request_, writer_);
   request_.timeline = timeline;
   if (!answered) co_return false;
   status_ = answered->status;
   outcome_ = answered->outcome;
-  const telemetry::RequestRecord& facts = answered->facts;
-  record_.model = facts.model;
-  record_.answered_by = facts.answered_by;
-  record_.tenant = facts.tenant;
-  record_.upstream = facts.upstream;
-  record_.first_token_s = facts.first_token_s;
-  record_.prompt_tokens = facts.prompt_tokens;
-  record_.cached_tokens = facts.cached_tokens;
-  record_.output_tokens = facts.output_tokens;
-  record_.cost = facts.cost;
+  telemetry::RequestRecord& facts = answered->facts;
+  telemetry::RequestRecord& record = account_.record();
+  record.model = std::move(facts.model);
+  record.answered_by = std::move(facts.answered_by);
+  record.tenant = std::move(facts.tenant);
+  record.upstream = std::move(facts.upstream);
+  record.finish_reason = std::move(facts.finish_reason);
+  record.prompt_tokens = facts.prompt_tokens;
+  record.cached_tokens = facts.cached_tokens;
+  record.output_tokens = facts.output_tokens;
+  record.cost = facts.cost;
+  if (facts.first_token_s) account_.first_token_after(*facts.first_token_s);
+  if (timeline && !record.model.empty())
+    timeline->set_model(record.answered_by.empty() ? record.model : record.answered_by);
   co_return true;
 }
 
@@ -169,7 +155,7 @@ api::Parsed<TimePoint> Exchange::deadline(std::optional<int64_t> deadline_ms) co
     }
   }
   if (!deadline_ms) return TimePoint::max();
-  return received_ + std::chrono::milliseconds(*deadline_ms);
+  return received() + std::chrono::milliseconds(*deadline_ms);
 }
 
 api::Parsed<engine::Priority> Exchange::priority(engine::Priority asked) const {
@@ -188,22 +174,14 @@ api::Parsed<engine::Priority> Exchange::priority(engine::Priority asked) const {
   return static_cast<engine::Priority>(std::clamp<int64_t>(*number, -1, 1));
 }
 
-uint64_t caller_of(const net::HttpRequest& request) {
-  std::string_view key = request.headers.value_or("x-api-key", "");
+std::string_view key_of(const net::HttpRequest& request) {
+  const std::string_view key = request.headers.value_or("x-api-key", "");
+  if (!key.empty()) return key;
   const auto authorization = request.headers.find("Authorization");
-  if (key.empty() && authorization) key = bearer_key(*authorization).value_or("");
-  if (key.empty()) return 0;
-  const telemetry::RequestKey digest = telemetry::request_key(key);
-  uint64_t mark = 0;
-  std::memcpy(&mark, digest.data(), sizeof mark);
-  return mark | 1;
+  return authorization ? bearer_key(*authorization).value_or("") : "";
 }
 
-std::string random_id(std::string_view prefix) {
-  unsigned char bytes[12] = {};
-  SW_CHECK(RAND_bytes(bytes, sizeof bytes) == 1, "the system has no random bytes");
-  return fmt::format("{}{:02x}", prefix, fmt::join(bytes, ""));
-}
+std::string random_id(std::string_view prefix) { return std::string(prefix) + random_hex(12); }
 
 int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();

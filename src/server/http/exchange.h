@@ -16,8 +16,8 @@
 #include "base/clock.h"
 #include "net/http_server.h"
 #include "server/completion.h"
+#include "server/request_account.h"
 #include "server/server.h"
-#include "telemetry/request_record.h"
 
 namespace spillway::server {
 
@@ -31,7 +31,9 @@ class Exchange {
 
   Server& server() { return server_; }
   const net::HttpRequest& request() const { return request_; }
-  void set_timeline(std::shared_ptr<metrics::Timeline> timeline) { request_.timeline = std::move(timeline); }
+  RequestAccount& account() { return account_; }
+  // Gives the request a place among those that the console shows.
+  void begin_timeline(std::string route);
   net::ResponseWriter& writer() { return writer_; }
   Dialect dialect() const { return dialect_; }
   void set_dialect(Dialect dialect) { dialect_ = dialect; }
@@ -39,13 +41,13 @@ class Exchange {
   const std::string& argument(size_t index) const { return arguments_.at(index); }
   size_t arguments() const { return arguments_.size(); }
   void set_arguments(std::vector<std::string> arguments) { arguments_ = std::move(arguments); }
-  TimePoint received() const { return received_; }
+  TimePoint received() const { return account_.received(); }
 
   asio::awaitable<void> send_json(int status, std::string body);
   asio::awaitable<void> send_text(int status, const char* content_type, std::string body);
   asio::awaitable<void> send_error(api::ApiError error);  // a named one: see answer() in router.cc
   asio::awaitable<void> send_refused(Refused refused);
-  asio::awaitable<bool> start_stream(std::string_view content_type);
+  asio::awaitable<bool> start_stream(std::string_view content_type, std::string_view first = {});
 
   // Whether the server's front took the request, and then has answered it.
   asio::awaitable<bool> answer_by_front();
@@ -67,26 +69,22 @@ class Exchange {
   void set_outcome(const char* outcome) { outcome_ = outcome; }
 
   // What the routes add to as they learn it; told to the server's sinks at the end.
-  telemetry::RequestRecord& record() { return record_; }
-  std::string_view trace_id() const { return record_.trace.sampled ? std::string_view(record_.trace.trace_id) : ""; }
-  // Ends the record: how long it took and what was answered.
-  const telemetry::RequestRecord& finish_record(std::string_view route, std::string_view operation);
+  telemetry::RequestRecord& record() { return account_.record(); }
 
  private:
   Server& server_;
   net::HttpRequest request_;
   net::ResponseWriter& writer_;
   Dialect dialect_;
-  TimePoint received_;
   std::vector<std::string> arguments_;
   net::Headers extra_;
   int status_ = 0;
   const char* outcome_ = "ok";
-  telemetry::RequestRecord record_;
+  RequestAccount account_;
 };
 
-// Stands for the key that a request presents; 0: none.
-uint64_t caller_of(const net::HttpRequest& request);
+// The key that a request presents; empty: none.
+std::string_view key_of(const net::HttpRequest& request);
 
 // "PREFIX" and 24 random hexadecimal digits.
 std::string random_id(std::string_view prefix);

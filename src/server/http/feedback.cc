@@ -2,8 +2,10 @@
 #include "telemetry/outcomes/feedback.h"
 
 #include <chrono>
+#include <memory>
 #include <string>
 
+#include "net/channel.h"
 #include "server/http/routes.h"
 #include "telemetry/outcomes/outcomes.h"
 
@@ -47,6 +49,20 @@ std::optional<ApiError> error_of(Verdict verdict) {
   return std::nullopt;
 }
 
+// A client that is told its answer's last byte may be here before that request has noted its own end: that comes within
+// moments. One that speaks of a stream which goes on is told after a while that nothing is known yet.
+constexpr Duration kEndsWithin = std::chrono::seconds(2), kLook = std::chrono::milliseconds(1);
+
+asio::awaitable<void> wait_for_end(Exchange& exchange, const std::string& id) {
+  const auto timeline = exchange.server().timelines().with_id(id);
+  if (!timeline || timeline->ended()) co_return;
+  const TimePoint deadline = exchange.received() + kEndsWithin;
+  const auto pause = std::make_shared<net::Signal>(exchange.writer().executor());  // nobody gives it
+  while (!timeline->ended() && std::chrono::steady_clock::now() < deadline) {
+    co_await pause->wait_until(std::chrono::steady_clock::now() + kLook);
+  }
+}
+
 }  // namespace
 
 asio::awaitable<void> feedback(Exchange& exchange) {
@@ -62,7 +78,8 @@ asio::awaitable<void> feedback(Exchange& exchange) {
     co_await exchange.send_error(std::move(error));
     co_return;
   }
-  const Verdict verdict = outcomes->apply(*said, caller_of(exchange.request()), unix_seconds());
+  co_await wait_for_end(exchange, said->request_id);
+  const Verdict verdict = outcomes->apply(*said, caller_of(key_of(exchange.request())), unix_seconds());
   std::optional<ApiError> error = error_of(verdict);
   if (error) {
     co_await exchange.send_error(std::move(*error));

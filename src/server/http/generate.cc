@@ -8,7 +8,6 @@
 #include "metrics/timeline.h"
 #include "net/channel.h"
 #include "net/sse.h"
-#include "server/console/live_state.h"
 
 namespace spillway::server {
 namespace {
@@ -21,10 +20,6 @@ metrics::Counter refusals_total("spillway_http_refusals_total", "Generations ref
 metrics::Counter disconnects_total("spillway_http_disconnects_total",
                                    "Clients that left before their answer was complete.");
 metrics::Counter keep_alives_total("spillway_http_keep_alives_total", "Keep-alive comments sent on silent streams.");
-metrics::Histogram first_token_seconds("spillway_http_time_to_first_token_seconds",
-                                       "Time from request to the first text handed to the client's socket.",
-                                       {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50});
-
 // A body over this takes long enough to tokenise that other connections would feel it.
 constexpr size_t kAsideBytes = 16 << 10;
 
@@ -55,7 +50,7 @@ class Pump {
       if (completion_->finished()) reply_.end(*completion_, out_);
       if (out_.empty()) continue;
       if (!co_await write(out_)) co_return;
-      if (text) first_text();
+      if (text) exchange_.account().first_token();
       next_comment = now() + interval;
     }
     co_await exchange_.writer().end();
@@ -74,7 +69,7 @@ class Pump {
       for (ChoiceUpdate& update : completion_->poll()) {
         if (update.error && !error_) error_ = update.error;
         if (update.finish && !finish_) finish_ = update.finish;
-        if (!update.pieces.empty()) first_text();
+        if (!update.pieces.empty()) exchange_.account().first_token();
         const int choice = update.choice;
         choices[choice].add(std::move(update));
       }
@@ -110,10 +105,9 @@ class Pump {
   asio::awaitable<bool> write(std::string_view bytes) {
     if (!exchange_.writer().started()) {
       const std::string_view type = reply_.streams() ? net::kSseContentType : std::string_view("application/json");
-      if (!co_await exchange_.start_stream(type)) {
-        left();
-        co_return false;
-      }
+      const bool begun = co_await exchange_.start_stream(type, bytes);
+      if (!begun) left();
+      co_return begun;
     }
     const bool written = co_await exchange_.writer().write(bytes);
     if (!written) left();
@@ -148,14 +142,6 @@ class Pump {
     disconnects_total->add();
   }
 
-  void first_text() {
-    if (std::exchange(told_, true)) return;
-    const double waited_s = seconds(now() - exchange_.received());
-    exchange_.record().first_token_s = waited_s;
-    first_token_seconds->observe(waited_s, exchange_.trace_id());
-    exchange_.server().live().record_first_token(waited_s);
-  }
-
   Exchange& exchange_;
   Reply& reply_;
   std::shared_ptr<Completion> completion_;
@@ -163,7 +149,6 @@ class Pump {
   std::string out_;                // bytes of the stream not yet written
   std::optional<ApiError> error_;  // why the answer cannot be completed
   std::optional<api::FinishReason> finish_;
-  bool told_ = false;
 };
 
 asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<api::Parsed<Plan>()> make_plan) {
@@ -212,8 +197,7 @@ std::optional<Refused> refused_now(Server& server) {
 }
 
 asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model, PlanJob job, Reply& reply) {
-  exchange.record().model = exchange.record().answered_by = model->name();
-  exchange.record().version = model->fingerprint();
+  exchange.account().set_model(model->name(), model->fingerprint());
   InFlight in_flight(exchange.server());
   if (!in_flight) {
     auto refused = refused_now(exchange.server());
@@ -265,12 +249,11 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
   } else {
     co_await pump.whole();
   }
-  const api::Usage usage = completion->usage();
-  telemetry::RequestRecord& record = exchange.record();
-  record.prompt_tokens = usage.prompt_tokens;
-  record.cached_tokens = usage.cached_tokens;
-  record.output_tokens = usage.completion_tokens;
-  record.finish_reason = pump.finish_reason();
+  exchange.account().note_usage(completion->usage());
+  exchange.record().finish_reason = pump.finish_reason();
+  if (completion->usage().completion_tokens > 0) {
+    exchange.server().prefixes().served(exchange.request().headers.value_or(kPrefixHeader, ""));
+  }
 }
 
 ApiError model_not_found(std::string_view name) {

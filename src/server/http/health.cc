@@ -1,5 +1,5 @@
-// GET /health, /health/live, /health/ready, /metrics. They touch no engine lock that a step could hold, so they answer
-// however busy the model is.
+// GET /health, /v1/cached_prefixes, /health/live, /health/ready, /metrics. They touch no engine lock that a step could
+// hold, so they answer however busy the model is.
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
@@ -69,6 +69,15 @@ asio::awaitable<void> send_state(Exchange& exchange, bool details) {
 
 asio::awaitable<void> health(Exchange& exchange) { return send_state(exchange, true); }
 asio::awaitable<void> health_ready(Exchange& exchange) { return send_state(exchange, false); }
+
+// For gateways: what of the prompts that they sent here the models' prefix caches still hold.
+asio::awaitable<void> cached_prefixes(Exchange& exchange) {
+  int64_t tokens = 0;
+  const auto models = exchange.server().models();
+  for (const auto& model : *models) tokens += model->engine().state().tokens_cached;
+  std::string body = exchange.server().prefixes().json(tokens);
+  co_await exchange.send_json(200, std::move(body));
+}
 
 asio::awaitable<void> health_live(Exchange& exchange) { co_await exchange.send_json(200, R"({"status":"live"})"); }
 

@@ -1,4 +1,6 @@
 // GET /v1/models, POST /tokenize, POST /detokenize.
+#include <fmt/format.h>
+
 #include <utility>
 #include <vector>
 
@@ -39,6 +41,17 @@ asio::awaitable<void> no_model(Exchange& exchange, const std::string& name) {
     co_return;
   }
   co_await exchange.send_error(model_not_found(name));
+}
+
+api::Parsed<std::string> detokenized(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  for (const int32_t id : ids) {
+    if (id >= tokenizer.vocab_size()) {
+      return ApiError{ErrorKind::kInvalidParameters,
+                      fmt::format("tokens: expected token ids below {}, found {}", tokenizer.vocab_size(), id),
+                      "tokens", ""};
+    }
+  }
+  return api::detokenize_response(tokenizer.decode(ids, false));
 }
 
 }  // namespace
@@ -137,18 +150,18 @@ asio::awaitable<void> detokenize(Exchange& exchange) {
     co_await exchange.send_error(request.error());
     co_return;
   }
-  if (const OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model)) {
-    std::string body = api::detokenize_response(one_shot->tokenizer()->decode(request->tokens, false));
-    co_await exchange.send_json(200, std::move(body));
-    co_return;
-  }
-  std::shared_ptr<ServedModel> model = named_or_default(exchange.server(), request->model);
-  if (!model) {
+  const OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model);
+  const std::shared_ptr<ServedModel> model = one_shot ? nullptr : named_or_default(exchange.server(), request->model);
+  if (!one_shot && !model) {
     co_await no_model(exchange, request->model);
     co_return;
   }
-  std::string body = api::detokenize_response(model->tokenizer().decode(request->tokens, false));
-  co_await exchange.send_json(200, std::move(body));
+  auto body = detokenized(one_shot ? *one_shot->tokenizer() : model->tokenizer(), request->tokens);
+  if (body.ok()) {
+    co_await exchange.send_json(200, std::move(*body));
+  } else {
+    co_await exchange.send_error(body.error());
+  }
 }
 
 }  // namespace spillway::server

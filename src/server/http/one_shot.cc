@@ -1,14 +1,11 @@
 #include "server/http/one_shot.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <memory>
 #include <utility>
 
 #include "metrics/metrics.h"
-#include "metrics/timeline.h"
 #include "net/channel.h"
 #include "server/http/generate.h"
 #include "server/one_shot/one_shot_call.h"
@@ -62,19 +59,6 @@ std::optional<ApiError> apply(const Exchange& exchange, const api::EncodeCommon&
   return std::nullopt;
 }
 
-// The slowest of the inputs speaks for the request.
-void note_passage(metrics::Timeline& timeline, const OneShotCall& call, TimePoint submitted) {
-  using Kind = metrics::Moment::Kind;
-  const auto last = std::ranges::max_element(
-      call.answers(), {}, [](const engine::OneShotAnswer& answer) { return answer.queue_s + answer.compute_s; });
-  if (last == call.answers().end()) return;
-  timeline.set_model(call.model().name());
-  timeline.add(Kind::kQueued, submitted, static_cast<int64_t>(call.answers().size()), 0, "inputs");
-  timeline.add(Kind::kStarted, submitted + from_seconds(last->queue_s), 0, 0,
-               fmt::format("a batch of {}", last->batch_inputs));
-  timeline.add(Kind::kFinished, submitted + from_seconds(last->queue_s + last->compute_s));
-}
-
 }  // namespace
 
 asio::awaitable<bool> takes_requests(Exchange& exchange) {
@@ -123,8 +107,7 @@ asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, 
 
 asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, OneShotPtr model, MakeRequests make,
                                                             const api::EncodeCommon* common) {
-  exchange.record().model = exchange.record().answered_by = model->name();
-  exchange.record().version = model->version();
+  exchange.account().set_model(model->name(), model->version());
   InFlight in_flight(exchange.server());
   if (!in_flight) {
     auto refused = refused_now(exchange.server());
@@ -146,6 +129,7 @@ asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, 
   }
   OneShotOutputs out;
   exchange.record().prompt_tokens = out.tokens = token_count(**made);
+  for (engine::OneShotRequest& each : **made) each.timeline = exchange.request().timeline;
   auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
   const TimePoint submitted = std::chrono::steady_clock::now();
   auto started = OneShotCall::start(std::move(model), std::move(**made), [signal](OneShotCall&) { signal->notify(); });

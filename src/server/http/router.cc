@@ -95,10 +95,12 @@ constexpr std::array kRoutes = {
     Route{"/v1/feedback", "POST", feedback},
     Route{"/tokenize", "POST", tokenize},
     Route{"/detokenize", "POST", detokenize},
+    Route{"/v1/cached_prefixes", "GET", cached_prefixes},
     Route{"/health", "GET", health, Access::kHealth},
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
     Route{"/metrics", "GET", metrics_text, Access::kMetrics},
+    Route{"/", "GET", front_page, Access::kOpen},
     Route{"/console", "GET", console_page, Access::kOpen},
     Route{"/console/api/state", "GET", console_state, Access::kAdmin},
     Route{"/console/api/events", "GET", console_events, Access::kAdmin},
@@ -132,7 +134,7 @@ struct Found {
 
 bool matches(const Route& route, std::string_view path, std::vector<std::string>& arguments) {
   const std::string_view pattern = route.path;
-  if (!pattern.ends_with('/')) return matches(pattern, path, arguments);
+  if (pattern == "/" || !pattern.ends_with('/')) return matches(pattern, path, arguments);
   return path.size() > pattern.size() && path.starts_with(pattern);
 }
 
@@ -168,9 +170,7 @@ std::optional<ApiError> check_key(Exchange& exchange, Access access) {
   const std::shared_ptr<const HotOptions> hot = exchange.server().hot();
   const ApiKeys& keys = access == Access::kAdmin && hot->admin_keys.required() ? hot->admin_keys : hot->keys;
   if (!keys.required()) return std::nullopt;
-  std::string_view key = exchange.request().headers.value_or("x-api-key", "");
-  const auto authorization = exchange.request().headers.find("Authorization");
-  if (key.empty() && authorization) key = bearer_key(*authorization).value_or("");
+  const std::string_view key = key_of(exchange.request());
   if (keys.find(key)) return std::nullopt;
   if (key.empty()) {
     return ApiError{
@@ -244,20 +244,10 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
 // Gives what serves clients a timeline, and so a place among the requests that the console shows.
 void begin_timeline(Exchange& exchange, const Route* route) {
   const net::HttpRequest& request = exchange.request();
-  Server& server = exchange.server();
-  if (request.method != "POST" || (route == nullptr ? !server.options().front : route->access != Access::kKey)) return;
-  exchange.set_timeline(server.timelines().begin(
-      request.id, route == nullptr ? request.path.substr(0, 64) : route->path, exchange.received()));
-  request.timeline->add(metrics::Moment::Kind::kReceived, exchange.received(),
-                        static_cast<int64_t>(request.body.size()));
-}
-
-void settle(Exchange& exchange) {
-  const auto& timeline = exchange.request().timeline;
-  if (!timeline) return;
-  const TimePoint now = std::chrono::steady_clock::now();
-  timeline->add(metrics::Moment::Kind::kAnswered, now, exchange.status(), 0, exchange.outcome());
-  exchange.server().live().record(seconds(now - exchange.received()), exchange.status() >= 500);
+  if (request.method != "POST" ||
+      (route == nullptr ? !exchange.server().options().front : route->access != Access::kKey))
+    return;
+  exchange.begin_timeline(route == nullptr ? request.path.substr(0, 64) : route->path);
 }
 
 // Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
@@ -279,14 +269,13 @@ asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) 
     }
   }
   in_flight->add(-1);
-  settle(exchange);
   const char* name = route == nullptr ? "unknown" : route->path;
   trace::end_async("http", name, reinterpret_cast<uintptr_t>(&exchange), traced, "status", exchange.status());
   requests_total.with({name, std::to_string(exchange.status())}).add();
   outcomes_total.with({name, exchange.outcome()}).add();
-  const telemetry::RequestRecord& record = exchange.finish_record(name, operation_of(route));
-  request_seconds.with({name}).observe(record.duration_s, exchange.trace_id());
-  for (telemetry::RequestSink* sink : exchange.server().options().sinks) sink->record(record);
+  RequestAccount& account = exchange.account();
+  const auto& record = account.end(name, operation_of(route), exchange.status(), exchange.outcome());
+  request_seconds.with({name}).observe(record.duration_s, account.trace_id());
 }
 
 }  // namespace
@@ -308,6 +297,7 @@ asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, ne
   Exchange exchange(server, std::move(request), writer,
                     found.route != nullptr ? found.route->dialect : Dialect::kOpenAi);
   exchange.set_arguments(std::move(found.arguments));
+  exchange.account().set_inner();
   if (found.route != nullptr) {
     co_await found.route->handler(exchange);
   } else {

@@ -126,6 +126,9 @@ TEST_F(RouterTest, TokenizeAndBack) {
   EXPECT_EQ(body.at("count").as_int64(), static_cast<int64_t>(model_.ids("What is 1?").size()));
   answer = post("/detokenize", R"({"model":"tiny-r1","tokens":)" + json::serialize(body.at("tokens")) + "}");
   EXPECT_EQ(answer.json().at("prompt").as_string(), "What is 1?");
+  answer = post("/detokenize", R"({"tokens":[5,99999]})");
+  EXPECT_EQ(answer.status, 422);
+  EXPECT_THAT(answer.body, HasSubstr("expected token ids below 512, found 99999"));
   answer = post("/tokenize", kChat + "}");
   const std::vector<int32_t> rendered =
       model_.ids("<｜begin▁of▁sentence｜><｜User｜>What is 12 + 30?<｜Assistant｜><think>\n");

@@ -10,18 +10,19 @@ namespace spillway::server {
 asio::awaitable<void> chat_completions(Exchange& exchange);  // POST /v1/chat/completions
 asio::awaitable<void> completions(Exchange& exchange);       // POST /v1/completions
 asio::awaitable<void> beta_completions(
-    Exchange& exchange);                                 // POST /beta/completions, /completions: DeepSeek's defaults
-asio::awaitable<void> messages(Exchange& exchange);      // POST /v1/messages
-asio::awaitable<void> count_tokens(Exchange& exchange);  // POST /v1/messages/count_tokens
-asio::awaitable<void> list_models(Exchange& exchange);   // GET /v1/models
-asio::awaitable<void> one_model(Exchange& exchange);     // GET /v1/models/{id}
-asio::awaitable<void> feedback(Exchange& exchange);      // POST /v1/feedback
-asio::awaitable<void> tokenize(Exchange& exchange);      // POST /tokenize
-asio::awaitable<void> detokenize(Exchange& exchange);    // POST /detokenize
-asio::awaitable<void> health(Exchange& exchange);        // GET /health
-asio::awaitable<void> health_live(Exchange& exchange);   // GET /health/live
-asio::awaitable<void> health_ready(Exchange& exchange);  // GET /health/ready
-asio::awaitable<void> metrics_text(Exchange& exchange);  // GET /metrics
+    Exchange& exchange);                                    // POST /beta/completions, /completions: DeepSeek's defaults
+asio::awaitable<void> messages(Exchange& exchange);         // POST /v1/messages
+asio::awaitable<void> count_tokens(Exchange& exchange);     // POST /v1/messages/count_tokens
+asio::awaitable<void> list_models(Exchange& exchange);      // GET /v1/models
+asio::awaitable<void> one_model(Exchange& exchange);        // GET /v1/models/{id}
+asio::awaitable<void> feedback(Exchange& exchange);         // POST /v1/feedback
+asio::awaitable<void> tokenize(Exchange& exchange);         // POST /tokenize
+asio::awaitable<void> detokenize(Exchange& exchange);       // POST /detokenize
+asio::awaitable<void> health(Exchange& exchange);           // GET /health
+asio::awaitable<void> cached_prefixes(Exchange& exchange);  // GET /v1/cached_prefixes
+asio::awaitable<void> health_live(Exchange& exchange);      // GET /health/live
+asio::awaitable<void> health_ready(Exchange& exchange);     // GET /health/ready
+asio::awaitable<void> metrics_text(Exchange& exchange);     // GET /metrics
 
 // One-shot models.
 asio::awaitable<void> embeddings(Exchange& exchange);        // POST /v1/embeddings
@@ -55,6 +56,7 @@ asio::awaitable<void> tf_status(Exchange& exchange);    // GET /v1/models/NAME/v
 asio::awaitable<void> tf_metadata(Exchange& exchange);  // GET /v1/models/NAME/metadata
 
 // The console.
+asio::awaitable<void> front_page(Exchange& exchange);       // GET /
 asio::awaitable<void> console_page(Exchange& exchange);     // GET /console
 asio::awaitable<void> console_file(Exchange& exchange);     // GET /console/{file}
 asio::awaitable<void> console_state(Exchange& exchange);    // GET /console/api/state

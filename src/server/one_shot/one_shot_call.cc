@@ -1,5 +1,8 @@
 #include "server/one_shot/one_shot_call.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "server/admission.h"
@@ -67,6 +70,18 @@ std::optional<ApiError> error_of(const engine::OneShotAnswer& answer) {
       break;
   }
   return ApiError{ErrorKind::kServerError, "The model failed: " + answer.message, "", ""};
+}
+
+void note_passage(metrics::Timeline& timeline, const OneShotCall& call, TimePoint submitted) {
+  using Kind = metrics::Moment::Kind;
+  const auto last = std::ranges::max_element(
+      call.answers(), {}, [](const engine::OneShotAnswer& answer) { return answer.queue_s + answer.compute_s; });
+  if (last == call.answers().end()) return;
+  timeline.set_model(call.model().name());
+  timeline.add(Kind::kQueued, submitted, static_cast<int64_t>(call.answers().size()), 0, "inputs");
+  timeline.add(Kind::kStarted, submitted + from_seconds(last->queue_s), 0, 0,
+               fmt::format("a batch of {}", last->batch_inputs));
+  timeline.add(Kind::kFinished, submitted + from_seconds(last->queue_s + last->compute_s));
 }
 
 }  // namespace spillway::server

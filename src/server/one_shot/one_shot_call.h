@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "api/errors.h"
+#include "base/clock.h"
+#include "metrics/timeline.h"
 #include "server/completion.h"
 #include "server/served_one_shot.h"
 
@@ -47,6 +49,10 @@ class OneShotCall : public std::enable_shared_from_this<OneShotCall> {
   engine::OneShotId first_id_ = 0;
   Done done_;
 };
+
+// Once finished: the call's passage through queue and batch, for the request's timeline. The slowest of the inputs
+// speaks for all.
+void note_passage(metrics::Timeline& timeline, const OneShotCall& call, TimePoint submitted);
 
 // The failure that an answer tells, if it is one.
 std::optional<api::ApiError> error_of(const engine::OneShotAnswer& answer);

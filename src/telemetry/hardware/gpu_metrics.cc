@@ -29,6 +29,12 @@ Counter nvlink("spillway_gpu_nvlink_bytes_total", "NVLink traffic, all links.", 
 Counter ecc("spillway_gpu_ecc_errors_total", "Memory errors since the driver was loaded.", {"gpu", "kind"}, kLayer);
 Counter xids("spillway_gpu_xid_errors_total", "XID errors that the driver told, by code.", {"gpu", "xid"}, kLayer);
 
+Gauge period(
+    "spillway_gpu_reading_period_seconds",
+    "Least time between two readings of this kind, so that all of them cost less than 0.07% of a core; a driver's "
+    "costly calls come rarer. 0: at each interval.",
+    {"reading"}, kLayer);
+
 const Labels kDcgm = {"gpu", "UUID", "device", "modelName", "Hostname", "DCGM_FI_DRIVER_VERSION"};
 
 Gauge dcgm_util("DCGM_FI_DEV_GPU_UTIL", "GPU utilization (in %).", kDcgm, kLayer);
@@ -101,8 +107,11 @@ void record_as_dcgm(const std::string& gpu, const GpuReading& reading, const std
 
 }  // namespace
 
-void record_gpus(Nvml& nvml, bool dcgm_names) {
-  const std::vector<GpuReading> readings = nvml.read();
+void record_gpus(Nvml& nvml, bool dcgm_names, TimePoint now) {
+  const std::vector<GpuReading> readings = nvml.read_due(now);
+  for (size_t call = 0; call < Nvml::kCalls; ++call) {
+    period.with({Nvml::name_of_call(call)}).set(nvml.period_s(call));
+  }
   std::vector<std::optional<double>> last_xid(readings.size());
   for (const Nvml::Xid& xid : nvml.take_xids()) {
     xids.with({std::to_string(xid.gpu), std::to_string(xid.code)}).add();

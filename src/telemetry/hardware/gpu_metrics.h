@@ -6,6 +6,7 @@
 
 namespace spillway::telemetry {
 
-void record_gpus(Nvml& nvml, bool dcgm_names);
+// What is due by the budget of readings; what is not keeps its last value.
+void record_gpus(Nvml& nvml, bool dcgm_names, TimePoint now);
 
 }  // namespace spillway::telemetry

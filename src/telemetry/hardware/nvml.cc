@@ -2,6 +2,9 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <time.h>
+
+#include <iterator>
 
 namespace spillway::telemetry {
 
@@ -36,6 +39,30 @@ std::optional<double> number_of(const nvml::FieldValue& field) {
     default:
       return std::nullopt;
   }
+}
+
+enum class Call { kUtilization, kMemory, kTemperature, kPower, kEnergy, kClocks, kPcie, kEcc, kLinks };
+
+// What it is worth that each is fresh: sums since the driver was loaded lose nothing by being read late.
+constexpr struct {
+  Call call;
+  const char* name;
+  double weight;
+} kCallTable[] = {{Call::kUtilization, "utilization", 1},
+                  {Call::kMemory, "memory", 1},
+                  {Call::kTemperature, "temperature", 1},
+                  {Call::kPower, "power", 1},
+                  {Call::kEnergy, "energy", 0.1},
+                  {Call::kClocks, "clocks", 0.5},
+                  {Call::kPcie, "pcie", 0.2},
+                  {Call::kEcc, "ecc", 0.1},
+                  {Call::kLinks, "nvlink", 0.1}};
+static_assert(std::size(kCallTable) == Nvml::kCalls);
+
+double thread_cpu_s() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return double(now.tv_sec) + double(now.tv_nsec) * 1e-9;
 }
 
 }  // namespace
@@ -140,6 +167,9 @@ Status Nvml::find_gpus() {
     if (call_->name != nullptr && call_->name(gpu.device, text, kTextSize) == kSuccess) gpu.name = text;
     gpus_.push_back(std::move(gpu));
   }
+  std::vector<double> weights;
+  for (const auto& row : kCallTable) weights.push_back(row.weight);
+  budget_.emplace(kShare, std::move(weights), gpus_.size());
   return {};
 }
 
@@ -152,22 +182,70 @@ void Nvml::watch_xids() {
   for (const Gpu& gpu : gpus_) call_->register_events(gpu.device, nvml::kEventXid, events_);
 }
 
-std::vector<GpuReading> Nvml::read() const {
-  std::vector<GpuReading> all;
-  for (const Gpu& gpu : gpus_) all.push_back(read_one(gpu));
-  return all;
+const char* Nvml::name_of_call(size_t call) { return kCallTable[call].name; }
+
+std::vector<GpuReading> Nvml::read() { return read_some(std::chrono::steady_clock::now(), true); }
+std::vector<GpuReading> Nvml::read_due(TimePoint now) { return read_some(now, false); }
+
+std::vector<GpuReading> Nvml::read_some(TimePoint now, bool all) {
+  std::vector<GpuReading> readings(gpus_.size());
+  for (size_t i = 0; i < gpus_.size(); ++i) {
+    readings[i].uuid = gpus_[i].uuid;
+    readings[i].name = gpus_[i].name;
+    for (size_t call = 0; call < kCalls; ++call) {
+      if (!all && !budget_->is_due(call, i, now)) continue;
+      const double before = thread_cpu_s();
+      read_call(call, gpus_[i].device, readings[i]);
+      budget_->note(call, i, now, thread_cpu_s() - before);
+    }
+  }
+  return readings;
 }
 
-GpuReading Nvml::read_one(const Gpu& gpu) const {
-  GpuReading reading;
-  reading.uuid = gpu.uuid;
-  reading.name = gpu.name;
-  const Device device = gpu.device;
-  nvml::Utilization busy{};
-  if (call_->utilization != nullptr && call_->utilization(device, &busy) == kSuccess) {
-    reading.utilization_ratio = busy.gpu * kPercent;
-    reading.memory_busy_ratio = busy.memory * kPercent;
+void Nvml::read_call(size_t call, Device device, GpuReading& reading) const {
+  using Wide = unsigned long long;
+  switch (kCallTable[call].call) {
+    case Call::kUtilization: {
+      nvml::Utilization busy{};
+      if (call_->utilization == nullptr || call_->utilization(device, &busy) != kSuccess) return;
+      reading.utilization_ratio = busy.gpu * kPercent;
+      reading.memory_busy_ratio = busy.memory * kPercent;
+      return;
+    }
+    case Call::kMemory:
+      return read_memory(device, reading);
+    case Call::kTemperature:
+      reading.temperature_celsius = ask<unsigned>(1, call_->temperature, device, nvml::kTemperatureGpu);
+      return;
+    case Call::kPower:
+      reading.power_watts = ask<unsigned>(kMilli, call_->power, device);
+      return;
+    case Call::kEnergy:
+      reading.energy_joules = ask<Wide>(kMilli, call_->energy, device);
+      return;
+    case Call::kClocks: {
+      reading.sm_clock_hertz = ask<unsigned>(kMega, call_->clock, device, nvml::kClockSm);
+      reading.memory_clock_hertz = ask<unsigned>(kMega, call_->clock, device, nvml::kClockMemory);
+      Wide reasons = 0;
+      if (call_->throttle != nullptr && call_->throttle(device, &reasons) == kSuccess) {
+        reading.throttle_reasons = reasons;
+      }
+      return;
+    }
+    case Call::kPcie:
+      reading.pcie_tx_bytes_per_s = ask<unsigned>(kKibi, call_->pcie, device, nvml::kPcieTx);
+      reading.pcie_rx_bytes_per_s = ask<unsigned>(kKibi, call_->pcie, device, nvml::kPcieRx);
+      return;
+    case Call::kEcc:
+      reading.ecc_corrected = ask<Wide>(1, call_->ecc, device, nvml::kCorrected, nvml::kSinceLoad);
+      reading.ecc_uncorrected = ask<Wide>(1, call_->ecc, device, nvml::kUncorrected, nvml::kSinceLoad);
+      return;
+    case Call::kLinks:
+      return read_links(device, reading);
   }
+}
+
+void Nvml::read_memory(Device device, GpuReading& reading) const {
   nvml::Memory memory{};
   nvml::MemoryV2 exact{nvml::kMemoryV2, 0, 0, 0, 0};
   if (call_->memory_v2 != nullptr && call_->memory_v2(device, &exact) == kSuccess) {
@@ -179,27 +257,16 @@ GpuReading Nvml::read_one(const Gpu& gpu) const {
     reading.memory_free_bytes = double(memory.free);
     reading.memory_total_bytes = double(memory.total);
   }
-  reading.temperature_celsius = ask<unsigned>(1, call_->temperature, device, nvml::kTemperatureGpu);
-  reading.power_watts = ask<unsigned>(kMilli, call_->power, device);
-  reading.energy_joules = ask<unsigned long long>(kMilli, call_->energy, device);
-  reading.sm_clock_hertz = ask<unsigned>(kMega, call_->clock, device, nvml::kClockSm);
-  reading.memory_clock_hertz = ask<unsigned>(kMega, call_->clock, device, nvml::kClockMemory);
-  unsigned long long reasons = 0;
-  if (call_->throttle != nullptr && call_->throttle(device, &reasons) == kSuccess) reading.throttle_reasons = reasons;
-  reading.pcie_tx_bytes_per_s = ask<unsigned>(kKibi, call_->pcie, device, nvml::kPcieTx);
-  reading.pcie_rx_bytes_per_s = ask<unsigned>(kKibi, call_->pcie, device, nvml::kPcieRx);
-  using Wide = unsigned long long;
-  reading.ecc_corrected = ask<Wide>(1, call_->ecc, device, nvml::kCorrected, nvml::kSinceLoad);
-  reading.ecc_uncorrected = ask<Wide>(1, call_->ecc, device, nvml::kUncorrected, nvml::kSinceLoad);
+}
+
+void Nvml::read_links(Device device, GpuReading& reading) const {
   nvml::FieldValue links[2] = {};
   links[0].field = nvml::kFieldNvlinkDataTx;
   links[1].field = nvml::kFieldNvlinkDataRx;
   links[0].scope = links[1].scope = nvml::kAllLinks;
-  if (call_->fields != nullptr && call_->fields(device, 2, links) == kSuccess) {
-    if (const auto sent = number_of(links[0])) reading.nvlink_tx_bytes = *sent * kKibi;
-    if (const auto received = number_of(links[1])) reading.nvlink_rx_bytes = *received * kKibi;
-  }
-  return reading;
+  if (call_->fields == nullptr || call_->fields(device, 2, links) != kSuccess) return;
+  if (const auto sent = number_of(links[0])) reading.nvlink_tx_bytes = *sent * kKibi;
+  if (const auto received = number_of(links[1])) reading.nvlink_rx_bytes = *received * kKibi;
 }
 
 std::vector<Nvml::Xid> Nvml::take_xids() {

@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "telemetry/hardware/nvml_abi.h"
+#include "telemetry/hardware/reading_budget.h"
 
 namespace spillway::telemetry {
 
@@ -35,7 +36,15 @@ class Nvml {
   Nvml& operator=(const Nvml&) = delete;
 
   const std::string& driver_version() const { return driver_version_; }
-  std::vector<GpuReading> read() const;
+  std::vector<GpuReading> read();  // all there is, now
+  // What is due, so that all readings together cost no more than kShare of a core: costly calls come rarer.
+  std::vector<GpuReading> read_due(TimePoint now);
+
+  static constexpr double kShare = 0.0007;
+  // The calls that a reading consists of, and how often each is made now.
+  static constexpr size_t kCalls = 9;
+  static const char* name_of_call(size_t call);
+  double period_s(size_t call) const { return budget_->period_s(call); }
 
   struct Xid {
     size_t gpu = 0;
@@ -54,12 +63,16 @@ class Nvml {
   Status resolve(const std::string& library);
   Status find_gpus();
   void watch_xids();
-  GpuReading read_one(const Gpu& gpu) const;
+  std::vector<GpuReading> read_some(TimePoint now, bool all);
+  void read_call(size_t call, nvml::Device device, GpuReading& reading) const;
+  void read_memory(nvml::Device device, GpuReading& reading) const;
+  void read_links(nvml::Device device, GpuReading& reading) const;
 
   void* library_ = nullptr;
   std::unique_ptr<Functions> call_;
   std::string driver_version_;
   std::vector<Gpu> gpus_;
+  std::optional<ReadingBudget> budget_;  // since the GPUs are known
   nvml::EventSet events_ = nullptr;
   bool initialised_ = false;
 };

@@ -14,7 +14,8 @@
 namespace spillway::telemetry {
 
 using RequestKey = std::array<unsigned char, 16>;
-RequestKey request_key(std::string_view id);  // the first 16 bytes of its SHA-256
+RequestKey request_key(std::string_view id);   // the id itself where it is 32 hexadecimal digits, else its digest
+RequestKey digest_key(std::string_view text);  // the first 16 bytes of its SHA-256
 
 // Kinds of feedback that a request can get, each once.
 enum class Measure { kConversion, kRelevance, kCorrect, kThumbs };

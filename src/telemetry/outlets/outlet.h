@@ -17,8 +17,9 @@
 namespace spillway::telemetry {
 
 struct OutletOptions {
-  std::string name;  // "influxdb", "remote_write": of its cursor and in metrics
-  enum class Form { kInfluxLines, kRemoteWrite } form = Form::kInfluxLines;
+  std::string name;  // "influxdb", "remote_write", "otlp": of its cursor and in metrics
+  // What the spool holds and how it is sent: points as lines or as a WriteRequest, spans as OTLP's JSON.
+  enum class Form { kInfluxLines, kRemoteWrite, kSpans } form = Form::kInfluxLines;
   net::Url url;          // with the path and query of writes
   net::Headers headers;  // Authorization and the like
   net::ClientOptions client;
@@ -37,7 +38,17 @@ class Outlet {
   enum class Sent { kDone, kRejected, kAgain };
   void run();
   bool send_next();  // false: nothing there, or not to be had now
-  Sent send(const PointBatch& batch);
+  // Records of the spool as one request.
+  struct Shipment {
+    net::ClientRequest request;
+    double items = 0;  // points or spans in it
+    int64_t time_ms = 0;
+    size_t records = 0;  // that it holds, from the first on
+  };
+  // The first, and further ones where the form lets several go together.
+  Result<Shipment> pack(const std::vector<Spool::Record>& records) const;
+  Status pack_points(const std::vector<Spool::Record>& records, Shipment& shipment) const;
+  Sent send(Shipment& shipment);
   void wait(Duration time);
 
   const OutletOptions options_;
@@ -47,6 +58,7 @@ class Outlet {
   bool news_ = false;      // under mutex_
   bool stopping_ = false;  // under mutex_
   bool was_down_ = false;  // has been logged
+  size_t alone_ = 0;       // so many records go one by one, since a request of several was refused
   Duration pause_{};       // before the next try
   TimePoint free_at_{};    // when the rate allows the next batch
   std::thread thread_;     // last

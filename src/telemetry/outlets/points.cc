@@ -216,9 +216,9 @@ std::string influx_lines(const PointBatch& batch) {
   return out;
 }
 
-std::string remote_write(const PointBatch& batch) {
-  std::string plain;
-  ProtoWriter request(plain);
+namespace {
+
+void append_request(ProtoWriter& request, const PointBatch& batch) {
   for (const Point& point : batch.points) {
     request.nested(1, [&](ProtoWriter& series) {
       const auto label = [&](std::string_view name, std::string_view value) {
@@ -243,6 +243,14 @@ std::string remote_write(const PointBatch& batch) {
       });
     });
   }
+}
+
+}  // namespace
+
+std::string remote_write(std::span<const PointBatch> batches) {
+  std::string plain;
+  ProtoWriter request(plain);
+  for (const PointBatch& batch : batches) append_request(request, batch);
   return compress(plain);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,7 +32,7 @@ std::string encode(const PointBatch& batch);
 Result<PointBatch> decode(std::string_view bytes);
 
 // The batch in the form of an outlet.
-std::string influx_lines(const PointBatch& batch);  // InfluxDB line protocol, times in milliseconds
-std::string remote_write(const PointBatch& batch);  // a Prometheus WriteRequest, compressed with snappy
+std::string influx_lines(const PointBatch& batch);              // InfluxDB line protocol, times in milliseconds
+std::string remote_write(std::span<const PointBatch> batches);  // a Prometheus WriteRequest, compressed with snappy
 
 }  // namespace spillway::telemetry

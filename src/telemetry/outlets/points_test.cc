@@ -68,7 +68,7 @@ TEST(Points, AsInfluxLines) {
 
 TEST(Points, AsARemoteWrite) {
   const PointBatch batch{1700000000123, {{"up", {{"Zone", "b"}, {"job", "x"}}, 1}}};
-  const std::string bytes = remote_write(batch);
+  const std::string bytes = remote_write({&batch, 1});
   std::string plain;
   ASSERT_TRUE(snappy::Uncompress(bytes.data(), bytes.size(), &plain));
   const std::string label =

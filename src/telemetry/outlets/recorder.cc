@@ -20,8 +20,6 @@ metrics::Counter readings_total(
     "none is missing: the values follow one another.");
 metrics::Counter lost_total("spillway_telemetry_points_lost_total",
                             "Points that were lost because the disk took none (disk).", {"reason"});
-metrics::Gauge spool_bytes("spillway_telemetry_spool_bytes", "Size of the spool on disk.");
-metrics::Gauge dropped_bytes("spillway_telemetry_spool_dropped_bytes", "Unsent bytes that the spool's bound dropped.");
 metrics::Gauge waiting_bytes("spillway_telemetry_waiting_bytes", "Points in memory that the disk did not take yet.");
 
 double thread_cpu_s() {
@@ -82,8 +80,7 @@ void Recorder::sample() {
       store(encode(batch), batch.points.size());
     }
     append_waiting();
-    spool_bytes->set(double(spool_->bytes()));
-    dropped_bytes->set(double(spool_->bytes_dropped()));
+    publish(*spool_, "points");
     waiting_bytes->set(double(waiting_bytes_));
     for (const auto& outlet : outlets_) outlet->wake();
   }

@@ -14,8 +14,14 @@
 #include <filesystem>
 #include <vector>
 
+#include "metrics/metrics.h"
+
 namespace spillway::telemetry {
 namespace {
+
+metrics::Gauge spool_bytes("spillway_telemetry_spool_bytes", "Size of a spool on disk, of points or spans.", {"spool"});
+metrics::Gauge dropped_bytes("spillway_telemetry_spool_dropped_bytes", "Unsent bytes that a spool's bound dropped.",
+                             {"spool"});
 
 constexpr size_t kHeadBytes = 8;
 constexpr uint32_t kRecordBytesMax = 64 << 20;
@@ -277,6 +283,20 @@ Result<std::optional<Spool::Record>> Spool::peek(const std::string& reader) {
   return read_from(cursors_.at(reader));
 }
 
+Result<std::vector<Spool::Record>> Spool::peek_some(const std::string& reader, uint64_t bytes_max) {
+  std::lock_guard lock(mutex_);
+  std::vector<Record> records;
+  uint64_t bytes = 0;
+  for (Place place = cursors_.at(reader); bytes < bytes_max;) {
+    SW_ASSIGN(std::optional<Record> record, read_from(place));
+    if (!record) break;
+    place = record->next;
+    bytes += record->payload.size();
+    records.push_back(std::move(*record));
+  }
+  return records;
+}
+
 Status Spool::replay(const std::function<void(std::string_view)>& take) {
   std::lock_guard lock(mutex_);
   for (Place place;;) {
@@ -322,6 +342,11 @@ uint64_t Spool::bytes() const {
   uint64_t total = 0;
   for (const Segment& segment : segments_) total += segment.bytes;
   return total;
+}
+
+void publish(const Spool& spool, std::string_view what) {
+  spool_bytes.with({what}).set(double(spool.bytes()));
+  dropped_bytes.with({what}).set(double(spool.bytes_dropped()));
 }
 
 }  // namespace spillway::telemetry

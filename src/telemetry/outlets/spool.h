@@ -51,6 +51,8 @@ class Spool {
   };
   // The record at the reader's cursor; nothing at the end. A damaged one is stepped over and counted.
   Result<std::optional<Record>> peek(const std::string& reader);
+  // As many as there are from there on, up to so many bytes, but at least one where there is one.
+  Result<std::vector<Record>> peek_some(const std::string& reader, uint64_t bytes_max);
   // Moves the cursor past the record, durably.
   Status advance(const std::string& reader, Place next);
 
@@ -89,5 +91,8 @@ class Spool {
   uint64_t dropped_bytes_ = 0;
   uint64_t damaged_ = 0;
 };
+
+// Sets the metrics of a spool: what it holds, "points" or "spans".
+void publish(const Spool& spool, std::string_view what);
 
 }  // namespace spillway::telemetry

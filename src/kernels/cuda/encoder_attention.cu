@@ -1,0 +1,53 @@
+#include "kernels/cuda/encoder_attention.cuh"
+#include "kernels/cuda/operations_encoder.h"
+
+namespace spillway::kernels::cuda {
+namespace {
+
+using tensor::DType;
+
+template <class T, int kDim>
+void launch(const sequence::Arguments& args, unsigned tiles, tensor::Stream& stream) {
+  const bool aligned = args.dim % 8 == 0 && args.stride % 8 == 0;
+  constexpr size_t kShared = 5 * sequence::kKeys * kDim * 2;
+  launch_row_kernel("attend_sequences",
+                    aligned ? sequence::attend_sequences<T, kDim, true> : sequence::attend_sequences<T, kDim, false>,
+                    dim3(tiles, unsigned(args.heads)), sequence::kThreads, kShared, stream, args);
+}
+
+template <class T>
+void launch_dim(const sequence::Arguments& args, unsigned tiles, tensor::Stream& stream) {
+  SW_CHECK(args.dim % 2 == 0 && args.dim <= 128, "heads of an even width up to 128");
+  if (args.dim <= 16) return launch<T, 16>(args, tiles, stream);
+  if (args.dim <= 32) return launch<T, 32>(args, tiles, stream);
+  if (args.dim <= 64) return launch<T, 64>(args, tiles, stream);
+  launch<T, 128>(args, tiles, stream);
+}
+
+}  // namespace
+
+void attention_half(const DeviceAttentionArgs& args, tensor::Stream& stream) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  sequence::Arguments a = {};
+  a.q = args.q.data;
+  a.k = args.k.data;
+  a.v = args.v.data;
+  a.tiles = args.tiles.raw<AttentionTile>();
+  a.stride = args.row_stride;
+  a.heads = args.heads;
+  a.dim = args.head_dim;
+  a.window = args.window;
+  a.scale_log2 = args.scale * kLog2E;
+  a.y = args.y.data;
+  a.y_scale = args.y_scale == nullptr ? nullptr : args.y_scale->on_device.raw<float>();
+  const auto tiles = unsigned(args.tiles.shape[0]);
+  if (args.q.dtype == DType::kF16) return launch_dim<__half>(a, tiles, stream);
+  launch_dim<__nv_bfloat16>(a, tiles, stream);
+}
+
+void device_attention(const DeviceAttentionArgs& args, tensor::Stream& stream) {
+  if (args.tiles.shape[0] == 0) return;
+  args.q.dtype == DType::kF32 ? attention_f32(args, stream) : attention_half(args, stream);
+}
+
+}  // namespace spillway::kernels::cuda

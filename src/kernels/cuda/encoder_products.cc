@@ -1,0 +1,223 @@
+#include "kernels/cuda/encoder_products.h"
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+#include <vector>
+
+namespace spillway::kernels::cuda {
+namespace {
+
+constexpr int kCandidates = 12;  // algorithms that are timed
+constexpr int kTimedRuns = 3;
+constexpr int kOwnTuningRowsMax = 512;  // above, sizes within a factor of two share an algorithm
+
+// Everything of a product that its plan depends on, m apart.
+using Kind = std::tuple<int, int, int, int, int64_t, int64_t, int64_t, bool, int, int, bool, bool>;
+
+Kind kind_of(const EpilogueProduct& p) {
+  return {int(p.type),
+          int(p.y_type),
+          p.n,
+          p.k,
+          p.x_stride,
+          p.w_stride,
+          p.y_stride,
+          p.bias != nullptr,
+          int(p.bias_type),
+          int(p.activation),
+          p.c != nullptr,
+          p.y_scale != nullptr};
+}
+
+cudaDataType data_type(LtType type) {
+  switch (type) {
+    case LtType::kBf16:
+      return CUDA_R_16BF;
+    case LtType::kF16:
+      return CUDA_R_16F;
+    case LtType::kE4M3:
+      return CUDA_R_8F_E4M3;
+    default:
+      return CUDA_R_32F;
+  }
+}
+
+struct Plan {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t w = nullptr, x = nullptr, c = nullptr, y = nullptr;
+  cublasLtMatmulAlgo_t algorithm = {};
+  bool found = false;
+  bool measured = false;
+};
+
+void destroy(Plan& plan) {
+  if (plan.operation != nullptr) cublasLtMatmulDescDestroy(plan.operation);
+  for (cublasLtMatrixLayout_t layout : {plan.w, plan.x, plan.c, plan.y}) {
+    if (layout != nullptr) cublasLtMatrixLayoutDestroy(layout);
+  }
+}
+
+cublasLtEpilogue_t epilogue_of(const EpilogueProduct& p) {
+  const bool bias = p.bias != nullptr;
+  switch (p.activation) {
+    case Activation::kRelu:
+      return bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case Activation::kGeluTanh:
+      return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default:
+      return bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  }
+}
+
+template <class T>
+bool set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  return cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof(value)) == CUBLAS_STATUS_SUCCESS;
+}
+
+// Pointers that the description holds.
+bool set_pointers(const EpilogueProduct& p, cublasLtMatmulDesc_t operation) {
+  if (p.bias != nullptr && !set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, p.bias)) return false;
+  return p.y_scale == nullptr || set(operation, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, p.y_scale);
+}
+
+// Column-major as cuBLASLt sees it: y^T [n, m] = W x^T.
+bool describe(const EpilogueProduct& p, Plan& plan) {
+  const cublasComputeType_t compute = p.type == LtType::kTf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  if (cublasLtMatmulDescCreate(&plan.operation, compute, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
+  bool fine = set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T) &&
+              set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p)) && set_pointers(p, plan.operation);
+  if (p.bias != nullptr)
+    fine = fine && set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, int32_t(data_type(p.bias_type)));
+  if (p.type == LtType::kE4M3) fine = fine && set(plan.operation, CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{1});
+  const auto layout = [](cublasLtMatrixLayout_t* to, LtType type, int rows, int columns, int64_t stride) {
+    return cublasLtMatrixLayoutCreate(to, data_type(type), uint64_t(rows), uint64_t(columns), stride) ==
+           CUBLAS_STATUS_SUCCESS;
+  };
+  // What is added to an e4m3 result is wider.
+  const LtType c_type = p.y_type == LtType::kE4M3 ? LtType::kF16 : p.y_type;
+  return fine && layout(&plan.w, p.type, p.k, p.n, p.w_stride) && layout(&plan.x, p.type, p.k, p.m, p.x_stride) &&
+         layout(&plan.c, c_type, p.n, p.m, p.y_stride) && layout(&plan.y, p.y_type, p.n, p.m, p.y_stride);
+}
+
+bool recording(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) != cudaSuccess || status != cudaStreamCaptureStatusNone;
+}
+
+}  // namespace
+
+struct EpilogueProducts::State {
+  cublasLtHandle_t handle = nullptr;
+  std::map<Kind, std::map<int, Plan>> plans;  // by m
+
+  ~State() {
+    for (auto& [kind, by_rows] : plans) {
+      for (auto& [m, plan] : by_rows) destroy(plan);
+    }
+    if (handle != nullptr) cublasLtDestroy(handle);
+  }
+
+  cublasStatus_t launch(const EpilogueProduct& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
+                        void* workspace, cudaStream_t stream) const {
+    const float beta = p.c != nullptr ? 1.0f : 0.0f;
+    const void* c = p.c != nullptr ? p.c : p.y_type == LtType::kE4M3 ? nullptr : p.y;
+    return cublasLtMatmul(handle, plan.operation, &p.alpha, p.w, plan.w, p.x, plan.x, &beta, c, plan.c, p.y, plan.y,
+                          &algorithm, workspace, kWorkspaceBytes, stream);
+  }
+
+  std::vector<cublasLtMatmulHeuristicResult_t> candidates(const Plan& plan) const {
+    std::vector<cublasLtMatmulHeuristicResult_t> list(kCandidates);
+    cublasLtMatmulPreference_t preference = nullptr;
+    if (cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return {};
+    const size_t workspace_bytes = kWorkspaceBytes;
+    int count = 0;
+    const bool fine =
+        cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+                                             sizeof(workspace_bytes)) == CUBLAS_STATUS_SUCCESS &&
+        cublasLtMatmulAlgoGetHeuristic(handle, plan.operation, plan.w, plan.x, plan.c, plan.y, preference, kCandidates,
+                                       list.data(), &count) == CUBLAS_STATUS_SUCCESS;
+    cublasLtMatmulPreferenceDestroy(preference);
+    list.resize(fine ? size_t(count) : 0);
+    std::erase_if(list, [](const auto& result) { return result.state != CUBLAS_STATUS_SUCCESS; });
+    return list;
+  }
+
+  // Milliseconds of the fastest run; negative: it failed.
+  float time(const EpilogueProduct& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
+             cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end) const {
+    float best = -1;
+    for (int i = 0; i <= kTimedRuns; ++i) {
+      cudaEventRecord(begin, stream);
+      if (launch(p, plan, algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
+      cudaEventRecord(end, stream);
+      float took = 0;
+      if (cudaEventSynchronize(end) != cudaSuccess || cudaEventElapsedTime(&took, begin, end) != cudaSuccess) return -1;
+      if (i > 0) best = best < 0 ? took : std::min(best, took);
+    }
+    return best;
+  }
+
+  // The algorithm of a measured size close by, where it also fits this one.
+  bool borrow(const std::map<int, Plan>& by_rows, int m, Plan& plan) const {
+    if (m <= kOwnTuningRowsMax) return false;
+    const Plan* nearest = nullptr;
+    double distance = 2;
+    for (const auto& [rows, other] : by_rows) {
+      const double ratio = rows > m ? double(rows) / m : double(m) / rows;
+      if (!other.measured || rows <= kOwnTuningRowsMax || ratio >= distance) continue;
+      nearest = &other;
+      distance = ratio;
+    }
+    cublasLtMatmulHeuristicResult_t result = {};
+    if (nearest == nullptr ||
+        cublasLtMatmulAlgoCheck(handle, plan.operation, plan.w, plan.x, plan.c, plan.y, &nearest->algorithm, &result) !=
+            CUBLAS_STATUS_SUCCESS ||
+        result.workspaceSize > kWorkspaceBytes)
+      return false;
+    plan.algorithm = nearest->algorithm;
+    return plan.found = true;
+  }
+
+  void choose(const EpilogueProduct& p, Plan& plan, void* workspace, cudaStream_t stream) const {
+    const auto list = candidates(plan);
+    if (list.empty()) return;
+    plan.algorithm = list[0].algo;
+    plan.found = true;
+    if (recording(stream)) return;
+    cudaEvent_t begin = nullptr, end = nullptr;
+    if (cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
+      float best = -1;
+      for (const auto& candidate : list) {
+        const float took = time(p, plan, candidate.algo, workspace, stream, begin, end);
+        if (took < 0 || (best >= 0 && took >= best)) continue;
+        best = took;
+        plan.algorithm = candidate.algo;
+      }
+      plan.measured = best >= 0;
+    }
+    if (begin != nullptr) cudaEventDestroy(begin);
+    if (end != nullptr) cudaEventDestroy(end);
+    cudaGetLastError();  // of candidates that failed
+  }
+};
+
+EpilogueProducts::EpilogueProducts() : state_(std::make_unique<State>()) {}
+EpilogueProducts::~EpilogueProducts() = default;
+
+cudaError_t EpilogueProducts::run(const EpilogueProduct& p, void* workspace, cudaStream_t stream) {
+  if (p.m < 1 || p.n < 1 || p.k < 1) return cudaErrorInvalidValue;
+  if (state_->handle == nullptr && cublasLtCreate(&state_->handle) != CUBLAS_STATUS_SUCCESS) return cudaErrorUnknown;
+  auto& by_rows = state_->plans[kind_of(p)];
+  auto [entry, fresh] = by_rows.try_emplace(p.m);
+  Plan& plan = entry->second;
+  if (fresh && describe(p, plan) && !state_->borrow(by_rows, p.m, plan)) state_->choose(p, plan, workspace, stream);
+  if (!plan.found) return cudaErrorNotSupported;
+  if (!set_pointers(p, plan.operation)) return cudaErrorUnknown;
+  return state_->launch(p, plan, plan.algorithm, workspace, stream) == CUBLAS_STATUS_SUCCESS ? cudaGetLastError()
+                                                                                             : cudaErrorUnknown;
+}
+
+}  // namespace spillway::kernels::cuda
