@@ -7,23 +7,28 @@ Texts are drawn from the words of this file with a fixed seed, their lengths uni
 Python: what it costs is in the figures."""
 import argparse
 import concurrent.futures
+import json
 import pathlib
 import random
 import re
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
 
-def requests(module, words, count=256):
+def texts(words, count=256):
     rng = random.Random(7)
     known = re.findall(r"\w+", pathlib.Path(__file__).read_text())
+    return [" ".join(rng.choices(known, k=rng.randint(1, 2 * words))) for _ in range(count)]
+
+
+def requests(module, words):
     out = []
-    for _ in range(count):
-        text = " ".join(rng.choices(known, k=rng.randint(1, 2 * words)))
+    for text in texts(words):
         tensor = module.InferInput("text", [1, 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[text]], dtype=object))
         out.append([tensor])
@@ -81,11 +86,22 @@ def arrivals(rate, burst, seconds, rng):
     return out
 
 
+def record(given, sent):
+    """Of each request the microseconds since the first and its tokens, as the server counts them."""
+    lengths = []
+    for text in texts(given.words):
+        body = json.dumps({"model": given.model, "prompt": text}).encode()
+        asked = urllib.request.Request(f"http://{given.http}/tokenize", body, {"Content-Type": "application/json"})
+        lengths.append(json.load(urllib.request.urlopen(asked, timeout=10))["count"])
+    lines = (f"{(at - sent[0][0]) * 1e6:.0f} {lengths[index]}\n" for at, index in sent)
+    pathlib.Path(given.record).write_text("".join(lines))
+
+
 def open_loop(given):
     rng = random.Random(11)
     inputs = requests(triton_grpc, given.words)
     when = arrivals(given.poisson, given.burst, given.seconds, rng)
-    answered, refused, failed, late, left = [], [], [], 0.0, threading.Semaphore(0)
+    answered, refused, failed, late, left, sent = [], [], [], 0.0, threading.Semaphore(0), []
     with triton_grpc.InferenceServerClient(given.grpc) as client:
         for each in inputs[:20]:
             client.infer(given.model, each)
@@ -107,8 +123,11 @@ def open_loop(given):
             while (wait := due - time.monotonic()) > 0:
                 time.sleep(wait)
             late = max(late, -wait)
+            sent.append((time.monotonic(), index % len(inputs)))
             send(index, due)
         hung = sum(not left.acquire(timeout=30) for _ in when)
+    if given.record:
+        record(given, sent)
     print(f"{len(when)} requests in {given.seconds:.0f} s, {given.burst:.0f}x bursts; sender at most {late * 1e3:.1f} ms late")
     for name, took in (("answered", answered), ("refused", refused)):
         if took:
@@ -128,6 +147,7 @@ def main():
     parser.add_argument("--poisson", type=float)
     parser.add_argument("--burst", type=float, default=3)
     parser.add_argument("--timeout-ms", type=int, default=50)
+    parser.add_argument("--record", help="with --poisson: a file for what was sent when, and how long it was")
     given = parser.parse_args()
     if given.poisson:
         return open_loop(given)

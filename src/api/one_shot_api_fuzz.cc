@@ -43,6 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   check(parse_tei_embed_request(body));
   check(parse_tei_similarity_request(body));
   check(parse_tei_predict_request(body));
+  check(parse_tei_decode_request(body));
   check(parse_tf_predict_request(body));
   check(parse_multipart("multipart/form-data; boundary=x", body));
   check_infer(body, std::nullopt);

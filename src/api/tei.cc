@@ -5,6 +5,8 @@
 #include <boost/json/serialize.hpp>
 #include <iterator>
 
+#include "api/encode.h"
+#include "api/request_parts.h"
 #include "api/rerank.h"
 
 namespace spillway::api {
@@ -117,6 +119,38 @@ Parsed<TeiPredictRequest> parse_tei_predict_request(std::string_view body) {
   if (!reader.failed()) read_predict_inputs(reader, out);
   if (failure) return *failure;
   return out;
+}
+
+Parsed<TeiDecodeRequest> parse_tei_decode_request(std::string_view body) {
+  auto object = parse_body(body);
+  if (!object) return object.error();
+  std::optional<ApiError> failure;
+  FieldReader reader(*object, "", failure);
+  TeiDecodeRequest out;
+  reader.string("model", out.model);
+  reader.boolean("skip_special_tokens", out.skip_special_tokens);
+  const json::array* ids = reader.array("ids");
+  if (failure) return *failure;
+  if (ids == nullptr || ids->empty()) {
+    return ApiError{ErrorKind::kInvalidFormat, "ids: expected an array of token ids or of arrays of them.", "ids", ""};
+  }
+  const bool several = ids->front().is_array();
+  for (const json::value& each : several ? *ids : json::array{*ids}) {
+    const json::object one{{"ids", each}};
+    FieldReader inner(one, "", failure);
+    read_ids(inner, "ids", out.ids.emplace_back());
+    if (failure) return *failure;
+  }
+  return out;
+}
+
+std::string tei_decode_response(std::span<const std::string> texts) {
+  std::string out = "[";
+  for (const std::string& text : texts) {
+    if (out.size() > 1) out += ',';
+    append_json_string(out, text);
+  }
+  return out + "]";
 }
 
 std::string tei_vectors_response(std::span<const std::vector<float>> vectors) {

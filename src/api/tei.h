@@ -42,6 +42,15 @@ struct TeiPredictRequest {
 
 Parsed<TeiPredictRequest> parse_tei_predict_request(std::string_view body);
 
+// /decode: "ids" of one text or an array of them.
+struct TeiDecodeRequest {
+  std::string model;
+  std::vector<std::vector<int32_t>> ids;
+  bool skip_special_tokens = true;
+};
+Parsed<TeiDecodeRequest> parse_tei_decode_request(std::string_view body);
+std::string tei_decode_response(std::span<const std::string> texts);  // ["...", ...]
+
 std::string tei_vectors_response(std::span<const std::vector<float>> vectors);                      // [[...], ...]
 std::string tei_matrices_response(std::span<const std::vector<float>> matrices, size_t row_width);  // [[[...]]]
 std::string tei_sparse_response(std::span<const std::vector<float>> weights);  // [[{"index","value"}]], zeros left out

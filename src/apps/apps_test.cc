@@ -16,6 +16,7 @@
 #include "apps/shapes.h"
 #include "apps/system.h"
 #include "apps/table.h"
+#include "kernels/isa.h"
 #include "models/loader.h"
 
 namespace spillway::apps {
@@ -131,6 +132,12 @@ TEST(ModelOptions, WrongPathsAreOneClearError) {
               HasSubstr("store.endpoint: expected a URL"));
   EXPECT_THAT(refusal("hardware: {gpu_ids: [0, 1023], strict: true}"),
               HasSubstr("hardware.gpu_ids asks for GPUs 0, 1023"));
+  const kernels::IsaLevel before = kernels::active_isa();
+  kernels::force_isa(kernels::IsaLevel::kScalar);
+  EXPECT_THAT(refusal("{model: {precision: bf16}, hardware: {device: cpu, strict: true}}"),
+              HasSubstr("model.precision asks for bf16, for which this processor has no instructions"));
+  EXPECT_EQ(refusal("{model: {precision: bf16}, hardware: {device: cpu}}"), "");
+  kernels::force_isa(before);
   EXPECT_THAT(refusal("model: {path: /no/such/folder}"), HasSubstr("which does not exist"));
   EXPECT_THAT(refusal("model: {path: /proc/self}"), HasSubstr("no config.json"));
   EXPECT_THAT(refusal("model: {path: qwen9, random_weights: true}"), HasSubstr("no named shape (qwen2.5-0.5b"));

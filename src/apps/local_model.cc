@@ -15,6 +15,7 @@
 #include "apps/system.h"
 #include "base/log.h"
 #include "engine/memory.h"
+#include "kernels/isa.h"
 #include "models/loader.h"
 #include "store/location.h"
 #include "tensor/cuda/cuda.h"
@@ -171,6 +172,14 @@ std::string device_fallback(const config::Config& config) {
                      fmt::join(ids, ", "), there.size(), used);
 }
 
+std::string precision_fallback(const config::Config& config) {
+  const auto device = chosen_device(config);
+  if (config.text("model.precision") != "bf16" || !device.ok() || device->kind != tensor::DeviceKind::kCpu) return "";
+  if (kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16) return "";
+  return "model.precision asks for bf16, for which this processor has no instructions: numbers are rounded to bf16 and "
+         "multiplied in fp32, no faster than fp32";
+}
+
 std::string model_name(const config::Config& config) {
   if (const std::string& name = config.text("model.name"); !name.empty()) return name;
   const std::string& path = config.text("model.path");
@@ -212,8 +221,9 @@ Status check_model_options(const config::Config& config) {
   }
   const auto device = chosen_device(config);
   if (!device.ok()) return device.error();
-  if (const std::string fallback = device_fallback(config); config.boolean("hardware.strict") && !fallback.empty()) {
-    return unsupported(fallback + ", which hardware.strict forbids");
+  for (const std::string& fallback : {device_fallback(config), precision_fallback(config)}) {
+    if (config.boolean("hardware.strict") && !fallback.empty())
+      return unsupported(fallback + ", which hardware.strict forbids");
   }
   return {};
 }

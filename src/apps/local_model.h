@@ -50,6 +50,8 @@ Result<tensor::Device> chosen_device(const config::Config& config);
 
 // What was asked for of devices and is not to be had, in one sentence; empty where nothing is missing.
 std::string device_fallback(const config::Config& config);
+// The same of model.precision: numbers that the processor has no instructions for.
+std::string precision_fallback(const config::Config& config);
 
 // layers: "A:B", or empty for all.
 Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers,

@@ -149,10 +149,11 @@ Result<std::vector<VersionFolder>> version_folders(const std::string& folder, co
 }
 
 Result<std::vector<ModelRepository::Source>> model_sources(const std::vector<Config>& models,
-                                                           const LoadProgress& progress) {
+                                                           const LoadProgress& progress,
+                                                           std::shared_ptr<engine::DeviceShare> share) {
   auto common = std::make_shared<Common>();
   common->progress = progress;
-  if (models.size() > 1) common->share = std::make_shared<engine::DeviceShare>();
+  common->share = std::move(share);
   std::vector<ModelRepository::Source> sources;
   std::set<std::string> names;
   for (const Config& config : models) {

@@ -9,13 +9,16 @@
 #include "apps/local_model.h"
 #include "base/result.h"
 #include "config/config.h"
+#include "engine/batching/device_share.h"
 #include "server/model_repository.h"
 
 namespace spillway::apps {
 
 // Checks what can be known to be wrong before anything is loaded.
+// share: of the one-shot models among them and of those that come later; null: there is but one model.
 Result<std::vector<server::ModelRepository::Source>> model_sources(const std::vector<config::Config>& models,
-                                                                   const LoadProgress& progress);
+                                                                   const LoadProgress& progress,
+                                                                   std::shared_ptr<engine::DeviceShare> share);
 
 // The folders of a model's folder that are to be served, oldest first: itself where it holds a config.json, else its
 // numbered subfolders as model.versions says.

@@ -80,8 +80,8 @@ constexpr int64_t kMeasuredBytes = 256 << 20;  // more than the processors' cach
 
 // What was asked for and this build or machine does not do.
 void warn_of_ignored(const Config& config) {
-  if (const std::string fallback = device_fallback(config); !fallback.empty()) {
-    SW_WARN("{} (hardware.strict: true refuses instead)", fallback);
+  for (const std::string& fallback : {device_fallback(config), precision_fallback(config)}) {
+    if (!fallback.empty()) SW_WARN("{} (hardware.strict: true refuses instead)", fallback);
   }
 }
 
@@ -193,12 +193,104 @@ void announce(const Config& config, const server::ModelRepository& models, uint1
   if (!lines.empty()) std::fprintf(stderr, "\nTry it:\n\n%s", lines.c_str());
 }
 
+// What a model is loaded by: a changed one is loaded anew.
+bool is_of_models(std::string_view key) {
+  return key.starts_with("model.") || key.starts_with("batching.") || key.starts_with("store.");
+}
+
+// The models of this process, and the server's view of them.
+class Models {
+ public:
+  Status load(const Config& config, const std::vector<Config>& each, server::Server& server) {
+    std::string names;
+    for (const Config& one : each) names += (names.empty() ? "" : ", ") + one.text("model.path");
+    SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), server.port(), names);
+    // The threads that serve connections are there; those that compute come now, and stand back for them.
+    if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
+      SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
+    }
+    // The sources keep the function for reloads, which show no bar; nor do several models at once.
+    auto progress = std::make_shared<Progress>("loading", Progress::Unit::kBytes);
+    auto shown = std::make_shared<std::atomic<bool>>(each.size() == 1);
+    SW_ASSIGN(auto sources, model_sources(
+                                each,
+                                [progress, shown, this](int64_t done, int64_t total) {
+                                  if (!started_ && stop_signals() > 0) _exit(0);  // nothing has been accepted yet
+                                  if (*shown) progress->update(done, total);
+                                },
+                                share_));
+    repository_ = std::make_unique<server::ModelRepository>(std::move(sources), repository_options(config, server));
+    const Status started = repository_->start();
+    *shown = false;
+    progress->finish();
+    SW_TRY(started);
+    started_ = true;
+    each_ = each;
+    publish(server);
+    announce(config, *repository_, server.port());
+    return {};
+  }
+
+  // Models as another configuration lists them: checked whole, then loaded beside those that serve.
+  Status take_over(const std::vector<Config>& each) {
+    if (repository_ == nullptr) return {};
+    SW_ASSIGN(auto sources, model_sources(
+                                each, [](int64_t, int64_t) {}, share_));
+    std::vector<std::string> anew;
+    for (const Config& one : each) {
+      for (const Config& before : each_) {
+        if (model_name(one) == model_name(before) && differ(one, before)) anew.push_back(model_name(one));
+      }
+    }
+    each_ = each;
+    return repository_->take_over(std::move(sources), anew);
+  }
+
+ private:
+  // In what a model is loaded by.
+  static bool differ(const Config& a, const Config& b) {
+    for (size_t i = 0; i < config::kOptionCount; ++i) {
+      if (is_of_models(config::kOptions[i].key) && a.value(i) != b.value(i)) return true;
+    }
+    return false;
+  }
+
+  server::ModelRepository::Options repository_options(const Config& config, server::Server& server) {
+    server::ModelRepository::Options options;
+    options.memory_bytes_max = config.bytes("repository.memory");
+    if (options.memory_bytes_max == 0) {
+      options.memory_bytes_max = int64_t(double(read_memory().usable()) * config.number("hardware.memory_fraction"));
+    }
+    options.idle_timeout_s = config.seconds("repository.idle_timeout");
+    options.drain_timeout_s = config.seconds("server.drain_timeout");
+    options.changed = [this, &server] { publish(server); };
+    return options;
+  }
+
+  // Tells the server what is ready now; nothing before all that loads at the start has.
+  void publish(server::Server& server) {
+    std::lock_guard lock(publishing_);
+    if (!started_) return;
+    std::vector<std::shared_ptr<server::ServedModel>> languages;
+    for (const server::VersionPtr& version : repository_->ready()) {
+      if (version->language) languages.push_back(version->language);
+    }
+    server.serve(std::move(languages), std::make_shared<server::RepositoryCatalogue>(*repository_));
+  }
+
+  std::mutex publishing_;
+  std::atomic<bool> started_ = false;
+  std::shared_ptr<engine::DeviceShare> share_ = std::make_shared<engine::DeviceShare>();
+  std::vector<Config> each_;
+  std::unique_ptr<server::ModelRepository> repository_;
+};
+
 // Takes over the hot options of the file as it is now, the keys of theirs, and the gateway. All or nothing; what asks
 // for it are a signal and the admin API, on threads of their own.
 class Reloader {
  public:
-  Reloader(const ConfigFlags& flags, Config& config, server::Server& server, GatewayFront* gateway)
-      : flags_(flags), config_(config), server_(server), gateway_(gateway) {}
+  Reloader(const ConfigFlags& flags, Config& config, server::Server& server, GatewayFront* gateway, Models& models)
+      : flags_(flags), config_(config), server_(server), gateway_(gateway), models_(models) {}
 
   Status reload() {
     std::lock_guard lock(mutex_);
@@ -210,6 +302,7 @@ class Reloader {
  private:
   Status try_reload() {
     SW_ASSIGN(Config fresh, flags_.resolve());
+    SW_ASSIGN(const std::vector<Config> each, fresh.each_model());
     std::shared_ptr<gateway::Gateway> next;
     if (gateway_ != nullptr) {
       SW_ASSIGN(next, gateway_->prepare(fresh));
@@ -218,10 +311,11 @@ class Reloader {
     SW_TRY(server_.reload(options.api_keys, options.api_keys_file, options.admission, options.admin_keys,
                           options.admin_keys_file));
     if (gateway_ != nullptr) gateway_->take_over(std::move(next), fresh);
+    SW_TRY(models_.take_over(each));
     for (size_t i = 0; i < config::kOptionCount; ++i) {
       const config::Option& option = config::kOptions[i];
       if (fresh.value(i) == config_.value(i)) continue;
-      if (option.hot)
+      if (option.hot || is_of_models(option.key))
         SW_WARN("reload: {} is now {}", option.key, format_value(option, fresh.value(i)));
       else
         SW_WARN("reload: {} has changed, which needs a restart", option.key);
@@ -234,6 +328,7 @@ class Reloader {
   Config& config_;
   server::Server& server_;
   GatewayFront* const gateway_;  // null: there is none
+  Models& models_;
   std::mutex mutex_;
 };
 
@@ -261,64 +356,6 @@ int drain(const Config& config, server::Server& server, server::GrpcServer* grpc
   return clean ? 0 : kFailed;
 }
 
-// The models of this process, and the server's view of them.
-class Models {
- public:
-  Status load(const Config& config, const std::vector<Config>& each, server::Server& server) {
-    std::string names;
-    for (const Config& one : each) names += (names.empty() ? "" : ", ") + one.text("model.path");
-    SW_INFO("listening on {}:{}, loading {}", config.text("network.host"), server.port(), names);
-    // The threads that serve connections are there; those that compute come now, and stand back for them.
-    if (::setpriority(PRIO_PROCESS, 0, int(config.integer("engine.niceness"))) != 0) {
-      SW_WARN("engine.niceness: {}; the computing threads run as the others do", std::strerror(errno));
-    }
-    // The sources keep the function for reloads, which show no bar; nor do several models at once.
-    auto progress = std::make_shared<Progress>("loading", Progress::Unit::kBytes);
-    auto shown = std::make_shared<std::atomic<bool>>(each.size() == 1);
-    SW_ASSIGN(auto sources, model_sources(each, [progress, shown, this](int64_t done, int64_t total) {
-                if (!started_ && stop_signals() > 0) _exit(0);  // nothing has been accepted yet
-                if (*shown) progress->update(done, total);
-              }));
-    repository_ = std::make_unique<server::ModelRepository>(std::move(sources), repository_options(config, server));
-    const Status started = repository_->start();
-    *shown = false;
-    progress->finish();
-    SW_TRY(started);
-    started_ = true;
-    publish(server);
-    announce(config, *repository_, server.port());
-    return {};
-  }
-
- private:
-  server::ModelRepository::Options repository_options(const Config& config, server::Server& server) {
-    server::ModelRepository::Options options;
-    options.memory_bytes_max = config.bytes("repository.memory");
-    if (options.memory_bytes_max == 0) {
-      options.memory_bytes_max = int64_t(double(read_memory().usable()) * config.number("hardware.memory_fraction"));
-    }
-    options.idle_timeout_s = config.seconds("repository.idle_timeout");
-    options.drain_timeout_s = config.seconds("server.drain_timeout");
-    options.changed = [this, &server] { publish(server); };
-    return options;
-  }
-
-  // Tells the server what is ready now; nothing before all that loads at the start has.
-  void publish(server::Server& server) {
-    std::lock_guard lock(publishing_);
-    if (!started_) return;
-    std::vector<std::shared_ptr<server::ServedModel>> languages;
-    for (const server::VersionPtr& version : repository_->ready()) {
-      if (version->language) languages.push_back(version->language);
-    }
-    server.serve(std::move(languages), std::make_shared<server::RepositoryCatalogue>(*repository_));
-  }
-
-  std::mutex publishing_;
-  std::atomic<bool> started_ = false;
-  std::unique_ptr<server::ModelRepository> repository_;
-};
-
 int serve(const ConfigFlags& flags, Config config) {
   auto telemetry = TelemetryParts::make(config);
   if (!telemetry.ok()) return fail(telemetry.error());
@@ -341,7 +378,7 @@ int serve(const ConfigFlags& flags, Config config) {
   auto server = listen(config, *gateway, **telemetry);
   if (!server.ok()) return fail(server.error());
   if (const auto started = (*telemetry)->start(config); !started.ok()) return fail(started.error());
-  const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get());
+  const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get(), models);
   if (*gateway) (*gateway)->begin(**server, [reloader] { return reloader->reload(); });
   if (no_model) {
     (*server)->serve({});

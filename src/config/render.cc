@@ -43,7 +43,8 @@ checks a file.
 
 Durations are written `250ms`, `30s`, `5m`, `1h`; a bare number is seconds. Sizes are written `512MiB`, `2GB`; a bare
 number is bytes. In flags and the environment, commas separate the items of a list. A boolean is set by its flag alone
-and cleared by `--no-FLAG`. On SIGHUP the file is read again: options marked hot take effect, the others need a restart.
+and cleared by `--no-FLAG`. On SIGHUP the file is read again: options marked hot take effect, and so does another list of
+`models:` (new ones are loaded, changed ones anew, the rest unloaded, while requests go on); the others need a restart.
 
 This page is written by `spillway config docs` from the table in `src/config/options.h`.
 )";

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <random>
@@ -163,6 +164,7 @@ struct Case {
   const char* name;
   Device device;
   Trace trace;
+  double bound = 1.025;  // of the best fixed policy's p99
 };
 
 double capacity(const Device& device) {  // inputs a second of the largest batches
@@ -178,6 +180,26 @@ Trace flood() {
 
 double saturated(const Device& device, int size) { return simulate_fixed(flood(), device, size, 0).cost_per_s(); }
 
+// What triton_load.py --poisson sent to a server in 60 seconds with bursts of three times the rate, as it was measured:
+// microseconds and tokens a line. Its time is stretched so that the device gets the given share of what it can do.
+Trace recorded(const Device& device, double load) {
+  std::ifstream in(SPILLWAY_SOURCE_DIR "/tests/data/arrivals.txt");
+  Trace trace;
+  double at_us = 0;
+  int64_t tokens = 0, all = 0;
+  while (in >> at_us >> tokens) {
+    trace.push_back({at_us * 1e-6, tokens});
+    all += tokens;
+  }
+  EXPECT_GT(trace.size(), 5000u);
+  double best = 0;
+  const double mean = double(all) / double(trace.size());
+  for (const int size : kSizes) best = std::max(best, size / device(std::llround(mean * size), size));
+  const double stretch = double(trace.size()) / trace.back().at_s / (load * best);
+  for (Input& input : trace) input.at_s *= stretch;
+  return trace;
+}
+
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const auto& [name, device] : kDevices) {
@@ -186,6 +208,7 @@ std::vector<Case> cases() {
     for (const double load : {0.1, 0.5, 0.8, 0.95}) {
       all.push_back({name, device, arrivals(1, duration_s, [=](double) { return load * most; })});
     }
+    for (const double load : {0.4, 0.7}) all.push_back({name, device, recorded(device, load), 1.07});
     // A square wave, and one whose period is the cooldown's.
     all.push_back({name, device,
                    arrivals(2, duration_s, [=](double at) { return std::fmod(at, 2) < 1 ? 0.1 * most : 0.9 * most; })});
@@ -222,7 +245,7 @@ TEST(BatchingSimulation, NoFixedPolicyOfTheSameThroughputHasALowerTail) {
         best = std::min(best, simulate_fixed(one.trace, one.device, size, delay_s).percentile(0.99));
       }
     }
-    EXPECT_LE(ours.percentile(0.99), 1.025 * best) << one.name << " case " << index;
+    EXPECT_LE(ours.percentile(0.99), one.bound * best) << one.name << " case " << index;
     log_sum += std::log(ours.percentile(0.99) / best);
     ++index;
   }

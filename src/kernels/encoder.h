@@ -26,12 +26,13 @@ void gated_activation(tensor::TensorView x, Activation activation, tensor::Tenso
 
 // y[t] = norm(tokens[ids[t]] + positions[first_position + position[t]] + types[type[t]]).
 struct EmbeddingNormArgs {
-  tensor::TensorView tokens;     // f32|bf16|f16 [V, D]
-  tensor::TensorView positions;  // the same [P, D], or empty
-  tensor::TensorView types;      // the same [., D], or empty
-  tensor::TensorView ids;        // i32 [T], each in [0, V)
-  tensor::TensorView position;   // i32 [T]
-  tensor::TensorView type;       // i32 [T], or empty: all 0
+  tensor::TensorView tokens;        // f32|bf16|f16 [V, D]; on the CPU also i8 with token_scales
+  tensor::TensorView token_scales;  // f32 [V, ceil(D / 128)]: quantize_table()'s
+  tensor::TensorView positions;     // the same [P, D], or empty
+  tensor::TensorView types;         // the same [., D], or empty
+  tensor::TensorView ids;           // i32 [T], each in [0, V)
+  tensor::TensorView position;      // i32 [T]
+  tensor::TensorView type;          // i32 [T], or empty: all 0
   int first_position = 0;
   tensor::TensorView weight;  // f32 [D]; empty: no norm
   tensor::TensorView bias;    // f32 [D], or empty
@@ -53,6 +54,13 @@ struct SequenceAttentionArgs {
   tensor::TensorView y;  // f32 [T, heads * head_dim]
 };
 void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream);
+
+// A table as bytes in groups of 128 along its rows with a scale each, rounded to nearest. On the CPU.
+struct QuantizedTable {
+  tensor::Tensor values;  // i8 [V, D]
+  tensor::Tensor scales;  // f32 [V, ceil(D / 128)]
+};
+QuantizedTable quantize_table(tensor::TensorView table, tensor::Stream& stream);  // f32|bf16|f16 [V, D]
 
 enum class Pooling : uint8_t { kFirst, kMean, kMax, kLast, kMeanSqrtLength };
 

@@ -131,6 +131,29 @@ TEST_P(EncoderKernels, ProductsOfBytes) {
   }
 }
 
+TEST_P(EncoderKernels, EmbeddingOfBytes) {
+  const int64_t rows = 50, width = 200;
+  const Tensor table = random_f32({rows, width}, 17);
+  const QuantizedTable bytes = quantize_table(table, stream_);
+  EXPECT_EQ(bytes.values.bytes(), size_t(rows * width));
+  Tensor ids(DType::kI32, {3}), y = poisoned({3, width});
+  const int32_t chosen[] = {49, 0, 7};
+  std::copy(chosen, chosen + 3, ids.as<int32_t>());
+  EmbeddingNormArgs args;
+  args.tokens = bytes.values.view();
+  args.token_scales = bytes.scales.view();
+  args.ids = ids.view();
+  args.y = y;
+  embedding_norm(args, stream_);
+  for (int64_t t = 0; t < 3; ++t) {
+    for (int64_t i = 0; i < width; ++i) {
+      const float scale = bytes.scales.as<float>()[chosen[t] * 2 + i / 128];
+      EXPECT_NEAR(at(y, t * width + i), at(table, chosen[t] * width + i), 0.501 * scale);
+      EXPECT_LT(scale, 0.1);
+    }
+  }
+}
+
 // Two channels of x far larger than the rest, as behind layer norms: knowing of them keeps the rest precise.
 TEST_P(EncoderKernels, ProductsOfBytesWithSpread) {
   const int64_t rows = 20, k = 200, n = 33;

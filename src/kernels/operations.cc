@@ -236,6 +236,10 @@ void embedding_norm(const EmbeddingNormArgs& args, tensor::Stream& stream) {
   operations(stream.device()).embedding_norm(args, stream);
 }
 
+QuantizedTable quantize_table(tensor::TensorView table, tensor::Stream& stream) {
+  return cpu::quantize_table(table, stream);
+}
+
 void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream) {
   operations(stream.device()).sequence_attention(args, stream);
 }

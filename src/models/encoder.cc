@@ -114,6 +114,12 @@ class Encoder final : public OneShotModel {
   Status load_embeddings(nn::LoadContext& context) {
     const EncoderNames& names = config_.names;
     SW_ASSIGN(words_, load_table(names.words, config_.vocab_size, context));
+    if (context.precision == kernels::Precision::kW8A8 && context.stream.device() == tensor::Device()) {
+      quantized_words_ = kernels::quantize_table(words_->view(), context.stream);
+      context.totals.bytes += int64_t(quantized_words_->values.bytes() + quantized_words_->scales.bytes()) -
+                              int64_t(words_->view().bytes());
+      words_.reset();
+    }
     if (config_.position_rows > 0) {
       SW_ASSIGN(positions_table_, load_table(names.positions, config_.position_rows, context));
     }
@@ -212,7 +218,8 @@ class Encoder final : public OneShotModel {
       return TensorView(values.data(), tensor::DType::kI32, {int64_t(values.size())});
     };
     kernels::EmbeddingNormArgs args;
-    args.tokens = words_->view();
+    args.tokens = words_ ? words_->view() : quantized_words_->values.view();
+    if (quantized_words_) args.token_scales = quantized_words_->scales;
     if (positions_table_) args.positions = positions_table_->view();
     if (types_) args.types = types_->view();
     args.ids = list(ids_);
@@ -227,7 +234,7 @@ class Encoder final : public OneShotModel {
     }
     kernels::embedding_norm(args, step.stream);
     step.count();
-    words_->read_places(int64_t(ids_.size()));
+    if (words_) words_->read_places(int64_t(ids_.size()));
     if (!fusions_.embedding_norm) embedding_norm_->apply(x, x, step);
   }
 
@@ -266,6 +273,7 @@ class Encoder final : public OneShotModel {
   weights::WeightScope root_;
   weights::WeightScope body_;
   std::optional<weights::StoredTensor> words_, positions_table_, types_;
+  std::optional<kernels::QuantizedTable> quantized_words_;  // instead of words_
   std::optional<nn::LayerNorm> embedding_norm_, final_norm_;
   std::vector<nn::EncoderLayer> layers_;
   std::optional<nn::RopeTable> rope_, rope_local_;

@@ -198,6 +198,15 @@ void read_nomic(ConfigReader& reader, EncoderConfig& config) {
                         .mlp_in = {"mlp.fc12", "mlp.fc11"},
                         .mlp_out = "mlp.fc2",
                         .mlp_norm = "norm2"};
+  names.prefix = "nomic_bert";
+  names.pooler = "pooler.dense";
+  names.classifier = {.pooling = kernels::Pooling::kFirst,
+                      .dense = "nomic_bert.pooler.dense",
+                      .activation = Activation::kTanh,
+                      .norm = "",
+                      .output = "classifier"};
+  names.masked_lm = {"cls.predictions.transform.dense", "cls.predictions.transform.layer_norm",
+                     "cls.predictions.decoder", "cls.predictions.bias"};
   // The published files have GPT-2's keys; those that the reference library writes have BERT's.
   const bool published = reader.has("n_embd");
   const auto size = [&](const char* old_key, const char* new_key, int64_t low, int64_t high) {

@@ -39,7 +39,8 @@ INSTANTIATE_TEST_SUITE_P(Models, OneShotGolden,
                          testing::Values("bert", "bert_classifier", "bert_sparse", "distilbert",
                                          "distilbert_classifier", "distilbert_sparse", "roberta", "roberta_sparse",
                                          "xlm_roberta_reranker", "modernbert", "modernbert_classifier",
-                                         "modernbert_sparse", "nomic_bert", "resnet", "resnet_torchvision"),
+                                         "modernbert_sparse", "nomic_bert", "nomic_bert_classifier",
+                                         "nomic_bert_sparse", "sentence_dense", "resnet", "resnet_torchvision"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(OneShotGolden, Fp32) { expect_verified(GetParam(), PrecisionChoice::kFp32, 1e-4); }

@@ -126,36 +126,35 @@ weights::RandomWeights random_options(const boost::json::object& config, uint64_
   return random;
 }
 
-// Where the checkpoint's packed weights of this precision are kept. Their bytes are the same on every CPU.
-weights::PackedCache packed_cache(const LoadOptions& options, const boost::json::object& config,
-                                  const weights::WeightSource& source) {
-  DecoderConfig stored;
-  stored.dtype = stored_dtype(config);
-  stored.fp8_blocks = has_fp8_blocks(config);
-  const std::string variant(name_of(resolve_precision(options.precision, stored)));
-  const std::string text = boost::json::serialize(config);
-  return {options.cache, options.path, variant,
-          fmt::format("spillway packing {} {}\nconfig.json {:016x}\n{}", kernels::kPackingVersion, variant,
-                      weights::checksum(std::as_bytes(std::span(text))), source.identity())};
-}
-
 bool uses_cache(const LoadOptions& options) {
   return options.layers.all() && options.cache.mode != weights::PackedCacheOptions::Mode::kOff &&
          !options.random_weights && options.device.kind == tensor::DeviceKind::kCpu;
 }
 
-// Opens the cache and puts it in the source's keeping. Null when there is to be none.
+std::string variant_of(const LoadOptions& options, const boost::json::object& config) {
+  DecoderConfig stored;
+  stored.dtype = stored_dtype(config);
+  stored.fp8_blocks = has_fp8_blocks(config);
+  return std::string(name_of(resolve_precision(options.precision, stored)));
+}
+
+}  // namespace
+
 PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::json::object& config,
-                                     weights::WeightSource& source, tensor::Stream& stream) {
+                                     const std::string& variant, weights::WeightSource& source,
+                                     tensor::Stream& stream) {
   if (!uses_cache(options)) return nullptr;
-  weights::PackedCache cache = packed_cache(options, config, source);
+  // Packed bytes are the same on every CPU.
+  const std::string text = boost::json::serialize(config);
+  weights::PackedCache cache(
+      options.cache, options.path, variant,
+      fmt::format("spillway packing {} {}\nconfig.json {:016x}\n{}", kernels::kPackingVersion, variant,
+                  weights::checksum(std::as_bytes(std::span(text))), source.identity()));
   if (cache.options().mode == weights::PackedCacheOptions::Mode::kOff) return nullptr;
   auto packed = std::make_shared<PackedWeights>(source, std::move(cache), stream, options.progress);
   source.attach(packed, packed->mapped_bytes());
   return packed.get();
 }
-
-}  // namespace
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   SW_TRY(tensor::check_available(options.device));
@@ -171,7 +170,7 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   } else {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
   }
-  PackedWeights* packed = attach_packed_weights(options, *config, *source, stream);
+  PackedWeights* packed = attach_packed_weights(options, *config, variant_of(options, *config), *source, stream);
   const kernels::PackScope scope(packed);
   if (packed == nullptr || packed->mapped_bytes() == 0) {
     source->expect_all();

@@ -42,6 +42,12 @@ struct LoadOptions {
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options);
 
+class PackedWeights;
+// Opens the cache of the checkpoint's packed weights and puts it in the source's keeping. variant: what tells these
+// packed weights from others of the checkpoint ("bf16"). Null when there is to be none.
+PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::json::object& config,
+                                     const std::string& variant, weights::WeightSource& source, tensor::Stream& stream);
+
 // What a family's loader is given.
 struct FamilyLoad {
   std::unique_ptr<weights::WeightSource> source;  // the model keeps it

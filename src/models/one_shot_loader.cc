@@ -7,6 +7,7 @@
 
 #include "models/config_reader.h"
 #include "models/model_folder.h"
+#include "models/packed_weights.h"
 
 namespace spillway::models {
 namespace {
@@ -83,10 +84,7 @@ Result<std::unique_ptr<OneShotModel>> load_one_shot_model(const LoadOptions& opt
     source = weights::random_weights({.dtype = tensor::DType::kF32, .seed = options.random_seed});
   } else {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
-    source->set_progress(options.progress);
   }
-  source->expect_all();
-  const weights::WeightSource& kept = *source;  // by the model
   OneShotLoad load{.source = std::move(source),
                    .folder = std::filesystem::is_directory(options.path) ? options.path : std::string(),
                    .precision = kernels::Precision::kFp32,
@@ -96,8 +94,20 @@ Result<std::unique_ptr<OneShotModel>> load_one_shot_model(const LoadOptions& opt
                    .fusions = fusions,
                    .stream = stream};
   SW_TRY(choose_precision(options, *config, load));
+  const weights::WeightSource& kept = *load.source;  // by the model
+  PackedWeights* packed =
+      attach_packed_weights(options, *config, "one-shot " + load.precision_name, *load.source, stream);
+  const kernels::PackScope scope(packed);
+  if (packed == nullptr || packed->mapped_bytes() == 0) {
+    load.source->expect_all();
+    load.source->set_progress(options.progress);  // of the file it was the progress, otherwise
+  } else {
+    load.source->expect_few();
+  }
   auto model = family(*config, std::move(load));
-  if (model.ok()) kept.expect_few();
+  if (!model.ok()) return model;
+  kept.expect_few();
+  if (packed != nullptr) packed->finish();
   return model;
 }
 

@@ -37,6 +37,8 @@ constexpr FamilyRow kFamilies[] = {
     {"ModernBertForSequenceClassification", load_encoder, kCpu | kCuda},
     {"ModernBertForMaskedLM", load_encoder, kCpu | kCuda},
     {"NomicBertModel", load_encoder, kCpu | kCuda},
+    {"NomicBertForSequenceClassification", load_encoder, kCpu | kCuda},
+    {"NomicBertForMaskedLM", load_encoder, kCpu | kCuda},
     {"ResNetForImageClassification", load_resnet, kCpu | kCuda},
 };
 

@@ -45,11 +45,17 @@ std::string_view name_of(VersionState state) {
 }
 
 ModelRepository::ModelRepository(std::vector<Source> sources, Options options) : options_(std::move(options)) {
-  for (Source& source : sources) {
-    entries_.push_back(std::make_unique<Entry>());
-    entries_.back()->source = std::move(source);
-  }
-  for (auto& entry : entries_) entry->thread = std::thread([this, &entry = *entry] { run(entry); });
+  for (Source& source : sources) add_entry(std::move(source));
+}
+
+ModelRepository::Entry& ModelRepository::add_entry(Source source) {
+  auto added = std::make_unique<Entry>();
+  Entry& entry = *added;
+  entry.source = std::move(source);
+  entry.thread = std::thread([this, &entry] { run(entry); });
+  std::lock_guard lock(mutex_);
+  entries_.push_back(std::move(added));
+  return entry;
 }
 
 ModelRepository::~ModelRepository() {
@@ -64,10 +70,12 @@ ModelRepository::~ModelRepository() {
 // ---- any thread ----
 
 ModelRepository::Entry* ModelRepository::entry_of(std::string_view name) const {
+  std::lock_guard lock(mutex_);
   for (const auto& entry : entries_) {
-    if (entry->source.name == name) return entry.get();
+    if (!entry->removed && entry->source.name == name) return entry.get();
   }
   for (const auto& entry : entries_) {
+    if (entry->removed) continue;
     if (std::ranges::find(entry->source.aliases, name) != entry->source.aliases.end()) return entry.get();
   }
   return nullptr;
@@ -147,6 +155,7 @@ std::vector<VersionStatus> ModelRepository::index() const {
   std::vector<VersionStatus> all;
   std::lock_guard lock(mutex_);
   for (const auto& entry : entries_) {
+    if (entry->removed && entry->versions.empty()) continue;
     const std::string& name = entry->source.name;
     for (const Version& at : entry->versions) all.push_back({name, at.candidate.version, at.state, at.reason});
     if (entry->versions.empty()) {
@@ -191,6 +200,63 @@ Status ModelRepository::unload(std::string_view name) {
   Entry* entry = entry_of(name);
   if (entry == nullptr) return not_found(fmt::format("there is no model \"{}\"", name));
   return post(*entry, [this, entry] { return unload_now(*entry); }).get();
+}
+
+// The entry of that name gets the source and loads by it, where it is new or has changed.
+std::future<Status> ModelRepository::take_source(Source source, bool anew) {
+  Entry* entry = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& one : entries_) {
+      if (one->source.name == source.name) entry = one.get();
+    }
+  }
+  const bool load = source.load_at_start;
+  if (entry == nullptr) {
+    entry = &add_entry(std::move(source));
+    return load ? post(*entry, [this, entry] { return load_now(*entry); }) : post(*entry, [] { return Status(); });
+  }
+  return post(*entry, [this, entry, anew, load, source = std::move(source)]() mutable {
+    bool back = false;
+    {
+      std::lock_guard lock(mutex_);
+      back = std::exchange(entry->removed, false);
+      entry->source = std::move(source);
+      if (anew || back) {
+        for (Version& at : entry->versions) at.candidate.identity.clear();  // as if its files had changed
+      }
+    }
+    return load && (anew || back) ? load_now(*entry) : Status();
+  });
+}
+
+Status ModelRepository::take_over(std::vector<Source> sources, const std::vector<std::string>& anew) {
+  std::vector<std::future<Status>> all;
+  std::vector<Entry*> gone;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& entry : entries_) {
+      const auto same = [&](const Source& source) { return source.name == entry->source.name; };
+      if (std::ranges::none_of(sources, same) && !std::exchange(entry->removed, true)) gone.push_back(entry.get());
+    }
+  }
+  for (Source& source : sources) {
+    const bool changed = std::ranges::find(anew, source.name) != anew.end();
+    all.push_back(take_source(std::move(source), changed));
+  }
+  for (Entry* entry : gone) {
+    all.push_back(post(*entry, [this, entry] {
+      const Status status = unload_now(*entry);
+      std::lock_guard lock(mutex_);
+      if (entry->removed) entry->versions.clear();
+      return status;
+    }));
+  }
+  Status first;
+  for (auto& one : all) {
+    if (Status status = one.get(); !status.ok() && first.ok()) first = std::move(status);
+  }
+  return first;
 }
 
 bool ModelRepository::drain(TimePoint deadline) {

@@ -98,6 +98,11 @@ class ModelRepository {
   // From now on no request finds it; those under way end as they would. Blocks for a load under way alone.
   Status unload(std::string_view name);
 
+  // Another list of models. New ones are loaded, those that are no longer in it unloaded; of the others those named in
+  // `anew` are loaded anew by their new source, as load() does. The first error; what loads takes effect all the same.
+  // Blocks.
+  Status take_over(std::vector<Source> sources, const std::vector<std::string>& anew);
+
   // Every engine refuses new requests; false when some have not ended at the deadline.
   bool drain(TimePoint deadline);
 
@@ -119,6 +124,7 @@ class ModelRepository {
     Source source;
     std::vector<Version> versions;  // oldest first
     std::vector<Retired> retired;   // unloaded, and perhaps still held
+    bool removed = false;           // no longer configured: nobody finds it
     std::string failure;            // of the last scan
     int64_t reserved = 0;           // bytes of a load under way
     mutable TimePoint used;
@@ -129,6 +135,8 @@ class ModelRepository {
 
   // Any thread.
   Entry* entry_of(std::string_view name) const;
+  Entry& add_entry(Source source);
+  std::future<Status> take_source(Source source, bool anew);
   static const Version* newest_ready(const Entry& entry, std::string_view version);
   static bool has_evicted(const Entry& entry, std::string_view version);
   std::future<Status> post(Entry& entry, std::function<Status()> work);
@@ -149,7 +157,7 @@ class ModelRepository {
   void changed() const;
 
   const Options options_;
-  std::vector<std::unique_ptr<Entry>> entries_;  // the list never changes; what is in it is under mutex_
+  std::vector<std::unique_ptr<Entry>> entries_;  // only ever grows; under mutex_, as what is in it
   mutable std::mutex mutex_;
   bool stopped_ = false;
 };

@@ -204,6 +204,49 @@ TEST(ModelRepository, AccountsMemoryBeforeLoading) {
   ASSERT_TRUE(back.ok()) << back.error().message;
 }
 
+TEST(ModelRepository, TakesOverAnotherListUnderLoad) {
+  Shelf kept, changed, gone, added;
+  std::vector<ModelRepository::Source> before, after;
+  before.push_back(source_of("kept", kept));
+  before.push_back(source_of("changed", changed));
+  before.push_back(source_of("gone", gone));
+  const auto models = repository(std::move(before));
+  ASSERT_TRUE(models->start().ok());
+  std::atomic<bool> stop = false;
+  std::atomic<int> answered = 0, failed = 0;
+  std::thread client([&] {
+    while (!stop) {
+      for (const char* name : {"kept", "changed"}) {
+        const VersionPtr version = models->find(name);
+        ++(version != nullptr && ask(version) == Outcome::kDone ? answered : failed);
+      }
+    }
+  });
+  after.push_back(source_of("changed", changed));
+  after.push_back(source_of("added", added));
+  after.push_back(source_of("kept", kept));
+  EXPECT_TRUE(models->take_over(std::move(after), {"changed"}).ok());
+  EXPECT_TRUE(soon([&, from = answered.load()] { return answered > from + 20; }));
+  stop = true;
+  client.join();
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(kept.loads, 1);
+  EXPECT_EQ(changed.loads, 2);
+  EXPECT_FALSE(models->contains("gone"));
+  EXPECT_FALSE(models->contains("gone-alias"));
+  EXPECT_NE(models->find("added"), nullptr);
+  EXPECT_EQ(models->index().size(), 3u);
+  // What went comes back; a new one that does not load leaves the others.
+  added.broken = true;
+  after.clear();
+  after.push_back(source_of("gone", gone));
+  after.push_back(source_of("added", added));
+  EXPECT_FALSE(models->take_over(std::move(after), {"added"}).ok());
+  EXPECT_EQ(ask(models->find("gone")), Outcome::kDone);
+  EXPECT_EQ(ask(models->find("added")), Outcome::kDone);
+  EXPECT_FALSE(models->contains("kept"));
+}
+
 TEST(ModelRepository, TellsOfAFirstLoadThatFails) {
   Shelf shelf;
   shelf.broken = true;

@@ -131,6 +131,11 @@ def test_tei(encoders):
     assert len(tokens) == len(encoders.tokenizer_ids(TEXTS[0])) and len(tokens[0]) == 128
     similar = http.post("/similarity", json={"inputs": {"source_sentence": TEXTS[0], "sentences": TEXTS}}).json()
     np.testing.assert_allclose(similar, np.array(vectors) @ np.array(vectors[0]), atol=1e-5)
+    ids = [encoders.tokenizer_ids(text) for text in TEXTS]
+    decoded = http.post("/decode", json={"ids": ids}).json()
+    assert decoded[0] == "hello world" and decoded[2] == "no" and len(decoded) == 3
+    assert http.post("/decode", json={"ids": ids[0], "skip_special_tokens": False}).json() != decoded[:1]
+    assert http.post("/decode", json={"ids": ["x"]}).status_code in (400, 422)
     info = http.get("/info").json()
     assert info["max_input_length"] == 128 and "embedding" in info["model_type"]
     error = http.post("/embed", json={"inputs": "word " * 200, "truncate": False})

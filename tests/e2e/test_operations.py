@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 
+import grpc
 import openai
 import pytest
 from conftest import BINARY, MODEL, ask, eventually, free_port
@@ -87,6 +88,26 @@ def test_keys_over_tls(start, tmp_path):
         ask(server.openai().with_options(api_key="sk-wrong-key-0002"))
     assert "Authentication Fails" in str(error.value)
     assert "wrong-key" not in str(error.value)
+
+
+def test_grpc_over_tls(start, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
+                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    port = free_port()
+    start("--tls-cert", str(certificate), "--tls-key", str(key), tls=True, key="sk-right-key-0001", grpc_port=port,
+          environment={"SPILLWAY_SERVER_API_KEYS": "sk-right-key-0001"})
+    trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+    with grpc.secure_channel(f"localhost:{port}", trusted) as channel:
+        alive = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")
+        ready, index = b"", "/inference.GRPCInferenceService/RepositoryIndex"
+        assert alive(ready, timeout=10, metadata=[("authorization", "Bearer sk-right-key-0001")]) == b"\x08\x01"
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(index)(b"", timeout=10, metadata=[("authorization", "Bearer sk-wrong-key-0002")])
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    with grpc.insecure_channel(f"localhost:{port}") as channel, pytest.raises(grpc.RpcError) as plain:
+        channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=5)
+    assert plain.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_sigterm_truncates_nothing(start):

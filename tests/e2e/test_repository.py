@@ -134,6 +134,52 @@ def test_reload_under_load_drops_nothing(s3, start, tmp_path, files):
     assert not np.allclose(embed(program, "live"), before, atol=1e-3)
 
 
+def test_sighup_takes_over_the_list_of_models_and_drops_nothing(start, tmp_path, files):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        for file, data in (with_other_weights(files) if name == "c" else files).items():
+            (tmp_path / name / file).write_bytes(data)
+    config = tmp_path / "spillway.yaml"
+
+    def write(*models):
+        items = "".join(f"  - {{name: {name}, path: {tmp_path / name}, precision: {precision}}}\n"
+                        for name, precision in models)
+        config.write_text("models:\n" + items)
+
+    write(("a", "fp32"), ("b", "fp32"))
+    program = start("--config", str(config), *FAST)
+    before = embed(program, "a")
+    stop, statuses = threading.Event(), []
+
+    def ask():
+        with program.http() as client:
+            while not stop.is_set():
+                statuses.append(client.post("/v1/embeddings", json={"model": "a", "input": "Hello world"}).status_code)
+
+    clients = [threading.Thread(target=ask) for _ in range(3)]
+    for client in clients:
+        client.start()
+    write(("a", "int8"), ("c", "fp32"))
+    program.process.send_signal(signal.SIGHUP)
+
+    def listed():
+        return {model["id"] for model in program.http().get("/v1/models").json()["data"]}
+    assert eventually(lambda: listed() == {"a", "c"}), program.output()
+    assert not np.allclose(embed(program, "c"), before, atol=1e-3)
+    gone = program.http().post("/v1/embeddings", json={"model": "b", "input": "x"})
+    assert gone.status_code == 404, gone.text
+    assert eventually(lambda: not np.array_equal(embed(program, "a"), before))  # int8 now
+    assert np.allclose(embed(program, "a"), before, atol=0.05)
+    config.write_text("models:\n  - {name: a, path: /no/such/folder}\n")
+    program.process.send_signal(signal.SIGHUP)
+    assert eventually(lambda: "/no/such/folder" in program.output())
+    assert listed() == {"a", "c"}
+    stop.set()
+    for client in clients:
+        client.join()
+    assert set(statuses) == {200} and len(statuses) > 50
+
+
 # ---- a store that misbehaves ----
 
 class Store:

@@ -104,7 +104,38 @@ RECIPES = {
     "modernbert_sparse": lambda: encoder("modernbert_sparse", draw(modernbert(tf.ModernBertForMaskedLM), 10), types=1),
     "nomic_bert": lambda: encoder("nomic_bert", draw(tf.NomicBertModel(
         tf.NomicBertConfig(**{**SIZES, "num_hidden_layers": 2})), 11)),
+    "nomic_bert_classifier": lambda: encoder("nomic_bert_classifier", draw(tf.NomicBertForSequenceClassification(
+        tf.NomicBertConfig(**{**SIZES, "num_hidden_layers": 1}, num_labels=3)), 12)),
+    "nomic_bert_sparse": lambda: encoder("nomic_bert_sparse", draw(tf.NomicBertForMaskedLM(
+        tf.NomicBertConfig(**{**SIZES, "num_hidden_layers": 1})), 13)),
+    "sentence_dense": lambda: sentence_dense(),
 }
+
+
+def sentence_dense():
+    """As sentence-transformers publishes: mean, 2_Dense with tanh, normalised."""
+    from sentence_transformers.sentence_transformer import modules
+    name = "sentence_dense"
+    model = draw(tf.BertModel(tf.BertConfig(**{**SIZES, "num_hidden_layers": 1}), add_pooling_layer=False), 14)
+    encoder(name, model)
+    pooling = modules.Pooling(48, pooling_mode="mean")
+    dense = draw(modules.Dense(48, 20, activation_function=torch.nn.Tanh()), 15)
+    ids, mask, kinds = texts(0)
+    with torch.no_grad():
+        hidden = model(input_ids=ids, attention_mask=mask, token_type_ids=kinds).last_hidden_state
+        features = dense(pooling({"token_embeddings": hidden, "attention_mask": mask}))
+        embedding = torch.nn.functional.normalize(features["sentence_embedding"], dim=1)
+    inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
+    save_file({"embedding": embedding, **{k: v.to(torch.int32) for k, v in inputs.items()}},
+              HERE / name / "expected.safetensors")
+    listed = []
+    for index, (folder, kind, module) in enumerate((("", "Transformer", None), ("1_Pooling", "Pooling", pooling),
+                                                    ("2_Dense", "Dense", dense), ("3_Normalize", "Normalize", None))):
+        listed.append({"idx": index, "name": str(index), "path": folder, "type": f"sentence_transformers.models.{kind}"})
+        if module is not None:
+            (HERE / name / folder).mkdir(exist_ok=True)
+            module.save(str(HERE / name / folder))
+    (HERE / name / "modules.json").write_text(json.dumps(listed, indent=1) + "\n")
 
 
 def torchvision_resnet():

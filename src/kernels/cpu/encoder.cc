@@ -25,6 +25,7 @@ const float* floats_or_null(const TensorView& view) { return view.empty() ? null
 void read_row(const TensorView& table, int64_t index, bool add, float* y) {
   const int64_t width = table.shape[-1];
   SW_CHECK(index >= 0 && index < table.shape[0], "row outside an embedding table: " + std::to_string(index));
+  SW_CHECK(table.dtype != DType::kI8, "bytes without scales");
   if (table.dtype == DType::kF32) {
     const float* row = table.as<float>() + index * width;
     if (add) return kernel_table().add(y, row, width);
@@ -37,6 +38,16 @@ void read_row(const TensorView& table, int64_t index, bool add, float* y) {
         table.dtype == DType::kBF16 ? tensor::bf16_to_float(halves[i]) : tensor::f16_to_float(halves[i]);
     y[i] = add ? y[i] + value : value;
   }
+}
+
+int64_t table_groups(int64_t width) { return (width + kInt8Group - 1) / kInt8Group; }
+
+void read_quantized_row(const EmbeddingNormArgs& args, int64_t index, float* y) {
+  const int64_t width = args.tokens.shape[-1];
+  SW_CHECK(index >= 0 && index < args.tokens.shape[0], "row outside an embedding table: " + std::to_string(index));
+  const int8_t* row = args.tokens.as<int8_t>() + index * width;
+  const float* scales = args.token_scales.as<float>() + index * table_groups(width);
+  for (int64_t i = 0; i < width; ++i) y[i] = static_cast<float>(row[i]) * scales[i / kInt8Group];
 }
 
 // Keys, queries, values, outputs and scores of the task; enough for every instruction set.
@@ -100,12 +111,36 @@ void embedding_norm(const EmbeddingNormArgs& args, tensor::Stream& stream) {
   stream.parallel_for(args.ids.elements(), grain(width), [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       float* y = out + t * width;
-      read_row(args.tokens, ids[t], false, y);
+      if (args.tokens.dtype == DType::kI8) {
+        read_quantized_row(args, ids[t], y);
+      } else {
+        read_row(args.tokens, ids[t], false, y);
+      }
       if (position != nullptr) read_row(args.positions, args.first_position + position[t], true, y);
       if (!args.types.empty()) read_row(args.types, type != nullptr ? type[t] : 0, true, y);
       if (weight != nullptr) kernel_table().layer_norm(y, weight, bias, args.eps, width, y);
     }
   });
+}
+
+QuantizedTable quantize_table(TensorView table, tensor::Stream& stream) {
+  const int64_t rows = table.shape[0], width = table.shape[1], groups = table_groups(width);
+  QuantizedTable out{tensor::Tensor(DType::kI8, {rows, width}), tensor::Tensor(DType::kF32, {rows, groups})};
+  stream.parallel_for(rows, 64, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> row(static_cast<size_t>(width));
+    std::vector<uint8_t> bytes(static_cast<size_t>(kInt8Group));
+    for (int64_t r = begin; r < end; ++r) {
+      read_row(table, r, false, row.data());
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t first = g * kInt8Group, count = std::min<int64_t>(kInt8Group, width - first);
+        out.scales.as<float>()[r * groups + g] =
+            kernel_table().quantize_weights(row.data() + first, count, bytes.data());
+        int8_t* target = out.values.as<int8_t>() + r * width + first;
+        for (int64_t i = 0; i < count; ++i) target[i] = static_cast<int8_t>(bytes[static_cast<size_t>(i)] - 128);
+      }
+    }
+  });
+  return out;
 }
 
 void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream) {

@@ -40,6 +40,7 @@ decltype(kernels::activate) activate;
 decltype(kernels::add_bias) add_bias;
 decltype(kernels::gated_activation) gated_activation;
 decltype(kernels::embedding_norm) embedding_norm;
+decltype(kernels::quantize_table) quantize_table;
 decltype(kernels::sequence_attention) sequence_attention;
 decltype(kernels::pool_rows) pool_rows;
 decltype(kernels::convolution) convolution;

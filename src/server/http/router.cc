@@ -66,6 +66,7 @@ constexpr std::array kRoutes = {
     Route{"/embed_all", "POST", tei_embed_all, Access::kKey, Dialect::kTei},
     Route{"/embed_sparse", "POST", tei_embed_sparse, Access::kKey, Dialect::kTei},
     Route{"/predict", "POST", tei_predict, Access::kKey, Dialect::kTei},
+    Route{"/decode", "POST", tei_decode, Access::kKey, Dialect::kTei},
     Route{"/similarity", "POST", tei_similarity, Access::kKey, Dialect::kTei},
     Route{"/info", "GET", tei_info, Access::kKey, Dialect::kTei},
     Route{"/v2", "GET", kserve_server, Access::kHealth, Dialect::kPlain},

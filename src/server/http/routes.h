@@ -33,6 +33,7 @@ asio::awaitable<void> tei_embed(Exchange& exchange);         // POST /embed
 asio::awaitable<void> tei_embed_all(Exchange& exchange);     // POST /embed_all
 asio::awaitable<void> tei_embed_sparse(Exchange& exchange);  // POST /embed_sparse
 asio::awaitable<void> tei_predict(Exchange& exchange);       // POST /predict
+asio::awaitable<void> tei_decode(Exchange& exchange);        // POST /decode
 asio::awaitable<void> tei_similarity(Exchange& exchange);    // POST /similarity
 asio::awaitable<void> tei_info(Exchange& exchange);          // GET /info
 

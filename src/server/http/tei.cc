@@ -131,6 +131,26 @@ asio::awaitable<void> tei_predict(Exchange& exchange) {
   co_await exchange.send_json(200, std::move(body));
 }
 
+asio::awaitable<void> tei_decode(Exchange& exchange) {
+  api::Parsed<api::TeiDecodeRequest> request = api::parse_tei_decode_request(exchange.request().body);
+  if (!request.ok()) {
+    co_await exchange.send_error(as_tei(request.error()));
+    co_return;
+  }
+  OneShotPtr model = co_await find_one_shot(exchange, request->model, "", {});
+  if (!model) co_return;
+  if (model->tokenizer() == nullptr) {
+    const api::ApiError images{api::ErrorKind::kUnsupported, "The model takes images, not text.", "model", ""};
+    co_await exchange.send_error(as_tei(images));
+    co_return;
+  }
+  std::vector<std::string> texts;
+  for (const auto& ids : request->ids)
+    texts.push_back(api::utf8_lossy(model->tokenizer()->decode(ids, request->skip_special_tokens)));
+  std::string body = api::tei_decode_response(texts);
+  co_await exchange.send_json(200, std::move(body));
+}
+
 asio::awaitable<void> tei_info(Exchange& exchange) {
   if (!co_await takes_requests(exchange)) co_return;
   const std::string asked = exchange.request().query_parameter("model").value_or("");
