@@ -212,15 +212,15 @@ def test_a_wrong_configuration_is_refused_with_its_places(tmp_path):
     assert "sk-secret" not in run.stderr
 
 
-def test_the_console_shows_upstreams_and_the_hops_of_a_request(pair):
-    text, _ = ask(pair, "503", False, extra_headers={"X-Request-Id": "hops-1"})
+def test_the_console_shows_upstreams_and_the_hops_of_a_request(fresh):
+    text, _ = ask(fresh, "503", False, extra_headers={"X-Request-Id": "hops-1"})
     assert text == TEXT
-    told = pair.http().get("/console/api/requests/hops-1").json()
+    told = fresh.http().get("/console/api/requests/hops-1").json()
     hops = [(moment["kind"], moment.get("note", "")) for moment in told["moments"] if moment["kind"] in ("attempt", "failed", "first_byte")]
     assert hops[0] == ("attempt", "primary")
     assert hops[1][0] == "failed" and hops[1][1].startswith("primary")
     assert hops[-2:] == [("attempt", "fallback"), ("first_byte", "fallback")]
-    assert eventually(lambda: pair.http().get("/console/api/state").json()["frame"] is not None)
-    frame = pair.http().get("/console/api/state").json()["frame"]
+    assert eventually(lambda: fresh.http().get("/console/api/state").json()["frame"] is not None)
+    frame = fresh.http().get("/console/api/state").json()["frame"]
     assert {upstream["name"] for upstream in frame["upstreams"]} == {"primary", "fallback"}
     assert {upstream["health"] for upstream in frame["upstreams"]} <= {"healthy", "probing", "down"}
