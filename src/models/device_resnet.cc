@@ -124,9 +124,7 @@ class DeviceResnet final : public OneShotModel {
     nn::LoadContext context{.precision = load.precision, .stream = load.stream};
     SW_TRY(model->load_weights(*model->source_, context));
     model->info_ = describe_resnet(model->config_, model->image_);
-    model->info_.weight_bytes = context.totals.bytes;
-    model->info_.parameters = context.totals.parameters;
-    model->info_.precision = load.precision_name;
+    tell_loaded(context, load.precision_name, model->info_);
     model->take_memory(load.stream.device());
     load.stream.synchronize();
     return std::unique_ptr<OneShotModel>(std::move(model));

@@ -177,10 +177,8 @@ class Encoder final : public OneShotModel {
   void describe(const nn::LoadContext& context, const std::string& precision) {
     info_ = describe_encoder(config_, pooler_.has_value(), types_.has_value());
     info_.embedding_dims = sentence_->dims();
-    info_.weight_bytes = context.totals.bytes;
-    info_.parameters = context.totals.parameters;
     info_.flops_per_token = int64_t(context.totals.flops_per_token);
-    info_.precision = precision;
+    tell_loaded(context, precision, info_);
     arena_ = tensor::Arena(workspace_bytes());
   }
 

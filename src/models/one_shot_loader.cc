@@ -72,6 +72,12 @@ Status choose_precision(const LoadOptions& options, const boost::json::object& c
 
 }  // namespace
 
+void tell_loaded(const nn::LoadContext& context, const std::string& precision, OneShotInfo& info) {
+  info.weight_bytes = context.totals.bytes;
+  info.parameters = context.totals.parameters;
+  info.precision = precision;
+}
+
 Result<std::unique_ptr<OneShotModel>> load_one_shot_model(const LoadOptions& options, const nn::Fusions& fusions) {
   SW_TRY(tensor::check_available(options.device));
   if (options.batch_tokens_max < 1)

@@ -11,6 +11,7 @@
 #include "kernels/device_encoder.h"
 #include "models/loader.h"
 #include "models/one_shot_model.h"
+#include "nn/linear.h"
 #include "nn/one_shot_step.h"
 
 namespace spillway::models {
@@ -42,6 +43,9 @@ Result<std::unique_ptr<OneShotModel>> load_device_resnet(const boost::json::obje
 // What an encoder's config says of it, on every device.
 struct EncoderConfig;
 OneShotInfo describe_encoder(const EncoderConfig& config, bool has_pooler, bool has_types);
+
+// What loading the weights told: their bytes, their number, and the numbers they are computed in.
+void tell_loaded(const nn::LoadContext& context, const std::string& precision, OneShotInfo& info);
 
 // The loader of config.json's "architectures" on the device, or an error that lists what is served there.
 Result<OneShotLoader> find_one_shot_family(const boost::json::object& config, tensor::Device device);

@@ -153,9 +153,7 @@ class Resnet final : public OneShotModel {
 
   void describe(const nn::LoadContext& context, const std::string& precision) {
     info_ = describe_resnet(config_, image_);
-    info_.weight_bytes = context.totals.bytes;
-    info_.parameters = context.totals.parameters;
-    info_.precision = precision;
+    tell_loaded(context, precision, info_);
     size_workspace();
   }
 
