@@ -13,13 +13,13 @@ void launch(const sequence::Arguments& args, unsigned tiles, tensor::Stream& str
   constexpr size_t kShared = 5 * sequence::kKeys * kDim * 2;
   launch_row_kernel("attend_sequences",
                     aligned ? sequence::attend_sequences<T, kDim, true> : sequence::attend_sequences<T, kDim, false>,
-                    dim3(tiles * sequence::kParts, unsigned(args.heads)), sequence::kThreads, kShared, stream, args);
+                    dim3(unsigned(args.heads), tiles * sequence::kParts), sequence::kThreads, kShared, stream, args);
 }
 
 // On warpgroup products: heads of 33 to 64 elements.
 template <class T>
 void launch_wide(const sequence::Arguments& args, unsigned tiles, tensor::Stream& stream) {
-  launch_row_kernel("attend_wide", sequence::attend_wide<T>, dim3(tiles, unsigned(args.heads)), sequence::kWideThreads,
+  launch_row_kernel("attend_wide", sequence::attend_wide<T>, dim3(unsigned(args.heads), tiles), sequence::kWideThreads,
                     sequence::kWideShared, stream, args);
 }
 

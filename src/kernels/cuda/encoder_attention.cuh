@@ -1,7 +1,8 @@
 // Attention over packed sequences in bf16 or f16, on mma.sync (sm_80 and later). A block takes kQueries of a tile of
-// one head: its warps keep 16 rows each (kTiles times), the keys and values of the sequence pass through shared memory
-// 64 rows at a time, two stages deep. Rows in shared memory are kDim elements, 16-byte chunks swizzled so that eight
-// rows of a chunk lie in eight different banks.
+// one head; the heads of a tile run side by side, so that whole rows are read at a time: its warps keep 16 rows each
+// (kTiles times), the keys and values of the sequence pass through shared memory 64 rows at a time, two stages deep.
+// Rows in shared memory are kDim elements, 16-byte chunks swizzled so that eight rows of a chunk lie in eight different
+// banks.
 #pragma once
 
 #include "kernels/cuda/encoder_rows.cuh"
@@ -99,9 +100,11 @@ template <class T, int kDim, int kRows, bool kAligned, int kLoaders = kThreads>
 __device__ __forceinline__ void load_rows(const T* base, int64_t stride, int first, int end, int dim, uint32_t to,
                                           char* shared) {
   constexpr int kChunks = kDim / 8;
+  static_assert(kRows * kChunks % kLoaders == 0,
+                "a count of copies known to the compiler: else each costs a loop's branches");
 #pragma unroll
-  for (int i = int(threadIdx.x); i < kRows * kChunks; i += kLoaders) {
-    const int row = i / kChunks, chunk = i % kChunks;
+  for (int j = 0; j < kRows * kChunks / kLoaders; ++j) {
+    const int i = int(threadIdx.x) + j * kLoaders, row = i / kChunks, chunk = i % kChunks;
     const bool valid = first + row < end && chunk * 8 < dim;
     const T* from = base + int64_t(valid ? first + row : first) * stride + (valid ? chunk * 8 : 0);
     if constexpr (kAligned) {
@@ -266,10 +269,10 @@ __global__ void __launch_bounds__(kThreads) attend_sequences(Arguments a) {
   constexpr uint32_t kStage = kKeys * kDim * 2;
   extern __shared__ __align__(128) char shared[];
   take_turn();
-  AttentionTile tile = a.tiles[blockIdx.x / kParts];
-  tile.row += int(blockIdx.x % kParts) * kQueries;
+  AttentionTile tile = a.tiles[blockIdx.y / kParts];
+  tile.row += int(blockIdx.y % kParts) * kQueries;
   if (tile.row >= tile.end) return;
-  const int head = int(blockIdx.y), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+  const int head = int(blockIdx.x), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
   const int rows_end = min(tile.row + kQueries, tile.end);
   const int begin = a.window > 0 ? max(tile.begin, tile.row - a.window) : tile.begin;
   const int end = a.window > 0 ? min(tile.end, rows_end + a.window) : tile.end;

@@ -137,10 +137,10 @@ __global__ void __launch_bounds__(kThreads) attend_f32(Arguments a) {
   extern __shared__ __align__(16) float memory[];
   float *queries = memory, *keys = queries + kQueries * kRow, *values = keys + kKeys * kRow;
   take_turn();
-  AttentionTile tile = a.tiles[blockIdx.x / kParts];
-  tile.row += int(blockIdx.x % kParts) * kQueries;
+  AttentionTile tile = a.tiles[blockIdx.y / kParts];
+  tile.row += int(blockIdx.y % kParts) * kQueries;
   if (tile.row >= tile.end) return;
-  const int head = int(blockIdx.y), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+  const int head = int(blockIdx.x), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
   const int g = lane / 4, t = lane % 4;
   const int rows_end = min(tile.row + kQueries, tile.end);
   const int begin = a.window > 0 ? max(tile.begin, tile.row - a.window) : tile.begin;
@@ -184,7 +184,7 @@ template <int kDim>
 void launch(const Arguments& args, bool exact, unsigned tiles, tensor::Stream& stream) {
   constexpr size_t kShared = size_t(kQueries + 2 * kKeys) * (kDim + 4) * sizeof(float);
   launch_row_kernel("attend_f32", exact ? attend_f32<kDim, true> : attend_f32<kDim, false>,
-                    dim3(tiles * kParts, unsigned(args.heads)), kThreads, kShared, stream, args);
+                    dim3(unsigned(args.heads), tiles * kParts), kThreads, kShared, stream, args);
 }
 
 }  // namespace

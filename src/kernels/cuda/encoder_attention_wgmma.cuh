@@ -54,9 +54,9 @@ __global__ void __launch_bounds__(kWideThreads, 2) attend_wide(Arguments a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
   take_turn();
-  const AttentionTile tile = a.tiles[blockIdx.x];
+  const AttentionTile tile = a.tiles[blockIdx.y];
   if (tile.row >= tile.end) return;
-  const int head = int(blockIdx.y), group = int(threadIdx.x / 128);
+  const int head = int(blockIdx.x), group = int(threadIdx.x / 128);
   const int rows_end = min(tile.row + kAttentionTile, tile.end);
   const int begin = a.window > 0 ? max(tile.begin, tile.row - a.window) : tile.begin;
   const int end = a.window > 0 ? min(tile.end, rows_end + a.window) : tile.end;
@@ -83,11 +83,13 @@ __global__ void __launch_bounds__(kWideThreads, 2) attend_wide(Arguments a) {
   const int first_row = tile.row + int(threadIdx.x / 32) * 16;
   uint32_t stage = 0;
   for (int key = begin; key < end; key += kKeys, stage ^= 1) {
-    if (key + kKeys < end) load_stage(stage ^ 1, key + kKeys);
-    commit_copies();
-    wait_copies<1>();
+    // The fence waits for copies under way too, so the next ones are asked for behind it, where all are done with the
+    // stage that they fill.
+    wait_copies<0>();
     publish_shared();
     __syncthreads();
+    if (key + kKeys < end) load_stage(stage ^ 1, key + kKeys);
+    commit_copies();
     if (works) {
       float s[1][8][4];
       score_wide<T>(s, base + uint32_t(group) * 64 * kWideDim * 2, keys + stage * kWideStage);
@@ -95,7 +97,6 @@ __global__ void __launch_bounds__(kWideThreads, 2) attend_wide(Arguments a) {
       soften(rows, s, a.scale_log2);
       weigh_wide(rows, s, values + stage * kWideStage);
     }
-    __syncthreads();
   }
   if (works) store_rows<T, kWideDim>(a, rows, first_row, rows_end, head);
 #endif
