@@ -37,7 +37,7 @@ std::string quantised_expectation(const std::string& family, PrecisionChoice pre
   return std::filesystem::exists(path) ? path : std::string();
 }
 
-double quantised_tolerance(PrecisionChoice precision) { return precision == PrecisionChoice::kFp8 ? 0.1 : 0.03; }
+double quantised_tolerance(PrecisionChoice precision) { return precision == PrecisionChoice::kFp8 ? 0.1 : 0.02; }
 
 // Of the largest logit, by the rounding of weights and activations: tiny models' layers average little of it away, and
 // those with experts, whose quantised forms have no reference of their own, choose others.
