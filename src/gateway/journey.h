@@ -56,9 +56,10 @@ class Journey {
   asio::awaitable<void> serve();          // what is neither kept nor under way for somebody else
   asio::awaitable<Step> try_upstreams();  // until one gives its first token, or none can
   static void count_attempt(Attempt& attempt, const char* result);
+  void conclude_answered();
   void note_failure(const std::shared_ptr<Attempt>& attempt, size_t upstream, const Step& step);
   asio::awaitable<bool> await_budget(bool free);
-  asio::awaitable<void> pause(Duration time);
+  asio::awaitable<void> pause(Duration time, TimePoint until = TimePoint::max());
   void settle();
   bool left() const { return leaving_->left; }
   void set_answered(int status, const char* outcome) {
@@ -70,9 +71,13 @@ class Journey {
   asio::awaitable<bool> choose();  // sets attempt_; false when there is none, with the reason in last_
   bool pick(TimePoint at);         // starts the best who has room
   bool start(size_t upstream, bool force);
-  bool start_by_force();
+  bool start_by_force(TimePoint at);
   bool fits(size_t upstream) const;  // whether it may be asked at all, at this stage
   bool wait_in_line(TimePoint at, TimePoint until);
+  void leave_line(bool started);
+  std::optional<bool> await_turn(TimePoint at);
+  Duration next_look(Duration look) const;
+  void refuse(const char* reason, std::string message, Duration wait);
   bool nobody_ever(TimePoint at);
   bool is_last_chance() const;
 

@@ -45,7 +45,8 @@ bool Upstream::room(TimePoint now) const {
 
 std::optional<Upstream::Ticket> Upstream::admit(TimePoint now, int64_t prompt_tokens, bool force) {
   std::lock_guard lock(mutex_);
-  if (!force && (now < rests_until_ || !room(now))) return std::nullopt;
+  const int most = std::min(options_.info.concurrency_max, limit_.limit());
+  if (force ? in_flight_ >= most : now < rests_until_ || !room(now)) return std::nullopt;
   auto key = keys_.next(now);
   if (!key && !force) return std::nullopt;
   if (!breaker_.admit(now) && !force) return std::nullopt;

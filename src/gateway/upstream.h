@@ -44,8 +44,8 @@ class Upstream {
     int64_t prompt_tokens = 0;
     bool counted = false;  // prompt_tokens are still in the sum
   };
-  // Lets a request in: breaker, a usable key, room under its limit. force: although the breaker is open or there is no
-  // room, for a request that would otherwise end without any attempt.
+  // Lets a request in: breaker, a usable key, room under its limit. force: although it is out of service, for a
+  // request that would otherwise end without any attempt.
   std::optional<Ticket> admit(TimePoint now, int64_t prompt_tokens, bool force = false);
   const std::string& key(const Ticket& ticket) const { return keys_.key(ticket.key); }
 
