@@ -63,7 +63,7 @@ class Attempt {
   std::chrono::system_clock::time_point began_at() const { return began_at_; }
 
  private:
-  asio::awaitable<Step> open();
+  Step open();
   asio::awaitable<Step> read_stream(TimePoint deadline, bool until_progress);
   asio::awaitable<Step> read_whole(TimePoint deadline);
   asio::awaitable<Step> read_refusal();

@@ -55,11 +55,10 @@ asio::awaitable<Answered> Journey::run() {
     for (const auto& attempt : leaving->running) attempt->cancel();
     leaving->signal->notify();
   });
-  const bool admitted = co_await admit();
-  if (admitted) {
-    const bool spared = co_await answer_from_others();
-    if (!spared) co_await serve();
-  }
+  bool admitted = is_free(), spared = false;
+  if (!admitted) admitted = co_await admit();
+  if (admitted && may_be_spared()) spared = co_await answer_from_others();
+  if (admitted && !spared) co_await serve();
   settle();
   finish_log();
   co_return answered_;
@@ -91,9 +90,13 @@ asio::awaitable<void> Journey::serve() {
   leaving_->running.clear();
 }
 
+bool Journey::is_free() const {
+  const Tenants* tenants = gateway_->around().tenants;
+  return tenants == nullptr || !tenants->required();
+}
+
 asio::awaitable<bool> Journey::admit() {
   Tenants* tenants = gateway_->around().tenants;
-  if (tenants == nullptr || !tenants->required()) co_return true;
   auto caller = tenants->authenticate(call_.client_key);
   if (!caller.ok()) {
     ApiError error = caller.error();
@@ -160,7 +163,8 @@ asio::awaitable<Step> Journey::try_upstreams() {
   last_.reason = "none_available";
   for (;;) {
     if (attempts_ >= gateway_->options().attempts_max) co_return last_;
-    const bool chosen = co_await choose();
+    bool chosen = choose_at_once();
+    if (!chosen) chosen = co_await choose();
     if (!chosen) co_return last_;
     const int64_t traced = trace::begin_async();
     Step step = co_await first_token();

@@ -52,6 +52,7 @@ class Journey {
   };
 
   // ---- journey.cc ----
+  bool is_free() const;                   // nobody is asked who he is
   asio::awaitable<bool> admit();          // the tenant's right and reservation
   asio::awaitable<void> serve();          // what is neither kept nor under way for somebody else
   asio::awaitable<Step> try_upstreams();  // until one gives its first token, or none can
@@ -69,6 +70,7 @@ class Journey {
 
   // ---- journey_choice.cc ----
   asio::awaitable<bool> choose();  // sets attempt_; false when there is none, with the reason in last_
+  bool choose_at_once();           // the same where nobody waits and there is room
   bool pick(TimePoint at);         // starts the best who has room
   bool start(size_t upstream, bool force);
   bool start_by_force(TimePoint at);
@@ -83,6 +85,7 @@ class Journey {
 
   // ---- journey_race.cc ----
   asio::awaitable<Step> first_token();
+  asio::awaitable<Step> race(Duration patience);
   std::optional<Duration> hedge_patience() const;
   TimePoint first_token_deadline() const;
   std::shared_ptr<Contender> contend();
@@ -110,6 +113,7 @@ class Journey {
   asio::awaitable<void> end_patience();
 
   // ---- journey_shared.cc ----
+  bool may_be_spared() const;
   asio::awaitable<bool> answer_from_others();
   asio::awaitable<bool> send_kept(std::shared_ptr<const CachedResponse> kept, const char* how);
   void share();

@@ -172,6 +172,11 @@ Duration Journey::next_look(Duration look) const {
   return std::max<Duration>(kLookMax, std::chrono::microseconds(250) * int64_t(gateway_->waiting().size()));
 }
 
+bool Journey::choose_at_once() {
+  const bool open = !again_ && attempts_ == 0 && gateway_->waiting().size() == 0;
+  return open && pick(now());
+}
+
 asio::awaitable<bool> Journey::choose() {
   if (again_) {
     const size_t index = *std::exchange(again_, std::nullopt);

@@ -100,6 +100,27 @@ TEST(Upstream, ALimitedKeyDoesNotBlameTheUpstream) {
   EXPECT_EQ(upstream.may_admit_at(kStart), kStart + seconds(60));
 }
 
+TEST(Upstream, ThatSaysItIsUnwellIsSparedUntilItSaysOtherwise) {
+  Upstream upstream{UpstreamOptions{}};
+  upstream.unwell(kStart + seconds(15));
+  EXPECT_FALSE(upstream.admit(kStart, 10).has_value());
+  EXPECT_EQ(upstream.state(kStart).health, Health::kDown);
+  EXPECT_TRUE(upstream.open(kStart));  // who failed there may go elsewhere without a retry budget
+  EXPECT_TRUE(upstream.admit(kStart, 10, true).has_value());
+  EXPECT_TRUE(upstream.may_admit(kStart + seconds(15)));  // it has been silent since
+  upstream.probed(kStart + seconds(1), true);
+  EXPECT_TRUE(upstream.admit(kStart + seconds(1), 10).has_value());
+}
+
+TEST(Upstream, ForceDoesNotOverfillIt) {
+  UpstreamOptions options;
+  options.info.concurrency_max = 2;
+  Upstream upstream{options};
+  EXPECT_TRUE(upstream.admit(kStart, 10, true).has_value());
+  EXPECT_TRUE(upstream.admit(kStart, 10).has_value());
+  EXPECT_FALSE(upstream.admit(kStart, 10, true).has_value());
+}
+
 TEST(LoadReport, IsReadFromASpillwaysHealth) {
   const auto report = parse_load_report(
       R"({"status":"ready","requests_in_flight":3,"models":[{"id":"m","running":2,"waiting":1,"waiting_tokens":500,"pages_total":100,"pages_free":20,"pages_cached":30,"predicted_wait_s":0.25}]})");
