@@ -156,6 +156,25 @@ TEST_F(ModelEviction, AModelInUseIsNotEvictedForAnother) {
   EXPECT_LE(repository_->memory_used(), 150);
 }
 
+TEST_F(ModelEviction, ModelsThatTakeTurnsAnswerEverybody) {
+  begin({.memory_bytes_max = 150, .wait_max_s = 20});
+  EXPECT_TRUE(repository_->load("b").ok());
+  std::atomic<int> answered = 0;
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&, i] {
+      for (int k = 0; k < 20; ++k) {
+        const Answer answer = chat((i + k) % 2 == 0 ? "a" : "b");
+        EXPECT_EQ(answer.status, 200) << answer.body;
+        answered += answer.status == 200;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(answered, 80);
+  EXPECT_GE(a_.loads + b_.loads, 4);
+}
+
 TEST_F(ModelEviction, WhoCannotBeAnsweredInTimeHearsWhenToComeBack) {
   begin({.memory_bytes_max = 150, .wait_max_s = 0.1});
   ASSERT_TRUE(repository_->load("b").ok());

@@ -197,12 +197,14 @@ Status ModelRepository::load_version(Entry& entry, const Candidate& candidate) {
     if (!at->loaded) at->state = VersionState::kLoading;
     at->reason.clear();
   }
-  return load_reserved(entry, candidate, reserve(entry, candidate));
+  const auto loaded = load_reserved(entry, candidate, reserve(entry, candidate));
+  return loaded.ok() ? Status() : Status(loaded.error());
 }
 
 // room: what reserve() said.
-Status ModelRepository::load_reserved(Entry& entry, const Candidate& candidate, Status room) {
+Result<VersionPtr> ModelRepository::load_reserved(Entry& entry, const Candidate& candidate, Status room) {
   const TimePoint began = now();
+  VersionPtr version;
   Result<LoadedVersion> loaded = room.ok() ? entry.source.load(candidate) : std::move(room).error();
   loads.with({entry.source.name, loaded.ok() ? "ok" : "failed"}).add();
   {
@@ -219,7 +221,7 @@ Status ModelRepository::load_reserved(Entry& entry, const Candidate& candidate, 
     loaded->name = entry.source.name;
     loaded->version = candidate.version;
     if (at->loaded) entry.retired.push_back({std::move(at->loaded), now()});
-    at->loaded = std::make_shared<const LoadedVersion>(std::move(loaded).value());
+    at->loaded = version = std::make_shared<const LoadedVersion>(std::move(loaded).value());
     at->candidate = candidate;
     at->state = VersionState::kReady;
     at->created = at->loaded->created();
@@ -228,7 +230,7 @@ Status ModelRepository::load_reserved(Entry& entry, const Candidate& candidate, 
     entry.load_s = seconds(now() - began);
   }
   changed();
-  return {};
+  return version;
 }
 
 Status ModelRepository::load_now(Entry& entry) {
@@ -271,8 +273,10 @@ Status ModelRepository::load_now(Entry& entry) {
   return {};
 }
 
-Status ModelRepository::bring_back(Entry& entry) {
+// What it loaded is held by the caller, lest it be evicted for another before anybody has had it.
+Result<std::vector<VersionPtr>> ModelRepository::bring_back(Entry& entry) {
   std::vector<Candidate> evicted;
+  std::vector<VersionPtr> held;
   {
     std::lock_guard lock(mutex_);
     for (const Version& at : entry.versions) {
@@ -290,15 +294,17 @@ Status ModelRepository::bring_back(Entry& entry) {
     };
     if (!room.ok() && room.error().code == ErrorCode::kResourceExhausted) {
       set_state(VersionState::kEvicted, room.error().message);
-      return room;
+      return room.error();
     }
     set_state(VersionState::kLoading, "");
-    Status loaded = load_reserved(entry, candidate, std::move(room));
-    if (loaded.ok()) continue;
-    set_state(VersionState::kEvicted, loaded.error().message);  // a later request may find it well again
-    return loaded;
+    auto loaded = load_reserved(entry, candidate, std::move(room));
+    if (!loaded.ok()) {
+      set_state(VersionState::kEvicted, loaded.error().message);  // a later request may find it well again
+      return std::move(loaded).error();
+    }
+    held.push_back(std::move(loaded).value());
   }
-  return {};
+  return held;
 }
 
 // Brings the model back for those in line, who hear of it; without room for it they wait on for others to end.
@@ -311,7 +317,7 @@ void ModelRepository::answer_waiting(Entry& entry) {
     entry.returning = has_evicted(entry, {});
     entry.load_began = began;
   }
-  const Status back = bring_back(entry);
+  const auto back = bring_back(entry);
   bool returned = false;
   {
     std::lock_guard lock(mutex_);
@@ -331,11 +337,19 @@ void ModelRepository::answer_waiting(Entry& entry) {
   for (AcquireLine::Waiter& waiter : line_.take(name)) {
     if (VersionPtr found = find(name, waiter.version)) {
       waiter.done(std::move(found));
-    } else {
-      waiter.done(
-          Error{ErrorCode::kUnavailable, fmt::format("model \"{}\" is not ready: {}", name,
-                                                     back.ok() ? "it has been unloaded" : back.error().message)});
+      continue;
     }
+    {
+      // There was nothing to bring back, and since then it has been evicted.
+      std::lock_guard lock(mutex_);
+      if (back.ok() && has_evicted(entry, waiter.version)) {
+        line_.add(std::move(waiter));
+        entry.wanted = true;
+        continue;
+      }
+    }
+    const std::string& why = back.ok() ? "it has been unloaded" : back.error().message;
+    waiter.done(Error{ErrorCode::kUnavailable, fmt::format("model \"{}\" is not ready: {}", name, why)});
   }
 }
 

@@ -171,8 +171,8 @@ class ModelRepository {
   void look(Entry& entry, std::unique_lock<std::mutex>& lock);
   Status load_now(Entry& entry);
   Status load_version(Entry& entry, const Candidate& candidate);
-  Status load_reserved(Entry& entry, const Candidate& candidate, Status room);
-  Status bring_back(Entry& entry);
+  Result<VersionPtr> load_reserved(Entry& entry, const Candidate& candidate, Status room);
+  Result<std::vector<VersionPtr>> bring_back(Entry& entry);
   void answer_waiting(Entry& entry);
   void take_released(Entry& entry, std::vector<VersionPtr>& gone) const;
   bool take_idle(Entry& entry, std::vector<VersionPtr>& gone) const;
