@@ -128,7 +128,7 @@ Reactor* InferenceService::ModelReady(Context* context, const inference::ModelRe
                                       inference::ModelReadyResponse* response) {
   return answer(shared_, context, "ModelReady", [&]() -> grpc::Status {
     const auto catalogue = shared_.server.catalogue();
-    response->set_ready(catalogue->find(request->name(), request->version()) != nullptr);
+    response->set_ready(catalogue->is_ready(request->name(), request->version()));
     if (response->ready() || catalogue->contains(request->name())) return grpc::Status::OK;
     return status_of(unknown_model(shared_.server, request->name(), request->version()));
   });
