@@ -124,10 +124,6 @@ class ChatReply final : public OpenAiReply {
 
 asio::awaitable<void> chat_completions(Exchange& exchange) {
   Server& server = exchange.server();
-  if (auto refused = refused_now(server)) {
-    co_await refuse(exchange, std::move(*refused));
-    co_return;
-  }
   const api::ChatParseOptions options{server.options().strict_reasoning_content};
   api::Parsed<api::ChatRequest> parsed = api::parse_chat_request(exchange.request().body, options);
   if (!parsed.ok()) {

@@ -125,10 +125,6 @@ class CompletionReply final : public OpenAiReply {
 
 asio::awaitable<void> complete(Exchange& exchange, int max_tokens_default) {
   Server& server = exchange.server();
-  if (auto refused = refused_now(server)) {
-    co_await refuse(exchange, std::move(*refused));
-    co_return;
-  }
   api::Parsed<api::CompletionRequest> parsed = api::parse_completion_request(exchange.request().body);
   if (!parsed.ok()) {
     co_await exchange.send_error(parsed.error());

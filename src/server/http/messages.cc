@@ -82,10 +82,6 @@ std::string messages_model(const Server& server, const std::string& name) {
 
 asio::awaitable<void> messages(Exchange& exchange) {
   Server& server = exchange.server();
-  if (auto refused = refused_now(server)) {
-    co_await refuse(exchange, std::move(*refused));
-    co_return;
-  }
   api::Parsed<api::ChatRequest> parsed = api::parse_messages_request(exchange.request().body);
   if (!parsed.ok()) {
     co_await exchange.send_error(parsed.error());
