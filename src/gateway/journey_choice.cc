@@ -121,8 +121,10 @@ bool Journey::nobody_ever(TimePoint at) {
 // Takes a place, or says in last_ why there is none.
 bool Journey::wait_in_line(TimePoint at, TimePoint until) {
   const auto wake = [signal = leaving_->signal] { signal->notify(); };
+  // Who has been tried goes behind: else the oldest alone would spend all its attempts on an upstream that is down.
+  const TimePoint since = attempts_ > 0 ? at : call_.received;
   WaitingLine::Entered entered =
-      gateway_->waiting().enter({call_.features.model, priority_, call_.received, until, call_.deadline}, wake, at);
+      gateway_->waiting().enter({call_.features.model, priority_, since, until, call_.deadline}, wake, at);
   if (entered.place) {
     place_ = std::move(entered.place);
     queued_gauge->add(1);

@@ -59,7 +59,7 @@ TEST(WaitingLine, OthersMayLookOnlyAfterTheFirstFoundNothing) {
   EXPECT_EQ(line.turn(*second, kStart), Turn::kBehind);
 }
 
-TEST(WaitingLine, WhoComesBackKeepsHisSeniority) {
+TEST(WaitingLine, TheOldestGoesFirstWhoeverEnteredBefore) {
   WaitingLine line(10);
   const auto young = enter(line, 0, kStart + seconds(2));
   const auto old = line.enter(
