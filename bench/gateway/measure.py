@@ -268,7 +268,7 @@ def faults(bench):
     python = os.environ.get("SPILLWAY_E2E_PYTHON", str(ROOT / ".venv/e2e/bin/python"))
     environment = {**os.environ, "SPILLWAY_BINARY": str((bench.build / "spillway").absolute()), "SPILLWAY_FAULT_REPEATS": "50"}
     for title, files in (("16 faults, 50 repeats each", ["test_gateway.py"]),
-                         ("the longer table", ["test_gateway_survival.py", "test_gateway_pressure.py", "test_gateway_operations.py"])):
+                         ("the longer table", ["test_gateway_survival.py", "test_gateway_pressure.py", "test_gateway_operations.py", "test_gateway_storm.py"])):
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *[str(ROOT / "tests/e2e" / file) for file in files]]
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
         lines = [line for line in ended.stdout.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]

@@ -35,17 +35,21 @@ void ClientConnection::on_done(IoError error, size_t count) {
 asio::awaitable<Status> ClientConnection::finish(std::string_view what, TimePoint deadline) {
   bool late = false;
   while (pending_) {
-    waiting_ = true;
-    co_await point_.wait_until(late ? TimePoint::max() : deadline);
-    waiting_ = false;
-    if (pending_ && !late && std::chrono::steady_clock::now() >= deadline) {
+    if (!late && std::chrono::steady_clock::now() >= deadline) {
       late = true;
       resolver_.cancel();
       close();
     }
+    waiting_ = true;
+    co_await point_.wait_until(late ? TimePoint::max() : deadline);
+    waiting_ = false;
   }
-  if (late) co_return Error{ErrorCode::kDeadlineExceeded, origin_ + ": time ran out to " + std::string(what)};
+  if (late) co_return time_ran_out(what);
   co_return ended(what);
+}
+
+Error ClientConnection::time_ran_out(std::string_view what) const {
+  return {ErrorCode::kDeadlineExceeded, origin_ + ": time ran out to " + std::string(what)};
 }
 
 Status ClientConnection::ended(std::string_view what) {
@@ -121,6 +125,10 @@ asio::awaitable<Status> ClientConnection::write(WriteBuffers buffers, TimePoint 
 
 asio::awaitable<Result<size_t>> ClientConnection::read(TimePoint deadline) {
   auto self = shared_from_this();
+  if (std::chrono::steady_clock::now() >= deadline) {  // who sends without end never lets a read wait for it
+    close();
+    co_return time_ran_out("read the response");
+  }
   begin();
   transport_.async_read_some(inbox_.room(kReadBytes),
                              [self](IoError error, size_t count) { self->on_done(error, count); });
@@ -128,7 +136,7 @@ asio::awaitable<Result<size_t>> ClientConnection::read(TimePoint deadline) {
   co_await point_.wait_until(deadline);
   waiting_ = false;
   Status read;
-  if (pending_)  // it is late
+  if (pending_)  // the deadline, most likely
     read = co_await finish("read the response", deadline);
   else
     read = ended("read the response");

@@ -45,6 +45,7 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
  private:
   asio::awaitable<Status> secure(const Url& url, const TlsContext& tls, bool verify, TimePoint deadline);
   asio::awaitable<Status> finish(std::string_view what, TimePoint deadline);
+  Error time_ran_out(std::string_view what) const;
   Status ended(std::string_view what);  // the operation that is over
   void begin();
   void on_done(IoError error, size_t count);
