@@ -114,6 +114,7 @@ class Checkpoint final : public WeightSource {
     for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
   }
   void expect_few() const override {
+    if (any_taken()) return;
     for (const Shard& shard : shards_) {
       shard.mapping.expect_random();
       MappedFile::drop(shard.mapping.bytes());
@@ -128,7 +129,9 @@ class Checkpoint final : public WeightSource {
   }
 
  private:
-  void release(const tensor::TensorView& view) const override { MappedFile::drop({view.data, view.bytes()}); }
+  void release(const tensor::TensorView& view) const override {
+    if (!taken(view.data)) MappedFile::drop({view.data, view.bytes()});
+  }
 
   std::vector<Shard> shards_;
   std::unordered_map<std::string, tensor::TensorView> tensors_;
