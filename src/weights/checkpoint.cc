@@ -111,7 +111,7 @@ class Checkpoint final : public WeightSource {
   }
 
   void expect_all() const override {
-    for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
+    for (const Shard& shard : shards_) MappedFile::expect_all(shard.mapping.bytes());
   }
   void expect_few() const override {
     if (any_taken()) return;
@@ -132,6 +132,7 @@ class Checkpoint final : public WeightSource {
   void release(const tensor::TensorView& view) const override {
     if (!taken(view.data)) MappedFile::drop({view.data, view.bytes()});
   }
+  void expect(const tensor::TensorView& view) const override { MappedFile::expect_all({view.data, view.bytes()}); }
 
   std::vector<Shard> shards_;
   std::unordered_map<std::string, tensor::TensorView> tensors_;

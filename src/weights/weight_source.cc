@@ -51,7 +51,9 @@ void StoredTensor::release() {
 }
 
 void WeightSource::take(const tensor::TensorView& view) const {
-  if (taken_.insert(view.data).second) mapped_bytes_ += int64_t(view.bytes());
+  if (!taken_.insert(view.data).second) return;
+  mapped_bytes_ += int64_t(view.bytes());
+  expect(view);
 }
 
 void WeightSource::consumed(const tensor::TensorView& view) const {

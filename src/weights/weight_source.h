@@ -111,6 +111,8 @@ class WeightSource {
  private:
   friend class StoredTensor;
   virtual void release(const tensor::TensorView& view) const = 0;
+  // All of it will be read in place.
+  virtual void expect(const tensor::TensorView&) const {}
   void consumed(const tensor::TensorView& view) const;
   void take(const tensor::TensorView& view) const;
 

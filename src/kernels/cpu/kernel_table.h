@@ -50,7 +50,8 @@ struct RowProduct {
   // Bytes between the rows of four neighbouring columns, between steps of kRowStep, and between fours of columns.
   int64_t w_row = 0, w_step = 0, w_four = 0;
   RowFetch* fetch = nullptr;  // or null
-  float* sums = nullptr;        // [rows][kPanel]
+  bool one_by_one = false;    // of one row of x: each column before the next, so that memory is read in its order
+  float* sums = nullptr;      // [rows][kPanel]
 };
 
 // Rows of weights brought together, widened if need be: [count / 4][k / kRowStep][4][kRowStep], zeros past k.

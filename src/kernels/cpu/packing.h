@@ -1,6 +1,6 @@
-// How packed weights lie in memory. Integers are cut into panels of kPanel outputs; K is padded with zeros to a multiple
-// of 4 (k_padded). Within a panel: [k_padded / 4][kPanel][4], the value plus 128. Every other format lies in rows of K,
-// as checkpoints have them (RowPanel).
+// How packed weights lie in memory. Integers are cut into panels of kPanel outputs; K is padded with zeros to a
+// multiple of 4 (k_padded). Within a panel: [k_padded / 4][kPanel][4], the value plus 128. Every other format lies in
+// rows of K, as checkpoints have them (RowPanel).
 #pragma once
 
 #include "kernels/linear.h"

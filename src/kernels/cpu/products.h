@@ -18,7 +18,8 @@ int64_t row_element_bytes(RowFormat format);
 // The format that a weight's products want of x with the active kernels.
 RowFormat row_format(const PackedLinear& weight);
 
-// Rows of x, packed in tiles of tile_height() rows (kScaled: plain [rows][k]), the last one maybe shorter. Borrowed memory of packed_bytes().
+// Rows of x, packed in tiles of tile_height() rows (kScaled: plain [rows][k]), the last one maybe shorter. Borrowed
+// memory of packed_bytes().
 struct PackedRows {
   RowFormat format = RowFormat::kF32;
   int64_t rows = 0;

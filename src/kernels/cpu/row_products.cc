@@ -9,6 +9,9 @@ namespace spillway::kernels::cpu {
 namespace {
 
 constexpr int64_t kGroupPanels = 4;
+constexpr int64_t kStreamedPanels = 16;  // of a group that one tile of x reads from memory
+// One row of x takes rows of weights up to this size one by one; above, x does not stay in the first cache beside them.
+constexpr int64_t kOneByOneBytes = 8 << 10;
 constexpr int64_t kGroupBytes = 512 << 10;  // of panels, beside which a tile of x fits the second cache
 // Up to so many tiles of x pass over four columns of weights at a time, which the first reads from memory and the
 // others from the first cache.
@@ -178,8 +181,9 @@ class Group {
   void run_in_place(std::span<const RowPanel> panels) {
     const char *begin = bytes_of(panels.front()), *end = bytes_of(panels.back()) + panels.back().width * stored_row_;
     const int64_t tiles = tiles_of(product_.x);
+    const bool one_by_one = product_.x.rows == 1 && stored_row_ <= kOneByOneBytes && path_.element > 1;
     RowFetch fetch{.at = std::min(begin + kFetchAhead, end), .end = end, .even = tiles == 1};
-    for (const char* p = begin; p < fetch.at; p += kLine) __builtin_prefetch(p, 0, 2);
+    for (const char* p = begin; p < fetch.at && !one_by_one; p += kLine) __builtin_prefetch(p, 0, 2);
     for (const RowPanel& panel : panels) {
       // One tile takes all columns; of several, each takes four while they are in the first cache.
       const int columns = tiles == 1 ? panel.width : 4;
@@ -196,6 +200,7 @@ class Group {
           t.w_step = kRowStep * path_.element;
           t.w_four = 4 * stored_row_;
           t.fetch = &fetch;
+          t.one_by_one = one_by_one;
           t.sums = sums_ + tile * height() * kPanel + c;
           path_.multiply(t);
         }
@@ -268,7 +273,7 @@ class Group {
 
 int64_t row_group_panels(const Product& product) {
   const Path path = path_of(product);
-  if (path.gather == nullptr) return kGroupPanels;
+  if (path.gather == nullptr) return tiles_of(product.x) == 1 ? kStreamedPanels : kGroupPanels;
   const int64_t panel = kPanel * padded_steps(product.weight->k) * path.element;
   return std::clamp<int64_t>(kGroupBytes / panel, 1, kGroupPanels);
 }

@@ -254,6 +254,10 @@ template <class Rows>
 void multiply_rows(const RowProduct& t) {
   const char* w = t.w;
   int c = 0;
+  if (t.one_by_one) {
+    for (; c < t.columns; ++c, w += t.w_row) multiply_block<Rows, 1, 1, 0>(t, 0, w, t.sums + c);
+    return;
+  }
   if (t.rows <= Rows::kWideRows && t.w_four == 4 * t.w_row) {
     for (; c + 8 <= t.columns; c += 8, w += 2 * t.w_four) {
       multiply_columns<Rows, Rows::kWideRows, 8>(t, w, t.sums + c);
