@@ -2,6 +2,7 @@
 // entry. Owned by the encoder; engine's thread.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -22,6 +23,7 @@ class SentenceHead {
  private:
   SentenceConfig config_;
   int dims_ = 0;
+  std::vector<std::unique_ptr<weights::WeightSource>> sources_;  // that dense_ may use in place
   std::vector<nn::OneShotLinear> dense_;
 };
 
