@@ -53,25 +53,32 @@ def test_a_fleet_that_fails_gets_no_storm_of_retries(fleet, tmp_path, fault, bre
 
 def test_a_node_that_has_lost_its_device_is_left_before_it_fails(fleet, tmp_path):
     """An XID: the node still answers, and says by /health that it is not well."""
-    hurt, good = fleet("--name", "hurt", "--token-us", "5000"), fleet("--name", "good", "--token-us", "5000")
-    fields = {"kind": "spillway", "health_interval": "100ms"}
+    hurt, good = fleet("--name", "hurt", "--token-us", "20000"), fleet("--name", "good", "--token-us", "1000")
+    fields = {"kind": "spillway", "health_interval": "300ms"}
     with gateway(tmp_path, upstream("hurt", hurt.url, tier="edge", **fields), upstream("good", good.url, tier="centre", **fields),
                  scalars='  policies: ["edge_first"]\n') as program:
-        assert ask(program, "ok", True) == (TEXT, "stop")
-        assert hurt.stats()["total"] == 1
-        under_way = threading.Thread(target=lambda: answers.append(ask(program, "ok", True)))
-        answers = []
-        under_way.start()
-        assert eventually(lambda: hurt.stats()["active"] == 1)
+        who = lambda: outcome(program, "ok", 5000)[0].headers["X-Spillway-Upstream"]
+        assert eventually(lambda: who() == "hurt")
+        answers, threads = [], []
+
+        def one_is_under_way_there():  # on a busy machine a report may be late, and the node passed over for a moment
+            threads.append(threading.Thread(target=lambda: answers.append(ask(program, "ok", True))))
+            threads[-1].start()
+            time.sleep(0.15)
+            return hurt.stats()["active"] > 0
+
+        assert eventually(one_is_under_way_there)
         httpx.get(hurt.url + "/unwell")
-        assert eventually(lambda: outcome(program, "ok", 5000)[0].headers["X-Spillway-Upstream"] == "good")
-        under_way.join()
-        assert answers == [(TEXT, "stop")]  # what was under way is not cut
+        assert eventually(lambda: who() == "good")
+        for thread in threads:
+            thread.join()
+        assert set(answers) == {(TEXT, "stop")}  # what was under way is not cut
+        time.sleep(0.4)  # a probe later it is certain
         before = hurt.stats()["total"]
         assert set(at_once(40, lambda i: ask(program, "ok", i % 2 == 0))) == {(TEXT, "stop")}
         assert hurt.stats()["total"] == before
         httpx.get(hurt.url + "/well")
-        assert eventually(lambda: outcome(program, "ok", 5000)[0].headers["X-Spillway-Upstream"] == "hurt")
+        assert eventually(lambda: who() == "hurt")
 
 
 def raw(program, head, more=b"", seconds=10):
