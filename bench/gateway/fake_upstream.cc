@@ -2,7 +2,8 @@
 // chat API; what goes wrong is chosen by the model's name ("cut", "503", "silent", ...), or by a seeded schedule with
 // --fault-share. Prints its port, then serves until it is killed. GET /stats tells what it saw.
 // --slots N: computes N requests at a time, each for --work-us; others wait, and past --queue of them are refused
-// (503). GET /last shows the request that came last.
+// (503). GET /last shows the request that came last; after GET /unwell (until /well) /health says 503, as a
+// Spillway that has lost its GPU does, while requests are still answered.
 //   fake_upstream [--port N] [--name NAME] [--healthy] [--tokens N] [--token-us N] [--fault-share P --seed S]
 //   [--threads N]
 //                 [--slots N --work-us N --queue N]
@@ -58,6 +59,13 @@ class Fake {
     if (request.path == "/last") {
       std::string body = last();
       co_await send(writer, 200, std::move(body));
+      co_return;
+    }
+    if (request.path == "/unwell" || request.path == "/well") unwell_ = request.path == "/unwell";
+    if (request.path == "/health") {  // as a Spillway's
+      const bool unwell = unwell_;
+      std::string body = unwell ? R"({"status":"stalled"})" : R"({"status":"ready","models":[]})";
+      co_await send(writer, unwell ? 503 : 200, std::move(body));
       co_return;
     }
     if (request.method != "POST") {
@@ -313,6 +321,7 @@ class Fake {
   std::string last_;
   std::atomic<int64_t> left_{0}, active_{0};
   std::atomic<int> computing_{0}, waiting_{0};
+  std::atomic<bool> unwell_{false};
 };
 
 Options parse(int argc, char** argv) {

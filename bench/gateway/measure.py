@@ -235,7 +235,7 @@ def overload(bench):
     capacity, seconds = 400, max(8, bench.seconds)
     plateau = episode(bench, capacity * 0.95, 1, 30000, seconds)["high"]["per_s"]
     for title, high_share, deadline_ms in (("70% high, deadline 30 s", 0.7, 30000), ("70% high, deadline 2 s", 0.7, 2000),
-                                           ("40% high, deadline 2 s", 0.4, 2000)):
+                                           ("40% high, deadline 2 s", 0.4, 2000), ("40% high, deadline 0.5 s", 0.4, 500)):
         result = episode(bench, capacity * 2, high_share, deadline_ms, seconds)
         total = sum(r["good"] for r in result.values()) / max(r["seconds"] for r in result.values())
         for name, r in result.items():
@@ -244,7 +244,7 @@ def overload(bench):
             if r["good"]:
                 told += f", p99 {r['latency_us']['p99'] / 1e6:.2f} s"
             if r["refused"]:
-                told += f"; {r['refused']} refused, p99 {r['refused_us']['p99'] / 1e3:.0f} ms"
+                told += f"; {r['refused']} refused after p50 {r['refused_us']['p50'] / 1e3:.0f}, p99 {r['refused_us']['p99'] / 1e3:.0f} ms"
             if r["wrong"] or r["broken"]:
                 told += f"; {r['wrong']} wrong, {r['broken']} broken"
             yield f"2x overload for {seconds:.0f} s, {title}: {name} priority", told
@@ -268,7 +268,7 @@ def faults(bench):
     python = os.environ.get("SPILLWAY_E2E_PYTHON", str(ROOT / ".venv/e2e/bin/python"))
     environment = {**os.environ, "SPILLWAY_BINARY": str((bench.build / "spillway").absolute()), "SPILLWAY_FAULT_REPEATS": "50"}
     for title, files in (("16 faults, 50 repeats each", ["test_gateway.py"]),
-                         ("the longer table", ["test_gateway_survival.py", "test_gateway_pressure.py", "test_gateway_operations.py"])):
+                         ("the longer table", ["test_gateway_survival.py", "test_gateway_pressure.py", "test_gateway_operations.py", "test_gateway_storm.py"])):
         command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *[str(ROOT / "tests/e2e" / file) for file in files]]
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
         lines = [line for line in ended.stdout.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]

@@ -79,7 +79,7 @@ Result<LoadedVersion> load_folder(const Config& config, const std::string& folde
   }
   SW_ASSIGN(LocalModel local, load_local_model(with_path(config, folder), common.progress));
   loaded.language = std::move(local.served);
-  loaded.bytes = local.info.weight_bytes;
+  loaded.bytes = local.info.weight_bytes + config.bytes("engine.kv_cache");
   return loaded;
 }
 
@@ -104,8 +104,10 @@ ModelRepository::Source folder_source(const Config& config, const std::shared_pt
     return candidates;
   };
   source.bytes_needed = [config, folder, path_of](const ModelRepository::Candidate& candidate) -> Result<int64_t> {
-    if (!folder) return int64_t{0};
-    return weight_bytes(path_of(candidate), config);
+    const int64_t cache = config.bytes("engine.kv_cache");
+    if (!folder) return cache;
+    SW_ASSIGN(const int64_t weights, weight_bytes(path_of(candidate), config));
+    return weights + (is_one_shot_folder(path_of(candidate)) ? 0 : cache);
   };
   source.load = [config, common, path_of](const ModelRepository::Candidate& candidate) {
     return load_folder(config, path_of(candidate), candidate.version, *common);

@@ -246,6 +246,12 @@ class Models {
     return repository_->take_over(std::move(sources), anew);
   }
 
+  // The server is told nothing more: it is about to go.
+  void close() {
+    std::lock_guard lock(publishing_);
+    closed_ = true;
+  }
+
  private:
   // In what a model is loaded by.
   static bool differ(const Config& a, const Config& b) {
@@ -262,6 +268,7 @@ class Models {
       options.memory_bytes_max = int64_t(double(read_memory().usable()) * config.number("hardware.memory_fraction"));
     }
     options.idle_timeout_s = config.seconds("repository.idle_timeout");
+    options.wait_max_s = config.seconds("repository.wait_max");
     options.drain_timeout_s = config.seconds("server.drain_timeout");
     options.changed = [this, &server] { publish(server); };
     return options;
@@ -270,16 +277,13 @@ class Models {
   // Tells the server what is ready now; nothing before all that loads at the start has.
   void publish(server::Server& server) {
     std::lock_guard lock(publishing_);
-    if (!started_) return;
-    std::vector<std::shared_ptr<server::ServedModel>> languages;
-    for (const server::VersionPtr& version : repository_->ready()) {
-      if (version->language) languages.push_back(version->language);
-    }
-    server.serve(std::move(languages), std::make_shared<server::RepositoryCatalogue>(*repository_));
+    if (!started_ || closed_) return;
+    server.serve(std::make_shared<server::RepositoryCatalogue>(*repository_));
   }
 
   std::mutex publishing_;
   std::atomic<bool> started_ = false;
+  bool closed_ = false;  // under publishing_
   std::shared_ptr<engine::DeviceShare> share_ = std::make_shared<engine::DeviceShare>();
   std::vector<Config> each_;
   std::unique_ptr<server::ModelRepository> repository_;
@@ -381,7 +385,7 @@ int serve(const ConfigFlags& flags, Config config) {
   const auto reloader = std::make_shared<Reloader>(flags, config, **server, gateway->get(), models);
   if (*gateway) (*gateway)->begin(**server, [reloader] { return reloader->reload(); });
   if (no_model) {
-    (*server)->serve({});
+    (*server)->serve(std::make_shared<server::FixedCatalogue>(std::vector<server::LanguagePtr>()));
     SW_INFO("ready: a gateway on {}:{}, {:.2f} s after start", config.text("network.host"), (*server)->port(),
             seconds_since_process_start());
   }
@@ -393,7 +397,9 @@ int serve(const ConfigFlags& flags, Config config) {
     return fail(loaded.error());
   release_start_pages();
   wait_for_stop(*reloader);
-  return drain(config, **server, grpc->get());
+  const int status = drain(config, **server, grpc->get());
+  models.close();
+  return status;
 }
 
 }  // namespace

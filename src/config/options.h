@@ -106,8 +106,9 @@ inline constexpr Option kOptions[] = {
   {"batching.timeout_action", "batching-timeout-action", Type::kString, "reject", "What becomes of a request past its time: it ends, or goes behind the rest of its priority.", "reject|delay"},
   {"batching.weight", "batching-weight", Type::kFloat, "1", "Share of the device among one-shot models that all have work.", "", 0.001, 1000},
 
-  {"repository.idle_timeout", "repository-idle-timeout", Type::kDuration, "0s", "A one-shot model without a request for this long gives its memory back until the next. 0: never.", "", 0, 1e9},
-  {"repository.memory", "repository-memory", Type::kBytes, "0", "Memory that models may take together. 0: memory_fraction of what is free at the start."},
+  {"repository.idle_timeout", "repository-idle-timeout", Type::kDuration, "0s", "A model without a request for this long gives its memory back until the next. 0: never.", "", 0, 1e9},
+  {"repository.wait_max", "repository-wait-max", Type::kDuration, "30s", "Longest that a request waits for an evicted model to be brought back; then it is refused with Retry-After.", "", 0, 1e9},
+  {"repository.memory", "repository-memory", Type::kBytes, "0", "Memory that models may take together: weights, and caches whose size engine.kv_cache gives. 0: memory_fraction of what is free at the start."},
 
   {"store.endpoint", "store-endpoint", Type::kString, "", "URL of an S3-compatible store. Empty: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else Amazon's of the region."},
   {"store.region", "store-region", Type::kString, "", "Region of the store. Empty: AWS_REGION, AWS_DEFAULT_REGION, else us-east-1."},

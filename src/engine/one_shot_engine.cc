@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "base/log.h"
+#include "engine/batching/answer_margin.h"
 #include "engine/batching/batch_runner.h"
 #include "engine/batching/batch_scheduler.h"
 #include "engine/batching/device_share.h"
@@ -34,6 +35,7 @@ struct Live {
   OneShotRequest request;
   OneShotDone done;
   TimePoint arrived;
+  double predicted_s = 0;  // until its answer
 };
 
 class BatchingEngine final : public OneShotEngine {
@@ -90,6 +92,7 @@ class BatchingEngine final : public OneShotEngine {
     OneShotId first;
     TimePoint at;
     bool found_idle;
+    double predicted_s;
     std::vector<OneShotRequest> requests;
     std::vector<OneShotDone> done;
   };
@@ -132,7 +135,8 @@ class BatchingEngine final : public OneShotEngine {
   std::unordered_map<OneShotId, Live> live_;
   std::vector<Ended> ended_;  // to be told
   double mean_cost_ = 0;      // of an input
-  double turn_ratio_ = 1;     // a batch's time with its wait for the device, by its own
+  AnswerMargin margin_;
+  double turn_ratio_ = 1;  // a batch's time with its wait for the device, by its own
 
   mutable std::mutex mutex_;
   std::condition_variable work_, drained_;
@@ -174,8 +178,11 @@ std::optional<Refusal> BatchingEngine::submit(std::vector<OneShotRequest> reques
   if (!refusal) {
     const TimePoint at = now();
     std::lock_guard lock(mutex_);
-    refusal = check_load(requests, load_now(at), options_, at);
+    const OneShotLoad load = load_now(at);
+    refusal = check_load(requests, load, options_, at);
     if (!refusal) {
+      int64_t cost = 0;
+      for (const OneShotRequest& request : requests) cost += cost_of(request);
       if (unsettled_ == 0) progress_ = at;
       unsettled_ += static_cast<int64_t>(count);
       first_id = next_id_;
@@ -185,7 +192,8 @@ std::optional<Refusal> BatchingEngine::submit(std::vector<OneShotRequest> reques
         inbox_cost_[WaitingLine::level(request.priority)] += cost_of(request);
       }
       wake = inbox_.empty();
-      inbox_.push_back({first_id, at, idle_ && wake, std::move(requests), std::move(done)});
+      const double predicted_s = predicted_answer_s(load, requests.front().priority, cost);
+      inbox_.push_back({first_id, at, idle_ && wake, predicted_s, std::move(requests), std::move(done)});
     }
   }
   if (refusal) record_one_shot_refusal(options_.name, refusal->reason);
@@ -216,7 +224,7 @@ void BatchingEngine::admit(Arrival arrival) {
     const int64_t cost = cost_of(request);
     inputs.push_back({id, cost, request.priority, arrival.at, request.deadline});
     mean_cost_ += (mean_cost_ == 0 ? 1 : kMeanGain) * (static_cast<double>(cost) - mean_cost_);
-    live_.emplace(id, Live{std::move(request), std::move(arrival.done[i]), arrival.at});
+    live_.emplace(id, Live{std::move(request), std::move(arrival.done[i]), arrival.at, arrival.predicted_s});
   }
   scheduler_.add(std::move(inputs), arrival.found_idle, arrival.at);
 }
@@ -310,6 +318,7 @@ void BatchingEngine::publish(int running, double predicted_s) {
   load.batch_cost = std::max(1.0, std::min(cap, inputs * each));
   load.batch_s = table.predict(std::llround(load.batch_cost), inputs) * turn_ratio_;
   load.base_s = table.predict(1, 1);
+  load.margin_s = margin_.seconds();
   load.running = running;
   const TimePoint at = now();
   std::lock_guard lock(mutex_);
@@ -341,6 +350,12 @@ void BatchingEngine::compute(BatchDecision decision) {
             scheduler_.limits().delay_s() * 1e3);
   }
   record_one_shot_batch(options_.name, record, scheduler_);
+  const TimePoint ended_at = now();
+  const auto late = std::ranges::count_if(decision.launch, [&](const WaitingInput& input) {
+    return seconds(ended_at - input.arrived) > live_.at(input.id).predicted_s + margin_.seconds();
+  });
+  margin_.add(static_cast<int>(late + std::ssize(decision.expired)), count + static_cast<int>(decision.expired.size()),
+              scheduler_.table().predict(decision.cost, count) * turn_ratio_);
   for (int i = 0; i < count; ++i) {
     OneShotAnswer answer;
     answer.queue_s = seconds(began - decision.launch[i].arrived);

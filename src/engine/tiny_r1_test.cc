@@ -112,7 +112,7 @@ TEST_F(TinyR1, CachedPrefixesChangeNothing) {
 
 TEST_F(TinyR1, PreemptionChangesNothing) {
   EngineOptions options = defaults();
-  options.kv_cache_bytes = 400'000;  // some four hundred tokens
+  options.kv_cache_bytes = 200'000;  // some two hundred tokens
   options.prefix_cache = false;
   const Answers run = answer(*evaluation_, options, true);
   EXPECT_GT(run.usage.preemptions, 0) << "the test must force some";

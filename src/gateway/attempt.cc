@@ -105,7 +105,7 @@ std::vector<Splice> Attempt::changes() const {
   return more;
 }
 
-asio::awaitable<Step> Attempt::open() {
+Step Attempt::open() {
   const UpstreamOptions& upstream = upstream_->options();
   OutgoingRequest request;
   request.path = upstream_path(call_.endpoint, upstream.kind);
@@ -124,7 +124,7 @@ asio::awaitable<Step> Attempt::open() {
   auto body = upstream_body(call_, upstream.kind, upstream_->model_name(call_.features.model), changes(), body_);
   if (!body.ok()) {
     conclude(Outcome::kAbandoned);  // it was not asked, so that says nothing of it
-    co_return failed(Outcome::kClientError, "untranslatable", body.error().message);
+    return failed(Outcome::kClientError, "untranslatable", body.error().message);
   }
   request.body = *body;
   if (upstream.kind == UpstreamKind::kLocal) {
@@ -133,17 +133,17 @@ asio::awaitable<Step> Attempt::open() {
     net::TlsContext tls;
     if (upstream.base.tls) {
       auto made = upstream_->tls();
-      if (!made.ok()) co_return failed(Outcome::kFailed, "tls", made.error().message);
+      if (!made.ok()) return failed(Outcome::kFailed, "tls", made.error().message);
       tls = std::move(made).value();
     }
     source_ = remote_source(lane_, upstream_, std::move(tls), std::move(request), answer_bytes_max_);
   }
   if (cancelled_) source_->cancel();
-  co_return Step();
+  return {};
 }
 
 asio::awaitable<Step> Attempt::begin(TimePoint first_token_deadline) {
-  Step opened = co_await open();
+  Step opened = open();
   if (opened.kind != Step::Kind::kGood) co_return opened;
   const TimePoint connect_deadline = std::min(call_.deadline, now() + upstream_->options().connect_timeout);
   Status head = co_await source_->open(connect_deadline, first_token_deadline);
@@ -159,7 +159,7 @@ asio::awaitable<Step> Attempt::begin(TimePoint first_token_deadline) {
 
 asio::awaitable<Step> Attempt::more() {
   out_.clear();
-  co_return co_await read_stream(call_.deadline, false);
+  return read_stream(call_.deadline, false);
 }
 
 asio::awaitable<Step> Attempt::read_stream(TimePoint deadline, bool until_progress) {

@@ -59,10 +59,11 @@ class Attempt {
   std::string_view finish_reason() const { return finish_reason_; }
   std::string_view model() const { return model_; }  // as the upstream calls what answered
   const std::array<uint8_t, 8>& span() const { return span_; }
+  Duration age() const { return std::chrono::steady_clock::now() - began_; }
   std::chrono::system_clock::time_point began_at() const { return began_at_; }
 
  private:
-  asio::awaitable<Step> open();
+  Step open();
   asio::awaitable<Step> read_stream(TimePoint deadline, bool until_progress);
   asio::awaitable<Step> read_whole(TimePoint deadline);
   asio::awaitable<Step> read_refusal();

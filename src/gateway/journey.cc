@@ -43,7 +43,7 @@ Journey::Journey(std::shared_ptr<Gateway> gateway, std::shared_ptr<Lane> lane, s
 Journey::~Journey() {
   if (patience_) patience_->journey = nullptr;
   if (leads_) gateway_->around().coalescer->abandon(shared_key_);
-  if (place_) gateway_->waiting().leave(place_);
+  if (place_) gateway_->waiting().leave(place_, false, now());
   leaving_->running.clear();
   if (attempt_) attempt_->conclude(Outcome::kAbandoned);
   gateway_->waiting().freed();
@@ -55,11 +55,10 @@ asio::awaitable<Answered> Journey::run() {
     for (const auto& attempt : leaving->running) attempt->cancel();
     leaving->signal->notify();
   });
-  const bool admitted = co_await admit();
-  if (admitted) {
-    const bool spared = co_await answer_from_others();
-    if (!spared) co_await serve();
-  }
+  bool admitted = is_free(), spared = false;
+  if (!admitted) admitted = co_await admit();
+  if (admitted && may_be_spared()) spared = co_await answer_from_others();
+  if (admitted && !spared) co_await serve();
   settle();
   finish_log();
   co_return answered_;
@@ -77,10 +76,11 @@ asio::awaitable<void> Journey::serve() {
     co_await tell_error(step);
   } else if (step.kind == Step::Kind::kForClient) {
     attempt_->conclude(step.outcome);
+    gateway_->waiting().freed();
     set_answered(step.status, step.reason);
     co_await send_whole(step.status);
   } else if (!call_.scan.stream) {
-    attempt_->conclude(Outcome::kAnswered);
+    conclude_answered();
     set_answered(200, "ok");
     share();
     co_await send_whole(200);
@@ -90,9 +90,13 @@ asio::awaitable<void> Journey::serve() {
   leaving_->running.clear();
 }
 
+bool Journey::is_free() const {
+  const Tenants* tenants = gateway_->around().tenants;
+  return tenants == nullptr || !tenants->required();
+}
+
 asio::awaitable<bool> Journey::admit() {
   Tenants* tenants = gateway_->around().tenants;
-  if (tenants == nullptr || !tenants->required()) co_return true;
   auto caller = tenants->authenticate(call_.client_key);
   if (!caller.ok()) {
     ApiError error = caller.error();
@@ -159,7 +163,8 @@ asio::awaitable<Step> Journey::try_upstreams() {
   last_.reason = "none_available";
   for (;;) {
     if (attempts_ >= gateway_->options().attempts_max) co_return last_;
-    const bool chosen = co_await choose();
+    bool chosen = choose_at_once();
+    if (!chosen) chosen = co_await choose();
     if (!chosen) co_return last_;
     const int64_t traced = trace::begin_async();
     Step step = co_await first_token();
@@ -183,8 +188,18 @@ void Journey::count_attempt(Attempt& attempt, const char* result) {
   attempts_total.with({attempt.upstream().name(), result}).add();
 }
 
+void Journey::conclude_answered() {
+  attempt_->conclude(Outcome::kAnswered);
+  gateway_->waiting().answered(call_.features.model, attempt_->age());
+  gateway_->waiting().freed();
+}
+
 void Journey::note_failure(const std::shared_ptr<Attempt>& attempt, size_t index, const Step& step) {
-  attempt->conclude(step.outcome, step.rest);
+  // A client's deadline that comes sooner than answers usually do says nothing of the upstream.
+  const bool cut = step.outcome == Outcome::kFailed && now() >= call_.deadline;
+  const bool blameless = cut && attempt->age() < gateway_->waiting().service(call_.features.model);
+  attempt->conclude(blameless ? Outcome::kAbandoned : step.outcome, step.rest);
+  if (cut) gateway_->waiting().answered(call_.features.model, attempt->age());
   gateway_->waiting().freed();
   Upstream& upstream = attempt->upstream();
   if (gateway_->around().spans != nullptr) {
@@ -219,9 +234,10 @@ asio::awaitable<bool> Journey::await_budget(bool free) {
   co_return !left() && now() < call_.deadline;
 }
 
-asio::awaitable<void> Journey::pause(Duration time) {
+asio::awaitable<void> Journey::pause(Duration time, TimePoint until) {
   const auto jittered = std::chrono::duration_cast<Duration>(time * jitter());
-  co_await leaving_->signal->wait_until(std::min(call_.deadline, now() + jittered));
+  const TimePoint at = std::min(now() + jittered, std::min(until, call_.deadline));
+  co_await leaving_->signal->wait_until(at);
 }
 
 void Journey::mark(metrics::Moment::Kind kind, std::string_view note) const {

@@ -52,13 +52,15 @@ class Journey {
   };
 
   // ---- journey.cc ----
+  bool is_free() const;                   // nobody is asked who he is
   asio::awaitable<bool> admit();          // the tenant's right and reservation
   asio::awaitable<void> serve();          // what is neither kept nor under way for somebody else
   asio::awaitable<Step> try_upstreams();  // until one gives its first token, or none can
   static void count_attempt(Attempt& attempt, const char* result);
+  void conclude_answered();
   void note_failure(const std::shared_ptr<Attempt>& attempt, size_t upstream, const Step& step);
   asio::awaitable<bool> await_budget(bool free);
-  asio::awaitable<void> pause(Duration time);
+  asio::awaitable<void> pause(Duration time, TimePoint until = TimePoint::max());
   void settle();
   bool left() const { return leaving_->left; }
   void set_answered(int status, const char* outcome) {
@@ -68,16 +70,22 @@ class Journey {
 
   // ---- journey_choice.cc ----
   asio::awaitable<bool> choose();  // sets attempt_; false when there is none, with the reason in last_
+  bool choose_at_once();           // the same where nobody waits and there is room
   bool pick(TimePoint at);         // starts the best who has room
   bool start(size_t upstream, bool force);
-  bool start_by_force();
+  bool start_by_force(TimePoint at);
   bool fits(size_t upstream) const;  // whether it may be asked at all, at this stage
   bool wait_in_line(TimePoint at, TimePoint until);
+  void leave_line(bool started);
+  std::optional<bool> await_turn(TimePoint at);
+  Duration next_look(Duration look) const;
+  void refuse(const char* reason, std::string message, Duration wait);
   bool nobody_ever(TimePoint at);
   bool is_last_chance() const;
 
   // ---- journey_race.cc ----
   asio::awaitable<Step> first_token();
+  asio::awaitable<Step> race(Duration patience);
   std::optional<Duration> hedge_patience() const;
   TimePoint first_token_deadline() const;
   std::shared_ptr<Contender> contend();
@@ -105,6 +113,7 @@ class Journey {
   asio::awaitable<void> end_patience();
 
   // ---- journey_shared.cc ----
+  bool may_be_spared() const;
   asio::awaitable<bool> answer_from_others();
   asio::awaitable<bool> send_kept(std::shared_ptr<const CachedResponse> kept, const char* how);
   void share();

@@ -107,8 +107,7 @@ asio::awaitable<void> Journey::relay() {
     attempt_->conclude(Outcome::kAbandoned);
     co_return;
   }
-  attempt_->conclude(Outcome::kAnswered);
-  gateway_->waiting().freed();
+  conclude_answered();
   if (!writer_.started()) {
     net::Headers fields = stream_headers();
     co_await writer_.start_stream(200, std::move(fields));

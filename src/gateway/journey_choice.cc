@@ -19,6 +19,8 @@ metrics::Gauge queued_gauge{"spillway_gateway_queued", "Requests waiting for an 
 
 constexpr Duration kLook = std::chrono::milliseconds(10);  // between two looks of who waits; doubled each time
 constexpr Duration kLookMax = std::chrono::milliseconds(100);
+constexpr Duration kLookBehind = std::chrono::seconds(1);  // of who is told when it is his turn
+constexpr Duration kRetryAfterMin = std::chrono::seconds(1), kRetryAfterMax = std::chrono::seconds(60);
 constexpr Duration kAgainAfter = std::chrono::milliseconds(20);
 constexpr Duration kLastChance = std::chrono::milliseconds(1500);  // before the deadline, when none was tried
 
@@ -75,10 +77,13 @@ bool Journey::pick(TimePoint at) {
   return false;
 }
 
-// Near the end of its time a request that was never tried is tried anyhow.
-bool Journey::start_by_force() {
+// Near the end of its time a request that was never tried is tried where an upstream is out of service: it may be well
+// again. Not where one is full: that would only put those off who are being answered.
+bool Journey::start_by_force(TimePoint at) {
   for (size_t i = 0; i < gateway_->upstreams().size(); ++i) {
-    if (has_model(gateway_->upstreams()[i]->info(), call_.features.model) && start(i, true)) return true;
+    const Upstream& upstream = *gateway_->upstreams()[i];
+    if (!upstream.open(at) || !has_model(upstream.info(), call_.features.model)) continue;
+    if (start(i, true)) return true;
   }
   return false;
 }
@@ -115,23 +120,63 @@ bool Journey::nobody_ever(TimePoint at) {
 
 // Takes a place, or says in last_ why there is none.
 bool Journey::wait_in_line(TimePoint at, TimePoint until) {
-  WaitingLine& line = gateway_->waiting();
-  const char* why = nullptr;
-  const Duration expected = line.expected_wait(priority_, at);
-  if (at + expected > until) why = "deadline";
-  if (why == nullptr) place_ = line.enter(call_.features.model, priority_, leaving_->signal);
-  if (why == nullptr && !place_) why = "queue_full";
-  if (why != nullptr) {
-    shed_total.with({priority_name(priority_), why}).add();
-    last_.reason = why;
-    last_.outcome = Outcome::kBusy;
-    last_.rest = std::max<Duration>(expected, std::chrono::seconds(1));
-    last_.message = place_ ? "" : "too many requests are waiting for an upstream";
-    return false;
+  const auto wake = [signal = leaving_->signal] { signal->notify(); };
+  // Who has been tried goes behind: else the oldest alone would spend all its attempts on an upstream that is down.
+  const TimePoint since = attempts_ > 0 ? at : call_.received;
+  WaitingLine::Entered entered =
+      gateway_->waiting().enter({call_.features.model, priority_, since, until, call_.deadline}, wake, at);
+  if (entered.place) {
+    place_ = std::move(entered.place);
+    queued_gauge->add(1);
+    waits_total.with({priority_name(priority_)}).add();
+    return true;
   }
-  queued_gauge->add(1);
-  waits_total.with({priority_name(priority_)}).add();
-  return true;
+  if (entered.full)
+    refuse("queue_full", "too many requests are waiting for an upstream", entered.wait);
+  else
+    refuse("deadline", fmt::format("the wait is {:.1f} s, too long for the deadline", seconds(entered.wait)),
+           entered.wait);
+  return false;
+}
+
+void Journey::refuse(const char* reason, std::string message, Duration wait) {
+  shed_total.with({priority_name(priority_), reason}).add();
+  last_.outcome = Outcome::kBusy;
+  last_.reason = reason;
+  last_.message = std::move(message);
+  last_.rest = std::clamp<Duration>(wait, kRetryAfterMin, kRetryAfterMax);
+}
+
+// Whether it may look for room now; nothing when it has been refused.
+std::optional<bool> Journey::await_turn(TimePoint at) {
+  switch (gateway_->waiting().turn(*place_, at)) {
+    case WaitingLine::Turn::kFirst:
+      return true;
+    case WaitingLine::Turn::kAfter:
+      return gateway_->upstreams().size() > 1;
+    case WaitingLine::Turn::kBehind:
+      return false;
+    case WaitingLine::Turn::kDisplaced:
+      refuse("displaced", "requests of a higher priority took the place in the line", kRetryAfterMin);
+      return std::nullopt;
+    case WaitingLine::Turn::kLate:
+      refuse("late", "the wait has become too long for the deadline", kRetryAfterMin);
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+// Until somebody wakes it. Room that nobody tells of (a breaker that half-opens, a key that has rested) is looked for:
+// by the first often, by all who wait together a bounded number of times a second.
+Duration Journey::next_look(Duration look) const {
+  if (gateway_->waiting().is_first(*place_)) return look;
+  if (gateway_->upstreams().size() == 1) return kLookBehind;
+  return std::max<Duration>(kLookMax, std::chrono::microseconds(250) * int64_t(gateway_->waiting().size()));
+}
+
+bool Journey::choose_at_once() {
+  const bool open = !again_ && attempts_ == 0 && gateway_->waiting().size() == 0;
+  return open && pick(now());
 }
 
 asio::awaitable<bool> Journey::choose() {
@@ -142,42 +187,49 @@ asio::awaitable<bool> Journey::choose() {
     if (start(index, false)) co_return true;
     tried_.insert(index);
   }
-  WaitingLine& line = gateway_->waiting();
   const TimePoint began = now();
   const TimePoint until = std::min(call_.deadline, began + gateway_->options().queue_wait_max);
+  // Who comes waits behind those who wait; who has been tried already has waited.
+  bool may_look = attempts_ > 0 || !gateway_->waiting().came(call_.features.model, priority_, began);
   Duration look = kLook;
   bool started = false;
   while (!left()) {
     const TimePoint at = now();
-    // Who comes waits behind those who wait; who has been tried already goes first.
-    const bool behind = !place_ && attempts_ == 0 && line.has_before(call_.features.model, priority_);
-    started = !behind && pick(at);
+    if (place_) {
+      const std::optional<bool> turn = await_turn(at);
+      if (!turn) break;
+      may_look = *turn;
+    }
+    started = may_look && pick(at);
     if (started) break;
     if (!place_ && nobody_ever(at)) break;
     if (!tried_.empty()) tried_.clear();  // everybody had a turn: another round, for who failed may be well again
     const bool never = attempts_ == 0;
-    if (never && at >= until - kLastChance) started = start_by_force();
-    if (started || at >= until) break;
-    if (!place_ && !wait_in_line(at, until)) break;
-    if (place_->shed) {
-      shed_total.with({priority_name(priority_), "displaced"}).add();
-      last_.reason = "shed";
-      last_.outcome = Outcome::kBusy;
-      last_.message = "requests of a higher priority took the place in the line";
+    if (never && at >= until - kLastChance) started = start_by_force(at);
+    if (started) break;
+    if (at >= until) {
+      if (place_ && never) refuse("expired", "no upstream had room before the deadline", kRetryAfterMin);
       break;
     }
-    co_await pause(look);
+    if (place_ && may_look) gateway_->waiting().found_nothing(*place_);
+    if (!place_ && !wait_in_line(at, until)) break;
+    co_await pause(next_look(look), until);
     look = std::min(look * 2, kLookMax);
   }
-  if (place_) {
-    line.leave(place_);
-    queued_gauge->add(-1);
-    place_.reset();
-    if (started) line.departed(now());
-    line.freed();  // the next may look
-  }
+  leave_line(started);
   waited_ += now() - began;
   co_return started && !left();
+}
+
+void Journey::leave_line(bool started) {
+  WaitingLine& line = gateway_->waiting();
+  if (place_) {
+    line.leave(place_, started, now());
+    queued_gauge->add(-1);
+    place_.reset();
+  } else if (started) {
+    line.passed(call_.features.model, now());
+  }
 }
 
 }  // namespace spillway::gateway

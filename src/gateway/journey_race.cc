@@ -47,12 +47,12 @@ std::optional<Duration> Journey::hedge_patience() const {
 
 asio::awaitable<Step> Journey::first_token() {
   const std::optional<Duration> patience = hedge_patience();
-  if (!patience) {
-    const TimePoint deadline = first_token_deadline();
-    co_return co_await attempt_->begin(deadline);
-  }
+  return patience ? race(*patience) : attempt_->begin(first_token_deadline());
+}
+
+asio::awaitable<Step> Journey::race(Duration patience) {
   const std::shared_ptr<Contender> first = contend();
-  const TimePoint until = now() + *patience;
+  const TimePoint until = now() + patience;
   while (!first->step && !left() && now() < until) co_await leaving_->signal->wait_until(until);
   std::shared_ptr<Contender> second;
   if (!first->step && !left()) second = hedge();

@@ -10,13 +10,18 @@ metrics::Counter spared_total{
 
 }  // namespace
 
+bool Journey::may_be_spared() const {
+  const Surroundings& around = gateway_->around();
+  const bool caching = around.cache != nullptr && around.cache->enabled() && !call_.scan.stream;
+  return caching || (around.coalescer != nullptr && call_.endpoint == Endpoint::kEmbeddings);
+}
+
 // Whether the answer came from the cache or from an identical request under way. False: this request is to ask, and
 // where it leads, to share.
 asio::awaitable<bool> Journey::answer_from_others() {
   const Surroundings& around = gateway_->around();
   const bool caching = around.cache != nullptr && around.cache->enabled() && !call_.scan.stream;
   const bool coalescing = around.coalescer != nullptr && call_.endpoint == Endpoint::kEmbeddings;
-  if (!caching && !coalescing) co_return false;
   const auto key = ResponseCache::digest_of(caller_.tenant, call_.request.path, call_.request.body);
   if (!key) co_return false;
   const bool cacheable = caching && around.cache->may_keep(call_.request.path, call_.request.body);

@@ -15,6 +15,7 @@ namespace {
 metrics::Counter probes_total{
     "spillway_gateway_probes_total", "Health probes by upstream and result.", {"upstream", "result"}};
 
+constexpr int kUnwellProbes = 3;  // that must be missed before what it last said of itself is forgotten
 constexpr Duration kProbeTimeout = std::chrono::seconds(3);
 constexpr size_t kAnswerBytesMax = 1 << 20;
 constexpr Duration kPrefixInterval = std::chrono::seconds(1);
@@ -28,9 +29,12 @@ std::string health_path(const UpstreamOptions& options) {
   return options.kind == UpstreamKind::kSpillway ? "/health" : "";
 }
 
-// The body of a 200; nothing when another answer came, or none in time.
-asio::awaitable<std::optional<std::string>> fetch(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream,
-                                                  std::string path) {
+struct Fetched {
+  int status = 0;                   // 0: no answer in time
+  std::optional<std::string> body;  // of a 200
+};
+
+asio::awaitable<Fetched> fetch(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream, std::string path) {
   const TimePoint until = now() + kProbeTimeout;
   OutgoingRequest request;
   request.method = "GET";
@@ -39,11 +43,13 @@ asio::awaitable<std::optional<std::string>> fetch(std::shared_ptr<Lane> lane, st
   const auto& keys = upstream->options().keys;
   if (!keys.empty()) request.headers.add("Authorization", "Bearer " + keys.front());
   auto tls = upstream->tls();
-  if (!tls.ok()) co_return std::nullopt;
+  if (!tls.ok()) co_return Fetched();
   const auto source = remote_source(lane, upstream, std::move(tls).value(), std::move(request), kAnswerBytesMax);
   const Status head = co_await source->open(until, until);
-  if (!head.ok()) co_return std::nullopt;
-  bool good = source->status() == 200;
+  if (!head.ok()) co_return Fetched();
+  Fetched fetched;
+  fetched.status = source->status();
+  bool good = fetched.status == 200;
   std::string body;
   for (;;) {
     auto piece = co_await source->read(until);
@@ -51,7 +57,8 @@ asio::awaitable<std::optional<std::string>> fetch(std::shared_ptr<Lane> lane, st
     if (!piece.ok() || piece->empty()) break;
     body.append(*piece);
   }
-  co_return good ? std::optional(std::move(body)) : std::nullopt;
+  if (good) fetched.body = std::move(body);
+  co_return fetched;
 }
 
 double number_at(JsonCursor& cursor) {
@@ -133,9 +140,13 @@ asio::awaitable<void> Prober::watch(std::shared_ptr<Lane> lane, std::shared_ptr<
   const auto signal = std::make_shared<net::Signal>(lane->executor());
   for (;;) {
     const TimePoint began = now();
-    const std::optional<std::string> body = co_await fetch(lane, upstream, path);
+    const Fetched fetched = co_await fetch(lane, upstream, path);
+    const std::optional<std::string>& body = fetched.body;
     upstream->probed(now(), body.has_value());
-    if (body && upstream->options().kind == UpstreamKind::kSpillway) {
+    const bool own = upstream->options().kind == UpstreamKind::kSpillway;
+    // It may still answer: a node whose device is lost, that makes no progress or that leaves says so before it fails.
+    if (own && fetched.status == 503) upstream->unwell(now() + kUnwellProbes * upstream->options().health_interval);
+    if (body && own) {
       if (const auto report = parse_load_report(*body)) upstream->reported(now(), *report);
     }
     probes_total.with({upstream->name(), body ? "ok" : "failed"}).add();
@@ -151,7 +162,8 @@ asio::awaitable<void> Prober::watch_prefixes(std::shared_ptr<Lane> lane, std::sh
   for (;;) {
     const TimePoint began = now();
     std::string path = kCachedPrefixesPath;
-    const std::optional<std::string> body = co_await fetch(lane, upstream, std::move(path));
+    const Fetched fetched = co_await fetch(lane, upstream, std::move(path));
+    const std::optional<std::string>& body = fetched.body;
     auto told = body ? parse_cached_prefixes(*body) : std::nullopt;
     const bool known = told.has_value();
     if (known) reports.take(std::move(*told), now());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "net/sse.h"
+
 namespace spillway::gateway {
 namespace {
 
@@ -9,7 +11,7 @@ namespace {
 size_t end_of_event(std::string_view text, size_t from) {
   if (from > 0 && text[from] == '\n' && text[from - 1] == '\r') --from;  // not between the halves of a line's end
   while (from < text.size()) {
-    const size_t at = text.find_first_of("\r\n", from);
+    const size_t at = net::find_line_break(text, from);
     if (at == std::string_view::npos) return 0;
     size_t after = at + 1;
     if (text[at] == '\r') {
@@ -67,7 +69,7 @@ void EventSplitter::parse(std::string_view bytes, RawEvent& event) {
   event.comment = true;
   bool has_data = false;
   for (size_t at = 0; at < bytes.size();) {
-    const size_t end = std::min(bytes.find_first_of("\r\n", at), bytes.size());
+    const size_t end = std::min(net::find_line_break(bytes, at), bytes.size());
     const std::string_view line = bytes.substr(at, end - at);
     at = end + 1;
     if (line.empty()) continue;

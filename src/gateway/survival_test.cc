@@ -1,8 +1,6 @@
 // The state machines that keep a fleet alive, with time moved by hand.
 #include <gtest/gtest.h>
 
-#include <boost/asio/io_context.hpp>
-
 #include "gateway/breaker.h"
 #include "gateway/cached_prefixes.h"
 #include "gateway/concurrency_limit.h"
@@ -12,7 +10,6 @@
 #include "gateway/prober.h"
 #include "gateway/retry_budget.h"
 #include "gateway/upstream.h"
-#include "gateway/waiting_line.h"
 
 namespace spillway::gateway {
 namespace {
@@ -103,37 +100,25 @@ TEST(Upstream, ALimitedKeyDoesNotBlameTheUpstream) {
   EXPECT_EQ(upstream.may_admit_at(kStart), kStart + seconds(60));
 }
 
-std::shared_ptr<net::Signal> signal_on(boost::asio::io_context& context) {
-  return std::make_shared<net::Signal>(context.get_executor());
+TEST(Upstream, ThatSaysItIsUnwellIsSparedUntilItSaysOtherwise) {
+  Upstream upstream{UpstreamOptions{}};
+  upstream.unwell(kStart + seconds(15));
+  EXPECT_FALSE(upstream.admit(kStart, 10).has_value());
+  EXPECT_EQ(upstream.state(kStart).health, Health::kDown);
+  EXPECT_TRUE(upstream.open(kStart));  // who failed there may go elsewhere without a retry budget
+  EXPECT_TRUE(upstream.admit(kStart, 10, true).has_value());
+  EXPECT_TRUE(upstream.may_admit(kStart + seconds(15)));  // it has been silent since
+  upstream.probed(kStart + seconds(1), true);
+  EXPECT_TRUE(upstream.admit(kStart + seconds(1), 10).has_value());
 }
 
-TEST(WaitingLine, HigherPrioritiesGoFirstAndDisplaceTheYoungestLowest) {
-  boost::asio::io_context context;
-  WaitingLine line(2);
-  const auto old_low = line.enter("m", -1, signal_on(context)), young_low = line.enter("m", -1, signal_on(context));
-  EXPECT_EQ(line.enter("m", -1, signal_on(context)), nullptr);
-  const auto high = line.enter("m", 1, signal_on(context));
-  ASSERT_NE(high, nullptr);
-  EXPECT_TRUE(young_low->shed);
-  EXPECT_FALSE(old_low->shed);
-  EXPECT_TRUE(line.has_before("m", 1));
-  EXPECT_FALSE(line.has_before("other", -1));
-  line.leave(high);
-  EXPECT_FALSE(line.has_before("m", 0));
-  EXPECT_TRUE(line.has_before("m", -1));
-  line.leave(young_low);
-  line.leave(old_low);
-  EXPECT_EQ(line.size(), 0u);
-}
-
-TEST(WaitingLine, ExpectsTheWaitOfThoseBefore) {
-  boost::asio::io_context context;
-  WaitingLine line(100);
-  for (int i = 0; i < 50; ++i) line.departed(kStart + milliseconds(100 * i));
-  std::vector<std::shared_ptr<WaitingLine::Place>> places;
-  for (int i = 0; i < 20; ++i) places.push_back(line.enter("m", 0, signal_on(context)));
-  EXPECT_NEAR(spillway::seconds(line.expected_wait(0, kStart)), 2, 0.3);
-  EXPECT_EQ(line.expected_wait(1, kStart), Duration::zero());
+TEST(Upstream, ForceDoesNotOverfillIt) {
+  UpstreamOptions options;
+  options.info.concurrency_max = 2;
+  Upstream upstream{options};
+  EXPECT_TRUE(upstream.admit(kStart, 10, true).has_value());
+  EXPECT_TRUE(upstream.admit(kStart, 10).has_value());
+  EXPECT_FALSE(upstream.admit(kStart, 10, true).has_value());
 }
 
 TEST(LoadReport, IsReadFromASpillwaysHealth) {

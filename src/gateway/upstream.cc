@@ -45,7 +45,8 @@ bool Upstream::room(TimePoint now) const {
 
 std::optional<Upstream::Ticket> Upstream::admit(TimePoint now, int64_t prompt_tokens, bool force) {
   std::lock_guard lock(mutex_);
-  if (!force && (now < rests_until_ || !room(now))) return std::nullopt;
+  const int most = std::min(options_.info.concurrency_max, limit_.limit());
+  if (force ? in_flight_ >= most : now < rests_until() || !room(now)) return std::nullopt;
   auto key = keys_.next(now);
   if (!key && !force) return std::nullopt;
   if (!breaker_.admit(now) && !force) return std::nullopt;
@@ -109,8 +110,14 @@ void Upstream::decoded(TimePoint, int64_t tokens, Duration took) {
   smooth(rate_.decode_tokens_per_s, double(tokens) / seconds(took));
 }
 
+void Upstream::unwell(TimePoint until) {
+  std::lock_guard lock(mutex_);
+  unwell_until_ = until;
+}
+
 void Upstream::probed(TimePoint now, bool good) {
   std::lock_guard lock(mutex_);
+  if (good) unwell_until_ = TimePoint();
   if (!good) {
     breaker_.failed(now);
   } else if (breaker_.state(now) == Breaker::State::kHalfOpen && breaker_.admit(now)) {
@@ -131,7 +138,7 @@ UpstreamState Upstream::state(TimePoint now) const {
   std::lock_guard lock(mutex_);
   UpstreamState state;
   state.info = &options_.info;
-  const bool resting = now < rests_until_ || keys_.usable_at(now) > now;
+  const bool resting = now < rests_until() || keys_.usable_at(now) > now;
   switch (breaker_.state(now)) {
     case Breaker::State::kClosed:
       state.health = Health::kHealthy;
@@ -156,20 +163,20 @@ UpstreamState Upstream::state(TimePoint now) const {
 
 bool Upstream::may_admit(TimePoint now) const {
   std::lock_guard lock(mutex_);
-  return now >= rests_until_ && room(now) && keys_.usable_at(now) <= now &&
+  return now >= rests_until() && room(now) && keys_.usable_at(now) <= now &&
          breaker_.state(now) != Breaker::State::kOpen;
 }
 
 TimePoint Upstream::may_admit_at(TimePoint now) const {
   std::lock_guard lock(mutex_);
-  TimePoint at = std::max({now, rests_until_, keys_.usable_at(now)});
+  TimePoint at = std::max({now, rests_until(), keys_.usable_at(now)});
   if (breaker_.state(now) == Breaker::State::kOpen) at = std::max(at, breaker_.opens_again_at());
   return at;
 }
 
 bool Upstream::open(TimePoint now) const {
   std::lock_guard lock(mutex_);
-  return breaker_.state(now) != Breaker::State::kClosed || now < rests_until_ || keys_.usable_at(now) > now;
+  return breaker_.state(now) != Breaker::State::kClosed || now < rests_until() || keys_.usable_at(now) > now;
 }
 
 std::optional<Duration> Upstream::first_token_quantile(TimePoint now, double q) {

@@ -3,6 +3,7 @@
 // connections (lane.h), choosing (policy.h), talking (attempt.h).
 #pragma once
 
+#include <algorithm>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -44,8 +45,8 @@ class Upstream {
     int64_t prompt_tokens = 0;
     bool counted = false;  // prompt_tokens are still in the sum
   };
-  // Lets a request in: breaker, a usable key, room under its limit. force: although the breaker is open or there is no
-  // room, for a request that would otherwise end without any attempt.
+  // Lets a request in: breaker, a usable key, room under its limit. force: although it is out of service, for a
+  // request that would otherwise end without any attempt.
   std::optional<Ticket> admit(TimePoint now, int64_t prompt_tokens, bool force = false);
   const std::string& key(const Ticket& ticket) const { return keys_.key(ticket.key); }
 
@@ -56,6 +57,8 @@ class Upstream {
   void decoded(TimePoint now, int64_t tokens, Duration took);
   // What its health probe said, or its load report.
   void probed(TimePoint now, bool good);
+  // It says itself that it is not well (stalled, its device lost, leaving): until it says otherwise, or for that long.
+  void unwell(TimePoint until);
   void reported(TimePoint now, LoadReport report);
 
   UpstreamState state(TimePoint now) const;
@@ -72,6 +75,7 @@ class Upstream {
 
  private:
   bool room(TimePoint now) const;
+  TimePoint rests_until() const { return std::max(rests_until_, unwell_until_); }
 
   const UpstreamOptions options_;
   mutable std::mutex mutex_;
@@ -83,7 +87,8 @@ class Upstream {
   int64_t in_flight_prompt_tokens_ = 0;
   std::mutex tls_mutex_;
   net::TlsContext tls_;
-  TimePoint rests_until_;  // it said Retry-After and has no other key
+  TimePoint rests_until_;   // it said Retry-After and has no other key
+  TimePoint unwell_until_;  // it said so
   ServiceRate rate_;
   std::optional<LoadReport> report_;
   int in_flight_at_report_ = 0;

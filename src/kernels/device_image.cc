@@ -9,6 +9,13 @@ const DeviceImageOperations& table(const tensor::Stream& stream) { return operat
 
 }  // namespace
 
+tensor::Shape input_shape(const DeviceConvolution& convolution, ImageBatch images) {
+  if (!convolution.by_rows) return {images.pixels(), convolution.inputs};
+  // The last window begins at 2 (out - 1) and reads 8 rows and columns, the eighth times zero.
+  const auto with_border = [&](int size) { return int64_t{2} * convolution.window.output(size) + 6; };
+  return {images.images, with_border(images.height), with_border(images.width), kRowChannels};
+}
+
 Result<DeviceConvolution> pack_device_convolution(tensor::TensorView weight, tensor::TensorView bias, Window window,
                                                   DeviceNumbers numbers, tensor::Stream& stream) {
   return table(stream).pack_device_convolution(weight, bias, window, numbers, stream);

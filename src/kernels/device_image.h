@@ -22,13 +22,19 @@ struct DeviceConvolution {
   Window window;
   int inputs = 0;  // a multiple of kChannelStep
   int outputs = 0;
+  bool by_rows = false;  // a stem: windows of 7 by 2 over up to kRowChannels channels, see input_shape()
   DeviceNumbers numbers = DeviceNumbers::kFp16;
   DeviceLinear product;   // of a window of one pixel without stride, in all numbers but kFp32
-  tensor::Tensor weight;  // [outputs, size * size * inputs] activations, of other windows
+  tensor::Tensor weight;  // [outputs, size * size * inputs] activations, of other windows; by rows [outputs, 8, 8, 4]
   tensor::Tensor bias;    // f32 [outputs]
 
   size_t bytes() const { return product.bytes() + weight.bytes() + bias.bytes(); }
 };
+
+// How a convolution wants its images: [pixels, inputs]; by rows with a border of zeros, [images, rows, columns,
+// kRowChannels], so that 8 pixels of a window's row are 64 bytes that no other address interrupts.
+constexpr int kRowChannels = 4;
+tensor::Shape input_shape(const DeviceConvolution& convolution, ImageBatch images);
 
 // weight f32 [outputs, size, size, inputs], bias f32 [outputs], both in host memory.
 Result<DeviceConvolution> pack_device_convolution(tensor::TensorView weight, tensor::TensorView bias, Window window,
@@ -36,7 +42,7 @@ Result<DeviceConvolution> pack_device_convolution(tensor::TensorView weight, ten
 
 // y = relu(convolution(x) + bias + residual), each where given.
 struct DeviceConvolutionArgs {
-  tensor::TensorView x;  // activations [pixels, inputs]
+  tensor::TensorView x;  // activations of input_shape()
   ImageBatch images;
   const DeviceConvolution* convolution = nullptr;
   bool bias = true;
@@ -53,7 +59,8 @@ void device_affine(tensor::TensorView x, tensor::TensorView scale, tensor::Tenso
 void device_max_pool(tensor::TensorView x, ImageBatch images, Window window, tensor::TensorView y,
                      tensor::Stream& stream);
 
-// y [pixels, padded channels] activations = planes f32 [images, channels, height, width]; padding is zeros.
+// y activations, [pixels, padded channels] or by rows as input_shape() has it, = planes f32 [images, channels, height,
+// width]; padding and border are zeros.
 void device_pixels(tensor::TensorView planes, ImageBatch images, int channels, tensor::TensorView y,
                    tensor::Stream& stream);
 

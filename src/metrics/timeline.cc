@@ -1,6 +1,9 @@
 #include "metrics/timeline.h"
 
 #include <algorithm>
+#include <bit>
+#include <chrono>
+#include <functional>
 #include <utility>
 
 namespace spillway::metrics {
@@ -9,6 +12,7 @@ namespace {
 constexpr size_t kTokenMomentsMax = 96;  // more are thinned to every second one
 constexpr size_t kMomentsMax = 256;
 constexpr size_t kNoteBytesMax = 120;
+constexpr std::chrono::milliseconds kRefusedEvery(50);
 
 }  // namespace
 
@@ -68,19 +72,24 @@ Timeline::Snapshot Timeline::snapshot() const {
   return {model_, answer_id_, ended_, dropped_, moments_};
 }
 
+Timelines::Timelines(size_t capacity) : ring_(capacity), newest_(std::bit_ceil(capacity)) {}
+
 std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, TimePoint received,
                                            std::string trace_id) {
   auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received, std::move(trace_id));
   std::shared_ptr<Timeline> oldest = timeline;  // leaves the ring; freed after the lock
+  const size_t bucket = std::hash<std::string_view>()(timeline->id()) & (newest_.size() - 1);
   std::lock_guard lock(mutex_);
-  std::swap(ring_[next_++ % ring_.size()], oldest);
-  if (oldest) {
-    const auto found = by_id_.find(oldest->id());
-    if (found != by_id_.end() && found->second == oldest) by_id_.erase(found);
-  }
-  by_id_.erase(timeline->id());  // its key is a view of the older one's
-  by_id_.emplace(timeline->id(), timeline);
+  Place& place = at(++last_);
+  std::swap(place.timeline, oldest);
+  place.older = std::exchange(newest_[bucket], last_);
   return timeline;
+}
+
+bool Timelines::has_place_for_refused(TimePoint now) {
+  Duration::rep from = refused_from_.load(std::memory_order_relaxed);
+  const Duration::rep at = now.time_since_epoch().count();
+  return at >= from && refused_from_.compare_exchange_strong(from, at + Duration(kRefusedEvery).count());
 }
 
 std::shared_ptr<Timeline> Timelines::find(std::string_view id) const {
@@ -92,23 +101,26 @@ std::shared_ptr<Timeline> Timelines::find(std::string_view id) const {
 }
 
 std::shared_ptr<Timeline> Timelines::with_id(std::string_view id) const {
+  const size_t bucket = std::hash<std::string_view>()(id) & (newest_.size() - 1);
   std::lock_guard lock(mutex_);
-  const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : found->second;
+  for (uint64_t number = newest_[bucket]; is_kept(number); number = at(number).older) {
+    if (at(number).timeline->id() == id) return at(number).timeline;
+  }
+  return nullptr;
 }
 
 std::vector<std::shared_ptr<Timeline>> Timelines::recent(size_t count) const {
   std::vector<std::shared_ptr<Timeline>> out;
   std::lock_guard lock(mutex_);
-  const uint64_t kept = std::min<uint64_t>({next_, ring_.size(), count});
+  const uint64_t kept = std::min<uint64_t>({last_, ring_.size(), count});
   out.reserve(kept);
-  for (uint64_t i = 1; i <= kept; ++i) out.push_back(ring_[(next_ - i) % ring_.size()]);
+  for (uint64_t i = 0; i < kept; ++i) out.push_back(at(last_ - i).timeline);
   return out;
 }
 
 uint64_t Timelines::begun() const {
   std::lock_guard lock(mutex_);
-  return next_;
+  return last_;
 }
 
 }  // namespace spillway::metrics

@@ -6,12 +6,12 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
@@ -90,7 +90,7 @@ inline std::string_view trace_id_of(const std::shared_ptr<Timeline>& timeline) {
 
 class Timelines {
  public:
-  explicit Timelines(size_t capacity = 2048) : ring_(capacity) {}
+  explicit Timelines(size_t capacity = 2048);
 
   std::shared_ptr<Timeline> begin(std::string id, std::string route, TimePoint received, std::string trace_id = "");
   std::shared_ptr<Timeline> find(std::string_view id) const;  // the newest of that id; null: not among those kept
@@ -98,12 +98,26 @@ class Timelines {
   std::shared_ptr<Timeline> with_id(std::string_view id) const;
   std::vector<std::shared_ptr<Timeline>> recent(size_t count) const;  // newest first
   uint64_t begun() const;
+  // Whether a request that is refused at the door gets a place: so many a second do, lest a flood of them push out
+  // those that ran.
+  bool has_place_for_refused(TimePoint now);
 
  private:
+  // A place in the ring, and the one begun before it whose id falls into the same bucket. Places are counted from 1 and
+  // never used again, so that a chain ends where it leaves the ring, and leaving costs nothing.
+  struct Place {
+    std::shared_ptr<Timeline> timeline;
+    uint64_t older = 0;
+  };
+  Place& at(uint64_t number) { return ring_[number % ring_.size()]; }
+  const Place& at(uint64_t number) const { return ring_[number % ring_.size()]; }
+  bool is_kept(uint64_t number) const { return number > 0 && number + ring_.size() > last_; }
+
   mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<Timeline>> ring_;
-  std::unordered_map<std::string_view, std::shared_ptr<Timeline>> by_id_;  // views of the ids of those in the ring
-  uint64_t next_ = 0;
+  std::vector<Place> ring_;
+  std::vector<uint64_t> newest_;  // by bucket of the id's hash
+  uint64_t last_ = 0;
+  std::atomic<Duration::rep> refused_from_{0};  // when the next refused one gets a place
 };
 
 }  // namespace spillway::metrics

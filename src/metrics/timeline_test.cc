@@ -46,6 +46,28 @@ TEST(Timeline, IsBoundedWhateverComes) {
   EXPECT_EQ(snapshot.moments[0].note.size(), 120u);
 }
 
+TEST(Timelines, AreFoundByIdExactlyAsLongAsTheyAreKept) {
+  Timelines timelines(64);
+  for (int i = 0; i < 1000; ++i) {
+    timelines.begin("r" + std::to_string(i), "/", at(i));
+    for (int back : {0, 1, 30, 63, 64, 200}) {
+      if (back > i) continue;
+      const auto found = timelines.with_id("r" + std::to_string(i - back));
+      ASSERT_EQ(found != nullptr, back < 64) << i << " " << back;
+      if (found) EXPECT_EQ(found->received(), at(i - back));
+    }
+  }
+  timelines.begin("r990", "/again", at(1000));
+  EXPECT_EQ(timelines.with_id("r990")->route(), "/again");
+}
+
+TEST(Timelines, RefusedOnesTakeSoManyPlacesASecond) {
+  Timelines timelines(8);
+  int places = 0;
+  for (int ms = 1000; ms < 3000; ++ms) places += timelines.has_place_for_refused(at(ms)) ? 1 : 0;
+  EXPECT_EQ(places, 40);
+}
+
 TEST(Timelines, TheOldestGoesFirst) {
   Timelines timelines(3);
   for (int i = 0; i < 5; ++i) timelines.begin("r" + std::to_string(i), "/", at(i));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <random>
 
 #include "models/loader.h"
@@ -28,7 +29,18 @@ INSTANTIATE_TEST_SUITE_P(Families, CudaGolden,
                                                           PrecisionChoice::kInt8, PrecisionChoice::kInt4)),
                          label);
 
-// Of the largest logit, by the rounding of weights and activations: tiny models' layers average little of it away.
+// The logits of a float32 model that rounds weights and inputs as this precision does (make_quantised.py), where there
+// are; against those only the roundings of bf16 are left, and in fp8 inputs that those carry over an edge of e4m3.
+std::string quantised_expectation(const std::string& family, PrecisionChoice precision) {
+  const std::string path =
+      kGolden + family + "/expected_" + std::string(name_of(resolve_precision(precision, {}))) + ".safetensors";
+  return std::filesystem::exists(path) ? path : std::string();
+}
+
+double quantised_tolerance(PrecisionChoice precision) { return precision == PrecisionChoice::kFp8 ? 0.1 : 0.02; }
+
+// Of the largest logit, by the rounding of weights and activations: tiny models' layers average little of it away, and
+// those with experts, whose quantised forms have no reference of their own, choose others.
 double tolerance(PrecisionChoice precision) {
   switch (precision) {
     case PrecisionChoice::kFp32:
@@ -36,9 +48,9 @@ double tolerance(PrecisionChoice precision) {
     case PrecisionChoice::kTf32:
       return 5e-3;
     case PrecisionChoice::kFp8:
-      return 0.35;  // e4m3 has three bits: up to 6% of a weight, and of an activation; experts change with it
+      return 0.35;  // e4m3 has three bits: up to 6% of a weight, and of an activation
     case PrecisionChoice::kInt4:
-      return 0.8;  // 12% of a weight's deviation each: tiny models tell little, eval of tiny-r1 tells more
+      return 0.8;  // 12% of a weight's deviation each
     case PrecisionChoice::kInt8:
       return 0.08;
     default:
@@ -60,6 +72,10 @@ TEST_P(CudaGolden, LogitsAndGreedyTokens) {
   // One such rounding is up to 6% of a value, and a token near the border between two experts changes to the other.
   const bool fp8 = std::string_view(family) == "deepseek_v3_fp8" && precision == PrecisionChoice::kBf16;
   if (fp8 && tensor::cuda::device_info(0).capability() == 90) options.tolerance = 0.15;
+  if (const std::string path = quantised_expectation(family, precision); !path.empty()) {
+    options.expected_path = path;
+    options.tolerance = quantised_tolerance(precision);
+  }
   const auto report = verify(options);
   ASSERT_TRUE(report.ok()) << report.error().message;
   ASSERT_FALSE(report->rows.empty());
@@ -179,7 +195,9 @@ struct NumbersRow {
   double tolerance;
 };
 
-// Encoders and vision models. Their hidden sizes here are tiny, so one rounding is a large part of a value.
+// Encoders and vision models. Their hidden sizes here are tiny, so one rounding is a large part of a value: a float32
+// model of transformers whose layers' weights and inputs are rounded to e4m3 is 0.11 off in bert's vectors and 0.44 to
+// 0.51 in its pooled output, with cosines from 0.984. In fp8 the cosine tells more.
 class CudaOneShotGolden : public testing::TestWithParam<std::tuple<const char*, NumbersRow>> {};
 INSTANTIATE_TEST_SUITE_P(
     Models, CudaOneShotGolden,
@@ -191,7 +209,7 @@ INSTANTIATE_TEST_SUITE_P(
                                      NumbersRow{"tf32", PrecisionChoice::kTf32, 0.01},
                                      NumbersRow{"fp16", PrecisionChoice::kFp16, 0.01},
                                      NumbersRow{"bf16", PrecisionChoice::kBf16, 0.05},
-                                     NumbersRow{"fp8", PrecisionChoice::kFp8, 0.15})),
+                                     NumbersRow{"fp8", PrecisionChoice::kFp8, 0.4})),
     [](const auto& info) { return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param).name; });
 
 TEST_P(CudaOneShotGolden, EveryOutput) {
@@ -217,6 +235,8 @@ TEST_P(CudaOneShotGolden, EveryOutput) {
   ASSERT_FALSE(report->rows.empty());
   for (const VerifyRow& row : report->rows)
     EXPECT_TRUE(row.passed) << row.name << ": relative error " << row.max_rel << ", median of rows " << row.median_rel;
+  if (numbers.precision != PrecisionChoice::kFp8) return;
+  for (const VerifyRow& row : report->rows) EXPECT_GE(row.cosine, 0.97) << row.name;
 }
 
 std::vector<float> answer_of(OneShotModel& model, const std::vector<std::vector<int32_t>>& texts,

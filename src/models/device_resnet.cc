@@ -74,6 +74,8 @@ class Layer {
     return {batch.images, window.output(batch.height), window.output(batch.width)};
   }
 
+  tensor::Shape input_shape(ImageBatch batch) const { return kernels::input_shape(convolution_, batch); }
+
   // Into memory; residual may be empty.
   Pictures apply(const Pictures& x, bool relu, TensorView residual, TensorView memory, const Pass& pass) const {
     Pictures y{{}, output(x.batch)};
@@ -213,7 +215,7 @@ class DeviceResnet final : public OneShotModel {
   // operations of one image on the way.
   int64_t widest() {
     ImageBatch at{kImagesMax, info_.height, info_.width};
-    int64_t largest = at.pixels() * padded(config_.channels);
+    int64_t largest = stem_->input_shape(at).elements();
     double flops = 0;
     const auto see = [&](const ImageBatch& batch, int outputs, int depth) {
       largest = std::max(largest, batch.pixels() * outputs);
@@ -311,7 +313,7 @@ class DeviceResnet final : public OneShotModel {
   }
 
   void run_pass(ImageBatch images, const Pass& pass) {
-    Pictures x{TensorView(memory_[0].view().data, type_, {images.pixels(), padded(config_.channels)}), images};
+    Pictures x{TensorView(memory_[0].view().data, type_, stem_->input_shape(images)), images};
     kernels::device_pixels(planes_, images, config_.channels, x.pixels, pass.stream);
     pass.count();
     x = stem_->apply(x, true, {}, memory_[1], pass);

@@ -35,21 +35,27 @@ void ClientConnection::on_done(IoError error, size_t count) {
 asio::awaitable<Status> ClientConnection::finish(std::string_view what, TimePoint deadline) {
   bool late = false;
   while (pending_) {
-    waiting_ = true;
-    co_await point_.wait_until(late ? TimePoint::max() : deadline);
-    waiting_ = false;
-    if (pending_ && !late && std::chrono::steady_clock::now() >= deadline) {
+    if (!late && std::chrono::steady_clock::now() >= deadline) {
       late = true;
       resolver_.cancel();
       close();
     }
+    waiting_ = true;
+    co_await point_.wait_until(late ? TimePoint::max() : deadline);
+    waiting_ = false;
   }
-  if (late) co_return Error{ErrorCode::kDeadlineExceeded, origin_ + ": time ran out to " + std::string(what)};
-  if (error_) {
-    SSL* ssl = transport_.tls() ? transport_.tls()->native_handle() : nullptr;
-    co_return Error{ErrorCode::kUnavailable, origin_ + ": cannot " + std::string(what) + ": " + reason(error_, ssl)};
-  }
-  co_return Status();
+  if (late) co_return time_ran_out(what);
+  co_return ended(what);
+}
+
+Error ClientConnection::time_ran_out(std::string_view what) const {
+  return {ErrorCode::kDeadlineExceeded, origin_ + ": time ran out to " + std::string(what)};
+}
+
+Status ClientConnection::ended(std::string_view what) {
+  if (!error_) return {};
+  SSL* ssl = transport_.tls() ? transport_.tls()->native_handle() : nullptr;
+  return Error{ErrorCode::kUnavailable, origin_ + ": cannot " + std::string(what) + ": " + reason(error_, ssl)};
 }
 
 asio::awaitable<Status> ClientConnection::connect(const Url& url, const TlsContext& tls, bool verify,
@@ -98,13 +104,15 @@ asio::awaitable<Status> ClientConnection::secure(const Url& url, const TlsContex
   co_return co_await finish("set up TLS", deadline);
 }
 
-asio::awaitable<Status> ClientConnection::write(std::string_view head, std::string_view body, TimePoint deadline) {
-  WriteBuffers buffers = pieces(head, body);
+std::optional<Status> ClientConnection::write_at_once(WriteBuffers& buffers) {
+  IoError error;
+  consume(buffers, transport_.write_now(buffers, error));
+  if (error) return Error{ErrorCode::kUnavailable, origin_ + ": cannot send the request: " + error.message()};
+  return bytes_in(buffers) == 0 ? std::optional<Status>(Status()) : std::nullopt;
+}
+
+asio::awaitable<Status> ClientConnection::write(WriteBuffers buffers, TimePoint deadline) {
   auto self = shared_from_this();
-  IoError now_error;
-  consume(buffers, transport_.write_now(buffers, now_error));
-  if (now_error)
-    co_return Error{ErrorCode::kUnavailable, origin_ + ": cannot send the request: " + now_error.message()};
   while (bytes_in(buffers) > 0) {
     begin();
     transport_.async_write_some(buffers, [self](IoError error, size_t count) { self->on_done(error, count); });
@@ -117,10 +125,21 @@ asio::awaitable<Status> ClientConnection::write(std::string_view head, std::stri
 
 asio::awaitable<Result<size_t>> ClientConnection::read(TimePoint deadline) {
   auto self = shared_from_this();
+  if (std::chrono::steady_clock::now() >= deadline) {  // who sends without end never lets a read wait for it
+    close();
+    co_return time_ran_out("read the response");
+  }
   begin();
   transport_.async_read_some(inbox_.room(kReadBytes),
                              [self](IoError error, size_t count) { self->on_done(error, count); });
-  Status read = co_await finish("read the response", deadline);
+  waiting_ = true;
+  co_await point_.wait_until(deadline);
+  waiting_ = false;
+  Status read;
+  if (pending_)  // the deadline, most likely
+    read = co_await finish("read the response", deadline);
+  else
+    read = ended("read the response");
   inbox_.arrived(count_);
   if (!read.ok()) {
     const bool closed = error_ == asio::error::eof || error_ == asio::ssl::error::stream_truncated;

@@ -5,6 +5,7 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,7 +30,9 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
   // To addresses already known, in turn; none of the system's resolver is used.
   asio::awaitable<Status> connect_to(Endpoints endpoints, const Url& url, const TlsContext& tls, bool verify,
                                      TimePoint deadline);
-  asio::awaitable<Status> write(std::string_view head, std::string_view body, TimePoint deadline);
+  // What goes without waiting; nothing while some is left for write().
+  std::optional<Status> write_at_once(WriteBuffers& buffers);
+  asio::awaitable<Status> write(WriteBuffers buffers, TimePoint deadline);
   // The number of new bytes in inbox(); zero when the server closed.
   asio::awaitable<Result<size_t>> read(TimePoint deadline);
 
@@ -42,6 +45,8 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
  private:
   asio::awaitable<Status> secure(const Url& url, const TlsContext& tls, bool verify, TimePoint deadline);
   asio::awaitable<Status> finish(std::string_view what, TimePoint deadline);
+  Error time_ran_out(std::string_view what) const;
+  Status ended(std::string_view what);  // the operation that is over
   void begin();
   void on_done(IoError error, size_t count);
 

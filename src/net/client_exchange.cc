@@ -22,9 +22,11 @@ void ClientExchange::cancel() {
 }
 
 asio::awaitable<Status> ClientExchange::send(std::string_view head, std::string_view body, TimePoint deadline) {
-  Status written = co_await connection_->write(head, body, deadline);
+  WriteBuffers buffers = pieces(head, body);
+  std::optional<Status> written = connection_->write_at_once(buffers);
+  if (!written) written = co_await connection_->write(buffers, deadline);
   if (cancelled_) co_return Error{ErrorCode::kCancelled, "cancelled"};
-  co_return written;
+  co_return std::move(*written);
 }
 
 asio::awaitable<Status> ClientExchange::read_head(TimePoint deadline) {

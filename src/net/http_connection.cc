@@ -174,7 +174,9 @@ asio::awaitable<bool> HttpConnection::send(int status, Headers headers, std::str
   if (has_no_body(status)) framing.content_length.reset();
   const std::string head = response_head(status, headers, framing);
   const bool with_body = !head_only_ && !has_no_body(status);
-  co_return co_await write_all(pieces(head, with_body ? std::string_view(body) : std::string_view()));
+  WriteBuffers buffers = pieces(head, with_body ? std::string_view(body) : std::string_view());
+  if (write_at_once(buffers)) co_return !broken_;
+  co_return co_await write_slowly(buffers);
 }
 
 namespace {
@@ -214,7 +216,9 @@ asio::awaitable<bool> HttpConnection::write(std::string_view chunk) {
   if (head_only_ || chunk.empty()) co_return !broken_;
   if (!chunked_) co_return co_await write_all(pieces(chunk));
   const ChunkHead head(chunk.size());
-  co_return co_await write_all(pieces(head.view(), chunk, "\r\n"));
+  WriteBuffers buffers = pieces(head.view(), chunk, "\r\n");
+  if (write_at_once(buffers)) co_return !broken_;
+  co_return co_await write_slowly(buffers);
 }
 
 asio::awaitable<bool> HttpConnection::end(std::string_view last) {

@@ -78,10 +78,10 @@ class HttpConnection final : public ResponseWriter, public std::enable_shared_fr
   asio::awaitable<bool> handshake();
   asio::awaitable<bool> await_first_byte();
   asio::awaitable<Read> read_more(size_t count, TimePoint deadline);
+  bool write_at_once(WriteBuffers& buffers);
   asio::awaitable<bool> write_all(WriteBuffers buffers);
   asio::awaitable<bool> write_slowly(WriteBuffers buffers);
   asio::awaitable<void> finish_operation(TimePoint deadline);
-  asio::awaitable<void> wait(Waiting what, TimePoint deadline);
   asio::awaitable<void> linger();
   void start_read(size_t count);
   void on_read(IoError error, size_t count);

@@ -74,16 +74,12 @@ void HttpConnection::cut() {
   tell_disconnected();
 }
 
-asio::awaitable<void> HttpConnection::wait(Waiting what, TimePoint deadline) {
-  waiting_ = what;
-  co_await point_.wait_until(deadline);
-  waiting_ = Waiting::kNothing;
-}
-
 // Waits for the pending operation; cuts the connection at the deadline.
 asio::awaitable<void> HttpConnection::finish_operation(TimePoint deadline) {
   while (operation_pending_) {
-    co_await wait(Waiting::kOperation, deadline);
+    waiting_ = Waiting::kOperation;
+    co_await point_.wait_until(deadline);
+    waiting_ = Waiting::kNothing;
     if (operation_pending_ && std::chrono::steady_clock::now() >= deadline) {
       cut();
       deadline = TimePoint::max();
@@ -131,7 +127,9 @@ asio::awaitable<HttpConnection::Read> HttpConnection::read_more(size_t count, Ti
   while (inbox_.size() == had) {
     if (closed_ || broken_) co_return Read::kClosed;
     if (std::chrono::steady_clock::now() >= deadline || (idle_ && shared_->draining)) co_return Read::kLate;
-    co_await wait(Waiting::kRead, deadline);
+    waiting_ = Waiting::kRead;
+    co_await point_.wait_until(deadline);
+    waiting_ = Waiting::kNothing;
   }
   co_return Read::kBytes;
 }
@@ -147,17 +145,19 @@ asio::awaitable<bool> HttpConnection::await_first_byte() {
   co_return read == Read::kBytes;
 }
 
-asio::awaitable<bool> HttpConnection::write_all(WriteBuffers buffers) {
-  if (broken_) co_return false;
+// What goes without waiting. Whether nothing is left to wait for: all went, or the connection is cut.
+bool HttpConnection::write_at_once(WriteBuffers& buffers) {
+  if (broken_) return true;
+  trace::Span span("io", "write", "bytes", static_cast<int64_t>(bytes_in(buffers)));
   IoError error;
-  {
-    trace::Span span("io", "write", "bytes", static_cast<int64_t>(bytes_in(buffers)));
-    consume(buffers, transport_.write_now(buffers, error));
-  }
-  if (!error && bytes_in(buffers) == 0) co_return true;
-  if (!error) co_return co_await write_slowly(buffers);
-  cut();
-  co_return false;
+  consume(buffers, transport_.write_now(buffers, error));
+  if (error) cut();
+  return error || bytes_in(buffers) == 0;
+}
+
+asio::awaitable<bool> HttpConnection::write_all(WriteBuffers buffers) {
+  if (write_at_once(buffers)) co_return !broken_;
+  co_return co_await write_slowly(buffers);
 }
 
 // Each piece must go within write_timeout, and the whole at the minimum rate.

@@ -43,6 +43,7 @@ bool split_target(HttpRequest& request) {
 class RequestParser::Grammar final : public http::basic_parser<true> {
  public:
   HttpRequest request;
+  bool line_done = false;  // the request line
   bool header_done = false;
   bool starved = false;  // the last piece ended inside a header or a chunk's header
 
@@ -51,6 +52,7 @@ class RequestParser::Grammar final : public http::basic_parser<true> {
     request.method = to_string(method);
     request.target = to_string(target);
     request.version_minor = version % 10;
+    line_done = true;
   }
   void on_response_impl(int, Text, int, Code&) override {}
   // Trailer fields are dropped: they could otherwise stand in for headers already checked.
@@ -98,8 +100,8 @@ size_t RequestParser::feed(std::string_view bytes) {
       fail(413, "the body is longer than the server takes");
     } else if (ec == http::error::header_limit ||
                (taken == 0 && state_ == State::kHeader && rest.size() >= limits_.header_bytes_max)) {
-      const bool in_first_line = rest.find('\n') == std::string_view::npos && !grammar_->header_done;
-      fail(in_first_line ? 414 : 431, in_first_line ? "the request line is too long" : "the header is too long");
+      const bool in_header = grammar_->line_done || rest.find('\n') != std::string_view::npos;
+      fail(in_header ? 431 : 414, in_header ? "the header is too long" : "the request line is too long");
     } else if (ec == http::error::bad_version) {
       fail(505, "expected HTTP/1.0 or HTTP/1.1");
     } else if (ec || (taken == 0 && rest.size() >= limits_.header_bytes_max)) {

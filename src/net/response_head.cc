@@ -1,26 +1,45 @@
 #include "net/response_head.h"
 
+#include <algorithm>
+#include <array>
 #include <ctime>
 
 namespace spillway::net {
 namespace {
 
+bool is_control(char c) { return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 0x7f; }
+
 void append_value(std::string& out, std::string_view value) {
-  for (char c : value) out += (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == 0x7f ? ' ' : c;
+  if (std::ranges::none_of(value, is_control)) {
+    out += value;
+    return;
+  }
+  for (char c : value) out += is_control(c) ? ' ' : c;
 }
 
 bool is_framing(std::string_view name) {
-  return equals_ignoring_case(name, "Content-Length") || equals_ignoring_case(name, "Transfer-Encoding") ||
-         equals_ignoring_case(name, "Connection") || equals_ignoring_case(name, "Date");
+  switch (name.empty() ? 0 : name[0] | 0x20) {
+    case 'c':
+      return equals_ignoring_case(name, "Content-Length") || equals_ignoring_case(name, "Connection");
+    case 't':
+      return equals_ignoring_case(name, "Transfer-Encoding");
+    case 'd':
+      return equals_ignoring_case(name, "Date");
+    default:
+      return false;
+  }
 }
 
+constexpr std::array<bool, 256> kTokenBytes = [] {
+  std::array<bool, 256> table{};
+  for (unsigned char c : std::string_view("!#$%&'*+-.^_`|~")) table[c] = true;
+  for (int c = '0'; c <= '9'; ++c) table[size_t(c)] = true;
+  for (int c = 'a'; c <= 'z'; ++c) table[size_t(c)] = table[size_t(c - 'a' + 'A')] = true;
+  return table;
+}();
+
 bool is_token(std::string_view name) {
-  constexpr std::string_view kSigns = "!#$%&'*+-.^_`|~";
-  for (char c : name) {
-    const bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    if (!alphanumeric && kSigns.find(c) == std::string_view::npos) return false;
-  }
-  return !name.empty();
+  return !name.empty() && std::ranges::all_of(name, [](unsigned char c) { return kTokenBytes[c]; });
 }
 
 // Formatted once a second for each thread.

@@ -19,6 +19,9 @@ struct SseEvent {
   bool is_comment = false;  // ": text"; data is then the text
 };
 
+// The first CR or LF at or after from; npos when there is none.
+size_t find_line_break(std::string_view text, size_t from = 0);
+
 // Appends one event; data may hold line feeds. The event name must hold none.
 void append_sse_event(std::string& out, std::string_view data, std::string_view event = {}, std::string_view id = {});
 void append_sse_comment(std::string& out, std::string_view text);

@@ -19,6 +19,19 @@ std::vector<std::string> events_of(const std::string& stream, size_t cut) {
   return seen;
 }
 
+TEST(LineBreak, IsTheFirstOfEitherKind) {
+  EXPECT_EQ(find_line_break(""), std::string_view::npos);
+  EXPECT_EQ(find_line_break("abc"), std::string_view::npos);
+  for (const size_t at : {0u, 1u, 511u, 512u, 513u, 2000u}) {
+    for (const char* end : {"\n", "\r", "\r\n", "\n\r"}) {
+      const std::string text = std::string(at, 'a') + end + std::string(700, 'b') + "\r\n";
+      EXPECT_EQ(find_line_break(text), at) << at;
+      EXPECT_EQ(find_line_break(text, at), at);
+      EXPECT_EQ(find_line_break(text, at + 2), at + std::string_view(end).size() + 700);
+    }
+  }
+}
+
 TEST(Sse, ReadsTheSameFromAnyCutAndLineEnd) {
   const std::string stream =
       "\xEF\xBB\xBF: keep-alive\n\ndata: one\n\nevent: tick\ndata:two\ndata:  lines\nid: 7\nretry: 250\n\nunknown: "

@@ -1,5 +1,6 @@
-// ModelCatalogue: the one-shot models of this process as protocols see them: by name and version, ready or not, to be
-// loaded and unloaded. The server's view of a ModelRepository, or of a fixed list. Any thread.
+// ModelCatalogue: the models of this process as protocols see them: by name, one-shot models by version as well, ready,
+// evicted or neither, to be loaded and unloaded. The server's view of a ModelRepository, or of a fixed list. A model
+// handed out stays whole for as long as it is held. Any thread.
 #pragma once
 
 #include <functional>
@@ -8,12 +9,15 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
-#include "server/served_one_shot.h"
+#include "server/loaded_version.h"
+#include "server/model_repository.h"
 
 namespace spillway::server {
 
 using OneShotPtr = std::shared_ptr<const ServedOneShot>;
+using LanguagePtr = std::shared_ptr<ServedModel>;
 
 struct CatalogueEntry {
   std::string name;
@@ -26,15 +30,27 @@ class ModelCatalogue {
  public:
   virtual ~ModelCatalogue() = default;
 
-  // The ready model of that name or alias; an empty version is the newest. Null: not there or not ready.
+  // The ready model of that name or alias; an empty version is the newest. Null: not there or not ready. Each counts as
+  // a use, which keeps a model from being evicted as idle.
   virtual OneShotPtr find(std::string_view name, std::string_view version) const = 0;
+  virtual LanguagePtr find_language(std::string_view name) const = 0;
 
-  // As find; a model that was put aside is brought back first. done is called once, at once or on another thread.
+  // As find; an evicted model is brought back first, for which the request waits until then at most. done is called
+  // once, at once or on another thread; kNotFound is a name that no model of that kind has, and all else a reason why
+  // it does not answer now.
   using Found = std::function<void(Result<OneShotPtr>)>;
-  virtual void acquire(std::string_view name, std::string_view version, Found done) = 0;
+  using LanguageFound = std::function<void(Result<LanguagePtr>)>;
+  virtual void acquire(std::string_view name, std::string_view version, TimePoint until, Found done) = 0;
+  virtual void acquire_language(std::string_view name, TimePoint until, LanguageFound done) = 0;
 
   virtual bool contains(std::string_view name) const = 0;  // known, ready or not
+  virtual bool is_ready(std::string_view name, std::string_view version) const = 0;
+  virtual ModelKind kind(std::string_view name) const = 0;
+  virtual double load_seconds(std::string_view name) const = 0;  // that the last load took; 0: none did
+
   virtual std::vector<OneShotPtr> ready() const = 0;       // the newest of each
+  virtual std::vector<LanguagePtr> languages() const = 0;  // that are ready
+  virtual std::vector<ListedModel> listed() const = 0;     // of either kind, ready or evicted
   virtual std::vector<CatalogueEntry> index() const = 0;   // every known version
   virtual Status load(std::string_view name) = 0;          // blocks
   virtual Status unload(std::string_view name) = 0;        // blocks
@@ -43,17 +59,26 @@ class ModelCatalogue {
 // Models that are there from the start and stay.
 class FixedCatalogue final : public ModelCatalogue {
  public:
-  explicit FixedCatalogue(std::vector<OneShotPtr> models) : models_(std::move(models)) {}
+  explicit FixedCatalogue(std::vector<LanguagePtr> languages, std::vector<OneShotPtr> models = {})
+      : languages_(std::move(languages)), models_(std::move(models)) {}
 
   OneShotPtr find(std::string_view name, std::string_view version) const override;
-  void acquire(std::string_view name, std::string_view version, Found done) override;
-  bool contains(std::string_view name) const override { return find(name, "") != nullptr; }
+  LanguagePtr find_language(std::string_view name) const override;
+  void acquire(std::string_view name, std::string_view version, TimePoint until, Found done) override;
+  void acquire_language(std::string_view name, TimePoint until, LanguageFound done) override;
+  bool contains(std::string_view name) const override { return kind(name) != ModelKind::kUnknown; }
+  bool is_ready(std::string_view name, std::string_view version) const override;
+  ModelKind kind(std::string_view name) const override;
+  double load_seconds(std::string_view) const override { return 0; }
   std::vector<OneShotPtr> ready() const override { return models_; }
+  std::vector<LanguagePtr> languages() const override { return languages_; }
+  std::vector<ListedModel> listed() const override;
   std::vector<CatalogueEntry> index() const override;
   Status load(std::string_view name) override;
   Status unload(std::string_view name) override;
 
  private:
+  const std::vector<LanguagePtr> languages_;
   const std::vector<OneShotPtr> models_;
 };
 

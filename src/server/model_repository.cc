@@ -5,27 +5,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/log.h"
-#include "metrics/metrics.h"
-
 namespace spillway::server {
 namespace {
 
-using std::chrono::milliseconds;
-
-constexpr milliseconds kReleaseCheck{20};  // whether anybody still holds an unloaded version
-
-metrics::Gauge ready_gauge("spillway_models_ready", "1 for a version that answers.", {"model", "version"});
-metrics::Counter loads("spillway_model_loads_total", "Loads by outcome.", {"model", "outcome"});
-metrics::Counter evictions("spillway_model_evictions_total", "Idle versions whose memory was given back.", {"model"});
-
 TimePoint now() { return std::chrono::steady_clock::now(); }
-
-// Nobody but the repository holds it.
-bool is_free(const VersionPtr& version) {
-  return version.use_count() == 1 && (!version->language || version->language.use_count() == 1) &&
-         (!version->one_shot || version->one_shot.use_count() == 1);
-}
 
 }  // namespace
 
@@ -103,50 +86,96 @@ VersionPtr ModelRepository::find(std::string_view name, std::string_view version
   return found ? found->loaded : nullptr;
 }
 
-void ModelRepository::acquire_async(std::string_view name, std::string_view version, Acquired done) {
+// Of a version that neither answers nor can be brought back; empty: there is no such version.
+std::string ModelRepository::why_not_ready(const Entry& entry, std::string_view version) {
+  std::string reason;
+  for (const Version& at : entry.versions) {
+    if (!version.empty() && at.candidate.version != version) continue;
+    reason = at.reason.empty() ? "it is loading" : at.reason;
+  }
+  if (entry.versions.empty()) reason = entry.failure;
+  return reason.empty() && version.empty() ? "it is loading" : reason;
+}
+
+void ModelRepository::acquire_async(std::string_view name, std::string_view version, TimePoint until, Acquired done) {
   Entry* entry = entry_of(name);
   if (entry == nullptr) return done(not_found(fmt::format("there is no model \"{}\"", name)));
-  if (VersionPtr found = find(name, version)) return done(std::move(found));
+  VersionPtr ready;
   std::string reason;
   {
     std::lock_guard lock(mutex_);
-    if (has_evicted(*entry, version) && !stopped_) {
-      entry->jobs.push_back(
-          [this, entry, name = std::string(name), version = std::string(version), done = std::move(done)] {
-            const Status back = bring_back(*entry);
-            VersionPtr found = find(name, version);
-            if (found) return done(std::move(found));
-            done(back.ok() ? Error{ErrorCode::kUnavailable, fmt::format("model \"{}\" has been unloaded", name)}
-                           : back.error());
-          });
+    const TimePoint at = now();
+    entry->used = at;
+    if (const Version* found = newest_ready(*entry, version)) {
+      ready = found->loaded;
+    } else if ((has_evicted(*entry, version) || entry->returning) && !stopped_) {
+      entry->wanted = true;
       entry->work.notify_one();
-      return;
+      until = std::min(until, at + from_seconds(options_.wait_max_s));
+      const double left = entry->load_s - (entry->returning ? seconds(at - entry->load_began) : 0);
+      if (at + from_seconds(std::max(0.0, left)) <= until) {
+        line_.add({entry->source.name, std::string(version), until, std::move(done)});
+        return;
+      }
+      reason = fmt::format("it is being brought back, which takes {:.1f} s", left);
+    } else {
+      reason = why_not_ready(*entry, version);
     }
-    for (const Version& at : entry->versions) {
-      if (version.empty() || at.candidate.version == version) reason = at.reason;
-    }
-    if (entry->versions.empty()) reason = entry->failure;
   }
-  if (!version.empty() && reason.empty()) {
+  if (ready) return done(std::move(ready));
+  if (reason.empty()) {
     return done(not_found(fmt::format("model \"{}\" has no version \"{}\" that is ready", name, version)));
   }
-  done(Error{ErrorCode::kUnavailable,
-             fmt::format("model \"{}\" is not ready{}", name, reason.empty() ? ": it is loading" : ": " + reason)});
+  done(Error{ErrorCode::kUnavailable, fmt::format("model \"{}\" is not ready: {}", name, reason)});
 }
 
-Result<VersionPtr> ModelRepository::acquire(std::string_view name, std::string_view version) {
+Result<VersionPtr> ModelRepository::acquire(std::string_view name, std::string_view version, TimePoint until) {
   std::promise<Result<VersionPtr>> promise;
-  acquire_async(name, version, [&](Result<VersionPtr> found) { promise.set_value(std::move(found)); });
+  acquire_async(name, version, until, [&](Result<VersionPtr> found) { promise.set_value(std::move(found)); });
   return promise.get_future().get();
 }
 
 bool ModelRepository::contains(std::string_view name) const { return entry_of(name) != nullptr; }
+
+bool ModelRepository::is_ready(std::string_view name, std::string_view version) const {
+  const Entry* entry = entry_of(name);
+  std::lock_guard lock(mutex_);
+  return entry != nullptr && newest_ready(*entry, version) != nullptr;
+}
+
+ModelKind ModelRepository::kind(std::string_view name) const {
+  const Entry* entry = entry_of(name);
+  std::lock_guard lock(mutex_);
+  return entry != nullptr ? entry->kind : ModelKind::kUnknown;
+}
+
+double ModelRepository::load_seconds(std::string_view name) const {
+  const Entry* entry = entry_of(name);
+  std::lock_guard lock(mutex_);
+  return entry != nullptr ? entry->load_s : 0;
+}
 
 std::vector<VersionPtr> ModelRepository::ready() const {
   std::vector<VersionPtr> all;
   std::lock_guard lock(mutex_);
   for (const auto& entry : entries_) {
     if (const Version* found = newest_ready(*entry, {})) all.push_back(found->loaded);
+  }
+  return all;
+}
+
+std::vector<ListedModel> ModelRepository::listed() const {
+  std::vector<ListedModel> all;
+  std::lock_guard lock(mutex_);
+  for (const auto& entry : entries_) {
+    if (entry->removed) continue;
+    const auto answers = [](const Version& at) { return at.loaded || at.state == VersionState::kEvicted; };
+    const auto newest = std::find_if(entry->versions.rbegin(), entry->versions.rend(), answers);
+    const bool returning = entry->returning && !entry->versions.empty();
+    if (newest == entry->versions.rend() && !returning) continue;
+    const Version& shown = newest != entry->versions.rend() ? *newest : entry->versions.back();
+    all.push_back({entry->source.name, entry->source.aliases, entry->kind, shown.candidate.version, shown.created,
+                   shown.tokens_max});
   }
   return all;
 }
@@ -291,253 +320,6 @@ int64_t ModelRepository::used_with_lock() const {
 int64_t ModelRepository::memory_used() const {
   std::lock_guard lock(mutex_);
   return used_with_lock();
-}
-
-// ---- the entry's thread ----
-
-TimePoint ModelRepository::next_look(const Entry& entry) const {
-  if (!entry.retired.empty()) return now() + kReleaseCheck;
-  if (options_.idle_timeout_s <= 0 || newest_ready(entry, {}) == nullptr) return TimePoint::max();
-  return std::max(entry.used + from_seconds(options_.idle_timeout_s), now() + kReleaseCheck);
-}
-
-void ModelRepository::run(Entry& entry) {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    const auto ready = [&] { return stopped_ || !entry.jobs.empty(); };
-    const TimePoint next = next_look(entry);
-    if (next == TimePoint::max())
-      entry.work.wait(lock, ready);
-    else
-      entry.work.wait_until(lock, next, ready);
-    while (!entry.jobs.empty()) {
-      auto job = std::move(entry.jobs.front());
-      entry.jobs.pop_front();
-      lock.unlock();
-      job();
-      job = nullptr;
-      lock.lock();
-    }
-    look(entry, lock);
-    if (stopped_) break;
-  }
-  // What is left goes here, and not on a thread of what it holds.
-  std::vector<VersionPtr> last;
-  for (Version& at : entry.versions) last.push_back(std::move(at.loaded));
-  for (Retired& retired : entry.retired) last.push_back(std::move(retired.version));
-  entry.versions.clear();
-  entry.retired.clear();
-  lock.unlock();
-}
-
-// Frees what nobody holds any more; evicts an idle model.
-void ModelRepository::look(Entry& entry, std::unique_lock<std::mutex>& lock) {
-  std::vector<VersionPtr> gone;
-  bool evicted = false;
-  std::erase_if(entry.retired, [&](Retired& retired) {
-    const double held_s = seconds(now() - retired.since);
-    if (!retired.told && held_s > options_.drain_timeout_s) {
-      retired.told = true;
-      SW_WARN("{} version {}: unloaded {:.0f} s ago, and requests still use it", retired.version->name,
-              retired.version->version, held_s);
-    }
-    if (!is_free(retired.version)) return false;
-    gone.push_back(std::move(retired.version));
-    return true;
-  });
-  const bool idle = options_.idle_timeout_s > 0 && seconds(now() - entry.used) >= options_.idle_timeout_s;
-  for (Version& at : entry.versions) {
-    if (!idle || !at.loaded || !is_free(at.loaded)) continue;
-    gone.push_back(std::move(at.loaded));
-    at.loaded = nullptr;
-    at.state = VersionState::kEvicted;
-    at.reason = "idle";
-    evicted = true;
-    evictions.with({entry.source.name}).add();
-    SW_INFO("{} version {}: evicted, it had no request for {:.0f} s", entry.source.name, at.candidate.version,
-            options_.idle_timeout_s);
-  }
-  if (gone.empty()) return;
-  lock.unlock();
-  gone.clear();
-  if (evicted) changed();
-  lock.lock();
-}
-
-void ModelRepository::changed() const {
-  for (const VersionStatus& at : index()) {
-    if (!at.version.empty()) ready_gauge.with({at.name, at.version}).set(at.state == VersionState::kReady);
-  }
-  if (options_.changed) options_.changed();
-}
-
-// What evicting all that nobody is using would give. mutex_ is held.
-int64_t ModelRepository::evictable(const Entry& but) const {
-  int64_t bytes = 0;
-  for (const auto& entry : entries_) {
-    if (entry.get() == &but || !idle(*entry)) continue;
-    for (const Version& at : entry->versions) bytes += at.loaded ? at.loaded->bytes : 0;
-  }
-  return bytes;
-}
-
-// Loaded, and nobody is using it. mutex_ is held.
-bool ModelRepository::idle(const Entry& entry) {
-  return newest_ready(entry, {}) != nullptr &&
-         std::ranges::all_of(entry.versions, [](const Version& at) { return !at.loaded || is_free(at.loaded); });
-}
-
-// The least recently used model that nobody is using gives its memory back. mutex_ is held.
-bool ModelRepository::evict_idlest(const Entry& but, std::vector<VersionPtr>& evicted) {
-  Entry* idlest = nullptr;
-  for (const auto& entry : entries_) {
-    if (entry.get() == &but || !idle(*entry)) continue;
-    if (idlest == nullptr || entry->used < idlest->used) idlest = entry.get();
-  }
-  if (idlest == nullptr) return false;
-  for (Version& at : idlest->versions) {
-    if (!at.loaded) continue;
-    evicted.push_back(std::move(at.loaded));
-    at.loaded = nullptr;
-    at.state = VersionState::kEvicted;
-    at.reason = "evicted to make room for " + but.source.name;
-  }
-  evictions.with({idlest->source.name}).add();
-  SW_INFO("{}: evicted to make room for {}", idlest->source.name, but.source.name);
-  return true;
-}
-
-Status ModelRepository::reserve(Entry& entry, const Candidate& candidate) {
-  SW_ASSIGN(const int64_t bytes, entry.source.bytes_needed(candidate));
-  std::vector<VersionPtr> evicted;
-  std::unique_lock lock(mutex_);
-  if (options_.memory_bytes_max > 0) {
-    // Nothing is evicted in vain.
-    const bool possible = used_with_lock() - evictable(entry) + bytes <= options_.memory_bytes_max;
-    while (possible && used_with_lock() + bytes > options_.memory_bytes_max && evict_idlest(entry, evicted)) continue;
-    if (const int64_t used = used_with_lock(); used + bytes > options_.memory_bytes_max) {
-      return Error{
-          ErrorCode::kResourceExhausted,
-          fmt::format("it needs {:.1f} MiB; {:.1f} of {:.1f} MiB for models are in use", double(bytes) / (1 << 20),
-                      double(used) / (1 << 20), double(options_.memory_bytes_max) / (1 << 20))};
-    }
-  }
-  entry.reserved = bytes;
-  lock.unlock();
-  if (!evicted.empty()) changed();
-  return {};
-}
-
-Status ModelRepository::load_version(Entry& entry, const Candidate& candidate) {
-  const auto find_version = [&] {
-    return std::ranges::find_if(entry.versions,
-                                [&](const Version& at) { return at.candidate.version == candidate.version; });
-  };
-  {
-    std::lock_guard lock(mutex_);
-    auto at = find_version();
-    if (at == entry.versions.end()) at = entry.versions.insert(at, Version{candidate, {}, "", nullptr});
-    if (!at->loaded) at->state = VersionState::kLoading;
-    at->reason.clear();
-  }
-  Status status = reserve(entry, candidate);
-  Result<LoadedVersion> loaded = status.ok() ? entry.source.load(candidate) : std::move(status).error();
-  loads.with({entry.source.name, loaded.ok() ? "ok" : "failed"}).add();
-  {
-    std::lock_guard lock(mutex_);
-    entry.reserved = 0;
-    entry.used = now();
-    auto at = find_version();
-    if (!loaded.ok()) {
-      at->reason = loaded.error().message;
-      if (!at->loaded) at->state = VersionState::kUnavailable;
-      Error error = loaded.error();
-      return std::move(error).in(fmt::format("{} version {}", entry.source.name, candidate.version));
-    }
-    loaded->name = entry.source.name;
-    loaded->version = candidate.version;
-    if (at->loaded) entry.retired.push_back({std::move(at->loaded), now()});
-    at->loaded = std::make_shared<const LoadedVersion>(std::move(loaded).value());
-    at->candidate = candidate;
-    at->state = VersionState::kReady;
-  }
-  changed();
-  return {};
-}
-
-Status ModelRepository::load_now(Entry& entry) {
-  Result<std::vector<Candidate>> found = entry.source.scan();
-  if (found.ok() && found->empty()) found = not_found("expected at least one version, found none");
-  if (!found.ok()) {
-    std::lock_guard lock(mutex_);
-    entry.failure = found.error().message;
-    Error error = found.error();
-    return std::move(error).in(entry.source.name);
-  }
-  Status first;
-  for (const Candidate& candidate : *found) {
-    {
-      std::lock_guard lock(mutex_);
-      const auto same = std::ranges::any_of(entry.versions, [&](const Version& at) {
-        return at.loaded && at.candidate.version == candidate.version && at.candidate.identity == candidate.identity;
-      });
-      if (same) continue;
-    }
-    if (Status status = load_version(entry, candidate); !status.ok() && first.ok()) first = std::move(status);
-  }
-  if (!first.ok()) return first;  // what answered before still does
-  bool removed = false;
-  {
-    std::lock_guard lock(mutex_);
-    entry.failure.clear();
-    std::erase_if(entry.versions, [&](Version& at) {
-      const bool kept =
-          std::ranges::any_of(*found, [&](const Candidate& one) { return one.version == at.candidate.version; });
-      if (!kept && at.loaded) entry.retired.push_back({std::move(at.loaded), now()});
-      removed |= !kept;
-      return !kept;
-    });
-    std::ranges::sort(entry.versions, {}, [&](const Version& at) {
-      return std::ranges::find(*found, at.candidate.version, &Candidate::version) - found->begin();
-    });
-  }
-  if (removed) changed();
-  return {};
-}
-
-Status ModelRepository::bring_back(Entry& entry) {
-  std::vector<Candidate> evicted;
-  {
-    std::lock_guard lock(mutex_);
-    for (const Version& at : entry.versions) {
-      if (at.state == VersionState::kEvicted) evicted.push_back(at.candidate);
-    }
-  }
-  for (const Candidate& candidate : evicted) {
-    Status loaded = load_version(entry, candidate);
-    if (loaded.ok()) continue;
-    std::lock_guard lock(mutex_);
-    // A later request may find room.
-    for (Version& at : entry.versions) {
-      if (at.candidate.version == candidate.version && !at.loaded) at.state = VersionState::kEvicted;
-    }
-    return loaded;
-  }
-  return {};
-}
-
-Status ModelRepository::unload_now(Entry& entry) {
-  {
-    std::lock_guard lock(mutex_);
-    for (Version& at : entry.versions) {
-      if (at.loaded) entry.retired.push_back({std::move(at.loaded), now()});
-      at.loaded = nullptr;
-      at.state = VersionState::kUnavailable;
-      at.reason = "unloaded";
-    }
-  }
-  changed();
-  return {};
 }
 
 }  // namespace spillway::server

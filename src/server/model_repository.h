@@ -1,7 +1,8 @@
 // ModelRepository: the models of this process, by name and version: loads, reloads, unloads, evicts the idle and brings
-// them back. Whoever answers a request holds the version that it began with, which is freed only when nobody does: a
-// reload drops nothing. Each model has a thread on which its loads, unloads and releases happen one after another; the
-// public functions are for any thread, and those that wait for such a thread say so.
+// them back, language models and one-shot models alike. Whoever answers a request holds the version that it began with,
+// which is freed only when nobody does: a reload or an eviction drops nothing. Each model has a thread on which its
+// loads, unloads and releases happen one after another (model_loading.cc); the public functions are for any thread, and
+// those that wait for such a thread say so.
 // Not its job: how a folder or a store becomes a model (a Source's), what protocols answer.
 #pragma once
 
@@ -19,20 +20,10 @@
 
 #include "base/clock.h"
 #include "base/result.h"
-#include "server/served_model.h"
-#include "server/served_one_shot.h"
+#include "server/acquire_line.h"
+#include "server/loaded_version.h"
 
 namespace spillway::server {
-
-// One loaded version: a language model or a one-shot model.
-struct LoadedVersion {
-  std::string name;
-  std::string version;
-  std::shared_ptr<ServedModel> language;
-  std::shared_ptr<ServedOneShot> one_shot;
-  int64_t bytes = 0;  // of memory that it was accounted for
-};
-using VersionPtr = std::shared_ptr<const LoadedVersion>;
 
 // Triton's and KServe's words for it; kEvicted is told to them as UNAVAILABLE with its reason.
 enum class VersionState { kUnavailable, kLoading, kReady, kUnloading, kEvicted };
@@ -43,6 +34,19 @@ struct VersionStatus {
   std::string version;  // empty: no version has been found yet
   VersionState state = VersionState::kUnavailable;
   std::string reason;  // why it is not ready: "unloaded", "idle", or the error of the load
+};
+
+// What a model is, known from its first load on.
+enum class ModelKind { kUnknown, kLanguage, kOneShot };
+
+// A model that answers now or can be brought back, in its newest version.
+struct ListedModel {
+  std::string name;
+  std::vector<std::string> aliases;
+  ModelKind kind = ModelKind::kUnknown;
+  std::string version;
+  int64_t created = 0;  // Unix seconds
+  int tokens_max = 0;   // of an input, or of prompt and output; 0: it takes no tokens
 };
 
 class ModelRepository {
@@ -64,6 +68,7 @@ class ModelRepository {
   struct Options {
     int64_t memory_bytes_max = 0;  // of all models together; 0: not accounted
     double idle_timeout_s = 0;     // a model without a request for this long is evicted; 0: never
+    double wait_max_s = 30;        // that a request waits for an evicted model to be brought back
     double drain_timeout_s = 30;   // a request that takes longer than this on an unloaded version is told of in the log
     // Called on a model's thread when the set of ready models has changed.
     std::function<void()> changed = nullptr;
@@ -81,16 +86,22 @@ class ModelRepository {
   // Counts as a use.
   VersionPtr find(std::string_view name, std::string_view version = {}) const;
 
-  // As find; an evicted model is brought back first, which may take as long as a load. Blocks.
-  Result<VersionPtr> acquire(std::string_view name, std::string_view version = {});
+  // As find; an evicted model is brought back first, for which others that nobody is using give their memory back,
+  // the least recently used first. Waits until then or for wait_max_s at most, and for none of it where the last load
+  // took longer than is left: the model is brought back all the same, for whoever asks again. Blocks.
+  Result<VersionPtr> acquire(std::string_view name, std::string_view version = {}, TimePoint until = TimePoint::max());
 
-  // The same without blocking: done is called once, at once or on the model's thread.
-  using Acquired = std::function<void(Result<VersionPtr>)>;
-  void acquire_async(std::string_view name, std::string_view version, Acquired done);
+  // The same without blocking: done is called once, at once or on another thread.
+  using Acquired = AcquireLine::Done;
+  void acquire_async(std::string_view name, std::string_view version, TimePoint until, Acquired done);
 
-  bool contains(std::string_view name) const;  // configured, loaded or not
-  std::vector<VersionPtr> ready() const;       // the newest of each model, in order of configuration
-  std::vector<VersionStatus> index() const;    // every known version
+  bool contains(std::string_view name) const;                            // configured, loaded or not
+  bool is_ready(std::string_view name, std::string_view version) const;  // counts as no use
+  ModelKind kind(std::string_view name) const;
+  double load_seconds(std::string_view name) const;  // that the last load took; 0: there was none
+  std::vector<VersionPtr> ready() const;             // the newest of each model, in order of configuration
+  std::vector<VersionStatus> index() const;          // every known version
+  std::vector<ListedModel> listed() const;           // ready or evicted, in order of configuration
 
   // Loads, or loads anew when what the source holds has changed; requests meanwhile are answered by the old version,
   // which stays when the load fails. Blocks.
@@ -114,6 +125,9 @@ class ModelRepository {
     VersionState state = VersionState::kUnavailable;
     std::string reason;
     VersionPtr loaded;
+    int64_t created = 0;  // of the last load
+    int tokens_max = 0;
+    const std::string& number() const { return candidate.version; }
   };
   struct Retired {
     VersionPtr version;
@@ -127,7 +141,13 @@ class ModelRepository {
     bool removed = false;           // no longer configured: nobody finds it
     std::string failure;            // of the last scan
     int64_t reserved = 0;           // bytes of a load under way
+    ModelKind kind = ModelKind::kUnknown;
     mutable TimePoint used;
+    bool wanted = false;     // evicted, and to be brought back
+    TimePoint next_try;      // of bringing it back
+    bool returning = false;  // being brought back now
+    TimePoint load_began;
+    double load_s = 0;  // of the last load
     std::deque<std::function<void()>> jobs;
     std::condition_variable work;
     std::thread thread;
@@ -139,6 +159,7 @@ class ModelRepository {
   std::future<Status> take_source(Source source, bool anew);
   static const Version* newest_ready(const Entry& entry, std::string_view version);
   static bool has_evicted(const Entry& entry, std::string_view version);
+  static std::string why_not_ready(const Entry& entry, std::string_view version);
   std::future<Status> post(Entry& entry, std::function<Status()> work);
   int64_t used_with_lock() const;
   int64_t evictable(const Entry& but) const;
@@ -150,7 +171,11 @@ class ModelRepository {
   void look(Entry& entry, std::unique_lock<std::mutex>& lock);
   Status load_now(Entry& entry);
   Status load_version(Entry& entry, const Candidate& candidate);
-  Status bring_back(Entry& entry);
+  Result<VersionPtr> load_reserved(Entry& entry, const Candidate& candidate, Status room);
+  Result<std::vector<VersionPtr>> bring_back(Entry& entry);
+  void answer_waiting(Entry& entry);
+  void take_released(Entry& entry, std::vector<VersionPtr>& gone) const;
+  bool take_idle(Entry& entry, std::vector<VersionPtr>& gone) const;
   Status unload_now(Entry& entry);
   Status reserve(Entry& entry, const Candidate& candidate);
   bool evict_idlest(const Entry& but, std::vector<VersionPtr>& evicted);
@@ -160,6 +185,7 @@ class ModelRepository {
   std::vector<std::unique_ptr<Entry>> entries_;  // only ever grows; under mutex_, as what is in it
   mutable std::mutex mutex_;
   bool stopped_ = false;
+  AcquireLine line_;  // last: what it still has is told before the rest goes
 };
 
 }  // namespace spillway::server

@@ -30,8 +30,9 @@ class OneShotTest : public ServerTest {
  protected:
   void start_all(ServerOptions options = {}) {
     start(std::move(options), false);
-    server_->serve({model_.served}, std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>{
-                                        encoder_.served, reranker_.served, classifier_.served, vision_.served}));
+    server_->serve(std::make_shared<FixedCatalogue>(
+        std::vector<LanguagePtr>{model_.served},
+        std::vector<OneShotPtr>{encoder_.served, reranker_.served, classifier_.served, vision_.served}));
   }
 
   TestOneShot encoder_ = make_one_shot("mini", FakeOneShot::encoder_info(), {"text-embedding-3-small"});

@@ -101,10 +101,8 @@ const telemetry::RequestRecord& RequestAccount::end(std::string_view route, std:
   count_tokens();
   for (telemetry::RequestSink* sink : server_.options().sinks) sink->record(record_);
   // After the sinks: who waits for the end may then ask them.
-  if (timeline_) {
-    timeline_->add(metrics::Moment::Kind::kAnswered, now, status, 0, outcome);
-    server_.live().record(record_.duration_s, status >= 500);
-  }
+  if (timeline_) timeline_->add(metrics::Moment::Kind::kAnswered, now, status, 0, outcome);
+  if (!operation.empty()) server_.live().record(record_.duration_s, status >= 500);
   return record_;
 }
 

@@ -47,8 +47,7 @@ asio::awaitable<void> run_in(asio::thread_pool& pool, std::function<void()> work
 
 Server::Server(ServerOptions options)
     : options_(std::move(options)),
-      models_(std::make_shared<Models>()),
-      catalogue_(std::make_shared<FixedCatalogue>(std::vector<OneShotPtr>())),
+      catalogue_(std::make_shared<FixedCatalogue>(std::vector<LanguagePtr>())),
       workers_(std::make_unique<Workers>(options_.http.io_threads)) {
   live_ = std::make_unique<LiveState>(*this);
 }
@@ -91,10 +90,9 @@ Status Server::listen() {
   return {};
 }
 
-void Server::serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue) {
+void Server::serve(std::shared_ptr<ModelCatalogue> catalogue) {
   std::lock_guard lock(mutex_);
-  models_ = std::make_shared<const Models>(std::move(models));
-  if (catalogue) catalogue_ = std::move(catalogue);
+  catalogue_ = std::move(catalogue);
   set_queue_bounds();
   ServerState loading = ServerState::kLoading;
   state_.compare_exchange_strong(loading, ServerState::kReady);
@@ -125,7 +123,7 @@ Status Server::reload(const std::vector<std::string>& api_keys, const std::strin
 
 void Server::set_queue_bounds() {
   const AdmissionBounds& bounds = hot_->admission;
-  for (const auto& model : *models_) {
+  for (const LanguagePtr& model : catalogue_->languages()) {
     model->engine().set_queue_bounds({bounds.queue_requests_max, bounds.queue_tokens_max, bounds.queue_wait_max_s});
   }
 }
@@ -142,21 +140,10 @@ bool Server::drain(TimePoint deadline) {
     state_ = ServerState::kDraining;
     clean = idle_.wait_until(lock, deadline, [&] { return in_flight_ == 0; });
   }
-  for (const auto& model : *models()) clean &= model->engine().drain(deadline);
+  for (const LanguagePtr& model : models()) clean &= model->engine().drain(deadline);
   for (const auto& model : catalogue()->ready()) clean &= model->engine().drain(deadline);
   clean &= http_->drain(deadline);
   return clean;
-}
-
-std::shared_ptr<const Server::Models> Server::models() const {
-  std::lock_guard lock(mutex_);
-  return models_;
-}
-
-std::shared_ptr<ServedModel> Server::find_model(std::string_view name) const {
-  const auto all = models();
-  const auto found = std::ranges::find_if(*all, [&](const auto& model) { return model->answers_to(name); });
-  return found == all->end() ? nullptr : *found;
 }
 
 std::shared_ptr<ModelCatalogue> Server::catalogue() const {
@@ -173,7 +160,7 @@ bool Server::stalled() const {
     return state.stalled || state.seconds_since_progress >= stall_s;
   });
   if (stuck) return true;
-  return std::ranges::any_of(*all, [&](const auto& model) {
+  return std::ranges::any_of(all, [&](const auto& model) {
     const engine::EngineState state = model->engine().state();
     return state.stalled || state.seconds_since_progress >= stall_s;
   });

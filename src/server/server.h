@@ -89,9 +89,8 @@ class Server {
   uint16_t port() const { return http_->port(); }
   uint16_t metrics_port() const { return metrics_http_ ? metrics_http_->port() : 0; }
 
-  // The language models to serve, the first being the default, and the one-shot models; the server is ready from now
-  // on.
-  void serve(std::vector<std::shared_ptr<ServedModel>> models, std::shared_ptr<ModelCatalogue> catalogue = nullptr);
+  // The models to serve; the server is ready from now on. Called again when the set of ready ones has changed.
+  void serve(std::shared_ptr<ModelCatalogue> catalogue);
 
   // Answers by the models here, without keys and front.
   net::asio::awaitable<void> answer_locally(net::HttpRequest request, net::ResponseWriter& writer);
@@ -110,12 +109,10 @@ class Server {
   int requests_in_flight() const { return in_flight_; }
 
   // ---- for the routes ----
-  using Models = std::vector<std::shared_ptr<ServedModel>>;
   const ServerOptions& options() const { return options_; }
   std::shared_ptr<const HotOptions> hot() const;
-  std::shared_ptr<const Models> models() const;  // empty while loading
-  std::shared_ptr<ServedModel> find_model(std::string_view name) const;
-  std::shared_ptr<ModelCatalogue> catalogue() const;  // never null
+  std::shared_ptr<ModelCatalogue> catalogue() const;  // never null; empty while loading
+  std::vector<LanguagePtr> models() const { return catalogue()->languages(); }
   bool stalled() const;
   metrics::Timelines& timelines() { return timelines_; }
   LiveState& live() { return *live_; }
@@ -143,7 +140,6 @@ class Server {
   std::atomic<ServerState> state_{ServerState::kLoading};
   mutable std::mutex mutex_;
   std::condition_variable idle_;
-  std::shared_ptr<const Models> models_;       // under mutex_
   std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
   std::atomic<int> in_flight_{0};              // changed under mutex_
   metrics::Timelines timelines_;

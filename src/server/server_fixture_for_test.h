@@ -63,7 +63,7 @@ class ServerTest : public ::testing::Test {
     auto started = Server::start(std::move(options));
     ASSERT_TRUE(started.ok()) << started.error().message;
     server_ = std::move(started).value();
-    if (serve) server_->serve({model_.served});
+    if (serve) server_->serve(std::make_shared<FixedCatalogue>(std::vector<LanguagePtr>{model_.served}));
   }
 
   Answer call(std::string method, std::string path, std::string body = "", net::Headers headers = {},

@@ -1,8 +1,10 @@
 """Models from stores: an S3-compatible one that checks signatures, and one that cuts off, lies and goes away. Versions
 that come and go under load; idle models; a program that is killed while it fetches."""
+import concurrent.futures
 import functools
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import re
@@ -358,3 +360,77 @@ def test_numbered_versions_and_idle_models(start, tmp_path, files):
     assert program.http().post("/v2/repository/models/mini/load", json={}).status_code == 200
     assert not np.allclose(embed(program, "mini"), newest, atol=1e-3)
     assert [(model["version"], model["state"]) for model in index()] == [("1", "READY")]
+
+
+# ---- language models that share the memory ----
+
+CHAT_TOKENIZER = (EXAMPLES.parent / "models" / "tiny-r1" / "tokenizer.json").read_text()
+
+
+def language_folder(folder, name):
+    """A small random language model that reads and writes the embedded model's tokens."""
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return model_folder(folder, name, tokenizer=CHAT_TOKENIZER,
+                        tokenizer_config=json.dumps({"chat_template": template}))
+
+
+def say(program, model, **options):
+    body = {"model": model, "prompt": [7, 42, 101], "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+    return program.http().post("/v1/completions", json={**body, **options})
+
+
+def test_language_models_take_turns_in_the_memory(start, tmp_path):
+    folders = {name: language_folder(tmp_path / name, name) for name in ("llama", "qwen2")}
+    bytes_each = {name: (folder / "model.safetensors").stat().st_size for name, folder in folders.items()}
+    cache = 1 << 20
+    memory = max(bytes_each.values()) + cache + min(bytes_each.values()) // 2  # of one, and not of both
+    config = tmp_path / "spillway.yaml"
+    config.write_text("models:\n" + "".join(f"  - name: {name}\n    path: {folder}\n    load: {str(name == 'llama').lower()}\n"
+                                             for name, folder in folders.items())
+                      + f"engine: {{kv_cache: {cache}}}\nrepository: {{memory: {memory}, wait_max: 20s}}\n")
+    program = start("--config", str(config), "--threads", "1", "--precision", "fp32")
+    index = lambda: {each["name"]: (each["state"], each.get("reason", ""))
+                     for each in program.http().post("/v2/repository/index", json={}).json()}
+    def text(answer):
+        assert answer.status_code == 200, answer.text
+        return answer.json()["choices"][0]["text"]
+    first = text(say(program, "llama"))
+    assert program.http().post("/v2/repository/models/qwen2/load", json={}).status_code == 200
+    assert index()["llama"][0] == "UNAVAILABLE" and "make room for qwen2" in index()["llama"][1]
+    other = text(say(program, "qwen2"))
+    assert {model["id"] for model in program.http().get("/v1/models").json()["data"]} == {"llama", "qwen2"}
+    assert program.metric("spillway_models_ready", model="llama") == 0
+
+    # Back it comes, and says what it said.
+    assert text(say(program, "llama")) == first
+    assert index()["qwen2"][0] == "UNAVAILABLE" and index()["llama"][0] == "READY"
+    assert text(say(program, "qwen2")) == other
+    assert program.metric("spillway_model_returns_total") == 2
+
+    # Both at once: each waits for the other's answers to end, and all are answered.
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda i: (i, say(program, ("llama", "qwen2")[i % 2], max_tokens=16)), range(24)))
+    for i, answer in answers:
+        assert text(answer).startswith((first, other)[i % 2]), (i, answer.text)
+    assert program.metric("spillway_model_loads_total", outcome="failed") == 0
+
+
+def test_an_idle_language_model_is_evicted_and_brought_back(start, tmp_path):
+    folder = language_folder(tmp_path / "llama", "llama")
+    config = tmp_path / "spillway.yaml"
+    config.write_text(f"models:\n  - name: tiny\n    path: builtin\n  - name: llama\n    path: {folder}\n"
+                      "repository: {idle_timeout: 400ms}\n")
+    program = start("--config", str(config), "--threads", "1")
+    states = lambda: {each["name"]: (each["state"], each.get("reason"))
+                      for each in program.http().post("/v2/repository/index", json={}).json()}
+    said = say(program, "tiny").json()["choices"][0]["text"]
+    assert eventually(lambda: set(states().values()) == {("UNAVAILABLE", "idle")})
+    assert program.http().get("/health/ready").status_code == 200
+    refused = program.http().post("/v1/completions", headers={"X-Request-Deadline": "0"},
+                                  json={"model": "tiny", "prompt": "x", "max_tokens": 1})
+    assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1, refused.text
+    assert say(program, "tiny").json()["choices"][0]["text"] == said
+    # An answer that takes longer than the idle time is finished.
+    answer = say(program, "llama", max_tokens=400)
+    assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] == 400
+    assert program.metric("spillway_model_evictions_total") >= 2

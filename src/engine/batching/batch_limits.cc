@@ -6,7 +6,7 @@
 namespace spillway::engine {
 namespace {
 
-constexpr double kNearBest = 0.995;      // of the best throughput: what the smallest cap must keep
+constexpr double kNearBest = 0.995;     // of the best throughput: what the smallest cap must keep
 constexpr double kGoodEnough = 0.98;    // of the best throughput: no reason for a larger cap
 constexpr double kMuchBetter = 1.15;    // than the largest size: a few samples are enough to say so
 constexpr double kCapStep = 1.25;       // a cap nearer to the present one than this is no reason to move

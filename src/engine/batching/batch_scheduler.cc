@@ -171,9 +171,21 @@ int64_t BatchScheduler::probe(TimePoint now) {
   return chosen;
 }
 
+// What could not end before its deadline even alone would take the time of others for nothing. With nothing else to do
+// one of them is tried: a prediction that was never right would else never be corrected.
+std::vector<WaitingInput> BatchScheduler::expire(TimePoint now) {
+  std::vector<WaitingInput> expired = line_.expire(now + from_seconds(table_.predict(1, 1)));
+  if (!line_.empty() || expired.empty()) return expired;
+  const auto last = std::ranges::max_element(expired, {}, &WaitingInput::deadline);
+  if (last->deadline <= now) return expired;
+  line_.add(*last);
+  expired.erase(last);
+  return expired;
+}
+
 BatchDecision BatchScheduler::next(TimePoint now) {
   BatchDecision decision;
-  decision.expired = line_.expire(now);
+  decision.expired = expire(now);
   if (line_.empty()) return decision;
   const int64_t probe = this->probe(now);
   const WaitingLine::Choice choice = line_.choose(probe > 0 ? probe : limits_.cap(), options_.inputs_max);

@@ -73,6 +73,7 @@ class BatchScheduler {
     double device_s = 0;
   };
   Plan plan(const WaitingLine::Choice& choice, size_t size, TimePoint now) const;
+  std::vector<WaitingInput> expire(TimePoint now);
   void look_at_table();
   int64_t probe(TimePoint now);
   TimePoint held_until(const WaitingLine::Choice& choice) const;

@@ -1,7 +1,9 @@
 // The parts of the batch scheduler, one decision at a time.
 #include <gtest/gtest.h>
 
+#include "engine/batching/answer_margin.h"
 #include "engine/batching/batch_scheduler.h"
+#include "engine/batching/one_shot_admission.h"
 
 namespace spillway::engine {
 namespace {
@@ -159,6 +161,73 @@ TEST(BatchScheduler, ExpiredInputsAreNotComputed) {
   const BatchDecision decision = one.next(at(2));
   EXPECT_EQ(ids(decision.expired), (Ids{1}));
   EXPECT_EQ(ids(decision.launch), (Ids{2}));
+}
+
+// A scheduler whose smallest batch takes 21 ms.
+BatchScheduler slow_scheduler() {
+  BatchScheduler one(BatchLimitOptions{.cost_max = 1024, .inputs_max = 8}, {});
+  for (int inputs = 1; inputs <= 8; inputs *= 2) {
+    for (int i = 0; i < 3; ++i) one.measured(64 * inputs, inputs, 0.02 + 0.001 * inputs, at(0));
+  }
+  one.warmed_up();
+  return one;
+}
+
+TEST(BatchScheduler, WhatCannotEndInTimeIsNotComputed) {
+  BatchScheduler one = slow_scheduler();
+  one.add({input(1, 64, Priority::kNormal, 1, 1.01), input(2, 64, Priority::kNormal, 1, 1.1)}, true, at(1));
+  const BatchDecision decision = one.next(at(1));
+  EXPECT_EQ(ids(decision.expired), (Ids{1}));
+  EXPECT_EQ(ids(decision.launch), (Ids{2}));
+}
+
+TEST(BatchScheduler, WithNothingElseToDoOneThatSeemsLateIsTried) {
+  BatchScheduler one = slow_scheduler();
+  one.add({input(1, 64, Priority::kNormal, 1, 1.01), input(2, 64, Priority::kNormal, 1, 1.015)}, true, at(1));
+  const BatchDecision decision = one.next(at(1));
+  EXPECT_EQ(ids(decision.expired), (Ids{1}));
+  EXPECT_EQ(ids(decision.launch), (Ids{2}));
+}
+
+TEST(AnswerMargin, GrowsWithLateBatchesAndIsForgottenSlowly) {
+  AnswerMargin margin;
+  margin.add(0, 8, 0.01);
+  EXPECT_EQ(margin.seconds(), 0);
+  margin.add(4, 8, 0.01);
+  const double grown = margin.seconds();
+  EXPECT_NEAR(grown, 0.005, 1e-4);
+  margin.add(0, 8, 0.01);
+  EXPECT_LT(margin.seconds(), grown);
+  EXPECT_GT(margin.seconds(), 0.99 * grown);
+  for (int i = 0; i < 100; ++i) margin.add(8, 8, 0.01);
+  EXPECT_DOUBLE_EQ(margin.seconds(), AnswerMargin::kBatchesMax * 0.01);
+  for (int i = 0; i < 10'000; ++i) margin.add(0, 8, 0.01);
+  EXPECT_EQ(margin.seconds(), 0);
+}
+
+TEST(OneShotAdmission, AnInputIsPredictedToEndWithTheBatchThatItIsIn) {
+  OneShotLoad load;
+  load.batch_cost = 1000;
+  load.batch_s = 0.02;
+  load.base_s = 0.001;
+  EXPECT_DOUBLE_EQ(predicted_answer_s(load, Priority::kNormal, 100), 0.002);
+  load.cost[1] = 500;  // goes with it
+  EXPECT_DOUBLE_EQ(predicted_answer_s(load, Priority::kNormal, 100), 0.012);
+  EXPECT_DOUBLE_EQ(predicted_answer_s(load, Priority::kHigh, 100), 0.002) << "passes those";
+  load.running = 1;
+  load.batch_left_s = 0.007;
+  load.cost[1] = 1500;  // a full batch, and half of one
+  EXPECT_DOUBLE_EQ(predicted_answer_s(load, Priority::kNormal, 100), 0.007 + 0.02 + 0.012);
+
+  std::vector<OneShotRequest> requests(1);
+  requests[0].tokens.assign(100, 1);
+  requests[0].deadline = at(1) + from_seconds(0.045);
+  const OneShotEngineOptions options;
+  EXPECT_FALSE(check_load(requests, load, options, at(1)));
+  load.margin_s = 0.007;
+  const auto refusal = check_load(requests, load, options, at(1));
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kDeadline);
 }
 
 }  // namespace

@@ -65,6 +65,14 @@ std::optional<Refusal> check_text(const OneShotRequest& request, const models::O
   return std::nullopt;
 }
 
+double cost_ahead(const OneShotLoad& load, Priority priority) {
+  double ahead = 0;
+  for (size_t at = static_cast<size_t>(static_cast<int>(priority) + 1); at < load.cost.size(); ++at) {
+    ahead += static_cast<double>(load.cost[at]);
+  }
+  return ahead;
+}
+
 }  // namespace
 
 int64_t cost_of(const OneShotRequest& request) {
@@ -72,11 +80,14 @@ int64_t cost_of(const OneShotRequest& request) {
 }
 
 double predicted_wait_s(const OneShotLoad& load, Priority priority) {
-  double ahead = 0;
-  for (size_t at = static_cast<size_t>(static_cast<int>(priority) + 1); at < load.cost.size(); ++at) {
-    ahead += static_cast<double>(load.cost[at]);
-  }
+  const double ahead = cost_ahead(load, priority);
   return load.batch_left_s + std::floor(ahead / std::max(1.0, load.batch_cost)) * load.batch_s;
+}
+
+double predicted_answer_s(const OneShotLoad& load, Priority priority, int64_t cost) {
+  const double full = std::max(1.0, load.batch_cost);
+  const double share = (std::fmod(cost_ahead(load, priority), full) + static_cast<double>(cost)) / full;
+  return predicted_wait_s(load, priority) + std::max(load.base_s, std::min(1.0, share) * load.batch_s);
 }
 
 std::optional<Refusal> check_inputs(std::span<const OneShotRequest> requests, const models::OneShotModel& model,
@@ -145,8 +156,7 @@ std::optional<Refusal> check_load(std::span<const OneShotRequest> requests, cons
   }
   if (deadline != TimePoint::max()) {
     const double left_s = seconds(deadline - now);
-    const double end_s =
-        wait_s + std::max(load.base_s, std::min(1.0, static_cast<double>(cost) / load.batch_cost) * load.batch_s);
+    const double end_s = predicted_answer_s(load, requests.front().priority, cost) + load.margin_s;
     // An idle model tries whatever is left: a prediction that was never right would else never be corrected.
     if (left_s <= 0 || (end_s > left_s && !load.idle())) {
       return busy(Reason::kDeadline, std::max(input_s, end_s - left_s), wait_s, std::llround(end_s),

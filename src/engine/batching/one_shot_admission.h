@@ -18,6 +18,7 @@ struct OneShotLoad {
   double batch_cost = 1;    // of a full batch, as inputs are now
   double batch_s = 0;       // that it takes, turns of other models included; 0: not measured yet
   double base_s = 0;        // that the smallest batch takes
+  double margin_s = 0;      // by which answers have been later than predicted
   double seconds_since_progress = 0;
   bool draining = false;
 
@@ -29,6 +30,11 @@ struct OneShotLoad {
 
 // Seconds until an input of this priority is in a batch, as far as the measurements tell.
 double predicted_wait_s(const OneShotLoad& load, Priority priority);
+
+// Seconds until the answers to inputs of this cost, without the margin: the wait, and the batch that they are in with
+// what is ahead of them there. What comes later and would make that batch longer than a deadline in it is kept out of
+// it.
+double predicted_answer_s(const OneShotLoad& load, Priority priority, int64_t cost);
 
 // What no wait will change: kTooLong and kInvalid.
 std::optional<Refusal> check_inputs(std::span<const OneShotRequest> requests, const models::OneShotModel& model,

@@ -87,6 +87,26 @@ __device__ __forceinline__ void product_n128(float (&d)[64], uint64_t a, uint64_
 #undef SW_PRODUCT
 }
 
+// d[64 x 64] = (add ? d : 0) + a[64 x 16] b[16 x 64], a in registers as mma.m16n8k16 has it.
+template <typename T>
+__device__ __forceinline__ void product_n64_values(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+#define SW_PRODUCT(type)                                                                                     \
+  asm volatile(                                                                                              \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"                                                           \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type                                            \
+      " {"                                                                                                   \
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"                                                     \
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"                                                         \
+      : SW_ACC32(d)                                                                                          \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+  if constexpr (std::is_same_v<T, __half>)
+    SW_PRODUCT("f16");
+  else
+    SW_PRODUCT("bf16");
+#undef SW_PRODUCT
+}
+
 // d[64 x 128] = (add ? d : 0) + a[64 x 16] b[16 x 128], a in registers as mma.m16n8k16 has it.
 template <typename T>
 __device__ __forceinline__ void product_n128_values(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {

@@ -1,8 +1,8 @@
 // A convolution as a product whose rows are gathered patch by patch while they are loaded, on mma.sync (sm_80 and
 // later). A block makes kRows pixels by kOutputs channels: slices of 64 bytes along K (filter row, column, channel)
 // pass through shared memory kStages deep by cp.async, zeros where a patch leaves its image. Where there are few tiles,
-// blocks share K and the last one to end adds up the parts in their order. Then bias, residual, ReLU, and 16-byte
-// stores.
+// blocks share K: as a cluster, each adding up some rows of all parts (sm_90), else the last one to end adds up the
+// parts, in their order either way. Then bias, residual, ReLU, and 16-byte stores.
 #pragma once
 
 #include "kernels/cuda/encoder_attention.cuh"
@@ -12,6 +12,7 @@ namespace spillway::kernels::cuda::implicit {
 constexpr int kStages = 4;
 constexpr int kRowBytes = 64;  // of a slice
 constexpr int kWarpRows = 32;
+constexpr int kClusterMax = 8;  // blocks that share K as a cluster
 
 struct Arguments {
   const void *x, *w, *residual;
@@ -106,8 +107,9 @@ struct Walk {
   }
 };
 
-template <class T, int kRows, int kOutputs>
+template <class T, int kRowsIn, int kOutputsIn>
 struct Tile {
+  static constexpr int kRows = kRowsIn, kOutputs = kOutputsIn;
   static constexpr int kWarpOutputs = kOutputs == 128 ? 64 : 32;
   static constexpr int kThreads = 32 * (kRows / kWarpRows) * (kOutputs / kWarpOutputs);
   static constexpr int kChunk = 16 / int(sizeof(T)), kSlice = kRowBytes / int(sizeof(T));
@@ -117,12 +119,12 @@ struct Tile {
       kStages * kStageBytes > kRows* kStagedRow * 4 ? kStages* kStageBytes : kRows* kStagedRow * 4;
 };
 
-// The tile's sums, in shared memory, to y.
-template <class T, int kRows, int kOutputs>
-__device__ __forceinline__ void finish(const Arguments& a, const float* staged, int first_pixel, int first_output) {
-  using Shape = Tile<T, kRows, kOutputs>;
-  constexpr int kAcross = kOutputs / Shape::kChunk;
-  for (int i = int(threadIdx.x); i < kRows * kAcross; i += Shape::kThreads) {
+// The sums of the tile's rows [begin, end), in shared memory, to y.
+template <class T, class Shape>
+__device__ __forceinline__ void finish(const Arguments& a, const float* staged, int first_pixel, int first_output,
+                                       int begin = 0, int end = Shape::kRows) {
+  constexpr int kAcross = Shape::kOutputs / Shape::kChunk;
+  for (int i = begin * kAcross + int(threadIdx.x); i < end * kAcross; i += Shape::kThreads) {
     const int row = i / kAcross, column = i % kAcross * Shape::kChunk;
     const int pixel = first_pixel + row, output = first_output + column;
     if (pixel >= a.pixels || output >= a.outputs) continue;
@@ -148,9 +150,10 @@ __device__ __forceinline__ void finish(const Arguments& a, const float* staged, 
 }
 
 // Puts this block's part where the others' are; true in the last block, with the sum of all in `staged`.
-template <class T, int kRows, int kOutputs>
-__device__ bool join_parts(const Arguments& a, float* staged, int first_pixel, int first_output) {
-  using Shape = Tile<T, kRows, kOutputs>;
+template <class Shape>
+__device__ bool join_parts(const Arguments& a, float* staged, int part_of, int tile, int first_pixel,
+                           int first_output) {
+  constexpr int kRows = Shape::kRows, kOutputs = Shape::kOutputs;
   const int64_t all = int64_t(a.pixels) * a.outputs;
   const auto each = [&](auto&& body) {
     for (int i = int(threadIdx.x); i < kRows * kOutputs / 4; i += Shape::kThreads) {
@@ -160,11 +163,11 @@ __device__ bool join_parts(const Arguments& a, float* staged, int first_pixel, i
            int64_t(first_pixel + row) * a.outputs + first_output + column);
     }
   };
-  each([&](float4* sum, int64_t at) { *reinterpret_cast<float4*>(a.parts + blockIdx.z * all + at) = *sum; });
+  each([&](float4* sum, int64_t at) { *reinterpret_cast<float4*>(a.parts + part_of * all + at) = *sum; });
   __threadfence();
   __shared__ int arrived;
   __syncthreads();
-  int* counter = a.counters + blockIdx.y * gridDim.x + blockIdx.x;
+  int* counter = a.counters + tile;
   if (threadIdx.x == 0) arrived = atomicAdd(counter, 1);
   __syncthreads();
   if (arrived + 1 < a.splits) return false;
@@ -181,6 +184,42 @@ __device__ bool join_parts(const Arguments& a, float* staged, int first_pixel, i
   __syncthreads();
   return true;
 }
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// Of another block of the cluster, by the address of the same place here.
+__device__ __forceinline__ float4 load_remote(uint32_t address, uint32_t rank) {
+  float4 v;
+  asm volatile(
+      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote];\n}"
+      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+      : "r"(address), "r"(rank)
+      : "memory");
+  return v;
+}
+
+// Adds up the rows [begin, end) of the parts that lie in the cluster's blocks, in their order, into this block's.
+template <class Shape>
+__device__ void join_cluster(float* staged, int parts, int begin, int end) {
+  constexpr int kAcross = Shape::kOutputs / 4;
+  const uint32_t own = ptx::shared_address(staged);
+  for (int i = begin * kAcross + int(threadIdx.x); i < end * kAcross; i += Shape::kThreads) {
+    const int at = i / kAcross * Shape::kStagedRow + i % kAcross * 4;
+    float4 part[kClusterMax];
+#pragma unroll
+    for (int p = 0; p < kClusterMax; ++p) {
+      if (p < parts) part[p] = load_remote(own + uint32_t(at) * 4, uint32_t(p));
+    }
+    float4 total = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int p = 0; p < kClusterMax; ++p) {
+      if (p < parts) total.x += part[p].x, total.y += part[p].y, total.z += part[p].z, total.w += part[p].w;
+    }
+    // No other block reads these rows.
+    *reinterpret_cast<float4*>(staged + at) = total;
+  }
+}
+#endif
 
 // A warp's sums, from registers to shared memory.
 template <int kStagedRow, int kColumns>
@@ -232,10 +271,10 @@ __global__ void __launch_bounds__(Tile<typename Element<kMultiply>::Type, kRows,
   constexpr int kColumns = Shape::kWarpOutputs / 8;
   extern __shared__ __align__(128) char shared[];
   const auto base = uint32_t(__cvta_generic_to_shared(shared));
-  const int first_output = int(blockIdx.x) * kOutputs, first_pixel = int(blockIdx.y) * kRows;
+  const int part = int(blockIdx.x) % a.splits, across = int(blockIdx.x) / a.splits;
+  const int first_output = across * kOutputs, first_pixel = int(blockIdx.y) * kRows;
   const int chunk = int(threadIdx.x % 4), load_row = int(threadIdx.x / 4);
-  const int begin = int(int64_t(a.slices) * blockIdx.z / a.splits),
-            end = int(int64_t(a.slices) * (blockIdx.z + 1) / a.splits);
+  const int begin = int(int64_t(a.slices) * part / a.splits), end = int(int64_t(a.slices) * (part + 1) / a.splits);
   take_turn();
   // The patches whose rows this thread loads.
   const T* image[kPatchLoads];
@@ -296,8 +335,19 @@ __global__ void __launch_bounds__(Tile<typename Element<kMultiply>::Type, kRows,
   auto* staged = reinterpret_cast<float*>(shared);
   stage_sums<Shape::kStagedRow>(sums, staged, warp_row, warp_output, lane);
   __syncthreads();
-  if (a.splits > 1 && !join_parts<T, kRows, kOutputs>(a, staged, first_pixel, first_output)) return;
-  finish<T, kRows, kOutputs>(a, staged, first_pixel, first_output);
+  if (a.splits == 1) return finish<T, Shape>(a, staged, first_pixel, first_output);
+#if __CUDA_ARCH__ >= 900
+  ptx::cluster_sync();
+  const int from = kRows * part / a.splits, to = kRows * (part + 1) / a.splits;
+  join_cluster<Shape>(staged, a.splits, from, to);
+  __syncthreads();
+  finish<T, Shape>(a, staged, first_pixel, first_output, from, to);
+  ptx::cluster_sync();  // others may still read this block's part
+#else
+  const int tile = int(blockIdx.y * gridDim.x) / a.splits + across;
+  if (join_parts<Shape>(a, staged, part, tile, first_pixel, first_output))
+    finish<T, Shape>(a, staged, first_pixel, first_output);
+#endif
 #endif
 }
 

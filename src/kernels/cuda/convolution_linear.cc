@@ -5,12 +5,42 @@
 #include <algorithm>
 
 #include "kernels/cuda/operations_encoder.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::kernels::cuda {
 
 using tensor::DType;
 using tensor::Tensor;
 using tensor::TensorView;
+
+namespace {
+
+bool is_stem(TensorView weight, Window window, DeviceNumbers numbers, tensor::Device device) {
+  if (window.size != 7 || window.stride != 2 || window.padding != 3 || weight.elements() == 0) return false;
+  if ((numbers != DeviceNumbers::kFp16 && numbers != DeviceNumbers::kBf16) ||
+      tensor::cuda::device_info(device.index).capability() != 90)
+    return false;
+  if (weight.elements() != weight.shape[0] * 49 * kChannelStep) return false;
+  for (int64_t i = 0; i < weight.elements(); ++i) {
+    if (i % kChannelStep >= kRowChannels && weight.as<float>()[i] != 0) return false;
+  }
+  return true;
+}
+
+// [outputs, 7, 7, 8] as [outputs, 8 rows, 8 columns, 4], the eighths zeros.
+Tensor stem_rows(TensorView weight) {
+  const int64_t outputs = weight.shape[0];
+  Tensor rows(DType::kF32, {outputs, 8 * 8 * kRowChannels});
+  std::fill_n(rows.as<float>(), rows.shape().elements(), 0.0f);
+  for (int64_t tap = 0; tap < outputs * 49; ++tap) {
+    const int64_t row = tap % 49 / 7, column = tap % 7;
+    std::copy_n(weight.as<float>() + tap * kChannelStep, kRowChannels,
+                rows.as<float>() + ((tap / 49 * 8 + row) * 8 + column) * kRowChannels);
+  }
+  return rows;
+}
+
+}  // namespace
 
 Result<DeviceConvolution> pack_device_convolution(TensorView weight, TensorView bias, Window window,
                                                   DeviceNumbers numbers, tensor::Stream& stream) {
@@ -25,7 +55,10 @@ Result<DeviceConvolution> pack_device_convolution(TensorView weight, TensorView 
     return unsupported(fmt::format("convolutions on CUDA: expected multiples of {} channels, found {} to {}",
                                    kChannelStep, packed.inputs, packed.outputs));
   }
-  const TensorView rows = weight.reshaped({packed.outputs, weight.elements() / packed.outputs});
+  packed.by_rows = is_stem(weight, window, numbers, stream.device());
+  const Tensor stem = packed.by_rows ? stem_rows(weight) : Tensor();
+  const TensorView rows =
+      packed.by_rows ? stem.view() : weight.reshaped({packed.outputs, weight.elements() / packed.outputs});
   Tensor shift(DType::kF32, bias.shape);
   std::copy_n(bias.as<float>(), bias.elements(), shift.as<float>());
   packed.bias = stream.place(std::move(shift));
@@ -47,7 +80,7 @@ Result<DeviceConvolution> pack_device_convolution(TensorView weight, TensorView 
 void device_convolution(const DeviceConvolutionArgs& args, tensor::Stream& stream) {
   if (args.y.shape[0] == 0) return;
   const DeviceConvolution& convolution = *args.convolution;
-  SW_CHECK(args.x.shape[0] == args.images.pixels() && args.x.shape[1] == convolution.inputs,
+  SW_CHECK(args.x.shape == input_shape(convolution, args.images),
            "x " + to_string(args.x.shape) + " for another batch of images");
   if (convolution.product.weight.empty()) return convolve_implicitly(args, stream);
   DeviceProductArgs product;

@@ -1,4 +1,5 @@
 #include "kernels/cuda/encoder_attention.cuh"
+#include "kernels/cuda/encoder_attention_wgmma.cuh"
 #include "kernels/cuda/operations_encoder.h"
 
 namespace spillway::kernels::cuda {
@@ -12,7 +13,14 @@ void launch(const sequence::Arguments& args, unsigned tiles, tensor::Stream& str
   constexpr size_t kShared = 5 * sequence::kKeys * kDim * 2;
   launch_row_kernel("attend_sequences",
                     aligned ? sequence::attend_sequences<T, kDim, true> : sequence::attend_sequences<T, kDim, false>,
-                    dim3(tiles, unsigned(args.heads)), sequence::kThreads, kShared, stream, args);
+                    dim3(unsigned(args.heads), tiles * sequence::kParts), sequence::kThreads, kShared, stream, args);
+}
+
+// On warpgroup products: heads of 33 to 64 elements.
+template <class T>
+void launch_wide(const sequence::Arguments& args, unsigned tiles, tensor::Stream& stream) {
+  launch_row_kernel("attend_wide", sequence::attend_wide<T>, dim3(unsigned(args.heads), tiles), sequence::kWideThreads,
+                    sequence::kWideShared, stream, args);
 }
 
 template <class T>
@@ -20,7 +28,8 @@ void launch_dim(const sequence::Arguments& args, unsigned tiles, tensor::Stream&
   SW_CHECK(args.dim % 2 == 0 && args.dim <= 128, "heads of an even width up to 128");
   if (args.dim <= 16) return launch<T, 16>(args, tiles, stream);
   if (args.dim <= 32) return launch<T, 32>(args, tiles, stream);
-  if (args.dim <= 64) return launch<T, 64>(args, tiles, stream);
+  const bool wide = compute_capability() == 90 && args.dim % 8 == 0 && args.stride % 8 == 0;
+  if (args.dim <= 64) return wide ? launch_wide<T>(args, tiles, stream) : launch<T, 64>(args, tiles, stream);
   launch<T, 128>(args, tiles, stream);
 }
 

@@ -1,7 +1,8 @@
-// Attention over packed sequences in bf16 or f16, on mma.sync (sm_80 and later). A block takes one tile of queries of
-// one head: its warps keep 16 rows each (kTiles times), the keys and values of the sequence pass through shared memory
-// 64 rows at a time, two stages deep. Rows in shared memory are kDim elements, 16-byte chunks swizzled so that eight
-// rows of a chunk lie in eight different banks.
+// Attention over packed sequences in bf16 or f16, on mma.sync (sm_80 and later). A block takes kQueries of a tile of
+// one head; the heads of a tile run side by side, so that whole rows are read at a time: its warps keep 16 rows each
+// (kTiles times), the keys and values of the sequence pass through shared memory 64 rows at a time, two stages deep.
+// Rows in shared memory are kDim elements, 16-byte chunks swizzled so that eight rows of a chunk lie in eight different
+// banks.
 #pragma once
 
 #include "kernels/cuda/encoder_rows.cuh"
@@ -12,6 +13,8 @@ namespace spillway::kernels::cuda::sequence {
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kKeys = 64;  // a stage
+constexpr int kQueries = 16 * kWarps;
+constexpr int kParts = kAttentionTile / kQueries;  // blocks of a tile
 
 struct Arguments {
   const void *q, *k, *v;
@@ -93,13 +96,15 @@ __device__ __forceinline__ uint32_t pack_pair(float low, float high) {
 
 // kRows rows of one head from global row `first`; those from `end` on and elements past dim are zeros. kAligned: rows
 // and heads begin at multiples of 16 bytes.
-template <class T, int kDim, int kRows, bool kAligned>
+template <class T, int kDim, int kRows, bool kAligned, int kLoaders = kThreads>
 __device__ __forceinline__ void load_rows(const T* base, int64_t stride, int first, int end, int dim, uint32_t to,
                                           char* shared) {
   constexpr int kChunks = kDim / 8;
+  static_assert(kRows * kChunks % kLoaders == 0,
+                "a count of copies known to the compiler: else each costs a loop's branches");
 #pragma unroll
-  for (int i = int(threadIdx.x); i < kRows * kChunks; i += kThreads) {
-    const int row = i / kChunks, chunk = i % kChunks;
+  for (int j = 0; j < kRows * kChunks / kLoaders; ++j) {
+    const int i = int(threadIdx.x) + j * kLoaders, row = i / kChunks, chunk = i % kChunks;
     const bool valid = first + row < end && chunk * 8 < dim;
     const T* from = base + int64_t(valid ? first + row : first) * stride + (valid ? chunk * 8 : 0);
     if constexpr (kAligned) {
@@ -143,6 +148,12 @@ __device__ __forceinline__ void score(const Rows<T, kDim, kTiles>& rows, uint32_
   }
 }
 
+__device__ __forceinline__ float power_of_two(float x) {
+  float y;  // exp2f also serves results below 2^-126: three instructions more
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Leaves weights 2^(s - largest) in s, and what came before scaled to the new largest.
 template <class T, int kDim, int kTiles>
 __device__ __forceinline__ void soften(Rows<T, kDim, kTiles>& rows, float (&s)[kTiles][8][4], float scale) {
@@ -156,14 +167,14 @@ __device__ __forceinline__ void soften(Rows<T, kDim, kTiles>& rows, float (&s)[k
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
       largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
       const float offset = largest == -INFINITY ? 0.0f : largest * scale;
-      const float keep = exp2f(rows.largest[t][half] * scale - offset);  // 0 at first
+      const float keep = power_of_two(rows.largest[t][half] * scale - offset);  // 0 at first
       rows.largest[t][half] = largest;
       float total = rows.total[t][half] * keep;
 #pragma unroll
       for (int n = 0; n < 8; ++n) {
 #pragma unroll
         for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          s[t][n][i] = exp2f(s[t][n][i] * scale - offset);
+          s[t][n][i] = power_of_two(s[t][n][i] * scale - offset);
           total += s[t][n][i];
         }
       }
@@ -258,10 +269,11 @@ __global__ void __launch_bounds__(kThreads) attend_sequences(Arguments a) {
   constexpr uint32_t kStage = kKeys * kDim * 2;
   extern __shared__ __align__(128) char shared[];
   take_turn();
-  const AttentionTile tile = a.tiles[blockIdx.x];
-  if (tile.end == 0) return;
-  const int head = int(blockIdx.y), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
-  const int rows_end = min(tile.row + kAttentionTile, tile.end);
+  AttentionTile tile = a.tiles[blockIdx.y / kParts];
+  tile.row += int(blockIdx.y % kParts) * kQueries;
+  if (tile.row >= tile.end) return;
+  const int head = int(blockIdx.x), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+  const int rows_end = min(tile.row + kQueries, tile.end);
   const int begin = a.window > 0 ? max(tile.begin, tile.row - a.window) : tile.begin;
   const int end = a.window > 0 ? min(tile.end, rows_end + a.window) : tile.end;
   const T* q = static_cast<const T*>(a.q) + head * a.dim;
@@ -275,7 +287,7 @@ __global__ void __launch_bounds__(kThreads) attend_sequences(Arguments a) {
     load_rows<T, kDim, kKeys, kAligned>(v, a.stride, first, end, a.dim, values + stage * kStage,
                                         shared + (3 + stage) * kStage);
   };
-  load_rows<T, kDim, kAttentionTile, kAligned>(q, a.stride, tile.row, rows_end, a.dim, queries, shared);
+  load_rows<T, kDim, kQueries, kAligned>(q, a.stride, tile.row, rows_end, a.dim, queries, shared);
   load_stage(0, begin);
   commit_copies();
   Rows<T, kDim, kTiles> rows;

@@ -10,6 +10,8 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kKeys = 32;  // a stage
+constexpr int kQueries = 16 * kWarps;
+constexpr int kParts = kAttentionTile / kQueries;  // blocks of a tile
 
 struct Arguments {
   const float *q, *k, *v;
@@ -133,17 +135,18 @@ template <int kDim, bool kExact>
 __global__ void __launch_bounds__(kThreads) attend_f32(Arguments a) {
   constexpr int kRow = kDim + 4;
   extern __shared__ __align__(16) float memory[];
-  float *queries = memory, *keys = queries + kAttentionTile * kRow, *values = keys + kKeys * kRow;
+  float *queries = memory, *keys = queries + kQueries * kRow, *values = keys + kKeys * kRow;
   take_turn();
-  const AttentionTile tile = a.tiles[blockIdx.x];
-  if (tile.end == 0) return;
-  const int head = int(blockIdx.y), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+  AttentionTile tile = a.tiles[blockIdx.y / kParts];
+  tile.row += int(blockIdx.y % kParts) * kQueries;
+  if (tile.row >= tile.end) return;
+  const int head = int(blockIdx.x), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
   const int g = lane / 4, t = lane % 4;
-  const int rows_end = min(tile.row + kAttentionTile, tile.end);
+  const int rows_end = min(tile.row + kQueries, tile.end);
   const int begin = a.window > 0 ? max(tile.begin, tile.row - a.window) : tile.begin;
   const int end = a.window > 0 ? min(tile.end, rows_end + a.window) : tile.end;
   const float *q = a.q + head * a.dim, *k = a.k + head * a.dim, *v = a.v + head * a.dim;
-  load_rows<kDim>(q, a.stride, tile.row, kAttentionTile, rows_end, a.dim, queries);
+  load_rows<kDim>(q, a.stride, tile.row, kQueries, rows_end, a.dim, queries);
   const int first_row = tile.row + warp * 16;
   float o[kDim / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, total[2] = {};
   const float* own = queries + warp * 16 * kRow;
@@ -179,9 +182,9 @@ __global__ void __launch_bounds__(kThreads) attend_f32(Arguments a) {
 
 template <int kDim>
 void launch(const Arguments& args, bool exact, unsigned tiles, tensor::Stream& stream) {
-  constexpr size_t kShared = size_t(kAttentionTile + 2 * kKeys) * (kDim + 4) * sizeof(float);
+  constexpr size_t kShared = size_t(kQueries + 2 * kKeys) * (kDim + 4) * sizeof(float);
   launch_row_kernel("attend_f32", exact ? attend_f32<kDim, true> : attend_f32<kDim, false>,
-                    dim3(tiles, unsigned(args.heads)), kThreads, kShared, stream, args);
+                    dim3(unsigned(args.heads), tiles * kParts), kThreads, kShared, stream, args);
 }
 
 }  // namespace

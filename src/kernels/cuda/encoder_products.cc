@@ -10,8 +10,9 @@
 namespace spillway::kernels::cuda {
 namespace {
 
-constexpr int kCandidates = 12;  // algorithms that are timed
-constexpr int kTimedRuns = 3;
+constexpr int kCandidates = 24;  // algorithms that are timed
+constexpr int kTimedRuns = 3, kFinalRuns = 12;
+constexpr size_t kFinalists = 4;
 constexpr int kOwnTuningRowsMax = 512;  // above, sizes within a factor of two share an algorithm
 
 // Everything of a product that its plan depends on, m apart.
@@ -147,9 +148,9 @@ struct EpilogueProducts::State {
 
   // Milliseconds of the fastest run; negative: it failed.
   float time(const EpilogueProduct& p, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, void* workspace,
-             cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end) const {
+             cudaStream_t stream, cudaEvent_t begin, cudaEvent_t end, int runs) const {
     float best = -1;
-    for (int i = 0; i <= kTimedRuns; ++i) {
+    for (int i = 0; i <= runs; ++i) {
       cudaEventRecord(begin, stream);
       if (launch(p, plan, algorithm, workspace, stream) != CUBLAS_STATUS_SUCCESS) return -1;
       cudaEventRecord(end, stream);
@@ -189,14 +190,18 @@ struct EpilogueProducts::State {
     if (recording(stream)) return;
     cudaEvent_t begin = nullptr, end = nullptr;
     if (cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
-      float best = -1;
-      for (const auto& candidate : list) {
-        const float took = time(p, plan, candidate.algo, workspace, stream, begin, end);
-        if (took < 0 || (best >= 0 && took >= best)) continue;
-        best = took;
-        plan.algorithm = candidate.algo;
+      // The fastest of a few runs each, then the nearest of those again: under load the clock differs from run to run.
+      std::vector<std::pair<float, size_t>> times;
+      for (size_t i = 0; i < list.size(); ++i) {
+        const float took = time(p, plan, list[i].algo, workspace, stream, begin, end, kTimedRuns);
+        if (took >= 0) times.emplace_back(took, i);
       }
-      plan.measured = best >= 0;
+      std::sort(times.begin(), times.end());
+      if (times.size() > kFinalists) times.resize(kFinalists);
+      for (auto& [took, i] : times) took = time(p, plan, list[i].algo, workspace, stream, begin, end, kFinalRuns);
+      std::erase_if(times, [](const auto& entry) { return entry.first < 0; });
+      plan.measured = !times.empty();
+      if (plan.measured) plan.algorithm = list[std::min_element(times.begin(), times.end())->second].algo;
     }
     if (begin != nullptr) cudaEventDestroy(begin);
     if (end != nullptr) cudaEventDestroy(end);

@@ -159,8 +159,7 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
   const Plan& plan = args.plan;
   const StreamPlan& s = plan.stream;
   const Ring ring{full, empty, ring_base(shared)};
-  char* const tail = ring.data + s.stages * s.stage_bytes;
-  char* const kept = tail + tail_bytes(1);
+  char* const kept = ring.data + s.stages * s.stage_bytes;
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.weight);
     for (int i = 0; i < s.stages; ++i) {
@@ -182,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
     choice = {kept_ids, kept_weights};
   }
   __syncthreads();
-  auto* sums = reinterpret_cast<float*>(tail);
+  auto* sums = reinterpret_cast<float*>(kept + sums_offset(kept_bytes(s, kDown ? slots : plan.e.tokens)));
   if (threadIdx.x >= kConsumers + 32) {
     Passes<kDown> passes(plan);
     Pass pass;

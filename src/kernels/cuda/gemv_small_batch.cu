@@ -122,8 +122,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   __shared__ float partial[8 * kSmallBatchRowsMax];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
-  char* const tail = ring.data + plan.stages * plan.stage_bytes;
-  char* const kept = tail + tail_bytes(plan.p.m);
+  char* const kept = ring.data + plan.stages * plan.stage_bytes;
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.weight);
     if (!kKept) ptx::prefetch_map(&args.x);
@@ -136,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   }
   __syncthreads();
   ptx::launch_dependents();
-  auto* sums = reinterpret_cast<float*>(tail);
+  auto* sums = reinterpret_cast<float*>(kept + sums_offset(kept_bytes(plan, plan.p.m)));
   if (threadIdx.x >= kConsumers + 32) {
     ptx::wait_for_previous();
     const Share share(plan);

@@ -324,8 +324,8 @@ struct SumPlaces {
 
   __device__ __forceinline__ void init() {
     for (int i = 0; i < 2; ++i) {
-      ptx::barrier_init(&filled[i], kConsumers / 32);
-      ptx::barrier_init(&freed[i], 1);
+      ptx::barrier_init(&filled[i], kConsumers);
+      ptx::barrier_init(&freed[i], 32);
     }
   }
   // All threads of a warp each.
@@ -335,21 +335,18 @@ struct SumPlaces {
   __device__ __forceinline__ void wait_filled(int pass) {
     ptx::barrier_wait(&filled[pass & 1], static_cast<uint32_t>(pass / 2) & 1);
   }
-  __device__ __forceinline__ void fill(int pass) { arrive(&filled[pass & 1]); }
-  __device__ __forceinline__ void free(int pass) { arrive(&freed[pass & 1]); }
-
- private:
-  __device__ __forceinline__ static void arrive(uint64_t* barrier) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) ptx::barrier_arrive(barrier);
-  }
+  // Every thread arrives for its own accesses: a pass is long beside 32 arrivals, and racecheck follows it.
+  __device__ __forceinline__ void fill(int pass) { ptx::barrier_arrive(&filled[pass & 1]); }
+  __device__ __forceinline__ void free(int pass) { ptx::barrier_arrive(&freed[pass & 1]); }
 };
 
-// Behind the last stage: the sums. A tile's rows past those loaded are read as well, whatever lies there, and left out.
-constexpr int tail_bytes(int m) {
+// Behind the last stage: the kept tokens, then the sums. A tile's rows past those loaded are read as well, whatever lies
+// there, and left out; that is never the sums, which others write meanwhile.
+constexpr int sums_offset(int kept_bytes) {
   constexpr int kPastRows = 31 * 128;
-  return 2 * sums_bytes(m) > kPastRows ? 2 * sums_bytes(m) : kPastRows;
+  return kept_bytes > kPastRows ? kept_bytes : kPastRows;
 }
+constexpr int tail_bytes(int m, int kept_bytes) { return sums_offset(kept_bytes) + 2 * sums_bytes(m); }
 
 struct StreamShape {
   int rows_of_unit;
@@ -379,7 +376,7 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->x_stage = plan->kept ? 0 : p.m * x_row;
   plan->stage_bytes = (kSlices * plan->slab_bytes + plan->x_stage + 1023) / 1024 * 1024;
   const int kept_bytes = keep ? kept_stride * tokens : 0;
-  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m) - kept_bytes - kBarrierBytes;
+  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - kBarrierBytes;
   plan->stages = ring_bytes / plan->stage_bytes < kStagesMax ? ring_bytes / plan->stage_bytes : kStagesMax;
 }
 
@@ -405,9 +402,12 @@ inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_ke
   }
   return false;
 }
+__host__ __device__ __forceinline__ int kept_bytes(const StreamPlan& plan, int tokens) {
+  return plan.kept ? plan.x_stride * tokens : 0;
+}
 inline size_t stream_shared_bytes(const StreamPlan& plan, int tokens) {
-  return 1024 + static_cast<size_t>(plan.stages) * plan.stage_bytes + tail_bytes(plan.p.m) +
-         (plan.kept ? static_cast<size_t>(plan.x_stride) * tokens : 0);
+  return 1024 + static_cast<size_t>(plan.stages) * plan.stage_bytes +
+         static_cast<size_t>(tail_bytes(plan.p.m, kept_bytes(plan, tokens)));
 }
 __device__ __forceinline__ char* ring_base(char* shared) {
   return shared + ((1024 - (ptx::shared_address(shared) & 1023)) & 1023);

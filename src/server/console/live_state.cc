@@ -89,7 +89,7 @@ void LiveState::tick_second(TimePoint at) {
   second.generated_per_s = rates_.per_s(kGenerated);
   second.prompt_per_s = rates_.per_s(kPrompt);
   double pages = 0, used = 0;
-  for (const auto& model : *server_.models()) {
+  for (const LanguagePtr& model : server_.models()) {
     const engine::EngineState state = model->engine().state();
     second.waiting += state.waiting;
     second.running += state.running;
@@ -113,8 +113,7 @@ Signals LiveState::signals() const {
   s.cpu_of_others = std::max(0.0, cpu_.busy() - cpu_.own());
   const double requests = double(requests_.count(kWindow_s)) / double(kWindow_s);
   s.error_share = requests > 0 ? std::min(1.0, errors_per_s_ / requests) : 0;
-  const auto models = server_.models();
-  for (const auto& model : *models) {  // the busiest engine speaks
+  for (const LanguagePtr& model : server_.models()) {  // the busiest engine speaks
     const engine::EngineState state = model->engine().state();
     if (s.has_engine && state.running + state.waiting <= s.running + s.waiting) continue;
     s.has_engine = true;
@@ -174,8 +173,7 @@ std::string LiveState::make_json(TimePoint at) {
   if (s.step_s > 0) flops_peak_ = std::max(flops_peak_, s.step_flops / s.step_s);
   json::array models, one_shot, upstreams;
   for (const OneShotPtr& model : server_.catalogue()->ready()) one_shot.push_back(one_shot_json(*model));
-  const auto served = server_.models();
-  for (const auto& model : *served) models.push_back(model_json(*model));
+  for (const LanguagePtr& model : server_.models()) models.push_back(model_json(*model));
   if (server_.options().upstreams) {
     for (const UpstreamView& upstream : server_.options().upstreams()) upstreams.push_back(upstream_json(upstream));
   }

@@ -11,6 +11,7 @@
 #include "server/grpc/chat_messages.h"
 #include "server/grpc/rpc_account.h"
 #include "server/http/exchange.h"
+#include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/plan.h"
 
@@ -37,11 +38,7 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
 
   // Plans and submits aside: templates, tokens and grammars take their time.
   void start() {
-    boost::asio::post(shared_.aside, [self = shared_from_this()] {
-      std::lock_guard lock(self->mutex_);
-      const std::optional<RpcEnd> refused = self->submit();
-      if (refused) self->end(*refused);
-    });
+    boost::asio::post(shared_.aside, [self = shared_from_this()] { self->find_model(); });
   }
 
   void cancel() {
@@ -64,16 +61,41 @@ class ChatCall : public std::enable_shared_from_this<ChatCall> {
   std::unique_ptr<Completion> completion_;
 
  private:
-  // Nothing when it was taken.
-  std::optional<RpcEnd> submit() {
+  // Brings an evicted model back, which does not keep a thread.
+  void find_model() {
     if (!in_flight_) {
       const auto refused = check_state(shared_.server);
-      return refused ? *refused : end_of(stopping());
+      return end_with_lock(refused ? *refused : end_of(stopping()));
     }
+    auto catalogue = shared_.server.catalogue();
+    auto found = [self = shared_from_this(), catalogue](Result<LanguagePtr> model) {
+      boost::asio::post(self->shared_.aside, [self, catalogue, model = std::move(model)] {
+        const std::string& name = self->request_.model();
+        if (model.ok()) return self->run(*model);
+        const bool unknown = model.error().code == ErrorCode::kNotFound;
+        self->end_with_lock(unknown ? end_of(model_not_found(name))
+                                    : end_of(not_ready(*catalogue, name, model.error())));
+      });
+    };
+    if (LanguagePtr model = catalogue->find_language(request_.model())) return run(std::move(model));
+    catalogue->acquire_language(request_.model(), deadline_, std::move(found));
+  }
+
+  void run(LanguagePtr model) {
+    std::lock_guard lock(mutex_);
+    const std::optional<RpcEnd> refused = submit(std::move(model));
+    if (refused) end(*refused);
+  }
+
+  void end_with_lock(RpcEnd why) {
+    std::lock_guard lock(mutex_);
+    end(std::move(why));
+  }
+
+  // Nothing when it was taken.
+  std::optional<RpcEnd> submit(LanguagePtr model) {
     auto request = chat_request_of(request_);
     if (!request.ok()) return end_of(request.error());
-    std::shared_ptr<ServedModel> model = shared_.server.find_model(request->model);
-    if (!model) return end_of(model_not_found(request->model));
     account_.request().set_model(model->name(), model->fingerprint());
     if (auto refused = refused_by_state(model->engine().state(), shared_.server.hot()->admission)) {
       return end_of(*refused);

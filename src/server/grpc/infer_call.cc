@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "server/grpc/infer_messages.h"
+#include "server/http/find_model.h"
 #include "server/kserve/infer.h"
 
 namespace spillway::server {
@@ -23,10 +24,10 @@ ApiError unknown_model(const Server& server, const std::string& name, const std:
   const std::string shown = "'" + api::utf8_lossy(name) + "'";
   const auto catalogue = server.catalogue();
   if (!catalogue->contains(name)) {
-    if (server.find_model(name))
-      return {ErrorKind::kUnsupported, "the model " + shown + " is a language model", "", ""};
     return {ErrorKind::kNotFound, "unknown model " + shown, "", ""};
   }
+  if (catalogue->kind(name) == ModelKind::kLanguage)
+    return {ErrorKind::kUnsupported, "the model " + shown + " is a language model", "", ""};
   std::string reason;
   for (const CatalogueEntry& entry : catalogue->index()) {
     if (entry.name == name && (version.empty() || version == entry.version) && !entry.reason.empty())
@@ -58,14 +59,14 @@ void InferCall::start() {
   const auto catalogue = shared_.server.catalogue();
   if (OneShotPtr model = catalogue->find(request_.model_name(), request_.model_version())) return run(std::move(model));
   auto self = shared_from_this();
-  catalogue->acquire(request_.model_name(), request_.model_version(), [self](Result<OneShotPtr> found) {
-    if (found.ok()) return self->run(std::move(found).value());
-    ApiError error = api::to_api_error(found.error());
-    if (error.kind == ErrorKind::kNotFound) {
-      error = unknown_model(self->shared_.server, self->request_.model_name(), self->request_.model_version());
-    }
-    self->end(end_of(error));
-  });
+  catalogue->acquire(
+      request_.model_name(), request_.model_version(), deadline_, [self, catalogue](Result<OneShotPtr> found) {
+        if (found.ok()) return self->run(std::move(found).value());
+        const inference::ModelInferRequest& request = self->request_;
+        if (found.error().code != ErrorCode::kNotFound)
+          return self->refuse(not_ready(*catalogue, request.model_name(), found.error()));
+        self->end(end_of(unknown_model(self->shared_.server, request.model_name(), request.model_version())));
+      });
 }
 
 void InferCall::run(OneShotPtr model) {

@@ -87,11 +87,16 @@ void fill(const ServedOneShot& model, inference::ModelStatistics* out) {
   fill(all.success, stats->mutable_success());
   fill(all.failure, stats->mutable_fail());
   fill(all.queue, stats->mutable_queue());
+  // Input and output happen inside compute_infer; perf_analyzer wants every stage counted as often.
+  stats->mutable_compute_input()->set_count(all.compute.count);
   fill(all.compute, stats->mutable_compute_infer());
+  stats->mutable_compute_output()->set_count(all.compute.count);
   for (const auto& [size, compute] : all.compute_by_size) {
     auto* batch = out->add_batch_stats();
     batch->set_batch_size(static_cast<uint64_t>(size));
+    batch->mutable_compute_input()->set_count(compute.count);
     fill(compute, batch->mutable_compute_infer());
+    batch->mutable_compute_output()->set_count(compute.count);
   }
 }
 
@@ -128,7 +133,7 @@ Reactor* InferenceService::ModelReady(Context* context, const inference::ModelRe
                                       inference::ModelReadyResponse* response) {
   return answer(shared_, context, "ModelReady", [&]() -> grpc::Status {
     const auto catalogue = shared_.server.catalogue();
-    response->set_ready(catalogue->find(request->name(), request->version()) != nullptr);
+    response->set_ready(catalogue->is_ready(request->name(), request->version()));
     if (response->ready() || catalogue->contains(request->name())) return grpc::Status::OK;
     return status_of(unknown_model(shared_.server, request->name(), request->version()));
   });

@@ -158,7 +158,7 @@ TEST_F(AdmissionTest, AnswersHealthWhileLoading) {
   const Answer answer = post("/v1/chat/completions", kChat + "}");
   EXPECT_EQ(answer.status, 503);
   EXPECT_EQ(answer.headers.value_or("Retry-After", ""), "1");
-  server_->serve({model_.served});
+  server_->serve(std::make_shared<FixedCatalogue>(std::vector<LanguagePtr>{model_.served}));
   EXPECT_EQ(get("/health/ready").status, 200);
   EXPECT_EQ(post("/v1/chat/completions", kChat + "}").status, 200);
 }

@@ -8,6 +8,7 @@
 
 #include "metrics/timeline.h"
 #include "net/sse.h"
+#include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 #include "server/resume.h"
@@ -123,10 +124,6 @@ class ChatReply final : public OpenAiReply {
 
 asio::awaitable<void> chat_completions(Exchange& exchange) {
   Server& server = exchange.server();
-  if (auto refused = refused_now(server)) {
-    co_await refuse(exchange, std::move(*refused));
-    co_return;
-  }
   const api::ChatParseOptions options{server.options().strict_reasoning_content};
   api::Parsed<api::ChatRequest> parsed = api::parse_chat_request(exchange.request().body, options);
   if (!parsed.ok()) {
@@ -145,11 +142,8 @@ asio::awaitable<void> chat_completions(Exchange& exchange) {
   if (point->has_value()) wanted->sampling.seed = (*point)->seed;
   if (marks && !wanted->sampling.seed) wanted->sampling.seed = random_seed();
   const std::shared_ptr<const api::ChatRequest> request = std::move(wanted);
-  std::shared_ptr<ServedModel> model = server.find_model(request->model);
-  if (!model) {
-    co_await exchange.send_error(model_not_found(request->model));
-    co_return;
-  }
+  LanguagePtr model = co_await find_language(exchange, request->model, request->deadline_ms);
+  if (!model) co_return;
   ChatReply reply(*request, *model, marks, *point);
   if (const auto& timeline = exchange.request().timeline) timeline->answers_as(reply.id());
   std::function<api::Parsed<Plan>()> plan = [model, request] { return plan_chat(*model, *request); };

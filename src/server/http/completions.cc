@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "net/sse.h"
+#include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 
@@ -124,21 +125,14 @@ class CompletionReply final : public OpenAiReply {
 
 asio::awaitable<void> complete(Exchange& exchange, int max_tokens_default) {
   Server& server = exchange.server();
-  if (auto refused = refused_now(server)) {
-    co_await refuse(exchange, std::move(*refused));
-    co_return;
-  }
   api::Parsed<api::CompletionRequest> parsed = api::parse_completion_request(exchange.request().body);
   if (!parsed.ok()) {
     co_await exchange.send_error(parsed.error());
     co_return;
   }
   auto request = std::make_shared<const api::CompletionRequest>(std::move(parsed).value());
-  std::shared_ptr<ServedModel> model = server.find_model(request->model);
-  if (!model) {
-    co_await exchange.send_error(model_not_found(request->model));
-    co_return;
-  }
+  LanguagePtr model = co_await find_language(exchange, request->model, request->deadline_ms);
+  if (!model) co_return;
   CompletionReply reply(request, *model);
   PlanJob job{[model, request, max_tokens_default] { return plan_completion(*model, *request, max_tokens_default); },
               request->deadline_ms, request->format.kind != api::ResponseFormat::Kind::kText};

@@ -186,9 +186,13 @@ std::optional<Refused> refused_now(Server& server) {
   if (server.state() == ServerState::kDraining) {
     return Refused{{ErrorKind::kOverloaded, "The server is shutting down.", "", "draining"}, 1, 0, "draining"};
   }
-  const auto models = server.models();
+  const auto catalogue = server.catalogue();
   std::optional<Refused> first;
-  for (const auto& model : *models) {
+  for (const ListedModel& model : catalogue->listed()) {
+    // Or for one that it brings back.
+    if (model.kind == ModelKind::kLanguage && !catalogue->is_ready(model.name, "")) return std::nullopt;
+  }
+  for (const LanguagePtr& model : catalogue->languages()) {
     auto refused = refused_by_state(model->engine().state(), server.hot()->admission);
     if (!refused) return std::nullopt;  // the request may be for this one
     if (!first) first = std::move(refused);

@@ -57,8 +57,7 @@ asio::awaitable<void> send_state(Exchange& exchange, bool details) {
   if (details) {
     body["requests_in_flight"] = exchange.server().requests_in_flight();
     json::array& models = (body["models"] = json::array()).as_array();
-    const auto all = exchange.server().models();
-    for (const auto& model : *all) models.push_back(model_state(*model));
+    for (const LanguagePtr& model : exchange.server().models()) models.push_back(model_state(*model));
     for (const OneShotPtr& model : exchange.server().catalogue()->ready()) models.push_back(model_state(*model));
   }
   if (!ready) exchange.set_header("Retry-After", "1");
@@ -73,8 +72,7 @@ asio::awaitable<void> health_ready(Exchange& exchange) { return send_state(excha
 // For gateways: what of the prompts that they sent here the models' prefix caches still hold.
 asio::awaitable<void> cached_prefixes(Exchange& exchange) {
   int64_t tokens = 0;
-  const auto models = exchange.server().models();
-  for (const auto& model : *models) tokens += model->engine().state().tokens_cached;
+  for (const LanguagePtr& model : exchange.server().models()) tokens += model->engine().state().tokens_cached;
   std::string body = exchange.server().prefixes().json(tokens);
   co_await exchange.send_json(200, std::move(body));
 }

@@ -77,7 +77,7 @@ asio::awaitable<void> kserve_model_ready(Exchange& exchange) {
     co_await exchange.send_error(std::move(error));
     co_return;
   }
-  const bool ready = catalogue->find(exchange.argument(0), version) != nullptr;
+  const bool ready = catalogue->is_ready(exchange.argument(0), version);
   std::string body = json::serialize(json::object{{"name", exchange.argument(0)}, {"ready", ready}});
   co_await exchange.send_json(ready ? 200 : 503, std::move(body));
 }

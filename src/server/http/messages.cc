@@ -4,6 +4,7 @@
 
 #include "api/anthropic.h"
 #include "net/sse.h"
+#include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 
@@ -70,32 +71,25 @@ class MessagesReply final : public Reply {
 };
 
 // As DeepSeek's endpoint does: Claude's names mean the default model, so that its clients work unconfigured.
-std::shared_ptr<ServedModel> find_messages_model(const Server& server, const std::string& name) {
-  std::shared_ptr<ServedModel> model = server.find_model(name);
-  if (model || !name.starts_with("claude")) return model;
-  const auto all = server.models();
-  return all->empty() ? nullptr : all->front();
+std::string messages_model(const Server& server, const std::string& name) {
+  const auto catalogue = server.catalogue();
+  if (!name.starts_with("claude") || catalogue->contains(name)) return name;
+  const std::string stands_in = default_language(*catalogue);
+  return stands_in.empty() ? name : stands_in;
 }
 
 }  // namespace
 
 asio::awaitable<void> messages(Exchange& exchange) {
   Server& server = exchange.server();
-  if (auto refused = refused_now(server)) {
-    co_await refuse(exchange, std::move(*refused));
-    co_return;
-  }
   api::Parsed<api::ChatRequest> parsed = api::parse_messages_request(exchange.request().body);
   if (!parsed.ok()) {
     co_await exchange.send_error(parsed.error());
     co_return;
   }
   auto request = std::make_shared<const api::ChatRequest>(std::move(parsed).value());
-  std::shared_ptr<ServedModel> model = find_messages_model(server, request->model);
-  if (!model) {
-    co_await exchange.send_error(model_not_found(request->model));
-    co_return;
-  }
+  LanguagePtr model = co_await find_language(exchange, messages_model(server, request->model), request->deadline_ms);
+  if (!model) co_return;
   MessagesReply reply(*request, *model);
   PlanJob job{[model, request] { return plan_chat(*model, *request); }, request->deadline_ms, is_constrained(*request)};
   co_await generate(exchange, model, std::move(job), reply);
@@ -107,11 +101,8 @@ asio::awaitable<void> count_tokens(Exchange& exchange) {
     co_await exchange.send_error(request.error());
     co_return;
   }
-  std::shared_ptr<ServedModel> model = find_messages_model(exchange.server(), request->model);
-  if (!model) {
-    co_await exchange.send_error(model_not_found(request->model));
-    co_return;
-  }
+  LanguagePtr model = co_await find_language(exchange, messages_model(exchange.server(), request->model));
+  if (!model) co_return;
   const api::Parsed<PromptIds> prompt = chat_prompt(*model, *request);
   if (!prompt.ok()) {
     co_await exchange.send_error(prompt.error());

@@ -1,10 +1,12 @@
 // GET /v1/models, POST /tokenize, POST /detokenize.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "api/completions.h"
+#include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
 
@@ -16,31 +18,23 @@ using api::ErrorKind;
 
 constexpr const char* kOwner = "spillway";
 
-api::ModelEntry entry_of(const ServedModel& model, const std::string& id) {
-  return {id, model.created(), kOwner, id == model.name() ? "" : model.name(), model.context_tokens_max()};
-}
-
-api::ModelEntry entry_of(const ServedOneShot& model, const std::string& id) {
-  api::ModelEntry entry{id, model.created(), kOwner, id == model.name() ? "" : model.name(), 0};
-  if (model.text() != nullptr) entry.max_model_len = model.text()->tokens_max();
-  entry.version = model.version();
-  return entry;
+api::ModelEntry entry_of(const ListedModel& model, const std::string& id) {
+  const bool language = model.kind == ModelKind::kLanguage;
+  return {
+      id, model.created, kOwner, id == model.name ? "" : model.name, model.tokens_max, language ? "" : model.version};
 }
 
 // An absent model means the default one here: these endpoints ask about the server, not for an answer of a model.
-std::shared_ptr<ServedModel> named_or_default(const Server& server, const std::string& name) {
-  if (!name.empty()) return server.find_model(name);
-  const auto all = server.models();
-  return all->empty() ? nullptr : all->front();
-}
-
-asio::awaitable<void> no_model(Exchange& exchange, const std::string& name) {
-  if (exchange.server().state() == ServerState::kLoading) {
-    auto refused = refused_now(exchange.server());
+asio::awaitable<LanguagePtr> named_or_default(Exchange& exchange, std::string name) {
+  Server& server = exchange.server();
+  if (server.state() == ServerState::kLoading) {
+    auto refused = refused_now(server);
     if (refused) co_await refuse(exchange, std::move(*refused));
-    co_return;
+    co_return nullptr;
   }
-  co_await exchange.send_error(model_not_found(name));
+  const auto catalogue = server.catalogue();
+  std::string wanted = name.empty() ? default_language(*catalogue) : std::move(name);
+  co_return co_await find_language(exchange, std::move(wanted));
 }
 
 api::Parsed<std::string> detokenized(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
@@ -58,14 +52,11 @@ api::Parsed<std::string> detokenized(const text::Tokenizer& tokenizer, const std
 
 asio::awaitable<void> list_models(Exchange& exchange) {
   std::vector<api::ModelEntry> entries;
-  const auto all = exchange.server().models();
-  for (const auto& model : *all) {
-    entries.push_back(entry_of(*model, model->name()));
-    for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
-  }
-  for (const OneShotPtr& model : exchange.server().catalogue()->ready()) {
-    entries.push_back(entry_of(*model, model->name()));
-    for (const std::string& alias : model->aliases()) entries.push_back(entry_of(*model, alias));
+  std::vector<ListedModel> all = exchange.server().catalogue()->listed();
+  std::ranges::stable_sort(all, {}, &ListedModel::kind);  // language models first
+  for (const ListedModel& model : all) {
+    entries.push_back(entry_of(model, model.name));
+    for (const std::string& alias : model.aliases) entries.push_back(entry_of(model, alias));
   }
   co_await exchange.send_json(200, api::models_response(entries));
 }
@@ -74,17 +65,18 @@ asio::awaitable<void> one_model(Exchange& exchange) {
   constexpr std::string_view kMark = "/models/";
   const std::string& path = exchange.request().path;
   const std::string id = path.substr(path.find(kMark) + kMark.size());
-  if (const OneShotPtr one_shot = exchange.server().catalogue()->find(id, "")) {
-    std::string body = api::model_response(entry_of(*one_shot, id));
+  for (const ListedModel& model : exchange.server().catalogue()->listed()) {
+    if (model.name != id && std::ranges::find(model.aliases, id) == model.aliases.end()) continue;
+    std::string body = api::model_response(entry_of(model, id));
     co_await exchange.send_json(200, std::move(body));
     co_return;
   }
-  std::shared_ptr<ServedModel> model = exchange.server().find_model(id);
-  if (!model) {
-    co_await no_model(exchange, id);
+  if (exchange.server().state() == ServerState::kLoading) {
+    auto refused = refused_now(exchange.server());
+    if (refused) co_await refuse(exchange, std::move(*refused));
     co_return;
   }
-  co_await exchange.send_json(200, api::model_response(entry_of(*model, id)));
+  co_await exchange.send_error(model_not_found(id));
 }
 
 namespace {
@@ -93,7 +85,7 @@ namespace {
 OneShotPtr tokenizing_one_shot(const Server& server, const std::string& name) {
   const auto catalogue = server.catalogue();
   OneShotPtr model = catalogue->find(name, "");
-  if (!model && name.empty() && server.models()->empty()) {
+  if (!model && name.empty() && default_language(*catalogue).empty()) {
     for (const OneShotPtr& each : catalogue->ready()) {
       if (each->tokenizer() != nullptr) return each;
     }
@@ -124,11 +116,8 @@ asio::awaitable<void> tokenize(Exchange& exchange) {
     co_await exchange.send_json(200, std::move(body));
     co_return;
   }
-  std::shared_ptr<ServedModel> model = named_or_default(exchange.server(), request->model);
-  if (!model) {
-    co_await no_model(exchange, request->model);
-    co_return;
-  }
+  LanguagePtr model = co_await named_or_default(exchange, request->model);
+  if (!model) co_return;
   std::vector<int32_t> ids;
   if (request->chat) {
     api::Parsed<PromptIds> prompt = chat_prompt(*model, *request->chat);
@@ -151,11 +140,9 @@ asio::awaitable<void> detokenize(Exchange& exchange) {
     co_return;
   }
   const OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model);
-  const std::shared_ptr<ServedModel> model = one_shot ? nullptr : named_or_default(exchange.server(), request->model);
-  if (!one_shot && !model) {
-    co_await no_model(exchange, request->model);
-    co_return;
-  }
+  LanguagePtr model;
+  if (!one_shot) model = co_await named_or_default(exchange, request->model);
+  if (!one_shot && !model) co_return;
   auto body = detokenized(one_shot ? *one_shot->tokenizer() : model->tokenizer(), request->tokens);
   if (body.ok()) {
     co_await exchange.send_json(200, std::move(*body));

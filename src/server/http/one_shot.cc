@@ -22,22 +22,6 @@ metrics::Counter disconnects_total("spillway_one_shot_disconnects_total",
 // A body over this takes long enough to tokenise or decode that other connections would feel it.
 constexpr size_t kAsideBytes = 16 << 10;
 
-bool offers_any(const ServedOneShot& model, const std::vector<models::OneShotOutput>& outputs) {
-  return outputs.empty() || std::ranges::any_of(outputs, [&](auto output) { return model.offers(output); });
-}
-
-// Waits for a model that may have to be brought back.
-asio::awaitable<Result<OneShotPtr>> acquire(Exchange& exchange, std::string name, std::string version) {
-  auto signal = std::make_shared<net::Signal>(exchange.writer().executor());
-  auto result = std::make_shared<std::optional<Result<OneShotPtr>>>();
-  exchange.server().catalogue()->acquire(name, version, [signal, result](Result<OneShotPtr> found) {
-    result->emplace(std::move(found));
-    signal->notify();
-  });
-  while (!co_await signal->wait_until(TimePoint::max())) continue;
-  co_return std::move(**result);
-}
-
 asio::awaitable<api::Parsed<OneShotRequests>> make_aside(Exchange& exchange, MakeRequests make) {
   // The job may outlive this frame when the server stops, so what it writes to is shared.
   auto result = std::make_shared<std::optional<api::Parsed<OneShotRequests>>>();
@@ -67,42 +51,6 @@ asio::awaitable<bool> takes_requests(Exchange& exchange) {
   auto refused = refused_now(exchange.server());
   if (refused) co_await refuse(exchange, std::move(*refused));
   co_return false;
-}
-
-asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, std::string version,
-                                          std::vector<models::OneShotOutput> outputs) {
-  const auto catalogue = exchange.server().catalogue();
-  if (name.empty()) {
-    for (const OneShotPtr& model : catalogue->ready()) {
-      if (offers_any(*model, outputs)) co_return model;
-    }
-    ApiError none{ErrorKind::kNotFound, "No model here can do that.", "model", "model_not_found"};
-    co_await exchange.send_error(std::move(none));
-    co_return nullptr;
-  }
-  OneShotPtr model = catalogue->find(name, version);
-  if (!model) {
-    Result<OneShotPtr> found = co_await acquire(exchange, name, version);
-    if (found.ok()) {
-      model = std::move(found).value();
-    } else {
-      ApiError error = api::to_api_error(found.error());
-      if (error.kind == ErrorKind::kNotFound) {
-        const bool language = exchange.server().find_model(name) != nullptr;
-        error = language ? ApiError{ErrorKind::kUnsupported, "The model " + name + " is a language model.", "model",
-                                    "model_not_suitable"}
-                         : model_not_found(name);
-      }
-      co_await exchange.send_error(std::move(error));
-      co_return nullptr;
-    }
-  }
-  if (!offers_any(*model, outputs)) {
-    auto error = lacks(*model, outputs.front());
-    co_await exchange.send_error(std::move(*error));
-    co_return nullptr;
-  }
-  co_return model;
 }
 
 asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, OneShotPtr model, MakeRequests make,

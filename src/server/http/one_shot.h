@@ -1,4 +1,4 @@
-// Runs a one-shot model for an exchange: which model, admission, tokenizing aside when it may take long, deadlines,
+// Runs a one-shot model for an exchange: admission, tokenizing aside when it may take long, deadlines,
 // clients that leave. What the bytes look like is the route's business. On the connection's thread.
 #pragma once
 
@@ -8,14 +8,10 @@
 #include <string>
 
 #include "server/http/exchange.h"
+#include "server/http/find_model.h"
 #include "server/one_shot/tasks.h"
 
 namespace spillway::server {
-
-// The model of that name; of an empty name the first that gives one of the outputs. Null: that has been told to the
-// client. A name that is none of one_shot's, but an unsuitable model's, says so.
-asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, std::string version,
-                                          std::vector<models::OneShotOutput> outputs);
 
 struct OneShotOutputs {
   Vectors values;

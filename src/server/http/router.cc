@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <exception>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "metrics/metrics.h"
 #include "metrics/timeline.h"
 #include "server/console/live_state.h"
+#include "server/http/generate.h"
 #include "server/http/routes.h"
 
 namespace spillway::server {
@@ -38,17 +40,18 @@ struct Route {
   asio::awaitable<void> (*handler)(Exchange&);
   Access access = Access::kKey;
   Dialect dialect = Dialect::kOpenAi;
+  bool generates = false;  // by a language model's engine, which may refuse at the door
 };
 
 constexpr std::array kRoutes = {
-    Route{"/v1/chat/completions", "POST", chat_completions},
-    Route{"/chat/completions", "POST", chat_completions},
-    Route{"/beta/chat/completions", "POST", chat_completions},
-    Route{"/v1/completions", "POST", completions},
-    Route{"/completions", "POST", beta_completions},
-    Route{"/beta/completions", "POST", beta_completions},
-    Route{"/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic},
-    Route{"/anthropic/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic},
+    Route{"/v1/chat/completions", "POST", chat_completions, Access::kKey, Dialect::kOpenAi, true},
+    Route{"/chat/completions", "POST", chat_completions, Access::kKey, Dialect::kOpenAi, true},
+    Route{"/beta/chat/completions", "POST", chat_completions, Access::kKey, Dialect::kOpenAi, true},
+    Route{"/v1/completions", "POST", completions, Access::kKey, Dialect::kOpenAi, true},
+    Route{"/completions", "POST", beta_completions, Access::kKey, Dialect::kOpenAi, true},
+    Route{"/beta/completions", "POST", beta_completions, Access::kKey, Dialect::kOpenAi, true},
+    Route{"/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic, true},
+    Route{"/anthropic/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic, true},
     Route{"/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
     Route{"/anthropic/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
     Route{"/v1/models", "GET", list_models},
@@ -202,6 +205,25 @@ asio::awaitable<bool> may_pass(Exchange& exchange, const Route* route) {
   co_return false;
 }
 
+// Gives what serves clients a timeline, and so a place among the requests that the console shows.
+void begin_timeline(Exchange& exchange, const Route* route) {
+  const net::HttpRequest& request = exchange.request();
+  if (request.timeline || request.method != "POST" || (route != nullptr && route->access != Access::kKey)) return;
+  exchange.begin_timeline(route == nullptr ? request.path.substr(0, 64) : route->path);
+}
+
+// The handler; where an engine would refuse whatever comes, before anything of it is parsed.
+asio::awaitable<void> handle(Exchange& exchange, const Route& route) {
+  Server& server = exchange.server();
+  std::optional<Refused> refused = route.generates ? refused_now(server) : std::nullopt;
+  if (!refused || server.timelines().has_place_for_refused(exchange.received())) begin_timeline(exchange, &route);
+  if (refused) {
+    co_await refuse(exchange, std::move(*refused));
+  } else {
+    co_await route.handler(exchange);
+  }
+}
+
 // Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.
 asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronted) {
   const net::HttpRequest& request = exchange.request();
@@ -213,6 +235,7 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
     const bool checked = checks && checks(request.path);
     const bool open = checked || co_await may_pass(exchange, route);
     if (!open) co_return;
+    begin_timeline(exchange, route);
     const bool answered = co_await exchange.answer_by_front();
     if (answered) co_return;
   }
@@ -238,22 +261,12 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
     const bool open = co_await may_pass(exchange, route);
     if (!open) co_return;
   }
-  co_await route->handler(exchange);
-}
-
-// Gives what serves clients a timeline, and so a place among the requests that the console shows.
-void begin_timeline(Exchange& exchange, const Route* route) {
-  const net::HttpRequest& request = exchange.request();
-  if (request.method != "POST" ||
-      (route == nullptr ? !exchange.server().options().front : route->access != Access::kKey))
-    return;
-  exchange.begin_timeline(route == nullptr ? request.path.substr(0, 64) : route->path);
+  co_await handle(exchange, *route);
 }
 
 // Runs the handler and accounts for it. What it throws (memory, a library) becomes a 500, or a cut stream.
 asio::awaitable<void> run(Exchange& exchange, const Route* route, bool fronted) {
   in_flight->add(1);
-  begin_timeline(exchange, route);
   const int64_t traced = trace::begin_async();
   std::string failure;
   try {
@@ -299,7 +312,7 @@ asio::awaitable<void> route_locally(Server& server, net::HttpRequest request, ne
   exchange.set_arguments(std::move(found.arguments));
   exchange.account().set_inner();
   if (found.route != nullptr) {
-    co_await found.route->handler(exchange);
+    co_await handle(exchange, *found.route);
   } else {
     ApiError error{ErrorKind::kNotFound, "No such path here.", "", ""};
     co_await exchange.send_error(std::move(error));

@@ -32,6 +32,9 @@ ModelTensors tensors_of(const ServedOneShot& model) {
       case OneShotOutput::kSparse:
         spec.shape = {info.vocab_size};
         break;
+      case OneShotOutput::kPooled:
+        spec.shape = {info.hidden_size};
+        break;
     }
     tensors.outputs.push_back(std::move(spec));
   }
@@ -46,6 +49,8 @@ std::string_view tensor_name(OneShotOutput output) {
       return "last_hidden_state";
     case OneShotOutput::kScores:
       return "logits";
+    case OneShotOutput::kPooled:
+      return "pooler_output";
     case OneShotOutput::kSparse:
       break;
   }
@@ -53,8 +58,8 @@ std::string_view tensor_name(OneShotOutput output) {
 }
 
 std::optional<OneShotOutput> output_of(std::string_view name) {
-  for (const OneShotOutput output :
-       {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors, OneShotOutput::kScores, OneShotOutput::kSparse}) {
+  for (const OneShotOutput output : {OneShotOutput::kEmbedding, OneShotOutput::kTokenVectors, OneShotOutput::kScores,
+                                     OneShotOutput::kSparse, OneShotOutput::kPooled}) {
     if (name == tensor_name(output)) return output;
   }
   return std::nullopt;
