@@ -17,6 +17,9 @@ constexpr int64_t kGroupBytes = 512 << 10;  // of panels, beside which a tile of
 // others from the first cache.
 constexpr int64_t kFewTiles = 4;
 constexpr int64_t kLine = 64;
+// The next group is fetched by the last tiles of this one, or it would have left the second cache again: two lines a
+// step are a group in two tiles.
+constexpr int64_t kFetchingTiles = 3;
 constexpr int64_t kFetchAhead = 64 << 10;  // bytes of weights that are read where they are
 
 int64_t stored_bytes(PackedFormat format) { return panel_bytes(format, 4) / (4 * kPanel); }
@@ -228,7 +231,7 @@ class Group {
       t.w_row = kRowStep * path_.element;
       t.w_step = 4 * t.w_row;
       t.w_four = 4 * k * path_.element;
-      t.fetch = &fetch;
+      t.fetch = tile + kFetchingTiles >= tiles_of(product_.x) ? &fetch : nullptr;
       t.sums = sums_;
       for (size_t p = 0; p < panels.size(); ++p) {
         t.w = reinterpret_cast<const char*>(gathered_ + int64_t(p) * panel_bytes);
