@@ -92,13 +92,28 @@ class PackedOneShot : public testing::TestWithParam<std::tuple<const char*, Prec
   fs::path folder_;
 };
 
+constexpr const char* kFamilies[] = {"bert", "modernbert", "nomic_bert", "xlm_roberta_reranker"};
+
+std::string case_name(const testing::TestParamInfo<std::tuple<const char*, PrecisionChoice>>& info) {
+  return std::string(std::get<0>(info.param)) + "_" + std::to_string(int(std::get<1>(info.param)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, PackedOneShot,
-                         testing::Combine(testing::Values("bert", "modernbert", "nomic_bert", "xlm_roberta_reranker"),
-                                          testing::Values(PrecisionChoice::kInt8)),
-                         [](const auto& info) {
-                           return std::string(std::get<0>(info.param)) + "_" +
-                                  std::to_string(int(std::get<1>(info.param)));
-                         });
+                         testing::Combine(testing::ValuesIn(kFamilies), testing::Values(PrecisionChoice::kInt8)),
+                         case_name);
+
+// What is not rounded to integers at load is used where the checkpoint has it.
+class UnpackedOneShot : public PackedOneShot {};
+INSTANTIATE_TEST_SUITE_P(Families, UnpackedOneShot,
+                         testing::Combine(testing::ValuesIn(kFamilies),
+                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16)),
+                         case_name);
+
+TEST_P(UnpackedOneShot, MakesNoFile) {
+  const auto model = load(Mode::kOn);
+  EXPECT_FALSE(fs::exists(folder_));
+  EXPECT_TRUE(same_bits(outputs(*model), outputs(*load(Mode::kOff))));
+}
 
 TEST_P(PackedOneShot, TheSecondStartMapsTheFileAndComputesTheSameBits) {
   const auto plain = load(Mode::kOff);
