@@ -1,4 +1,4 @@
-// Linear: y = x W^T (+ bias) over weights prepared once at load: used where the checkpoint has them, or packed.
+// Linear: y = x W^T (+ bias) over weights packed once at load.
 //
 // Each element of y is one chain of float32 sums over K in a fixed order, so its bits depend on its own row of x and on
 // W only: not on M, nor on the other rows, nor on the number of threads.
@@ -54,23 +54,12 @@ struct WeightSource {
   int block_k = 128;  // a multiple of 4
   bool transposed = false;
   InputSpread spread = {};  // the same for stacked sources
-  // The bytes of weight and scales stay as long as what is packed from them, which then need not copy them.
-  bool in_place = false;
 };
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8, kInt4 };
 
-// Neighbouring outputs whose rows of K lie one after another and share their scales.
-struct RowPanel {
-  const std::byte* data = nullptr;
-  const float* scales = nullptr;  // of the blocks along K; null: none
-  int64_t first = 0;              // output
-  int width = 0;                  // at most 32
-};
-
-// A packed weight, in the memory of the stream's device. On the CPU integers lie in panels of 32 outputs, see
-// cpu/packing.h, and every other format in rows as stored; on CUDA row-major [N, K], see cuda/weights.h. Move-only,
-// read by all threads.
+// A packed weight, in the memory of the stream's device. Layout on the CPU: panels of 32 outputs; see cpu/packing.h. On
+// CUDA: row-major [N, K]; see cuda/weights.h. Move-only, read by all threads.
 struct PackedLinear {
   int64_t n = 0;
   int64_t k = 0;
@@ -78,19 +67,16 @@ struct PackedLinear {
   PackedFormat format = PackedFormat::kF32;
   int scale_block = 0;  // K elements that share a scale; 0 without scales
   tensor::Tensor data;
-  // CPU's integers: float32 [panels, ceil(K / scale_block), 32]; kW8A8 [panels, blocks, 2, 32], scales and sums of the
-  // integers, and, of weights with a spread, the K numbers that x is multiplied with.
+  // CPU: float32 [panels, ceil(K / scale_block), 32]; kW8A8 [panels, blocks, 2, 32], scales and sums of the integers,
+  // and, of weights with a spread, the K numbers that x is multiplied with.
   tensor::Tensor scales;
-  std::vector<RowPanel> rows;        // CPU, but for integers: into data, or in place
-  size_t bytes_in_place = 0;         // that rows point to outside of data and scales
-  std::vector<tensor::Tensor> held;  // what they point to, where nobody else keeps it
 
-  size_t bytes() const { return data.bytes() + scales.bytes() + bytes_in_place; }
+  size_t bytes() const { return data.bytes() + scales.bytes(); }
 };
 
 // Packs sources stacked along N (for q, k and v, or gate and up, as one product): all of the same K and dtype. The
-// order of outputs is that of the sources. Runs on all threads at about memory speed; nothing is read of sources that
-// are used in place. Fails on types and shapes that do not fit.
+// order of outputs is that of the sources. Runs on all threads at about memory speed. Fails on types and shapes that do
+// not fit.
 Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precision precision, tensor::Stream& stream);
 Result<PackedLinear> pack_linear(const WeightSource& source, Precision precision, tensor::Stream& stream);
 

@@ -1,7 +1,7 @@
 // The products of a Qwen2.5-1.5B layer against what the machine can do: decode against the memory's read bandwidth,
 // prefill against the peak of the dot instruction. Prints floor, figure and ratio; the best of several runs, since
 // other programs may share the cores. With one thread it counts that thread's CPU time, not the time that others took
-// the core. Usage: linear_bench [threads] [only: part of a case's name]
+// the core. Usage: linear_bench [threads]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -138,15 +138,11 @@ struct Shape {
 };
 constexpr Shape kLayer[] = {{2048, 1536}, {1536, 1536}, {17920, 1536}, {1536, 8960}};
 
-// As checkpoints have tensors: at any multiple of 8 bytes.
-constexpr int64_t kOffset = 8;
-
 Tensor stored_weight(Shape shape, DType dtype) {
-  const auto size = static_cast<int64_t>(tensor::size_of(dtype)), count = shape.n * shape.k * size;
-  Tensor w(DType::kU8, {count + kOffset});
+  Tensor w(dtype, {shape.n, shape.k});
   uint32_t state = 1;
-  auto* bytes = w.raw<uint8_t>() + kOffset;
-  for (int64_t i = 0; i < count; ++i) {
+  auto* bytes = w.raw<uint8_t>();
+  for (size_t i = 0; i < w.bytes(); ++i) {
     state = state * 1664525 + 1013904223;
     bytes[i] = static_cast<uint8_t>(state >> 24);
     if (dtype == DType::kBF16 && i % 2 == 1) bytes[i] = static_cast<uint8_t>(0x3c | (state >> 24 & 0x81));
@@ -159,20 +155,15 @@ std::vector<PackedLinear> make_layer(DType dtype, Precision precision, tensor::S
   std::vector<PackedLinear> layer;
   double bytes = 0, time = 0;
   for (const Shape shape : kLayer) {
-    Tensor w = stored_weight(shape, dtype);
-    Tensor scales = Tensor::zeros(DType::kF32, {(shape.n + 127) / 128, (shape.k + 127) / 128});
+    const Tensor w = stored_weight(shape, dtype);
+    const Tensor scales = Tensor::zeros(DType::kF32, {(shape.n + 127) / 128, (shape.k + 127) / 128});
     std::fill_n(scales.as<float>(), scales.shape().elements(), 0.01f);
     kernels::WeightSource source;
-    source.weight = tensor::TensorView(w.view().data + kOffset, dtype, {shape.n, shape.k});
+    source.weight = w;
     if (dtype == DType::kF8E4M3) source.scales = scales;
-    source.in_place = true;
     PackedLinear packed;
     time += seconds_of([&] { packed = *kernels::pack_linear(source, precision, stream); }, 2);
     bytes += static_cast<double>(w.bytes());
-    if (packed.bytes_in_place > 0) {
-      packed.held.push_back(std::move(w));
-      packed.held.push_back(std::move(scales));
-    }
     layer.push_back(std::move(packed));
   }
   *pack_rate = bytes / time;
@@ -244,7 +235,5 @@ int main(int argc, char** argv) {
                         {"int8", DType::kBF16, Precision::kInt8, int8},
                         {"f8 blocks", DType::kF8E4M3, Precision::kBf16, bf16},
                         {"fp32 of bf16", DType::kBF16, Precision::kFp32, f32}};
-  for (const Case& c : cases) {
-    if (argc < 3 || std::strstr(c.name, argv[2]) != nullptr) run_case(c, stream, bandwidth);
-  }
+  for (const Case& c : cases) run_case(c, stream, bandwidth);
 }

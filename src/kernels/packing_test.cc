@@ -57,6 +57,13 @@ struct Case {
 TEST(Packing, BytesAreThoseOfThisVersion) {
   static_assert(kPackingVersion == 2);
   const Case cases[] = {
+      {DType::kF32, Precision::kFp32, 1097506184962999019u},
+      {DType::kF16, Precision::kFp32, 8584217855643961877u},
+      {DType::kBF16, Precision::kFp32, 18031790415947850682u},
+      {DType::kF8E4M3, Precision::kFp32, 16233539406012501519u},
+      {DType::kF32, Precision::kBf16, 18031790415947850682u},
+      {DType::kBF16, Precision::kBf16, 18031790415947850682u},
+      {DType::kF8E4M3, Precision::kBf16, 11129064077277973931u},
       {DType::kBF16, Precision::kInt8, 9642470700128109771u},
       {DType::kF8E4M3, Precision::kInt8, 1229353648846666989u},
       {DType::kF32, Precision::kW8A8, 15265530797026661747u},
@@ -97,12 +104,12 @@ TEST(PackStore, IsAskedWithinItsScopeAndTellsWeightsApart) {
   {
     const PackScope scope(&recorder);
     for (const Tensor* weight : {&first, &second}) {
-      ASSERT_TRUE(pack_linear(WeightSource{.weight = *weight, .scales = {}}, Precision::kInt8, stream).ok());
+      ASSERT_TRUE(pack_linear(WeightSource{.weight = *weight, .scales = {}}, Precision::kBf16, stream).ok());
     }
     EXPECT_EQ(PackScope::current(), &recorder);
   }
   EXPECT_EQ(PackScope::current(), nullptr);
-  ASSERT_TRUE(pack_linear(WeightSource{.weight = first, .scales = {}}, Precision::kInt8, stream).ok());
+  ASSERT_TRUE(pack_linear(WeightSource{.weight = first, .scales = {}}, Precision::kBf16, stream).ok());
   ASSERT_EQ(recorder.names.size(), 2u);
   EXPECT_NE(recorder.names[0], recorder.names[1]);
   EXPECT_EQ(recorder.kept, 2);
@@ -116,7 +123,7 @@ TEST(PackStore, TellsMappedWeightsApartByTheirPlace) {
   recorder.mapped = weight.view().data;
   for (const uint64_t place : {1000, 2000, 1000}) {
     recorder.place = place;
-    ASSERT_TRUE(pack_linear(WeightSource{.weight = weight, .scales = {}}, Precision::kInt8, stream).ok());
+    ASSERT_TRUE(pack_linear(WeightSource{.weight = weight, .scales = {}}, Precision::kBf16, stream).ok());
   }
   EXPECT_NE(recorder.names[0], recorder.names[1]);
   EXPECT_EQ(recorder.names[0], recorder.names[2]);
@@ -126,53 +133,18 @@ TEST(PackStore, BytesOfAnotherSizeAreNotUsed) {
   tensor::Stream stream(1);
   const Tensor weight = matrix(DType::kBF16, 70, 150);
   const WeightSource source{.weight = weight, .scales = {}};
-  const auto packed = pack_linear(source, Precision::kInt8, stream);
+  const auto packed = pack_linear(source, Precision::kBf16, stream);
   Recorder recorder;
   const PackScope scope(&recorder);
   const std::span<const std::byte> bytes(packed->data.view().data, packed->data.bytes());
-  const std::span<const std::byte> scales(packed->scales.view().data, packed->scales.bytes());
-  recorder.give = PackedBytes{bytes, scales};
-  EXPECT_EQ(pack_linear(source, Precision::kInt8, stream)->data.view().data, packed->data.view().data);
+  recorder.give = PackedBytes{bytes, {}};
+  EXPECT_EQ(pack_linear(source, Precision::kBf16, stream)->data.view().data, packed->data.view().data);
   EXPECT_EQ(recorder.kept, 0);
-  for (const PackedBytes& wrong : {PackedBytes{bytes.first(bytes.size() - 1), scales}, PackedBytes{bytes, bytes}}) {
+  for (const PackedBytes& wrong : {PackedBytes{bytes.first(bytes.size() - 1), {}}, PackedBytes{bytes, bytes}}) {
     recorder.give = wrong;
-    EXPECT_NE(pack_linear(source, Precision::kInt8, stream)->data.view().data, packed->data.view().data);
+    EXPECT_NE(pack_linear(source, Precision::kBf16, stream)->data.view().data, packed->data.view().data);
   }
   EXPECT_EQ(recorder.kept, 2);
-}
-
-TEST(PackStore, IsNotAskedForWhatIsNotRounded) {
-  tensor::Stream stream(1);
-  const Tensor weight = matrix(DType::kBF16, 70, 150);
-  Recorder recorder;
-  const PackScope scope(&recorder);
-  ASSERT_TRUE(pack_linear(WeightSource{.weight = weight, .scales = {}}, Precision::kBf16, stream).ok());
-  EXPECT_TRUE(recorder.names.empty());
-}
-
-TEST(Rows, AreUsedInPlaceWhenTheSourceStays) {
-  tensor::Stream stream(1);
-  const Tensor first = matrix(DType::kBF16, 70, 150), second = matrix(DType::kBF16, 30, 150);
-  WeightSource sources[] = {{.weight = first, .scales = {}}, {.weight = second, .scales = {}}};
-  const auto copied = pack_linear(sources, Precision::kBf16, stream);
-  for (WeightSource& source : sources) source.in_place = true;
-  const auto placed = pack_linear(sources, Precision::kBf16, stream);
-  ASSERT_TRUE(copied.ok() && placed.ok());
-  EXPECT_EQ(placed->bytes_in_place, first.bytes() + second.bytes());
-  EXPECT_TRUE(placed->data.empty());
-  ASSERT_EQ(placed->rows.size(), 4u);  // 32, 32 and 6 of the first, 30 of the second
-  EXPECT_EQ(placed->rows[1].data, first.view().data + 32 * 150 * 2);
-  EXPECT_EQ(placed->rows[3].data, second.view().data);
-  EXPECT_EQ(placed->rows[3].first, 70);
-  const Tensor x = matrix(DType::kF32, 3, 150);
-  Tensor y(DType::kF32, {3, 100}), z(DType::kF32, {3, 100});
-  linear(x, *copied, y, stream);
-  linear(x, *placed, z, stream);
-  EXPECT_EQ(std::memcmp(y.view().data, z.view().data, y.bytes()), 0);
-  // Another type than the format's is converted, so copied.
-  EXPECT_EQ(
-      pack_linear(WeightSource{.weight = x, .scales = {}, .in_place = true}, Precision::kBf16, stream)->bytes_in_place,
-      0u);
 }
 
 }  // namespace

@@ -39,7 +39,6 @@ Result<Decoder::Parts> Decoder::load_parts(const DecoderConfig& config, std::uni
   SW_ASSIGN(kernels::PackedLinear head, nn::load_matrices(root, std::span(&row, 1), config.hidden_size, context));
   context.precision = precision;
   if (tied) context.totals.parameters -= int64_t(config.vocab_size) * config.hidden_size;
-  if (tied) context.totals.bytes -= int64_t(head.bytes_in_place);  // the embedding's
   return Parts{std::move(source), std::move(made_up), std::move(embedding), std::move(norm), std::move(head)};
 }
 

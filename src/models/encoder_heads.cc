@@ -22,10 +22,9 @@ Result<SentenceHead> SentenceHead::load(const SentenceConfig& config, int hidden
       return invalid(
           fmt::format("{}/config.json: in_features: expected {}, found {}", dense.folder, head.dims_, dense.inputs));
     }
-    SW_ASSIGN(auto source, weights::open_safetensors(dense.folder + "/model.safetensors"));
+    SW_ASSIGN(const auto source, weights::open_safetensors(dense.folder + "/model.safetensors"));
     SW_ASSIGN(nn::OneShotLinear product, nn::OneShotLinear::load(weights::WeightScope(*source),
                                                                  {{"linear", dense.outputs}}, dense.inputs, context));
-    head.sources_.push_back(std::move(source));
     head.dense_.push_back(std::move(product));
     head.dims_ = dense.outputs;
   }

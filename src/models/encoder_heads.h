@@ -2,7 +2,6 @@
 // entry. Owned by the encoder; engine's thread.
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -23,7 +22,6 @@ class SentenceHead {
  private:
   SentenceConfig config_;
   int dims_ = 0;
-  std::vector<std::unique_ptr<weights::WeightSource>> sources_;  // that dense_ may use in place
   std::vector<nn::OneShotLinear> dense_;
 };
 

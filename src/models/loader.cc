@@ -143,7 +143,7 @@ std::string variant_of(const LoadOptions& options, const boost::json::object& co
 PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::json::object& config,
                                      const std::string& variant, weights::WeightSource& source,
                                      tensor::Stream& stream) {
-  if (!uses_cache(options) || !variant.ends_with("int8")) return nullptr;  // what is not rounded is used as it is
+  if (!uses_cache(options)) return nullptr;
   // Packed bytes are the same on every CPU.
   const std::string text = boost::json::serialize(config);
   weights::PackedCache cache(

@@ -1,5 +1,5 @@
-// A one-shot model's second start in int8: its packed file is mapped and gives the same bits; a broken one is refused,
-// with the same bits, and made anew. Other precisions use the checkpoint where it is and leave no file.
+// A one-shot model's second start: its packed file is mapped and gives the same bits; a broken one is refused, with the
+// same bits, and made anew.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -92,28 +92,14 @@ class PackedOneShot : public testing::TestWithParam<std::tuple<const char*, Prec
   fs::path folder_;
 };
 
-constexpr const char* kFamilies[] = {"bert", "modernbert", "nomic_bert", "xlm_roberta_reranker"};
-
-std::string case_name(const testing::TestParamInfo<std::tuple<const char*, PrecisionChoice>>& info) {
-  return std::string(std::get<0>(info.param)) + "_" + std::to_string(int(std::get<1>(info.param)));
-}
-
 INSTANTIATE_TEST_SUITE_P(Families, PackedOneShot,
-                         testing::Combine(testing::ValuesIn(kFamilies), testing::Values(PrecisionChoice::kInt8)),
-                         case_name);
-
-// What is not rounded to integers at load is used where the checkpoint has it.
-class UnpackedOneShot : public PackedOneShot {};
-INSTANTIATE_TEST_SUITE_P(Families, UnpackedOneShot,
-                         testing::Combine(testing::ValuesIn(kFamilies),
-                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16)),
-                         case_name);
-
-TEST_P(UnpackedOneShot, MakesNoFile) {
-  const auto model = load(Mode::kOn);
-  EXPECT_FALSE(fs::exists(folder_));
-  EXPECT_TRUE(same_bits(outputs(*model), outputs(*load(Mode::kOff))));
-}
+                         testing::Combine(testing::Values("bert", "modernbert", "nomic_bert", "xlm_roberta_reranker"),
+                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16,
+                                                          PrecisionChoice::kInt8)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  std::to_string(int(std::get<1>(info.param)));
+                         });
 
 TEST_P(PackedOneShot, TheSecondStartMapsTheFileAndComputesTheSameBits) {
   const auto plain = load(Mode::kOff);
@@ -127,18 +113,6 @@ TEST_P(PackedOneShot, TheSecondStartMapsTheFileAndComputesTheSameBits) {
   EXPECT_TRUE(same_bits(outputs(*second), expected));
   EXPECT_EQ(second->info().weight_bytes, plain->info().weight_bytes);
   EXPECT_EQ(inode_of(only_file()), written);  // all came from it, or it would have been written again
-}
-
-class InPlaceOneShot : public PackedOneShot {};
-
-INSTANTIATE_TEST_SUITE_P(Families, InPlaceOneShot,
-                         testing::Combine(testing::Values("bert", "nomic_bert"),
-                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16)));
-
-TEST_P(InPlaceOneShot, LeavesNoFileAndComputesTheSameBits) {
-  const auto expected = outputs(*load(Mode::kOff));
-  EXPECT_TRUE(same_bits(outputs(*load(Mode::kOn)), expected));
-  EXPECT_FALSE(fs::exists(folder_));
 }
 
 TEST_P(PackedOneShot, ABrokenFileIsRefusedAndMadeAnew) {

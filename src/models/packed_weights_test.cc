@@ -78,8 +78,12 @@ class PackedWeightsTest : public testing::TestWithParam<std::tuple<const char*, 
 
 INSTANTIATE_TEST_SUITE_P(Families, PackedWeightsTest,
                          testing::Combine(testing::Values("deepseek_v3", "deepseek_v3_fp8", "llama", "qwen2", "qwen3"),
-                                          testing::Values(PrecisionChoice::kInt8)),
-                         [](const auto& info) { return std::string(std::get<0>(info.param)); });
+                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16,
+                                                          PrecisionChoice::kInt8)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  std::to_string(int(std::get<1>(info.param)));
+                         });
 
 ino_t inode_of(const fs::path& path) {
   struct stat info {};
@@ -144,20 +148,12 @@ TEST_P(PackedFileOfAModel, IsNotUsedForAChangedCheckpoint) {
   EXPECT_TRUE(same_bits(logits(*load(path, PrecisionChoice::kInt8, Mode::kOn)), expected));
 }
 
-// What is not rounded at load is used where the checkpoint has it.
-class UnpackedWeightsTest : public PackedWeightsTest {};
-INSTANTIATE_TEST_SUITE_P(Families, UnpackedWeightsTest,
-                         testing::Combine(testing::Values("deepseek_v3", "deepseek_v3_fp8", "llama", "qwen2", "qwen3"),
-                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kBf16)));
-
-TEST_P(UnpackedWeightsTest, MakesNoFileAndComputesInTheMapping) {
-  const auto& [family, precision] = GetParam();
-  const auto model = load(kGolden + family, precision, Mode::kOn);
-  EXPECT_FALSE(fs::exists(folder_ / "cache"));
-  EXPECT_TRUE(same_bits(logits(*load(kGolden + family, precision, Mode::kOff)), logits(*model)));
-  // Goldens are small and stored as float32, which bf16 rounds.
-  EXPECT_EQ(model->info().mapped_bytes > 0, precision == PrecisionChoice::kFp32);
-  EXPECT_LE(model->info().mapped_bytes, model->info().weight_bytes);
+TEST_P(PackedFileOfAModel, IsOnePerPrecision) {
+  const std::string path = kGolden + std::get<0>(GetParam());
+  load(path, PrecisionChoice::kInt8, Mode::kOn);
+  only_file();
+  load(path, PrecisionChoice::kFp32, Mode::kOn);
+  EXPECT_EQ(weights::cache_use((folder_ / "cache").string()).files, 2);
 }
 
 TEST_P(PackedFileOfAModel, InTheBackgroundIsGivenUpWhenTheModelGoes) {

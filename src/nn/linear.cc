@@ -21,7 +21,6 @@ Result<StoredMatrices> StoredMatrices::open(const weights::WeightScope& scope, s
               scope.tensor(row.name + ".weight", {row.outputs, inputs}, weights::kMatrixTypes));
     kernels::WeightSource source;
     source.weight = weight.view();
-    source.in_place = true;
     if (source.weight.dtype == tensor::DType::kF8E4M3) {
       SW_ASSIGN(tensor::Tensor scales,
                 scope.f32(row.name + ".weight_scale_inv", {blocks(row.outputs), blocks(inputs)}));
@@ -34,22 +33,13 @@ Result<StoredMatrices> StoredMatrices::open(const weights::WeightScope& scope, s
   return matrices;
 }
 
-void StoredMatrices::hold_for(kernels::PackedLinear& packed) {
-  if (packed.bytes_in_place == 0) return;
-  for (weights::StoredTensor& weight : weights_) {
-    if (tensor::Tensor own = weight.take(); !own.empty()) packed.held.push_back(std::move(own));
-  }
-  for (tensor::Tensor& scales : scales_) packed.held.push_back(std::move(scales));
-}
-
 Result<kernels::PackedLinear> load_matrices(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
                                             int64_t inputs, LoadContext& context, double share) {
-  SW_ASSIGN(StoredMatrices matrices, StoredMatrices::open(scope, rows, inputs));
+  SW_ASSIGN(const StoredMatrices matrices, StoredMatrices::open(scope, rows, inputs));
   std::vector<kernels::WeightSource> sources(matrices.sources().begin(), matrices.sources().end());
   for (kernels::WeightSource& source : sources) source.spread = context.input_spread;
   auto packed = kernels::pack_linear(sources, context.precision, context.stream);
   if (!packed.ok()) return std::move(packed).error().in(scope.path(rows[0].name));
-  matrices.hold_for(*packed);
   context.add(packed->n * inputs, int64_t(packed->bytes()), share);
   return packed;
 }

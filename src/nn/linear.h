@@ -40,15 +40,12 @@ struct MatrixRow {
 };
 
 // Matrices as stored, with their block scales: [outputs, inputs] of each row, F8_E4M3 ones with their weight_scale_inv.
-// Held until packed, or for as long as what uses them in place.
+// Held until packed.
 class StoredMatrices {
  public:
   static Result<StoredMatrices> open(const weights::WeightScope& scope, std::span<const MatrixRow> rows,
                                      int64_t inputs);
   std::span<const kernels::WeightSource> sources() const { return sources_; }
-
-  // What was packed from these and uses them in place holds them from now on, with the source.
-  void hold_for(kernels::PackedLinear& packed);
 
  private:
   std::vector<weights::StoredTensor> weights_;

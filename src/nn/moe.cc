@@ -24,13 +24,11 @@ Status Moe::load_router(const weights::WeightScope& scope, LoadContext& context)
 Status Moe::load_expert(const weights::WeightScope& scope, int index, LoadContext& context) {
   const MatrixRow gate_up[] = {{"gate_proj", shape_.inner}, {"up_proj", shape_.inner}};
   const MatrixRow down{"down_proj", shape_.hidden};
-  SW_ASSIGN(StoredMatrices first, StoredMatrices::open(scope, gate_up, shape_.hidden));
-  SW_ASSIGN(StoredMatrices second, StoredMatrices::open(scope, std::span(&down, 1), shape_.inner));
+  SW_ASSIGN(const StoredMatrices first, StoredMatrices::open(scope, gate_up, shape_.hidden));
+  SW_ASSIGN(const StoredMatrices second, StoredMatrices::open(scope, std::span(&down, 1), shape_.inner));
   const auto bytes = kernels::add_expert(experts_, index, shape_.experts, first.sources(), second.sources()[0],
                                          context.precision, context.stream);
   if (!bytes.ok()) return Error(bytes.error()).in(scope.path(gate_up[0].name));
-  first.hold_for(experts_.weights.back().gate_up);
-  second.hold_for(experts_.weights.back().down);
   context.add(3 * shape_.inner * shape_.hidden, *bytes, double(shape_.routing.experts_per_token) / shape_.experts);
   return {};
 }

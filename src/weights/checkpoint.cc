@@ -111,10 +111,9 @@ class Checkpoint final : public WeightSource {
   }
 
   void expect_all() const override {
-    for (const Shard& shard : shards_) MappedFile::expect_all(shard.mapping.bytes());
+    for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
   }
   void expect_few() const override {
-    if (any_taken()) return;
     for (const Shard& shard : shards_) {
       shard.mapping.expect_random();
       MappedFile::drop(shard.mapping.bytes());
@@ -129,10 +128,7 @@ class Checkpoint final : public WeightSource {
   }
 
  private:
-  void release(const tensor::TensorView& view) const override {
-    if (!taken(view.data)) MappedFile::drop({view.data, view.bytes()});
-  }
-  void expect(const tensor::TensorView& view) const override { MappedFile::expect_all({view.data, view.bytes()}); }
+  void release(const tensor::TensorView& view) const override { MappedFile::drop({view.data, view.bytes()}); }
 
   std::vector<Shard> shards_;
   std::unordered_map<std::string, tensor::TensorView> tensors_;

@@ -59,11 +59,10 @@ void MappedFile::expect_random() const {
   ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_RANDOM);  // advice only
 }
 
-void MappedFile::expect_all(std::span<const std::byte> range) {
+void MappedFile::prefetch(std::span<const std::byte> range) const {
   const uintptr_t begin = reinterpret_cast<uintptr_t>(range.data()) & ~(kPage - 1);
   const uintptr_t end = reinterpret_cast<uintptr_t>(range.data() + range.size());
   // Advice only: a system that does not take it reads on demand.
-  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_NORMAL);
   ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
 }
 

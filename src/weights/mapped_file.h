@@ -26,7 +26,7 @@ class MappedFile {
   // Tells the system not to read ahead: single pages will be used.
   void expect_random() const;
   // Asks the system to read the range ahead; and to drop the pages that lie wholly inside it from this process.
-  static void expect_all(std::span<const std::byte> range);
+  void prefetch(std::span<const std::byte> range) const;
   static void drop(std::span<const std::byte> range);
 
  private:

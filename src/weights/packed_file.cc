@@ -22,7 +22,7 @@ Result<PackedFile> PackedFile::open(const std::string& path) {
 
 void PackedFile::prefetch() const {
   mapping_.prefer_large_pages();
-  MappedFile::expect_all(mapping_.bytes().subspan(head_.data_begin));
+  mapping_.prefetch(mapping_.bytes().subspan(head_.data_begin));
 }
 
 Status PackedFile::verify(tensor::Stream& stream, const Progress& progress) const {

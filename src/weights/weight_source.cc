@@ -29,13 +29,6 @@ void StoredTensor::keep() {
   if (source_ != nullptr && !std::exchange(kept_, true)) source_->consumed(view_);
 }
 
-tensor::Tensor StoredTensor::take() {
-  keep();
-  if (!owned_.empty()) return std::move(owned_);
-  if (source_ != nullptr) source_->take(view_);
-  return {};
-}
-
 void StoredTensor::read_places(int64_t places) const {
   places_ += places;
   if (source_ == nullptr || !owned_.empty() || places_ < kPlacesMax) return;
@@ -48,12 +41,6 @@ void StoredTensor::release() {
   source_->consumed(view_);
   if (owned_.empty()) source_->release(view_);
   source_ = nullptr;
-}
-
-void WeightSource::take(const tensor::TensorView& view) const {
-  if (!taken_.insert(view.data).second) return;
-  mapped_bytes_ += int64_t(view.bytes());
-  expect(view);
 }
 
 void WeightSource::consumed(const tensor::TensorView& view) const {

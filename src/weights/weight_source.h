@@ -8,7 +8,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <unordered_set>
 #include <vector>
 
 #include "base/result.h"
@@ -44,10 +43,6 @@ class StoredTensor {
 
   // From now on the bytes are used in place, until this object or the source is gone.
   void keep();
-
-  // The same for as long as the source lives, also after this object. Returns what must live as long besides: the bytes
-  // themselves when the source generated them, else nothing.
-  tensor::Tensor take();
 
   // Says that so many places of kept bytes were read here and there. The system maps up to a large page around each;
   // every kPlacesMax they are given back, so that a table of which rows are used does not become resident as a whole.
@@ -99,27 +94,18 @@ class WeightSource {
   // What weights made from this source point into, to live as long as it; mapped_bytes of it are a file's.
   void attach(std::shared_ptr<void> kept, int64_t mapped_bytes) {
     attached_ = std::move(kept);
-    mapped_bytes_ += mapped_bytes;
+    mapped_bytes_ = mapped_bytes;
   }
-  // Of what is attached and of the tensors that were taken.
   int64_t mapped_bytes() const { return mapped_bytes_; }
-
- protected:
-  bool taken(const std::byte* data) const { return taken_.contains(data); }
-  bool any_taken() const { return !taken_.empty(); }
 
  private:
   friend class StoredTensor;
   virtual void release(const tensor::TensorView& view) const = 0;
-  // All of it will be read in place.
-  virtual void expect(const tensor::TensorView&) const {}
   void consumed(const tensor::TensorView& view) const;
-  void take(const tensor::TensorView& view) const;
 
   Progress progress_;
   std::shared_ptr<void> attached_;
-  mutable int64_t mapped_bytes_ = 0;
-  mutable std::unordered_set<const std::byte*> taken_;
+  int64_t mapped_bytes_ = 0;
   mutable int64_t bytes_done_ = 0;
 };
 

@@ -1,28 +1,48 @@
-// The CPU's bf16 dot instruction and what it needs: x rounded to bf16, f8 widened to bf16.
+// Register tiles of the bf16 product by the CPU's bf16 dot instruction: pairs of K, float32 sums.
 
 #if defined(__AVX512BF16__)
 
 SW_INLINE __m512 dot_bf16(__m512 acc, __m512i a, __m512i b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
 
-// As RowProduct wants x. The instruction flushes denormals, as the products do.
-void pack_rows_bf16(const float* const* rows, int count, int64_t k, const float* by, uint16_t* out) {
-  const int64_t padded = (k + 63) / 64 * 64;
-  for (int r = 0; r < count; ++r) {
-    const float* x = rows[r];
-    uint16_t* to = out + r * kRowStep;
-    for (int64_t i = 0; i < padded; i += kRowStep, to += count * kRowStep) {
-      const int64_t left = k - i;
-      const uint32_t mask = left >= 32 ? ~0u : left <= 0 ? 0u : (1u << left) - 1;
-      __m512 low = _mm512_maskz_loadu_ps((__mmask16)mask, x + i);
-      __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), x + i + 16);
-      if (by != nullptr) {
-        low = _mm512_mul_ps(low, _mm512_loadu_ps(by + i));
-        high = _mm512_mul_ps(high, _mm512_loadu_ps(by + i + 16));
-      }
-      _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+template <int R>
+void tile_bf16_rows(const int32_t* x, const uint16_t* w, int64_t k, float* acc, const float* scale) {
+  __m512 s0[R], s1[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    s0[r] = scale != nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * kPanel);
+    s1[r] = scale != nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * kPanel + kLanes);
+  }
+  for (int64_t i = 0; i < k; i += 2, w += 2 * kPanel, x += R) {
+    const __m512i w0 = _mm512_loadu_si512(w);
+    const __m512i w1 = _mm512_loadu_si512(w + kPanel);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const __m512i b = _mm512_set1_epi32(x[r]);
+      s0[r] = dot_bf16(s0[r], w0, b);
+      s1[r] = dot_bf16(s1[r], w1, b);
     }
   }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    float* a = acc + r * kPanel;
+    if (scale != nullptr) {
+      s0[r] = _mm512_fmadd_ps(s0[r], _mm512_loadu_ps(scale), _mm512_loadu_ps(a));
+      s1[r] = _mm512_fmadd_ps(s1[r], _mm512_loadu_ps(scale + kLanes), _mm512_loadu_ps(a + kLanes));
+    }
+    _mm512_storeu_ps(a, s0[r]);
+    _mm512_storeu_ps(a + kLanes, s1[r]);
+  }
 }
+
+template <int R>
+void tile_bf16_exactly(const Tile& t) {
+  if (t.rows == R) {
+    tile_bf16_rows<R>((const int32_t*)t.x, (const uint16_t*)t.w, t.k, t.acc, t.scale);
+  } else if constexpr (R > 1) {
+    tile_bf16_exactly<R - 1>(t);
+  }
+}
+void tile_bf16(const Tile& t) { tile_bf16_exactly<kRowTile>(t); }
 
 // Elements [i, i + 32) of a row as 16 pairs, zeros past k. The instruction flushes denormals, as the products do.
 SW_INLINE __m512i load_pairs(const float* row, int64_t i, int64_t k) {
@@ -32,7 +52,6 @@ SW_INLINE __m512i load_pairs(const float* row, int64_t i, int64_t k) {
                                       _mm512_maskz_loadu_ps((__mmask16)mask, row + i));
 }
 
-// The first `count` rows rounded to bf16, side by side: [padded k / 2][count][2].
 void pack_pairs(const float* const* rows, int count, int64_t k, uint32_t* out) {
   const int64_t pairs = (k + 3) / 4 * 2;
   const __mmask16 lanes = (__mmask16)((1 << count) - 1);
@@ -81,15 +100,67 @@ SW_INLINE F8Tables f8_tables() {
           _mm512_load_si512(kF8Bytes.low + 64)};
 }
 
-// 64 f8 in order to two registers of bf16 in order.
-SW_INLINE void widen_f8_step(const F8Tables& tables, const char* w, __m512i& w0, __m512i& w1) {
-  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-  const __m512i bytes = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(w));
+// 64 bytes: one pair of K of a panel, to its two registers of bf16 pairs.
+SW_INLINE void widen_f8_step(const F8Tables& tables, const uint8_t* w, __m512i& w0, __m512i& w1) {
+  const __m512i bytes = _mm512_loadu_si512(w);
   const __m512i low = _mm512_permutex2var_epi8(tables.low0, bytes, tables.low1);
   __m512i high = _mm512_permutex2var_epi8(tables.high0, bytes, tables.high1);
   high = _mm512_ternarylogic_epi32(high, bytes, _mm512_set1_epi8((char)0x80), 0xf8);  // high | (bytes & 0x80)
   w0 = _mm512_unpacklo_epi8(low, high);
   w1 = _mm512_unpackhi_epi8(low, high);
 }
+
+void widen_f8_to_bf16(const uint8_t* w, int64_t k, uint16_t* out) {
+  const F8Tables tables = f8_tables();
+  for (int64_t i = 0; i < k / 2; ++i) {
+    __m512i w0, w1;
+    widen_f8_step(tables, w + i * 2 * kPanel, w0, w1);
+    _mm512_storeu_si512(out + i * 2 * kPanel, w0);
+    _mm512_storeu_si512(out + i * 2 * kPanel + kPanel, w1);
+  }
+}
+
+// The product read straight from the f8 panel: for few rows, where widening to memory first would cost more than it
+// saves. The sums run in the same order as tile_bf16's.
+template <int R>
+void tile_f8_rows(const Tile& t) {
+  const F8Tables tables = f8_tables();
+  const auto* x = (const int32_t*)t.x;
+  const auto* w = (const uint8_t*)t.w;
+  V s0[R], s1[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    s0[r] = t.scale != nullptr ? V{} : load(t.acc + r * kPanel);
+    s1[r] = t.scale != nullptr ? V{} : load(t.acc + r * kPanel + kLanes);
+  }
+  for (int64_t i = 0; i < t.k; i += 2, w += 2 * kPanel, x += R) {
+    __m512i w0, w1;
+    widen_f8_step(tables, w, w0, w1);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const __m512i b = _mm512_set1_epi32(x[r]);
+      s0[r] = (V)dot_bf16((__m512)s0[r], w0, b);
+      s1[r] = (V)dot_bf16((__m512)s1[r], w1, b);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    float* a = t.acc + r * kPanel;
+    store(a, t.scale != nullptr ? fma(s0[r], load(t.scale), load(a)) : s0[r]);
+    store(a + kLanes, t.scale != nullptr ? fma(s1[r], load(t.scale + kLanes), load(a + kLanes)) : s1[r]);
+  }
+}
+
+constexpr int kF8RowsMax = 8;
+
+template <int R>
+void tile_f8_exactly(const Tile& t) {
+  if (t.rows == R) {
+    tile_f8_rows<R>(t);
+  } else if constexpr (R > 1) {
+    tile_f8_exactly<R - 1>(t);
+  }
+}
+void tile_f8(const Tile& t) { tile_f8_exactly<kF8RowsMax>(t); }
 
 #endif

@@ -116,8 +116,8 @@ void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
   for (int64_t first = 0; first < total; first += most) {
     product.x.rows = std::min(most, total - first);
     product.y = args.y.as<float>() + first * weight.n;
-    const int64_t height = tile_height(product.x);
-    stream.parallel_tasks(tiles_of(product.x), [&](int64_t tile, int thread) {
+    const int64_t height = tile_height(product.x.rows);
+    stream.parallel_tasks(tiles_of(product.x.rows), [&](int64_t tile, int thread) {
       auto* patches = reinterpret_cast<float*>(scratch + packed + products + patch_bytes * static_cast<size_t>(thread));
       const auto count = static_cast<int>(std::min(height, product.x.rows - tile * height));
       pack_patches(args, product.x, tile, first + tile * height, count, patches);

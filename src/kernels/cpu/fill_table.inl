@@ -2,14 +2,15 @@
 
 SW_INLINE KernelTable fill_table() {
   KernelTable table;
-  table.rows_of_f32 = row_kernels<F32Rows>();
-  table.rows_of_f16 = row_kernels<F16Rows>();
-  table.rows_of_bf16 = row_kernels<Bf16Rows>();
-  table.rows_of_f8 = row_kernels<F8Rows>();
-  table.pack_rows = pack_rows;
+  table.tile_f32 = tile_f32_of<float>;
+  table.tile_f32_of_bf16 = tile_f32_of<uint16_t>;
+  table.tile_f32_of_f8 = tile_f32_of<uint8_t>;
   table.tile_int8 = tile_int8;
   table.tile_bytes = tile_bytes;
   table.quantize_bytes = quantize_bytes;
+  table.widen_f16 = widen_f16;
+  table.widen_bf16 = widen<uint16_t>;
+  table.widen_f8 = widen<uint8_t>;
   table.quantize_group = quantize_group;
   table.quantize_weights = quantize_weights;
   table.widen_row_bf16 = widen_row_bf16;
@@ -28,12 +29,16 @@ SW_INLINE KernelTable fill_table() {
   table.rope = rope;
   table.attention = attention_of_columns;
   table.attention_of_rows = attention_of_rows;
+#if defined(__AVX512F__)
+  table.pack_floats = pack_floats;
+#endif
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;
-  table.bf16_rows = row_kernels<DotRows>();
-  table.bf16_rows_of_f8 = row_kernels<DotF8Rows>();
-  table.f8_rows_max = DotF8Rows::kRows;
-  table.pack_rows_bf16 = pack_rows_bf16;
+  table.tile_bf16 = tile_bf16;
+  table.pack_pairs = pack_pairs;
+  table.tile_f8 = tile_f8;
+  table.f8_rows_max = kF8RowsMax;
+  table.widen_f8_to_bf16 = widen_f8_to_bf16;
 #endif
   return table;
 }

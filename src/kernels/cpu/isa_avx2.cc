@@ -12,10 +12,10 @@ namespace {
 // Each builds on those before it.
 // clang-format off
 #include "kernels/cpu/simd.inl"
-#include "kernels/cpu/bf16.inl"
-#include "kernels/cpu/row_products.inl"
+#include "kernels/cpu/tiles.inl"
 #include "kernels/cpu/int8.inl"
 #include "kernels/cpu/bytes.inl"
+#include "kernels/cpu/bf16.inl"
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/encoder_rows.inl"
 #include "kernels/cpu/attention.inl"

@@ -13,10 +13,10 @@ namespace {
 // clang-format off
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/transpose.inl"
-#include "kernels/cpu/bf16.inl"
-#include "kernels/cpu/row_products.inl"
+#include "kernels/cpu/tiles.inl"
 #include "kernels/cpu/int8.inl"
 #include "kernels/cpu/bytes.inl"
+#include "kernels/cpu/bf16.inl"
 #include "kernels/cpu/rows.inl"
 #include "kernels/cpu/encoder_rows.inl"
 #include "kernels/cpu/attention.inl"

@@ -10,63 +10,24 @@
 namespace spillway::kernels::cpu {
 
 constexpr int kPanel = 32;           // outputs of a panel of packed weights
-constexpr int kRowTile = 12;         // most rows of a packed tile of x, of integers
-constexpr int kRowsTile = 6;         // the same for weights in rows
-constexpr int kRowStep = 32;         // elements of K that lie together in such a tile, and in gathered weights
+constexpr int kRowTile = 12;         // most rows of a packed tile of x
 constexpr int kInt8Group = 128;      // K elements that share an int8 scale
 constexpr int kAttentionBlock = 64;  // context positions between two updates of a softmax
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
 constexpr int kChunkDims = 64;       // elements of keys in rows that lie together once widened
 
-// One tile of integers: acc[r][c] += sum over k of x[k][r] * w[k][c], scaled; r < rows <= kRowTile, c < kPanel.
+// One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
-  const void* x = nullptr;  // int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
+  const void* x =
+      nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
   float* acc = nullptr;            // [rows][kPanel]
-  const float* scale = nullptr;    // [kPanel]
-  const float* x_scale = nullptr;  // [rows]
+  const float* scale = nullptr;    // [kPanel]: acc += scale * sum; null: acc continues the chain of sums
+  const float* x_scale = nullptr;  // int8: [rows]
   const int32_t* x_sum = nullptr;  // int8: [rows], 128 * sum of the quantised x
   const float* x_zero = nullptr;   // bytes: [rows], the integer that stands for 0; scale[kPanel..] sums w's integers
-};
-
-// Memory that products bring into the second cache while they compute with other: as many lines for each line of
-// weights, or two a step. They move `at` on.
-struct RowFetch {
-  const char* at = nullptr;
-  const char* end = nullptr;
-  bool even = true;
-};
-
-// Rows of x against rows of weights, each pair by one chain of sums for each lane of K and then their sum over the
-// lanes: sums[r][c], r < rows <= kRowsTile, c < columns <= kPanel.
-struct RowProduct {
-  const void* x = nullptr;  // f32 or bf16 [k / kRowStep][rows][kRowStep], zeros past k up to a multiple of 64
-  int rows = 0;
-  const char* w = nullptr;
-  int columns = 0;
-  int64_t k = 0;
-  // Bytes between the rows of four neighbouring columns, between steps of kRowStep, and between fours of columns.
-  int64_t w_row = 0, w_step = 0, w_four = 0;
-  RowFetch* fetch = nullptr;  // or null
-  bool one_by_one = false;    // of one row of x: each column before the next, so that memory is read in its order
-  float* sums = nullptr;      // [rows][kPanel]
-};
-
-// Rows of weights brought together, widened if need be: [count / 4][k / kRowStep][4][kRowStep], zeros past k.
-struct RowGather {
-  const char* w = nullptr;
-  int64_t w_row = 0;  // bytes
-  int count = 0;
-  int64_t k = 0;
-  void* out = nullptr;
-};
-
-// Products of float32 x with weights as stored.
-struct RowKernels {
-  void (*multiply)(const RowProduct&) = nullptr;
-  void (*gather)(const RowGather&) = nullptr;  // to float32
 };
 
 // Rows of queries against one kv head of one sequence.
@@ -134,20 +95,30 @@ struct RopeTask {
 };
 
 struct KernelTable {
-  bool native_bf16 = false;  // the bf16 products are there; else x is rounded and weights are widened
+  bool native_bf16 = false;  // tile_bf16 is there; else bf16 weights are widened for tile_f32
 
-  RowKernels rows_of_f32, rows_of_f16, rows_of_bf16, rows_of_f8;
-  // bf16 x; f8 weights are widened on the way, or gathered as bf16.
-  RowKernels bf16_rows, bf16_rows_of_f8;
-  int f8_rows_max = 0;  // of x that bf16_rows_of_f8 takes at once
-  // Rows of x, times `by` [k, zeros up to a multiple of 64] unless null, as RowProduct wants them.
-  void (*pack_rows)(const float* const* rows, int count, int64_t k, const float* by, bool round, float* out) = nullptr;
-  void (*pack_rows_bf16)(const float* const* rows, int count, int64_t k, const float* by, uint16_t* out) = nullptr;
-
+  void (*tile_f32)(const Tile&) = nullptr;
+  void (*tile_bf16)(const Tile&) = nullptr;
   void (*tile_int8)(const Tile&) = nullptr;
   void (*tile_bytes)(const Tile&) = nullptr;
 
+  // The same products straight from a stored panel: better for few rows. tile_f8 is tile_bf16's.
+  void (*tile_f32_of_bf16)(const Tile&) = nullptr;
+  void (*tile_f32_of_f8)(const Tile&) = nullptr;
+  void (*tile_f8)(const Tile&) = nullptr;
+  int f8_rows_max = 0;
+
+  // Panels of k elements to f32 [k][kPanel], or f8 to bf16 pairs.
+  void (*widen_f16)(const uint16_t* w, int64_t k, float* out) = nullptr;
+  void (*widen_bf16)(const uint16_t* w, int64_t k, float* out) = nullptr;
+  void (*widen_f8)(const uint8_t* w, int64_t k, float* out) = nullptr;
+  void (*widen_f8_to_bf16)(const uint8_t* w, int64_t k, uint16_t* out) = nullptr;
+
   // Rows.
+  // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].
+  void (*pack_pairs)(const float* const* rows, int count, int64_t k, uint32_t* out) = nullptr;
+  // The same in f32, [padded k][count]; null: no faster than one by one.
+  void (*pack_floats)(const float* const* rows, int count, int64_t k, float* out) = nullptr;
   void (*round_to_bf16)(const float* x, int64_t count, uint16_t* out) = nullptr;
   // One group: out lo/hi bytes of round(x / scale); returns the scale and 128 * the sum.
   float (*quantize_group)(const float* x, int count, int8_t* low, int8_t* high, int32_t* sum128) = nullptr;

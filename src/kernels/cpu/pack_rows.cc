@@ -9,7 +9,36 @@ namespace {
 
 int64_t groups_of(int64_t k) { return (k + kInt8Group - 1) / kInt8Group; }
 
-bool of_integers(RowFormat format) { return format == RowFormat::kInt8 || format == RowFormat::kBytes; }
+// Groups of K with a scale and a sum each.
+int64_t row_groups(RowFormat format, int64_t k) {
+  return format == RowFormat::kInt8 || format == RowFormat::kBytes ? groups_of(k) : 0;
+}
+
+void pack_f32(const float* const* rows, int count, int64_t k, float* out) {
+  if (kernel_table().pack_floats != nullptr) return kernel_table().pack_floats(rows, count, k, out);
+  for (int64_t i = 0; i < k; ++i) {
+    for (int r = 0; r < count; ++r) out[i * count + r] = rows[r][i];
+  }
+  std::fill(out + k * count, out + padded_k(k) * count, 0.0f);
+}
+
+// Rounds by strips so that the halves are still in the first cache when they are interleaved.
+constexpr int64_t kStrip = 256;
+
+void pack_rounded(const float* const* rows, int count, int64_t k, float* out) {
+  uint16_t halves[kStrip];
+  for (int r = 0; r < count; ++r) {
+    for (int64_t begin = 0; begin < k; begin += kStrip) {
+      const int64_t end = std::min(begin + kStrip, k);
+      kernel_table().round_to_bf16(rows[r] + begin, end - begin, halves);
+      for (int64_t i = begin; i < end; ++i) {
+        const uint32_t bits = static_cast<uint32_t>(halves[i - begin]) << 16;
+        std::memcpy(out + i * count + r, &bits, 4);
+      }
+    }
+  }
+  std::fill(out + k * count, out + padded_k(k) * count, 0.0f);
+}
 
 void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
   int8_t low[kInt8Group + 4];
@@ -54,7 +83,6 @@ int64_t row_element_bytes(RowFormat format) {
   switch (format) {
     case RowFormat::kF32:
     case RowFormat::kRounded:
-    case RowFormat::kScaled:
       return 4;
     case RowFormat::kBf16:
     case RowFormat::kInt8:
@@ -68,9 +96,8 @@ int64_t row_element_bytes(RowFormat format) {
 RowFormat row_format(const PackedLinear& weight) {
   switch (weight.precision) {
     case Precision::kFp32:
-      return weight.scale_block > 0 ? RowFormat::kScaled : RowFormat::kF32;
+      return RowFormat::kF32;
     case Precision::kBf16:
-      if (weight.scale_block > 0) return RowFormat::kScaled;
       return kernel_table().native_bf16 ? RowFormat::kBf16 : RowFormat::kRounded;
     case Precision::kW8A8:
       return RowFormat::kBytes;
@@ -84,49 +111,33 @@ RowFormat row_format(const PackedLinear& weight) {
   SW_CHECK(false, "a precision of GPUs");
 }
 
-int64_t padded_rows_k(int64_t k) { return (k + 63) / 64 * 64; }
-
-int64_t tiles_of(const PackedRows& x) {
-  const int64_t most = of_integers(x.format) ? kRowTile : kRowsTile;
-  return (x.rows + most - 1) / most;
-}
-int64_t tile_height(const PackedRows& x) {
-  const int64_t tiles = tiles_of(x);
-  return tiles == 0 ? 1 : (x.rows + tiles - 1) / tiles;
-}
+int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }
+int64_t tile_height(int64_t rows) { return rows == 0 ? kRowTile : (rows + tiles_of(rows) - 1) / tiles_of(rows); }
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
-  int64_t bytes = rows * padded_rows_k(k) * row_element_bytes(format);
-  if (of_integers(format)) {
-    const int64_t row = padded_k(k) * row_element_bytes(format) + groups_of(k) * 12;  // scale, sum and zero of each
-    bytes = (rows + kRowTile - 1) / kRowTile * kRowTile * row;
-  }
+  const int64_t row =
+      padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 12;  // scale, sum and zero of each group
+  const int64_t bytes = tiles_of(rows) * kRowTile * row;
   return static_cast<size_t>((bytes + 63) / 64 * 64);
 }
 
 void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows) {
-  const int64_t height = tile_height(packed);
+  const int64_t height = tile_height(packed.rows);
   const auto count = static_cast<int>(std::min(height, packed.rows - tile * height));
   const int64_t k = packed.k;
-  const int64_t row = packed.format == RowFormat::kScaled ? k
-                      : of_integers(packed.format)        ? padded_k(k)
-                                                          : padded_rows_k(k);
-  std::byte* out = packed.data + tile * height * row * row_element_bytes(packed.format);
-  auto* floats = reinterpret_cast<float*>(out);
+  std::byte* out = packed.data + tile * height * padded_k(k) * row_element_bytes(packed.format);
   switch (packed.format) {
     case RowFormat::kF32:
+      return pack_f32(rows, count, k, reinterpret_cast<float*>(out));
     case RowFormat::kRounded:
-      return kernel_table().pack_rows(rows, count, k, nullptr, packed.format == RowFormat::kRounded, floats);
-    case RowFormat::kScaled:
-      for (int r = 0; r < count; ++r) std::copy_n(rows[r], k, floats + r * k);
-      return;
+      return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
     case RowFormat::kBf16:
-      return kernel_table().pack_rows_bf16(rows, count, k, nullptr, reinterpret_cast<uint16_t*>(out));
+      return kernel_table().pack_pairs(rows, count, k, reinterpret_cast<uint32_t*>(out));
     case RowFormat::kInt8:
     case RowFormat::kBytes:
       break;
   }
-  const int64_t tiles = tiles_of(packed), groups = groups_of(k);
+  const int64_t tiles = tiles_of(packed.rows), groups = row_groups(packed.format, k);
   auto* scales =
       reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * row_element_bytes(packed.format));
   auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups);

@@ -32,6 +32,8 @@ int64_t panel_bytes(PackedFormat format, int64_t k) {
   return elements;
 }
 
+int f8_byte(int c, int second) { return 16 * (c % 16 / 4) + 8 * (c / 16) + 2 * (c % 4) + second; }
+
 namespace {
 
 using tensor::DType;
@@ -53,16 +55,93 @@ void transpose_4x4(const std::byte* const* rows, int64_t at, std::byte* out) {
   for (int64_t i = 0; i < 4; ++i) std::memcpy(out + i * kPanel * 4, &columns[i], 16);
 }
 
-// A row's elements as the format has them, without scales. False when there is no such row.
-void convert_row(const PanelRows& rows, int c, PackedFormat format, int64_t k, float* values, std::byte* out) {
-  SW_CHECK(read_row(rows, c, 0, k, values), "a row past the last");
-  for (int64_t i = 0; i < k; ++i) {
-    if (format == PackedFormat::kF32) {
-      std::memcpy(out + i * 4, values + i, 4);
-    } else {
-      const uint16_t bits =
-          format == PackedFormat::kF16 ? tensor::float_to_f16(values[i]) : tensor::float_to_bf16(values[i]);
-      std::memcpy(out + i * 2, &bits, 2);
+// Eight 16-bit units of four rows; f8_byte() keeps four outputs of a pair together.
+typedef uint16_t Pairs __attribute__((vector_size(16)));
+
+void transpose_4x8(const std::byte* const* rows, int64_t at, std::byte* out) {
+  Pairs a, b, c, d;
+  std::memcpy(&a, rows[0] + at, 16);
+  std::memcpy(&b, rows[1] + at, 16);
+  std::memcpy(&c, rows[2] + at, 16);
+  std::memcpy(&d, rows[3] + at, 16);
+  constexpr Pairs kLow = {0, 8, 1, 9, 2, 10, 3, 11}, kHigh = {4, 12, 5, 13, 6, 14, 7, 15};
+  const Units ab0 = (Units)__builtin_shuffle(a, b, kLow), ab1 = (Units)__builtin_shuffle(a, b, kHigh);
+  const Units cd0 = (Units)__builtin_shuffle(c, d, kLow), cd1 = (Units)__builtin_shuffle(c, d, kHigh);
+  const Units columns[4] = {
+      __builtin_shuffle(ab0, cd0, Units{0, 4, 1, 5}), __builtin_shuffle(ab0, cd0, Units{2, 6, 3, 7}),
+      __builtin_shuffle(ab1, cd1, Units{0, 4, 1, 5}), __builtin_shuffle(ab1, cd1, Units{2, 6, 3, 7})};
+  for (int64_t i = 0; i < 4; ++i) {
+    std::memcpy(out + (2 * i) * 2 * kPanel, &columns[i], 8);
+    std::memcpy(out + (2 * i + 1) * 2 * kPanel, reinterpret_cast<const std::byte*>(&columns[i]) + 8, 8);
+  }
+}
+
+// A format whose units of `bytes` bytes of K go to place(unit, output). Whole pieces of 16 bytes of four rows by
+// transpose(), whose first output and unit go to the same place; what is left one by one.
+template <class Place, class Transpose>
+void copy_units(const PanelRows& rows, int64_t row_bytes, int64_t bytes, Place place, Transpose transpose) {
+  constexpr int64_t kStrip = 256;  // bytes of each row whose lines of the panel stay in the first cache
+  const int64_t whole = row_bytes / 16 * 16;
+  for (int64_t strip = 0; strip < whole; strip += kStrip) {
+    for (int c = 0; c + 4 <= kPanel; c += 4) {
+      const std::byte* four[4];
+      for (int j = 0; j < 4; ++j) four[j] = rows.row[static_cast<size_t>(c + j)].data;
+      if (four[3] == nullptr) break;
+      for (int64_t at = strip; at < std::min(strip + kStrip, whole); at += 16)
+        transpose(four, at, place(at / bytes, c));
+    }
+  }
+  for (int c = 0; c < kPanel; ++c) {
+    const std::byte* source = rows.row[static_cast<size_t>(c)].data;
+    if (source == nullptr) continue;
+    const bool alone = rows.row[static_cast<size_t>(c / 4 * 4 + 3)].data == nullptr;
+    for (int64_t at = alone ? 0 : whole; at < row_bytes; at += bytes) {
+      std::memcpy(place(at / bytes, c), source + at, static_cast<size_t>(std::min(bytes, row_bytes - at)));
+    }
+  }
+}
+
+void pack_f16(const PanelRows& rows, int64_t k, std::byte* out) {
+  for (int c = 0; c < kPanel; ++c) {
+    const std::byte* source = rows.row[static_cast<size_t>(c)].data;
+    for (int64_t i = 0; source != nullptr && i < k; ++i) std::memcpy(out + (i * kPanel + c) * 2, source + i * 2, 2);
+  }
+}
+
+void pack_stored(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
+  const auto words = [&](int64_t i, int c) { return out + (i * kPanel + c) * 4; };
+  const auto pairs = [&](int64_t i, int c) { return out + i * 2 * kPanel + f8_byte(c, 0); };
+  switch (format) {
+    case PackedFormat::kF32:
+      return copy_units(rows, k * 4, 4, words, transpose_4x4);
+    case PackedFormat::kBf16:
+      return copy_units(rows, k * 2, 4, words, transpose_4x4);
+    case PackedFormat::kF8:
+      return copy_units(rows, k, 2, pairs, transpose_4x8);
+    case PackedFormat::kF16:
+      return pack_f16(rows, k, out);
+    case PackedFormat::kInt8:
+    case PackedFormat::kInt4:
+      break;
+  }
+  SW_CHECK(false, "integers are never stored");
+}
+
+void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
+  std::vector<float> values(static_cast<size_t>(k));
+  for (int c = 0; c < kPanel; ++c) {
+    if (!read_row(rows, c, 0, k, values.data())) continue;
+    for (int64_t i = 0; i < k; ++i) {
+      const float value = values[static_cast<size_t>(i)];
+      if (format == PackedFormat::kF32) {
+        std::memcpy(out + (i * kPanel + c) * 4, &value, 4);
+      } else if (format == PackedFormat::kF16) {
+        const uint16_t bits = tensor::float_to_f16(value);
+        std::memcpy(out + (i * kPanel + c) * 2, &bits, 2);
+      } else {
+        const uint16_t bits = tensor::float_to_bf16(value);
+        std::memcpy(out + (i / 2 * kPanel + c) * 4 + i % 2 * 2, &bits, 2);
+      }
     }
   }
 }
@@ -132,6 +211,15 @@ std::vector<float> smoothing(const StackedRows& rows, const InputSpread& spread)
   return by;
 }
 
+void pack_scales(const PanelRows& rows, int64_t blocks, float* out) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    for (int c = 0; c < kPanel; ++c) {
+      const float* scales = rows.row[static_cast<size_t>(c)].scales;
+      out[b * kPanel + c] = scales == nullptr ? 0.0f : scales[b];
+    }
+  }
+}
+
 PackedFormat format_of(DType stored, Precision precision) {
   if (precision == Precision::kInt8 || precision == Precision::kW8A8) return PackedFormat::kInt8;
   if (stored == DType::kF8E4M3) return PackedFormat::kF8;
@@ -175,75 +263,24 @@ uint64_t hash_of(const StackedRows& rows, PackStore& store) {
 
 // smooth: [k], or null.
 void pack_panels(const StackedRows& rows, const float* smooth, PackedLinear& packed, tensor::Stream& stream) {
+  const WeightSource& first = rows.sources.front();
   const int64_t bytes = panel_bytes(packed.format, padded_k(packed.k));
-  const int64_t blocks = (packed.k + packed.scale_block - 1) / packed.scale_block;
-  const bool w8a8 = packed.precision == Precision::kW8A8;
+  const bool int8 = packed.format == PackedFormat::kInt8, scaled = packed.scale_block > 0;
+  const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
+  const bool stored = as_stored(first, packed.format), w8a8 = packed.precision == Precision::kW8A8;
   const Int8Packing packing{.k = packed.k, .group = packed.scale_block, .smooth = smooth, .with_sums = w8a8};
   stream.parallel_tasks(panels_of(packed.n), [&](int64_t p, int) {
-    pack_int8(rows.panel(p * kPanel), packing, packed.data.raw<std::byte>() + p * bytes,
-              packed.scales.as<float>() + p * blocks * (w8a8 ? 2 : 1) * kPanel);
-  });
-}
-
-int64_t element_bytes(PackedFormat format) { return panel_bytes(format, 4) / (4 * kPanel); }
-
-// Panels of each source's rows at `data`, in order; none has rows of two rows of scale blocks.
-void add_panels(const WeightSource& source, const std::byte* data, const float* scales, PackedLinear& packed,
-                int64_t& output) {
-  const int64_t n = source.weight.shape[source.transposed ? 1 : 0], row = packed.k * element_bytes(packed.format);
-  const int64_t block = scales == nullptr ? n : source.block_n;
-  for (int64_t begin = 0; begin < n;) {
-    const int64_t end = std::min({n, begin + kPanel, (begin / block + 1) * block});
-    RowPanel panel{.data = data + begin * row, .scales = nullptr, .first = output + begin, .width = int(end - begin)};
-    if (scales != nullptr) panel.scales = scales + begin / block * source.scales.shape[1];
-    packed.rows.push_back(panel);
-    begin = end;
-  }
-  output += n;
-}
-
-// Rows where the sources have them; false when they cannot stay there.
-bool use_in_place(const StackedRows& rows, PackedLinear& packed) {
-  for (const WeightSource& source : rows.sources) {
-    if (!source.in_place || !as_stored(source, packed.format)) return false;
-  }
-  int64_t output = 0;
-  for (const WeightSource& source : rows.sources) {
-    add_panels(source, source.weight.data, source.scales.empty() ? nullptr : source.scales.as<float>(), packed, output);
-    packed.bytes_in_place += source.weight.bytes() + (source.scales.empty() ? 0 : source.scales.bytes());
-  }
-  return true;
-}
-
-void copy_rows(const StackedRows& rows, PackedLinear& packed, tensor::Stream& stream) {
-  const int64_t row = packed.k * element_bytes(packed.format);
-  packed.data = tensor::Tensor(tensor::DType::kU8, tensor::Shape{packed.n * row});
-  int64_t scale_count = 0, output = 0, scales = 0;
-  for (const WeightSource& source : rows.sources) scale_count += source.scales.empty() ? 0 : source.scales.elements();
-  if (scale_count > 0) packed.scales = tensor::Tensor(tensor::DType::kF32, tensor::Shape{scale_count});
-  for (const WeightSource& source : rows.sources) {
-    const float* own = nullptr;
-    if (!source.scales.empty()) {
-      own = std::copy_n(source.scales.as<float>(), source.scales.elements(), packed.scales.as<float>() + scales) -
-            source.scales.elements();
-      scales += source.scales.elements();
-    }
-    add_panels(source, packed.data.raw<std::byte>() + output * row, own, packed, output);
-  }
-  const bool stored = as_stored(rows.sources.front(), packed.format);
-  stream.parallel_tasks(panels_of(packed.n), [&](int64_t p, int) {
     PanelRows panel = rows.panel(p * kPanel);
-    std::vector<float> values(static_cast<size_t>(stored ? 0 : packed.k));
-    for (int c = 0; c < std::min<int64_t>(kPanel, packed.n - p * kPanel); ++c) {
-      WeightRow& from = panel.row[static_cast<size_t>(c)];
-      std::byte* out = packed.data.raw<std::byte>() + (p * kPanel + c) * row;
-      from.scales = nullptr;  // they are applied to x
-      if (stored) {
-        std::memcpy(out, from.data, static_cast<size_t>(row));
-      } else {
-        convert_row(panel, c, packed.format, packed.k, values.data(), out);
-      }
+    std::byte* out = packed.data.raw<std::byte>() + p * bytes;
+    float* scales = scaled ? packed.scales.as<float>() + p * blocks * (w8a8 ? 2 : 1) * kPanel : nullptr;
+    if (int8) return pack_int8(panel, packing, out, scales);
+    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
+    if (scaled) pack_scales(panel, blocks, scales);
+    if (stored) return pack_stored(panel, packed.format, packed.k, out);
+    if (scaled) {
+      for (WeightRow& row : panel.row) row.scales = nullptr;  // they are applied to the sums
     }
+    pack_converted(panel, packed.format, packed.k, out);
   });
 }
 
@@ -260,37 +297,8 @@ bool take_stored(PackStore& store, const PackRequest& request, const tensor::Sha
     return tensor::Tensor::borrow({const_cast<std::byte*>(bytes.data()), dtype, shape});
   };
   packed.data = borrow(found->data, tensor::DType::kU8, data);
-  packed.scales = borrow(found->scales, tensor::DType::kF32, scales);
+  if (packed.scale_block > 0) packed.scales = borrow(found->scales, tensor::DType::kF32, scales);
   return true;
-}
-
-// Of integers: from the store, or packed now.
-void pack_integers(const StackedRows& rows, PackedLinear& packed, tensor::Stream& stream) {
-  packed.scale_block = kInt8Group;
-  const bool w8a8 = packed.precision == Precision::kW8A8;
-  const InputSpread& spread = rows.sources.front().spread;
-  const bool smoothed = w8a8 && !spread.sizes.empty();
-  const int64_t panels = panels_of(packed.n), blocks = (packed.k + kInt8Group - 1) / kInt8Group;
-  const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))};
-  const tensor::Shape scales = w8a8 ? tensor::Shape{panels * blocks * 2 * kPanel + (smoothed ? packed.k : 0)}
-                                    : tensor::Shape{panels, blocks, kPanel};
-  PackStore* store = PackScope::current();
-  const PackRequest request{.n = packed.n,
-                            .k = packed.k,
-                            .precision = packed.precision,
-                            .format = packed.format,
-                            .of = store == nullptr ? 0 : hash_of(rows, *store)};
-  if (store != nullptr && take_stored(*store, request, data, scales, packed)) return;
-  packed.data = tensor::Tensor(tensor::DType::kU8, data);
-  packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);
-  std::vector<float> smooth;
-  if (smoothed) {
-    smooth = smoothing(rows, spread);
-    float* by = packed.scales.as<float>() + panels * blocks * 2 * kPanel;
-    for (size_t i = 0; i < smooth.size(); ++i) by[i] = 1.0f / smooth[i];
-  }
-  pack_panels(rows, smoothed ? smooth.data() : nullptr, packed, stream);
-  if (store != nullptr) store->keep(request, packed);
 }
 
 }  // namespace
@@ -310,18 +318,39 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   packed.k = rows.k;
   packed.precision = precision;
   packed.format = format_of(first.weight.dtype, precision);
-  if (packed.format == PackedFormat::kInt8) {
-    pack_integers(rows, packed, stream);
-    return packed;
-  }
   if (packed.format == PackedFormat::kF8 && first.transposed) {
     return unsupported("expected a transposed weight of f32, bf16 or f16, found f8e4m3");
   }
   if (packed.format == PackedFormat::kF8 && precision == Precision::kBf16 && packed.n * packed.k <= kWidenedElements) {
     packed.format = PackedFormat::kBf16;
   }
-  if (!first.scales.empty()) packed.scale_block = first.block_k;
-  if (!use_in_place(rows, packed)) copy_rows(rows, packed, stream);
+  const int64_t panels = panels_of(packed.n);
+  const bool int8 = packed.format == PackedFormat::kInt8, scaled = int8 || !first.scales.empty();
+  if (scaled) packed.scale_block = int8 ? kInt8Group : first.block_k;
+  const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
+  const bool smoothed = precision == Precision::kW8A8 && !first.spread.sizes.empty();
+  const tensor::Shape data{panels * panel_bytes(packed.format, padded_k(packed.k))};
+  const tensor::Shape scales = precision == Precision::kW8A8
+                                   ? tensor::Shape{panels * blocks * 2 * kPanel + (smoothed ? packed.k : 0)}
+                                   : tensor::Shape{panels, blocks, kPanel};
+  PackStore* store = PackScope::current();
+  const PackRequest request{.n = packed.n,
+                            .k = packed.k,
+                            .precision = precision,
+                            .format = packed.format,
+                            .of = store == nullptr ? 0 : hash_of(rows, *store)};
+  if (store != nullptr && take_stored(*store, request, data, scales, packed)) return packed;
+  packed.data = tensor::Tensor(tensor::DType::kU8, data);
+  if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);
+  std::vector<float> smooth;
+  if (smoothed) {
+    smooth = smoothing(rows, first.spread);
+    float* by = packed.scales.as<float>() + panels * blocks * 2 * kPanel;
+    for (size_t i = 0; i < smooth.size(); ++i) by[i] = 1.0f / smooth[i];
+  }
+  pack_panels(rows, smoothed ? smooth.data() : nullptr, packed, stream);
+  if (store != nullptr) store->keep(request, packed);
   return packed;
 }
+
 }  // namespace spillway::kernels::cpu

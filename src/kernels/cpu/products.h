@@ -1,6 +1,5 @@
-// Products of packed rows and weights: what is behind linear(), expert_mlp() and linear_by_head(). Rows are packed once
-// into tiles; the outputs are then handed to the threads by groups of panels. Integers have their loop nest here,
-// weights in rows theirs in row_products.h.
+// Products of packed rows and packed weights: the one loop nest behind linear(), expert_mlp() and linear_by_head().
+// Rows are packed once into tiles; the outputs are then handed to the threads by groups of panels.
 #pragma once
 
 #include <span>
@@ -10,16 +9,14 @@
 
 namespace spillway::kernels::cpu {
 
-// kRounded: bf16 values held in float32; kScaled: float32 as it is, which each group of weights with block scales
-// multiplies with them and then rounds; kInt8: 16-bit integers in two bytes; kBytes: bytes.
-enum class RowFormat : uint8_t { kF32, kRounded, kBf16, kScaled, kInt8, kBytes };
+// kRounded: bf16 values held in float32; kInt8: 16-bit integers in two bytes; kBytes: bytes.
+enum class RowFormat : uint8_t { kF32, kRounded, kBf16, kInt8, kBytes };
 int64_t row_element_bytes(RowFormat format);
 
 // The format that a weight's products want of x with the active kernels.
 RowFormat row_format(const PackedLinear& weight);
 
-// Rows of x, packed in tiles of tile_height() rows (kScaled: plain [rows][k]), the last one maybe shorter. Borrowed
-// memory of packed_bytes().
+// Rows of x, packed in tiles of tile_height() rows, the last one maybe shorter. Borrowed memory of packed_bytes().
 struct PackedRows {
   RowFormat format = RowFormat::kF32;
   int64_t rows = 0;
@@ -30,13 +27,10 @@ struct PackedRows {
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);
 
-// K of tiles for weights in rows, which have zeros past the end.
-int64_t padded_rows_k(int64_t k);
-
-// As few tiles as the format allows, and those of even height: 16 rows of integers are 8 and 8, for a low tile wastes
-// the multipliers.
-int64_t tiles_of(const PackedRows& x);
-int64_t tile_height(const PackedRows& x);
+// As few tiles as kRowTile allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the
+// multipliers.
+int64_t tiles_of(int64_t rows);
+int64_t tile_height(int64_t rows);
 
 // Packs tile `tile` from its rows' pointers (as many as the tile has rows).
 void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows);

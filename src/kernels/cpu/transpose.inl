@@ -29,7 +29,7 @@ SW_INLINE void transpose_words(__m512i* r) {
   }
 }
 
-// f32 rows side by side: [padded k][count].
+// f32 rows as tile_f32 wants them: [padded k][count].
 void pack_floats(const float* const* rows, int count, int64_t k, float* out) {
   const int64_t padded = (k + 3) / 4 * 4;
   const __mmask16 lanes = (__mmask16)((1 << count) - 1);
