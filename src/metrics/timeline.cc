@@ -14,6 +14,11 @@ constexpr size_t kMomentsMax = 256;
 constexpr size_t kNoteBytesMax = 120;
 constexpr std::chrono::milliseconds kRefusedEvery(50);
 
+// Of a power of two of them.
+size_t bucket_of(std::string_view id, const std::vector<uint64_t>& buckets) {
+  return std::hash<std::string_view>()(id) & (buckets.size() - 1);
+}
+
 }  // namespace
 
 const char* name_of(Moment::Kind kind) {
@@ -78,7 +83,7 @@ std::shared_ptr<Timeline> Timelines::begin(std::string id, std::string route, Ti
                                            std::string trace_id) {
   auto timeline = std::make_shared<Timeline>(std::move(id), std::move(route), received, std::move(trace_id));
   std::shared_ptr<Timeline> oldest = timeline;  // leaves the ring; freed after the lock
-  const size_t bucket = std::hash<std::string_view>()(timeline->id()) & (newest_.size() - 1);
+  const size_t bucket = bucket_of(timeline->id(), newest_);
   std::lock_guard lock(mutex_);
   Place& place = at(++last_);
   std::swap(place.timeline, oldest);
@@ -101,7 +106,7 @@ std::shared_ptr<Timeline> Timelines::find(std::string_view id) const {
 }
 
 std::shared_ptr<Timeline> Timelines::with_id(std::string_view id) const {
-  const size_t bucket = std::hash<std::string_view>()(id) & (newest_.size() - 1);
+  const size_t bucket = bucket_of(id, newest_);
   std::lock_guard lock(mutex_);
   for (uint64_t number = newest_[bucket]; is_kept(number); number = at(number).older) {
     if (at(number).timeline->id() == id) return at(number).timeline;

@@ -40,18 +40,17 @@ struct Route {
   asio::awaitable<void> (*handler)(Exchange&);
   Access access = Access::kKey;
   Dialect dialect = Dialect::kOpenAi;
-  bool generates = false;  // by a language model's engine, which may refuse at the door
 };
 
 constexpr std::array kRoutes = {
-    Route{"/v1/chat/completions", "POST", chat_completions, Access::kKey, Dialect::kOpenAi, true},
-    Route{"/chat/completions", "POST", chat_completions, Access::kKey, Dialect::kOpenAi, true},
-    Route{"/beta/chat/completions", "POST", chat_completions, Access::kKey, Dialect::kOpenAi, true},
-    Route{"/v1/completions", "POST", completions, Access::kKey, Dialect::kOpenAi, true},
-    Route{"/completions", "POST", beta_completions, Access::kKey, Dialect::kOpenAi, true},
-    Route{"/beta/completions", "POST", beta_completions, Access::kKey, Dialect::kOpenAi, true},
-    Route{"/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic, true},
-    Route{"/anthropic/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic, true},
+    Route{"/v1/chat/completions", "POST", chat_completions},
+    Route{"/chat/completions", "POST", chat_completions},
+    Route{"/beta/chat/completions", "POST", chat_completions},
+    Route{"/v1/completions", "POST", completions},
+    Route{"/completions", "POST", beta_completions},
+    Route{"/beta/completions", "POST", beta_completions},
+    Route{"/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic},
+    Route{"/anthropic/v1/messages", "POST", messages, Access::kKey, Dialect::kAnthropic},
     Route{"/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
     Route{"/anthropic/v1/messages/count_tokens", "POST", count_tokens, Access::kKey, Dialect::kAnthropic},
     Route{"/v1/models", "GET", list_models},
@@ -212,10 +211,16 @@ void begin_timeline(Exchange& exchange, const Route* route) {
   exchange.begin_timeline(route == nullptr ? request.path.substr(0, 64) : route->path);
 }
 
+// Whether a language model's engine answers, which may refuse at the door.
+bool generates(const Route& route) {
+  return route.handler == chat_completions || route.handler == completions || route.handler == beta_completions ||
+         route.handler == messages;
+}
+
 // The handler; where an engine would refuse whatever comes, before anything of it is parsed.
 asio::awaitable<void> handle(Exchange& exchange, const Route& route) {
   Server& server = exchange.server();
-  std::optional<Refused> refused = route.generates ? refused_now(server) : std::nullopt;
+  std::optional<Refused> refused = generates(route) ? refused_now(server) : std::nullopt;
   if (!refused || server.timelines().has_place_for_refused(exchange.received())) begin_timeline(exchange, &route);
   if (refused) {
     co_await refuse(exchange, std::move(*refused));
