@@ -188,14 +188,15 @@ std::optional<Refused> refused_now(Server& server) {
   }
   const auto catalogue = server.catalogue();
   std::optional<Refused> first;
-  for (const ListedModel& model : catalogue->listed()) {
-    // Or for one that it brings back.
-    if (model.kind == ModelKind::kLanguage && !catalogue->is_ready(model.name, "")) return std::nullopt;
-  }
   for (const LanguagePtr& model : catalogue->languages()) {
     auto refused = refused_by_state(model->engine().state(), server.hot()->admission);
     if (!refused) return std::nullopt;  // the request may be for this one
     if (!first) first = std::move(refused);
+  }
+  if (!first) return std::nullopt;
+  for (const ListedModel& model : catalogue->listed()) {
+    // Or for one that it brings back.
+    if (model.kind == ModelKind::kLanguage && !catalogue->is_ready(model.name, "")) return std::nullopt;
   }
   return first;
 }
