@@ -161,6 +161,7 @@ def test_sighup_takes_over_the_list_of_models_and_drops_nothing(start, tmp_path,
     clients = [threading.Thread(target=ask) for _ in range(3)]
     for client in clients:
         client.start()
+    assert eventually(lambda: len(statuses) > 10)  # requests are under way when the models change
     write(("a", "int8"), ("c", "fp32"))
     program.process.send_signal(signal.SIGHUP)
 
@@ -176,6 +177,7 @@ def test_sighup_takes_over_the_list_of_models_and_drops_nothing(start, tmp_path,
     program.process.send_signal(signal.SIGHUP)
     assert eventually(lambda: "/no/such/folder" in program.output())
     assert listed() == {"a", "c"}
+    assert eventually(lambda: len(statuses) > 50)  # however fast the models changed
     stop.set()
     for client in clients:
         client.join()
