@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <boost/json/serialize.hpp>
 
 #include "api/completions.h"
@@ -7,11 +9,22 @@ namespace spillway::api {
 namespace json = boost::json;
 namespace {
 
+// A token that is no text by itself is named by its bytes, as OpenAI does it: many such tokens would share U+FFFD, and
+// top_logprobs has them as keys.
+std::string token_name(std::string_view bytes) {
+  std::string text = utf8_lossy(bytes);
+  if (text == bytes) return text;
+  std::string name = "bytes:";
+  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return name;
+}
+
 json::value logprobs_field(const std::vector<CompletionLogprob>* tokens) {
   if (!tokens) return nullptr;
   json::array texts, logprobs, tops, offsets;
   for (const CompletionLogprob& entry : *tokens) {
-    texts.push_back(json::value(utf8_lossy(entry.token.bytes)));
+    const std::string name = token_name(entry.token.bytes);
+    texts.push_back(json::value(name));
     offsets.push_back(entry.text_offset);
     if (!entry.known) {
       logprobs.push_back(nullptr);
@@ -20,7 +33,8 @@ json::value logprobs_field(const std::vector<CompletionLogprob>* tokens) {
     }
     logprobs.push_back(finite_logprob(entry.token.logprob));
     json::object top;
-    for (const TopLogprob& other : entry.token.top) top.emplace(utf8_lossy(other.bytes), finite_logprob(other.logprob));
+    for (const TopLogprob& other : entry.token.top) top.emplace(token_name(other.bytes), finite_logprob(other.logprob));
+    top.emplace(name, finite_logprob(entry.token.logprob));  // the token itself, however unlikely
     tops.push_back(std::move(top));
   }
   return json::object{{"tokens", std::move(texts)},

@@ -69,6 +69,18 @@ TEST(CompletionResponse, WholeBodyWithLogprobs) {
   EXPECT_EQ(body.at("usage").at("total_tokens"), 5);
 }
 
+TEST(CompletionResponse, TopLogprobsNameEveryTokenAndTheOneItself) {
+  CompletionChoice choice;
+  choice.logprobs = std::vector<CompletionLogprob>{
+      {{"\xE2\x82", -9, {{"\xF0", -0.5f}, {"\xF1", -1}}}, true, 0},  // parts of characters
+      {{"x", -3, {}}, true, 0},                                      // logprobs: 0
+  };
+  const json::value body = json::parse(completion_response(kHead, {choice}, kUsage));
+  EXPECT_EQ(body.at("choices").at(0).at("logprobs").at("tokens"), json::parse(R"(["bytes:\\xe2\\x82","x"])"));
+  EXPECT_EQ(body.at("choices").at(0).at("logprobs").at("top_logprobs"),
+            json::parse(R"([{"bytes:\\xf0":-0.5,"bytes:\\xf1":-1.0,"bytes:\\xe2\\x82":-9.0},{"x":-3.0}])"));
+}
+
 TEST(CompletionResponse, Chunks) {
   EXPECT_EQ(json::parse(completion_chunk(kHead, 1, "x\n", nullptr, true)),
             json::parse(R"({"id":"cmpl-1","object":"text_completion","created":5,"model":"m",

@@ -165,6 +165,7 @@ api::Parsed<Plan> plan_completion(const ServedModel& model, const api::Completio
   set_stops(plan, model, request.sampling);
   plan.text.parse = false;
   plan.text.logprobs = request.logprobs.has_value();
+  plan.text.end_token_logprob = true;  // one entry a generated token: harnesses cut the prompt's out by counting
   if (auto error = set_format(plan, model, request.format, false)) return *error;
   return plan;
 }
