@@ -1,6 +1,8 @@
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include <boost/json/serialize.hpp>
+#include <chrono>
 
 #include "api/completions.h"
 #include "api/response_parts.h"
@@ -67,6 +69,14 @@ json::object model_json(const ModelEntry& model) {
   return out;
 }
 
+json::object anthropic_model_json(const ModelEntry& model) {
+  json::object out{{"type", "model"}, {"id", model.id}, {"display_name", model.id}, {"lifecycle", "active"}};
+  const auto created = std::chrono::sys_seconds(std::chrono::seconds(model.created));
+  out["created_at"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(created)));
+  if (model.max_model_len > 0) out["max_input_tokens"] = model.max_model_len;
+  return out;
+}
+
 }  // namespace
 
 std::string completion_response(const ResponseHead& head, const std::vector<CompletionChoice>& choices,
@@ -99,13 +109,22 @@ std::string completion_usage_chunk(const ResponseHead& head, const Usage& usage)
   return json::serialize(out);
 }
 
-std::string models_response(const std::vector<ModelEntry>& models) {
+std::string models_response(const std::vector<ModelEntry>& models, ModelsDialect dialect) {
   json::array list;
+  if (dialect == ModelsDialect::kAnthropic) {
+    for (const ModelEntry& model : models) list.push_back(anthropic_model_json(model));
+    json::object out{{"has_more", false}};
+    out["first_id"] = models.empty() ? json::value(nullptr) : json::value(models.front().id);
+    out["last_id"] = models.empty() ? json::value(nullptr) : json::value(models.back().id);
+    out["data"] = std::move(list);
+    return json::serialize(out);
+  }
   for (const ModelEntry& model : models) list.push_back(model_json(model));
   return json::serialize(json::object{{"object", "list"}, {"data", std::move(list)}});
 }
 
-std::string model_response(const ModelEntry& model) {
+std::string model_response(const ModelEntry& model, ModelsDialect dialect) {
+  if (dialect == ModelsDialect::kAnthropic) return json::serialize(anthropic_model_json(model));
   json::object out = model_json(model);
   if (!model.version.empty()) {
     const json::object ok{{"error_code", "OK"}, {"error_message", ""}};

@@ -99,6 +99,10 @@ TEST(Models, ListAndEntry) {
           R"({"object":"list","data":[{"id":"deepseek-reasoner","object":"model","created":7,"owned_by":"deepseek",
               "root":"tiny-r1","max_model_len":2048},{"id":"m","object":"model","created":1,"owned_by":"spillway"}]})"));
   EXPECT_EQ(json::parse(model_response(alias)).at("id"), "deepseek-reasoner");
+  const json::value claude = json::parse(models_response({alias}, ModelsDialect::kAnthropic));
+  EXPECT_EQ(claude, json::parse(R"({"has_more":false,"first_id":"deepseek-reasoner","last_id":"deepseek-reasoner",
+      "data":[{"type":"model","id":"deepseek-reasoner","display_name":"deepseek-reasoner","lifecycle":"active",
+               "created_at":"1970-01-01T00:00:07Z","max_input_tokens":2048}]})"));
 }
 
 TEST(Tokenize, RequestsAndResponses) {

@@ -183,6 +183,7 @@ TEST_F(MessagesTest, ErrorsInItsDialect) {
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(answer.json().at("type").as_string(), "error");
   EXPECT_EQ(answer.json().at("error").at("type").as_string(), "invalid_request_error");
+  EXPECT_EQ(post("/v1/messages", kBody + R"(,"temperature":3})").status, 400);  // 422 elsewhere
 }
 
 }  // namespace
