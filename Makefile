@@ -47,6 +47,7 @@ format:
 
 # With gcc 13 the AVX-512 kernels fault on stack-use-after-return frames and pass without them.
 asan tsan: export ASAN_OPTIONS := detect_stack_use_after_return=0
+tsan: export TSAN_OPTIONS := suppressions=$(CURDIR)/tests/tsan_suppressions.txt
 asan tsan:
 	@$(MAKE) --no-print-directory unit PRESET=$@
 
