@@ -53,7 +53,7 @@ class Server:
     def __init__(self, binary, flags, cores=Cores()):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        self.process = subprocess.Popen(cores.confined(binary, "serve", "--port", str(self.port), "--metrics-port", "0", *flags))
+        self.process = subprocess.Popen(cores.confined(binary, "serve", "--port", str(self.port), "--metrics-port", "0", "--grpc-port", "0", *flags))
 
     def __enter__(self):
         deadline = time.monotonic() + 300

@@ -38,7 +38,7 @@ class Taker(http.server.BaseHTTPRequestHandler):
 def start(cores, program, folder, *flags):
     folder.mkdir()
     port_file = folder / "port"
-    command = cores.confined(program, "serve", "--port", "0", "--port-file", port_file, "--metrics-port", "0", *flags)
+    command = cores.confined(program, "serve", "--port", "0", "--port-file", port_file, "--metrics-port", "0", "--grpc-port", "0", *flags)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(folder / "log.txt", "w"))
     while not port_file.exists():
         time.sleep(0.05)
