@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "server/http/aside.h"
 #include "server/http/one_shot.h"
 #include "server/http/routes.h"
 #include "server/kserve/tensors.h"
@@ -144,10 +145,13 @@ asio::awaitable<void> tei_decode(Exchange& exchange) {
     co_await exchange.send_error(as_tei(images));
     co_return;
   }
-  std::vector<std::string> texts;
-  for (const auto& ids : request->ids)
-    texts.push_back(api::utf8_lossy(model->tokenizer()->decode(ids, request->skip_special_tokens)));
-  std::string body = api::tei_decode_response(texts);
+  std::function<std::string()> make = [model, request = std::move(*request)] {
+    std::vector<std::string> texts;
+    for (const auto& ids : request.ids)
+      texts.push_back(api::utf8_lossy(model->tokenizer()->decode(ids, request.skip_special_tokens)));
+    return api::tei_decode_response(texts);
+  };
+  std::string body = co_await make_here_or_aside<std::string>(exchange, std::move(make));
   co_await exchange.send_json(200, std::move(body));
 }
 
