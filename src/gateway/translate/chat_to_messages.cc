@@ -69,6 +69,7 @@ class Writer {
     SW_TRY(tools());
     sampling();
     thinking();
+    format();
     to_["max_tokens"] = max_tokens_;
     return json::serialize(to_);
   }
@@ -78,7 +79,13 @@ class Writer {
     if (number_of(from_, "n") > 1) return cannot("n above 1");
     if (truth_of(from_, "logprobs")) return cannot("logprobs");
     if (const json::object* format = object_of(from_, "response_format")) {
-      if (text_of(*format, "type") != "text") return cannot("response_format");
+      const std::string_view type = text_of(*format, "type");
+      if (type != "text" && type != "json_schema")
+        return cannot(fmt::format("a response_format of type {}", type.substr(0, 32)));
+    }
+    const json::object* choice = object_of(from_, "tool_choice");
+    if (choice != nullptr && object_of(*choice, "function") == nullptr) {
+      return cannot(fmt::format("a tool_choice of type \"{}\"", text_of(*choice, "type").substr(0, 32)));
     }
     return {};
   }
@@ -183,6 +190,15 @@ class Writer {
     const bool one_only = parallel != nullptr && parallel->is_bool() && !parallel->get_bool();
     if (one_only && choice["type"] != "none") choice["disable_parallel_tool_use"] = true;
     to_["tool_choice"] = std::move(choice);
+  }
+
+  void format() {
+    const json::object* format = object_of(from_, "response_format");
+    const json::object* holder = format == nullptr ? nullptr : object_of(*format, "json_schema");
+    if (holder == nullptr) return;
+    json::object out{{"type", "json_schema"}};
+    copy_member(*holder, "schema", out);
+    to_["output_config"] = json::object{{"format", std::move(out)}};
   }
 
   void sampling() {

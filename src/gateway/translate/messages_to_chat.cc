@@ -46,6 +46,7 @@ class Writer {
     to_["messages"] = std::move(messages_);
     SW_TRY(tools());
     sampling();
+    format();
     return json::serialize(to_);
   }
 
@@ -182,6 +183,15 @@ class Writer {
       to_["tool_choice"] = type == "any" ? "required" : type == "none" ? "none" : "auto";
     }
     if (truth_of(choice, "disable_parallel_tool_use")) to_["parallel_tool_calls"] = false;
+  }
+
+  void format() {
+    const json::object* config = object_of(from_, "output_config");
+    const json::object* format = object_of(config == nullptr ? from_ : *config, config ? "format" : "output_format");
+    if (format == nullptr || text_of(*format, "type") != "json_schema") return;
+    json::object holder{{"name", "output"}};
+    copy_member(*format, "schema", holder);
+    to_["response_format"] = json::object{{"type", "json_schema"}, {"json_schema", std::move(holder)}};
   }
 
   void sampling() {

@@ -76,6 +76,26 @@ TEST(TranslateRequest, MessagesBecomeChat) {
           "tool_choice":{"type":"function","function":{"name":"f"}}})"));
 }
 
+TEST(TranslateRequest, SchemasOfAnswersPassBothWays) {
+  const json::value schema = json::parse(R"({"type":"object","properties":{"a":{"type":"integer"}}})");
+  const std::string messages = R"("messages":[{"role":"user","content":"x"}])";
+  const auto there =
+      chat_to_messages("{\"model\":\"m\"," + messages +
+                           R"(,"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":)" +
+                           json::serialize(schema) + "}}}",
+                       "c", 10);
+  ASSERT_TRUE(there.ok()) << there.error().message;
+  EXPECT_EQ(parsed(*there).at("output_config").at("format"),
+            json::value(json::object{{"type", "json_schema"}, {"schema", schema}}));
+  const auto back = messages_to_chat(*there, "m");
+  ASSERT_TRUE(back.ok()) << back.error().message;
+  EXPECT_EQ(parsed(*back).at("response_format").at("json_schema").at("schema"), schema);
+  const auto beta = messages_to_chat(
+      "{\"max_tokens\":5," + messages + R"(,"output_format":{"type":"json_schema","schema":{}}})", "m");
+  ASSERT_TRUE(beta.ok()) << beta.error().message;
+  EXPECT_EQ(parsed(*beta).at("response_format").at("type"), "json_schema");
+}
+
 TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
   const auto wrong = [](const char* members) {
     return chat_to_messages(std::string(R"({"model":"m","messages":[{"role":"user","content":"x"}],)") + members + "}",
@@ -83,6 +103,8 @@ TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
   };
   EXPECT_NE(wrong(R"("n":2)").error().message.find("n above 1"), std::string::npos);
   EXPECT_NE(wrong(R"("response_format":{"type":"json_object"})").error().message.find("response_format"),
+            std::string::npos);
+  EXPECT_NE(wrong(R"("tool_choice":{"type":"allowed_tools","allowed_tools":{}})").error().message.find("allowed_tools"),
             std::string::npos);
   EXPECT_NE(wrong(R"("logprobs":true)").error().message.find("logprobs"), std::string::npos);
   EXPECT_FALSE(messages_to_chat(R"({"messages":[{"role":"user","content":[{"type":"document"}]}]})", "m").ok());
