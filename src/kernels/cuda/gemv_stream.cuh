@@ -139,6 +139,58 @@ __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, char*
   ptx::named_barrier(1, kConsumers);
 }
 
+// keep_x of one token with a norm whose row the consumers' registers hold: the norm's weights are read before the
+// kernel in front has ended, the row once. The same bits.
+struct HeldRow {
+  static constexpr int kGroups = 2;  // of 8 elements a thread
+  float weights[kGroups][8];
+
+  static __device__ __forceinline__ bool takes(const StreamPlan& plan) {
+    return plan.p.m == 1 && plan.p.norm_weight != nullptr && plan.kept_elements <= kGroups * kConsumers * 8;
+  }
+  __device__ __forceinline__ void load_norm(const StreamPlan& plan) {
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      const int at = (n * kConsumers + static_cast<int>(threadIdx.x)) * 8;
+      if (at < plan.p.weight.k) load_8(plan.p.norm_weight, at, plan.p.norm_type, weights[n]);
+    }
+  }
+  __device__ __forceinline__ void keep(const StreamPlan& plan, char* kept, float* partial) const {
+    const int thread = static_cast<int>(threadIdx.x), k = plan.p.weight.k;
+    float v[kGroups][8] = {}, sum = 0;
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      const int at = (n * kConsumers + thread) * 8;
+      if (at < k) load_8(plan.p.x, at, plan.p.x_type, v[n]);
+    }
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum += v[n][i] * v[n][i];
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    if (thread % 32 == 0) partial[thread / 32 * kSmallBatchRowsMax] = sum;
+    ptx::named_barrier(1, kConsumers);
+    sum = 0;
+#pragma unroll
+    for (int w = 0; w < 8; ++w) sum += partial[w * kSmallBatchRowsMax];
+    const float factor = rsqrtf(sum / static_cast<float>(k) + plan.p.norm_eps);
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      const int at = (n * kConsumers + thread) * 8;
+      if (at >= plan.kept_elements) continue;
+      if (at < k) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[n][i] *= factor * weights[n][i];
+      }
+      *reinterpret_cast<uint4*>(kept + at * 2) = make_uint4(pack_bf16(v[n][0], v[n][1]), pack_bf16(v[n][2], v[n][3]),
+                                                            pack_bf16(v[n][4], v[n][5]), pack_bf16(v[n][6], v[n][7]));
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
+};
+
 // Row g of a fragment is row stage_row(g) of eight: so that rows read together differ in the half of their 128 bytes
 // that the swizzle puts a segment in.
 __device__ __forceinline__ int stage_row(int g) { return g >> 1 | (g & 1) << 2; }
@@ -192,7 +244,18 @@ template <WeightFormat kFormat, int kColumns, bool kKept>
 struct WarpProduct {
   using F = Format<kFormat>;
   static constexpr int kPartElements = 4 * F::kElements16;
+  // Few tokens: widened weights keep their offset, which a product of the tokens with ones takes off the sums. With
+  // more columns the extra products cost more than the subtractions they save.
+  static constexpr bool kOffset = kColumns == 1 && F::kPlanes > 0;
+  static constexpr int kPlanes = kOffset ? F::kPlanes : 1;
+  static constexpr uint32_t kOnes = 0x3F803F80u;
   float sums[2][kColumns][4] = {};
+
+  template <int kTiles>
+  struct PartSums {
+    float weights[kTiles][kColumns][4] = {};
+    float ones[kColumns][4] = {};
+  };
 
   // kept: the values of the step's first element, where they are kept. factor multiplies all products. One or two tiles
   // are code of their own: a branch at each product would keep the compiler from overlapping them.
@@ -213,7 +276,7 @@ struct WarpProduct {
     const char* base = ring.data + stage * plan.stage_bytes;
     const char* weights = base + slice * plan.slab_bytes + stage_row(g) * 128;
     const char* x = kKept ? kept : base + kSlices * plan.slab_bytes;
-    float part_sums[kTiles][kColumns][4] = {};
+    PartSums<kTiles> part_sums;
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
@@ -238,10 +301,18 @@ struct WarpProduct {
     if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
   }
 
+  static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i, int plane) {
+    if constexpr (kOffset) {
+      return F::plane(q, u, i, plane);
+    } else {
+      return F::fragment(q, u, i);
+    }
+  }
+
   // k0: from the step's first element.
   template <int kTiles>
   __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, const uint4 (&q)[kTiles][2],
-                                           float (&part_sums)[kTiles][kColumns][4]) {
+                                           PartSums<kTiles>& part_sums) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int u = 0; u < F::kElements16 / 8; ++u) {
@@ -257,11 +328,21 @@ struct WarpProduct {
       for (int j = 0; j < 2; ++j) {
 #pragma unroll
         for (int i = 0; i < kTiles; ++i) {
-          const Pair low = F::fragment(q[i][0], u, j), high = F::fragment(q[i][1], u, j);
+#pragma unroll
+          for (int plane = 0; plane < kPlanes; ++plane) {
+            const Pair low = fragment(q[i][0], u, j, plane), high = fragment(q[i][1], u, j, plane);
+#pragma unroll
+            for (int c = 0; c < kColumns; ++c) {
+              const Pair b = F::inputs(words[c], j);
+              ptx::mma_bf16(part_sums.weights[i][c], low.first, high.first, low.second, high.second, b.first, b.second);
+            }
+          }
+        }
+        if constexpr (kOffset) {
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
             const Pair b = F::inputs(words[c], j);
-            ptx::mma_bf16(part_sums[i][c], low.first, high.first, low.second, high.second, b.first, b.second);
+            ptx::mma_bf16(part_sums.ones[c], kOnes, kOnes, kOnes, kOnes, b.first, b.second);
           }
         }
       }
@@ -270,7 +351,7 @@ struct WarpProduct {
 
   template <int kTiles>
   __device__ __forceinline__ void promote(const StageScales<kFormat>& scales, int part, float factor,
-                                          float (&part_sums)[kTiles][kColumns][4]) {
+                                          PartSums<kTiles>& part_sums) {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
@@ -281,12 +362,14 @@ struct WarpProduct {
         for (int c = 0; c < kColumns; ++c) {
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            sums[i][c][e] += scale * part_sums[i][c][e];
-            part_sums[i][c][e] = 0;
+            float value = part_sums.weights[i][c][e];
+            if constexpr (kOffset) value -= F::kPlanesOffset * part_sums.ones[c][e];
+            sums[i][c][e] += scale * value;
           }
         }
       }
     }
+    part_sums = {};
   }
 
   // To shared memory as [slice][row][token].
@@ -340,8 +423,8 @@ struct SumPlaces {
   __device__ __forceinline__ void free(int pass) { ptx::barrier_arrive(&freed[pass & 1]); }
 };
 
-// Behind the last stage: the kept tokens, then the sums. A tile's rows past those loaded are read as well, whatever lies
-// there, and left out; that is never the sums, which others write meanwhile.
+// Behind the last stage: the kept tokens, then the sums. A tile's rows past those loaded are read as well, whatever
+// lies there, and left out; that is never the sums, which others write meanwhile.
 constexpr int sums_offset(int kept_bytes) {
   constexpr int kPastRows = 31 * 128;
   return kept_bytes > kPastRows ? kept_bytes : kPastRows;

@@ -35,9 +35,11 @@ __device__ __forceinline__ uint32_t take_bits(uint32_t a, uint32_t mask, uint32_
 template <WeightFormat kFormat>
 struct Format;
 
-// kBytes16K: elements in 16 bytes. kUnits: x8 units in them. kScaleSlices: 64-byte parts that share a scale (0: none).
+// kElements16: elements in 16 bytes. kGroupParts: 64-byte parts that share a scale (0: none). kPlanes: operands that
+// plane() makes of the weights without taking their offset off: the value is their sum less kPlanesOffset (0: none).
 template <>
 struct Format<WeightFormat::kBf16> {
+  static constexpr int kPlanes = 0;
   static constexpr int kElements16 = 8;
   static constexpr int kGroupParts = 0;
   static __device__ __forceinline__ int unit_k(int t, int) { return 8 * t; }
@@ -61,6 +63,7 @@ struct ByteFormat {
 
 template <>
 struct Format<WeightFormat::kF8Block> : ByteFormat {
+  static constexpr int kPlanes = 0;
   // s eeee mmm to bf16 s 0000eeee mmm0000, which is the value times 2^-120: subnormals come right too.
   static __device__ __forceinline__ uint32_t widen(uint32_t q) {
     const uint32_t bits = take_bits(q, 0x80008000u, (q >> 4) & 0x07F007F0u);
@@ -74,6 +77,13 @@ struct Format<WeightFormat::kF8Block> : ByteFormat {
 
 template <>
 struct Format<WeightFormat::kInt8> : ByteFormat {
+  static constexpr int kPlanes = 2;
+  static constexpr float kPlanesOffset = 128 + 2048 + 128;
+  // 128 + the low, or 2048 + 16 times the high nibble of every other byte.
+  static __device__ __forceinline__ Pair plane(uint4 q, int u, int i, int plane) {
+    const uint32_t w = word(q, 2 * u + i) >> (4 * plane), bits = plane == 0 ? 0x43004300u : 0x45004500u;
+    return {take_bits(w, 0x000F000Fu, bits), take_bits(w >> 8, 0x000F000Fu, bits)};
+  }
   // Nibbles as 128 + low and 2048 + 16 high, exact in bf16; their sum less 2304 is value.
   static __device__ __forceinline__ uint32_t widen(uint32_t low, uint32_t high) {
     const uint32_t l = take_bits(low, 0x000F000Fu, 0x43004300u);
@@ -88,6 +98,12 @@ struct Format<WeightFormat::kInt8> : ByteFormat {
 
 template <>
 struct Format<WeightFormat::kInt4> {
+  static constexpr int kPlanes = 1;
+  static constexpr float kPlanesOffset = 128 + 8;
+  static __device__ __forceinline__ Pair plane(uint4 q, int u, int i, int) {
+    const uint32_t w = word(q, u) >> (8 * i);
+    return {take_bits(w, 0x000F000Fu, 0x43004300u), take_bits(w >> 4, 0x000F000Fu, 0x43004300u)};
+  }
   static constexpr int kElements16 = 32;
   static constexpr int kGroupParts = 1;
   static __device__ __forceinline__ int unit_k(int t, int u) { return 32 * u + 8 * t; }

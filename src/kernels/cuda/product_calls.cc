@@ -162,8 +162,9 @@ void small_batch(TensorView x, const InputNorm& norm, const PackedLinear& w, Ten
   product.epilogue = epilogue;
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
-  for (int64_t at = 0; at < x.shape[0]; at += kSmallBatchRowsMax) {
-    product.m = int(std::min<int64_t>(kSmallBatchRowsMax, x.shape[0] - at));
+  const int64_t rows_max = stream.batch_invariant() ? kSmallBatchSameRows : kSmallBatchRowsMax;
+  for (int64_t at = 0; at < x.shape[0]; at += rows_max) {
+    product.m = int(std::min(rows_max, x.shape[0] - at));
     product.x = x.data + size_t(at * w.k) * tensor::size_of(x.dtype);
     product.y = y.data + size_t(at * y.shape[1]) * tensor::size_of(y.dtype);
     run(launch_small_batch(product, native(stream)), "small_batch");
