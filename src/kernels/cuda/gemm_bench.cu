@@ -124,16 +124,16 @@ void check_small_batch(const Case& c, uint32_t seed) {
     check(launch_small_batch_portable(p, nullptr), "portable");
     compare("  portable", to_host(plain.data, c.y_type, outputs), expected, tolerance, false);
   }
-  if (c.m > 1 && c.epilogue == Epilogue::kStore) {  // the last rows alone have the same bits
-    Buffer alone(outputs * 4);
-    const bool integers = c.format == WeightFormat::kInt8 || c.format == WeightFormat::kInt4;
-    const int few = integers && c.m > kSmallBatchSameRows ? kSmallBatchSameRows + 1 : 1;
-    p.m = few, p.y = alone.data;
-    p.x = static_cast<const char*>(x.data) + static_cast<size_t>(c.m - few) * c.k * scalar_bytes(c.x_type);
-    check(launch_small_batch(p, nullptr), "few rows");
-    const auto some = to_host(alone.data, c.y_type, static_cast<size_t>(few) * columns),
-               all = to_host(y.data, c.y_type, outputs);
-    if (!std::equal(some.begin(), some.end(), all.end() - few * columns)) {
+  if (c.m > 1 && c.epilogue == Epilogue::kStore) {  // a row alone has the same bits
+    Buffer alone(outputs * 4), together(outputs * 4);
+    p.same_bits = true, p.y = together.data;
+    check(launch_small_batch(p, nullptr), "the same bits");
+    compare("  the same bits for every m", to_host(together.data, c.y_type, outputs), expected, tolerance, false);
+    p.m = 1, p.y = alone.data;
+    p.x = static_cast<const char*>(x.data) + static_cast<size_t>(c.m - 1) * c.k * scalar_bytes(c.x_type);
+    check(launch_small_batch(p, nullptr), "one row");
+    const auto one = to_host(alone.data, c.y_type, columns), all = to_host(together.data, c.y_type, outputs);
+    if (!std::equal(one.begin(), one.end(), all.end() - columns)) {
       ++failures;
       std::printf("WRONG    %s: a row's bits depend on the others\n", what);
     }

@@ -25,8 +25,15 @@ constexpr int kThreads = kConsumers + 64;  // and a warp that loads, one that fi
 constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
-constexpr int kBarrierBytes = 2048;
+constexpr int kBarrierBytes = 3072;  // and what else lies beside
 constexpr int kKeptBytesMax = 64 * 1024;
+
+// Where the tokens' values come from.
+enum class InputKind {
+  kStage,     // bf16, beside the weights of a stage
+  kKept,      // bf16, kept
+  kKeptHalf,  // float16, kept and scaled (gemv_keep.cuh)
+};
 
 struct StreamPlan {
   SmallBatchProduct p;
@@ -91,106 +98,6 @@ __device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan)
   return static_cast<uint32_t>(kRowBytes * plan.box_rows + plan.x_stage);
 }
 
-// The consumers: the tokens' values to shared memory as bf16, normalised if asked for, zeros past K. partial: floats
-// [8][kSmallBatchRowsMax] of shared memory. A token's bits do not depend on the others.
-__device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, char* kept, float* partial) {
-  const SmallBatchProduct& p = plan.p;
-  const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
-  const auto row_of = [&](int token) {
-    return static_cast<const char*>(p.x) + token * p.x_stride * (p.x_type == Scalar::kF32 ? 4 : 2);
-  };
-  if (p.norm_weight != nullptr) {
-#pragma unroll 2
-    for (int token = 0; token < tokens; ++token) {
-      float sum = 0;
-      for (int at = thread * 8; at < k; at += kConsumers * 8) {
-        float v[8];
-        load_8(row_of(token), at, p.x_type, v);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) sum += v[i] * v[i];
-      }
-#pragma unroll
-      for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-      if (thread % 32 == 0) partial[thread / 32 * kSmallBatchRowsMax + token] = sum;
-    }
-    ptx::named_barrier(1, kConsumers);
-  }
-  for (int token = 0; token < tokens; ++token) {
-    float factor = 1.0f;
-    if (p.norm_weight != nullptr) {
-      float sum = 0;
-#pragma unroll
-      for (int w = 0; w < 8; ++w) sum += partial[w * kSmallBatchRowsMax + token];
-      factor = rsqrtf(sum / static_cast<float>(k) + p.norm_eps);
-    }
-    for (int at = thread * 8; at < plan.kept_elements; at += kConsumers * 8) {
-      float v[8] = {};
-      if (at < k) load_8(row_of(token), at, p.x_type, v);
-      if (p.norm_weight != nullptr && at < k) {
-        float w[8];
-        load_8(p.norm_weight, at, p.norm_type, w);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] *= factor * w[i];
-      }
-      *reinterpret_cast<uint4*>(kept + token * plan.x_stride + at * 2) =
-          make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
-    }
-  }
-  ptx::named_barrier(1, kConsumers);
-}
-
-// keep_x of one token with a norm whose row the consumers' registers hold: the norm's weights are read before the
-// kernel in front has ended, the row once. The same bits.
-struct HeldRow {
-  static constexpr int kGroups = 2;  // of 8 elements a thread
-  float weights[kGroups][8];
-
-  static __device__ __forceinline__ bool takes(const StreamPlan& plan) {
-    return plan.p.m == 1 && plan.p.norm_weight != nullptr && plan.kept_elements <= kGroups * kConsumers * 8;
-  }
-  __device__ __forceinline__ void load_norm(const StreamPlan& plan) {
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      const int at = (n * kConsumers + static_cast<int>(threadIdx.x)) * 8;
-      if (at < plan.p.weight.k) load_8(plan.p.norm_weight, at, plan.p.norm_type, weights[n]);
-    }
-  }
-  __device__ __forceinline__ void keep(const StreamPlan& plan, char* kept, float* partial) const {
-    const int thread = static_cast<int>(threadIdx.x), k = plan.p.weight.k;
-    float v[kGroups][8] = {}, sum = 0;
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      const int at = (n * kConsumers + thread) * 8;
-      if (at < k) load_8(plan.p.x, at, plan.p.x_type, v[n]);
-    }
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) sum += v[n][i] * v[n][i];
-    }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (thread % 32 == 0) partial[thread / 32 * kSmallBatchRowsMax] = sum;
-    ptx::named_barrier(1, kConsumers);
-    sum = 0;
-#pragma unroll
-    for (int w = 0; w < 8; ++w) sum += partial[w * kSmallBatchRowsMax];
-    const float factor = rsqrtf(sum / static_cast<float>(k) + plan.p.norm_eps);
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      const int at = (n * kConsumers + thread) * 8;
-      if (at >= plan.kept_elements) continue;
-      if (at < k) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) v[n][i] *= factor * weights[n][i];
-      }
-      *reinterpret_cast<uint4*>(kept + at * 2) = make_uint4(pack_bf16(v[n][0], v[n][1]), pack_bf16(v[n][2], v[n][3]),
-                                                            pack_bf16(v[n][4], v[n][5]), pack_bf16(v[n][6], v[n][7]));
-    }
-    ptx::named_barrier(1, kConsumers);
-  }
-};
-
 // Row g of a fragment is row stage_row(g) of eight: so that rows read together differ in the half of their 128 bytes
 // that the swizzle puts a segment in.
 __device__ __forceinline__ int stage_row(int g) { return g >> 1 | (g & 1) << 2; }
@@ -240,22 +147,15 @@ __device__ __forceinline__ void fragment_rows(const Rows& rows, int (&globals)[2
 }
 
 // The part of one warp in one stage: its 128 bytes of up to two tiles of 16 rows by all tokens.
-template <WeightFormat kFormat, int kColumns, bool kKept>
+template <WeightFormat kFormat, int kColumns, InputKind kKind>
 struct WarpProduct {
   using F = Format<kFormat>;
   static constexpr int kPartElements = 4 * F::kElements16;
-  // Few tokens: widened weights keep their offset, which a product of the tokens with ones takes off the sums. With
-  // more columns the extra products cost more than the subtractions they save.
-  static constexpr bool kOffset = kColumns == 1 && F::kPlanes > 0;
-  static constexpr int kPlanes = kOffset ? F::kPlanes : 1;
-  static constexpr uint32_t kOnes = 0x3F803F80u;
+  // Few tokens whose values are kept: as float16, scaled by a power of two for each token, where the format is cheaper
+  // to widen so.
+  static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  static constexpr bool kKept = kKind != InputKind::kStage;
   float sums[2][kColumns][4] = {};
-
-  template <int kTiles>
-  struct PartSums {
-    float weights[kTiles][kColumns][4] = {};
-    float ones[kColumns][4] = {};
-  };
 
   // kept: the values of the step's first element, where they are kept. factor multiplies all products. One or two tiles
   // are code of their own: a branch at each product would keep the compiler from overlapping them.
@@ -276,7 +176,7 @@ struct WarpProduct {
     const char* base = ring.data + stage * plan.stage_bytes;
     const char* weights = base + slice * plan.slab_bytes + stage_row(g) * 128;
     const char* x = kKept ? kept : base + kSlices * plan.slab_bytes;
-    PartSums<kTiles> part_sums;
+    float part_sums[kTiles][kColumns][4] = {};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
       const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
@@ -301,18 +201,26 @@ struct WarpProduct {
     if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
   }
 
-  static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i, int plane) {
-    if constexpr (kOffset) {
-      return F::plane(q, u, i, plane);
+  static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i) {
+    if constexpr (kHalf) {
+      return F::half_fragment(q, u, i);
     } else {
       return F::fragment(q, u, i);
+    }
+  }
+  // Halves lie in the order of k.
+  static __device__ __forceinline__ Pair inputs(const uint32_t (&x)[4], int i) {
+    if constexpr (kHalf) {
+      return {x[2 * i], x[2 * i + 1]};
+    } else {
+      return F::inputs(x, i);
     }
   }
 
   // k0: from the step's first element.
   template <int kTiles>
   __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, const uint4 (&q)[kTiles][2],
-                                           PartSums<kTiles>& part_sums) {
+                                           float (&part_sums)[kTiles][kColumns][4]) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int u = 0; u < F::kElements16 / 8; ++u) {
@@ -328,21 +236,11 @@ struct WarpProduct {
       for (int j = 0; j < 2; ++j) {
 #pragma unroll
         for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-          for (int plane = 0; plane < kPlanes; ++plane) {
-            const Pair low = fragment(q[i][0], u, j, plane), high = fragment(q[i][1], u, j, plane);
-#pragma unroll
-            for (int c = 0; c < kColumns; ++c) {
-              const Pair b = F::inputs(words[c], j);
-              ptx::mma_bf16(part_sums.weights[i][c], low.first, high.first, low.second, high.second, b.first, b.second);
-            }
-          }
-        }
-        if constexpr (kOffset) {
+          const Pair low = fragment(q[i][0], u, j), high = fragment(q[i][1], u, j);
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
-            const Pair b = F::inputs(words[c], j);
-            ptx::mma_bf16(part_sums.ones[c], kOnes, kOnes, kOnes, kOnes, b.first, b.second);
+            const Pair b = inputs(words[c], j);
+            ptx::mma_16<kHalf>(part_sums[i][c], low.first, high.first, low.second, high.second, b.first, b.second);
           }
         }
       }
@@ -351,7 +249,7 @@ struct WarpProduct {
 
   template <int kTiles>
   __device__ __forceinline__ void promote(const StageScales<kFormat>& scales, int part, float factor,
-                                          PartSums<kTiles>& part_sums) {
+                                          float (&part_sums)[kTiles][kColumns][4]) {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
@@ -362,14 +260,12 @@ struct WarpProduct {
         for (int c = 0; c < kColumns; ++c) {
 #pragma unroll
           for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            float value = part_sums.weights[i][c][e];
-            if constexpr (kOffset) value -= F::kPlanesOffset * part_sums.ones[c][e];
-            sums[i][c][e] += scale * value;
+            sums[i][c][e] += scale * part_sums[i][c][e];
+            part_sums[i][c][e] = 0;
           }
         }
       }
     }
-    part_sums = {};
   }
 
   // To shared memory as [slice][row][token].
