@@ -199,9 +199,8 @@ def test_promtool_has_nothing_to_say_to_the_metrics(start, tmp_path):
     program = start("--dcgm-names", "--influxdb-url", "http://127.0.0.1:9", "--spool-dir", str(tmp_path / "spool"), "--telemetry-interval", "0.2s")
     ask(program.http())
     assert program.http().post("/v1/feedback", json={"request_id": ask(program.http()), "conversion": True}).status_code == 200
-    time.sleep(0.5)
+    until(lambda: program.metric("spillway_business_conversion_ratio", bound="estimate") > 0 and program.metric("spillway_telemetry_spool_bytes") > 0)
     text = program.http().get("/metrics", headers={"Accept": "text/plain"}).text
-    assert "spillway_business_conversion_ratio" in text and "spillway_telemetry_points_total" in text
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
@@ -327,12 +326,18 @@ def test_both_outlets_say_the_same_to_a_third_receiver(tmp_path):
             up = time.time() * 1000
             by_lines, by_remote_write = READINGS + "_value", READINGS  # it appends the field's name to what comes as lines
             until(lambda: all(points[-1][0] > up + 1000 for name in (by_lines, by_remote_write) for points in [victoria.points(name).popitem()[1]]))
+            httpx.get(victoria.url + "/internal/force_flush").raise_for_status()  # what it took in becomes visible shard by shard
             lines, remote = victoria.points('{__name__=~".+_value"}'), victoria.points('{__name__!~".+_value"}')
-            times = [at for at, _ in victoria.points(by_lines).popitem()[1]]
     finally:
         program.stop()
-    assert asked and times == sorted(set(times)) and len(times) >= 5
-    last = times[-2]  # later ones may have come to one of the two only
+    assert asked
+
+    def times(found, name):
+        each = [at for labels, points in found.items() if dict(labels)["__name__"] == name for at, _ in points]
+        assert each == sorted(set(each)) and len(each) >= 5, "in order and without duplicates"
+        return each
+
+    last = min(times(lines, by_lines)[-2], times(remote, by_remote_write)[-2])  # later ones may have come to one of the two only
 
     def told(found, strip):
         return {strip(dict(labels)): [(at, value) for at, value in points if at <= last] for labels, points in found.items()}
