@@ -240,14 +240,15 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   const int rows = kDown ? e.tokens * e.slots : e.tokens;
   const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid),
                           rows};
-  if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16)) return launch_halves<kFormat, kDown>(e, stream);
+  const bool halves = Format<kFormat>::kHalves && rows <= kHalfRowsMax && !e.same_bits;
+  if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16, halves)) return launch_halves<kFormat, kDown>(e, stream);
   if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.weight, &args.x))
     return cudaErrorInvalidValue;
   const size_t shared = stream_shared_bytes(s, rows);
   auto kernel =
       s.kept ? experts_kernel<kFormat, kDown, InputKind::kKept> : experts_kernel<kFormat, kDown, InputKind::kStage>;
   if constexpr (Format<kFormat>::kHalves) {
-    if (s.kept && rows <= kHalfRowsMax && !e.same_bits) kernel = experts_kernel<kFormat, kDown, InputKind::kKeptHalf>;
+    if (s.kept && halves) kernel = experts_kernel<kFormat, kDown, InputKind::kKeptHalf>;
   }
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;

@@ -360,15 +360,24 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
 }
 
 // Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is
-// one.
-inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep) {
+// one. prefer_kept: rather narrower stages than tokens that are not kept.
+inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep, bool prefer_kept = false) {
   const SmallBatchProduct& p = plan->p;
+  for (int rows = kRowsMax; prefer_kept && rows >= 16; rows -= 8) {
+    const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
+    plan->block_units = (shape.share + passes - 1) / passes;
+    if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
+    size_stream(plan, shape, true, kSharedBytes[0]);
+    if (static_cast<int64_t>(plan->x_stride) * shape.tokens <= kKeptBytesMax && plan->stages >= 3) return true;
+  }
   for (const int shared : kSharedBytes) {
     for (int rows = kRowsMax; rows >= 16; rows -= 8) {
       const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
       const int fewest = (shape.share * shape.rows_of_unit + kRowsMax - 1) / kRowsMax;
-      // Rather the whole multiprocessor than narrow stages or twice the passes; but room beside counts for one token.
-      if (shared == kSharedBytes[0] && (rows == 16 || (p.m > 2 && passes * 3 > fewest * 4))) continue;
+      // Rather the whole multiprocessor than narrow stages or twice the passes; but room beside counts for one token,
+      // and for two where passes are short.
+      const bool alone = p.m > 2 || (p.m == 2 && p.weight.k > 8192);
+      if (shared == kSharedBytes[0] && (rows == 16 || (alone && passes * 3 > fewest * 4))) continue;
       plan->block_units = (shape.share + passes - 1) / passes;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
       for (const bool keep : {true, false}) {
