@@ -77,6 +77,7 @@ TEST(DeviceMemory, OnlyTheRequestsOfTheRefusedStepFail) {
   load.device = kDevice;
   EngineOptions options;
   options.kv_cache_bytes = 64 << 20;
+  options.device = kDevice;
   options.prefix_cache = false;  // a marked prompt is computed from its beginning
   auto model = models::load_model(load);
   ASSERT_TRUE(model.ok()) << model.error().message;

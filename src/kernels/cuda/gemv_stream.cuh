@@ -360,16 +360,9 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
 }
 
 // Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is
-// one. prefer_kept: rather narrower stages than tokens that are not kept.
-inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep, bool prefer_kept = false) {
+// one.
+inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_keep) {
   const SmallBatchProduct& p = plan->p;
-  for (int rows = kRowsMax; prefer_kept && rows >= 16; rows -= 8) {
-    const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
-    plan->block_units = (shape.share + passes - 1) / passes;
-    if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
-    size_stream(plan, shape, true, kSharedBytes[0]);
-    if (static_cast<int64_t>(plan->x_stride) * shape.tokens <= kKeptBytesMax && plan->stages >= 3) return true;
-  }
   for (const int shared : kSharedBytes) {
     for (int rows = kRowsMax; rows >= 16; rows -= 8) {
       const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
