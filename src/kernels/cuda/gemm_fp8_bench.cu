@@ -288,7 +288,7 @@ void check_quantize(QuantizeSource source, Scalar type) {
       for (int j = g * 128; j < g * 128 + 128; ++j) {
         const double v = from[i * wide + j];
         const double value = source == QuantizeSource::kPlain     ? v
-                             : source == QuantizeSource::kRmsNorm ? v * factor * weight[j]
+                             : source == QuantizeSource::kRmsNorm ? __bfloat162float(__float2bfloat16(v * factor * weight[j]))
                                                                   : v / (1 + std::exp(-v)) * from[i * wide + k + j];
         expected[static_cast<size_t>(i) * k + j] = value;
         amax = std::max(amax, std::fabs(static_cast<float>(value)));

@@ -8,7 +8,7 @@
 
 namespace spillway::kernels::cuda {
 
-constexpr int kHalfRowsMax = 16;  // that may be kept as float16
+constexpr int kHalfRowsMax = 8;  // that may be kept as float16: one block of columns
 
 struct KeptRows {
   char* at;        // plan.x_stride bytes from token to token

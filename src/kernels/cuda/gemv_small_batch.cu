@@ -188,10 +188,11 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
   plan->units = p.weight.n / rows_of_unit;
   // Widening needs more warps than one block has; two blocks a multiprocessor leave no room for the next product's
-  // first weights, and narrower stages: for the widest weights only, of four bits earlier.
+  // first weights, and narrower stages: for the widest weights only, of four bits earlier, and for the longest rows.
   const int64_t rows_of_half = p.weight.n / (2 * processors);
-  const bool doubled = p.m <= 2 && ((p.weight.format == WeightFormat::kInt4 && rows_of_half >= 64) ||
-                                    (p.weight.format != WeightFormat::kBf16 && rows_of_half >= 256));
+  const bool wide = rows_of_half >= (p.weight.format == WeightFormat::kInt4 ? 64 : 256);
+  const bool long_rows = p.m == 1 && p.weight.k > 8192 && rows_of_half >= 8;
+  const bool doubled = p.weight.format != WeightFormat::kBf16 && p.m <= 2 && (wide || long_rows);
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);

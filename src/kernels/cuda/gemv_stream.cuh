@@ -367,8 +367,10 @@ inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_ke
     for (int rows = kRowsMax; rows >= 16; rows -= 8) {
       const int passes = (shape.share * shape.rows_of_unit + rows - 1) / rows;
       const int fewest = (shape.share * shape.rows_of_unit + kRowsMax - 1) / kRowsMax;
-      // Rather the whole multiprocessor than narrow stages or twice the passes; but room beside counts for one token.
-      if (shared == kSharedBytes[0] && (rows == 16 || (p.m > 2 && passes * 3 > fewest * 4))) continue;
+      // Rather the whole multiprocessor than narrow stages or twice the passes; but room beside counts for one token,
+      // and for two where passes are short.
+      const bool alone = p.m > 2 || (p.m == 2 && p.weight.k > 8192);
+      if (shared == kSharedBytes[0] && (rows == 16 || (alone && passes * 3 > fewest * 4))) continue;
       plan->block_units = (shape.share + passes - 1) / passes;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
       for (const bool keep : {true, false}) {

@@ -216,8 +216,7 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedEx
   mlp.y = y.data;
   mlp.y_type = scalar_of(y.dtype);
   mlp.y_stride = hidden;
-  mlp.same_bits = stream.batch_invariant();
-  if (mlp.same_bits && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
+  if (stream.batch_invariant() && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
   const size_t bytes = experts_workspace_bytes(mlp, tokens);
   run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
 }

@@ -1,13 +1,12 @@
 // One warp a group of 128: 4 values a lane, amax by shuffles, 4 bytes stored a lane. With the norm, one block a row:
 // the row stays in registers between the sum of squares and the groups. Bound by bytes: x read once, q written once.
-#include "kernels/cuda/quantize_activations.h"
-
 #include <cuda_fp8.h>
 
 #include <algorithm>
 
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
+#include "kernels/cuda/quantize_activations.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -103,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) norm_quantize_kernel(const QuantizeA
     float weight[4];
     load_4(a.norm_weight, group * 128 + lane * 4, a.norm_type, weight);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) v[i][j] = v[i][j] * factor * weight[j];
+    for (int j = 0; j < 4; ++j) v[i][j] = __bfloat162float(__float2bfloat16(v[i][j] * factor * weight[j]));
     store_group(a, row, group, v[i]);
   }
 }
@@ -112,9 +111,11 @@ __global__ void __launch_bounds__(kThreads) norm_quantize_kernel(const QuantizeA
 
 cudaError_t launch_quantize_activations(const QuantizeActivations& a, cudaStream_t stream) {
   if (a.m < 1 || a.k < 128 || a.k % 128 != 0 || a.x_type == Scalar::kF16) return cudaErrorInvalidValue;
-  if ((a.rows == nullptr && a.out.scales_stride < a.m) || (a.counts != nullptr && a.rows_max < 1)) return cudaErrorInvalidValue;
+  if ((a.rows == nullptr && a.out.scales_stride < a.m) || (a.counts != nullptr && a.rows_max < 1))
+    return cudaErrorInvalidValue;
   if (a.source == QuantizeSource::kRmsNorm) {
-    if (a.norm_weight == nullptr || a.rows != nullptr || a.k > kWarps * kGroupsOfWarp * 128) return cudaErrorInvalidValue;
+    if (a.norm_weight == nullptr || a.rows != nullptr || a.k > kWarps * kGroupsOfWarp * 128)
+      return cudaErrorInvalidValue;
     return launch_kernel(norm_quantize_kernel, dim3(static_cast<unsigned>(a.m)), kThreads, 0, stream, true, 1, a);
   }
   const int64_t groups = static_cast<int64_t>(a.m) * (a.k / 128);

@@ -17,7 +17,7 @@ struct QuantizedActivations {
 
 // Where the values come from.
 //   kPlain    x [m, k]
-//   kRmsNorm  x / rms(x) * norm_weight
+//   kRmsNorm  x / rms(x) * norm_weight, rounded to bf16 as a norm of its own leaves it
 //   kSwiGlu   silu(x[:, j]) * x[:, k + j]: x is [m, 2 k]
 enum class QuantizeSource : uint8_t { kPlain, kRmsNorm, kSwiGlu };
 
