@@ -54,8 +54,9 @@ PackedWeights::~PackedWeights() {
   if (writer_.joinable()) writer_.join();
 }
 
-std::optional<kernels::PackedBytes> PackedWeights::find(const kernels::PackRequest& request) {
-  const std::string name = fmt::format("{} {}", requests_++, request.name());
+std::optional<kernels::PackedBytes> PackedWeights::find(kernels::PackRequest& request) {
+  request.place = requests_++;
+  const std::string name = request.name();
   if (!file_) return {};
   const auto data = file_->find(name + " data").bytes, scales = file_->find(name + " scales").bytes;
   if (data.empty()) return {};
@@ -66,7 +67,7 @@ std::optional<kernels::PackedBytes> PackedWeights::find(const kernels::PackReque
 
 void PackedWeights::keep(const kernels::PackRequest& request, kernels::PackedLinear& packed) {
   complete_ = false;
-  const std::string name = fmt::format("{} {}", requests_ - 1, request.name());
+  const std::string name = request.name();
   const auto take = [&](tensor::Tensor& tensor, const char* what) {
     if (tensor.empty()) return;
     const tensor::TensorView view = tensor.view();

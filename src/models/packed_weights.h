@@ -24,7 +24,7 @@ class PackedWeights final : public kernels::PackStore {
   ~PackedWeights() override;  // gives up writing
 
   std::optional<uint64_t> locate(const std::byte* bytes) override { return source_.locate(bytes); }
-  std::optional<kernels::PackedBytes> find(const kernels::PackRequest& request) override;
+  std::optional<kernels::PackedBytes> find(kernels::PackRequest& request) override;
   void keep(const kernels::PackRequest& request, kernels::PackedLinear& packed) override;
 
   // Bytes used in place.
