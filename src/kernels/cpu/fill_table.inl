@@ -31,8 +31,10 @@ SW_INLINE KernelTable fill_table() {
   table.attention_of_rows = attention_of_rows;
 #if defined(__AVX512F__)
   table.pack_floats = pack_floats;
-  table.copy_word_lines = copy_word_lines;
-  table.copy_pair_lines = copy_pair_lines;
+#endif
+#if defined(__AVX512BW__)
+  table.copy_words = copy_words;
+  table.copy_pairs = copy_pairs;
 #endif
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;

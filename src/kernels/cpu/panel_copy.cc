@@ -88,6 +88,14 @@ void copy_bytes(const std::byte* const* rows, PackedFormat format, int64_t begin
   copy_units(rows, begin, end, 4, words, transpose_4x4);
 }
 
+// Whether all rows have the same place in their lines of memory, and units do not lie across two.
+bool in_step(const std::byte* const* rows, uintptr_t unit) {
+  const auto first = reinterpret_cast<uintptr_t>(rows[0]);
+  bool same = first % unit == 0;
+  for (int c = 1; c < kPanel; ++c) same = same && (reinterpret_cast<uintptr_t>(rows[c]) - first) % 64 == 0;
+  return same;
+}
+
 }  // namespace
 
 void copy_panel(const std::byte* const* rows, PackedFormat format, int64_t begin, int64_t count, std::byte* out,
@@ -96,24 +104,18 @@ void copy_panel(const std::byte* const* rows, PackedFormat format, int64_t begin
   const bool full = rows[kPanel - 1] != nullptr;
   if (!full || padded_k(count) != count) std::memset(out, 0, static_cast<size_t>(panel_bytes(format, padded_k(count))));
   if (format == PackedFormat::kF16) return copy_f16(rows, begin, count, out);
-  const int64_t size = panel_bytes(format, 4) / (4 * kPanel);
-  const auto copy_lines = format == PackedFormat::kF8 ? kernel_table().copy_pair_lines : kernel_table().copy_word_lines;
-  int64_t lines = 0;
-  if (full && copy_lines != nullptr) {
-    lines = count * size / 64;
-    LineCopy copy;
-    copy.rows = reinterpret_cast<const char* const*>(rows);
-    copy.at = begin * size;
-    copy.lines = lines;
-    copy.next = reinterpret_cast<const char* const*>(next.rows);
-    copy.next_at = next.begin * size;
-    copy.out = reinterpret_cast<char*>(out);
-    copy_lines(copy);
-  }
-  const int64_t done = lines * 64;
-  if (done < count * size) {
-    copy_bytes(rows, format, begin * size + done, (begin + count) * size, out + done * kPanel);
-  }
+  const int64_t size = panel_bytes(format, 4) / (4 * kPanel), at = begin * size, bytes = count * size;
+  const auto copy = format == PackedFormat::kF8 ? kernel_table().copy_pairs : kernel_table().copy_words;
+  if (!full || copy == nullptr) return copy_bytes(rows, format, at, at + bytes, out);
+  LineCopy lines;
+  lines.rows = reinterpret_cast<const char* const*>(rows);
+  lines.at = at;
+  lines.bytes = bytes;
+  lines.aligned = in_step(rows, format == PackedFormat::kF8 ? 2 : 4);
+  lines.next = reinterpret_cast<const char* const*>(next.rows);
+  lines.next_at = next.begin * size;
+  lines.out = reinterpret_cast<char*>(out);
+  copy(lines);
 }
 
 }  // namespace spillway::kernels::cpu
