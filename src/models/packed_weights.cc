@@ -14,9 +14,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The background writing begins this long after loading, so that the first requests have the machine to themselves.
-constexpr std::chrono::seconds kWriteDelay{5};
-
 // This thread gives way to every other, at the processor and at the disk. Both are advice.
 void give_way() {
   constexpr int kLeastPriority = 19, kIoWhoProcess = 1, kIoIdle = 3 << 13;
@@ -79,6 +76,14 @@ void PackedWeights::keep(const kernels::PackRequest& request, kernels::PackedLin
   take(packed.scales, " scales");
 }
 
+void PackedWeights::keep(const kernels::PackRequest& request, const kernels::PackedBytes& bytes,
+                         std::shared_ptr<const void> owner) {
+  complete_ = false;
+  remember(request.name() + " data", bytes.data);
+  if (!bytes.scales.empty()) remember(request.name() + " scales", bytes.scales);
+  owners_.push_back(std::move(owner));
+}
+
 void PackedWeights::remember(const std::string& name, std::span<const std::byte> bytes) {
   blobs_.push_back({.name = name, .tag = 0, .bytes = bytes});
 }
@@ -107,7 +112,7 @@ void PackedWeights::write_later() {
   give_way();
   {
     std::unique_lock lock(mutex_);
-    if (stopped_.wait_for(lock, kWriteDelay, [this] { return stop_; })) return;
+    if (stopped_.wait_for(lock, cache_.options().write_after, [this] { return stop_; })) return;
   }
   write();
 }
