@@ -166,6 +166,19 @@ bool Server::stalled() const {
   });
 }
 
+const char* Server::status() const {
+  switch (state()) {
+    case ServerState::kLoading:
+      return "loading";
+    case ServerState::kDraining:
+      return "draining";
+    case ServerState::kReady:
+      break;
+  }
+  if (!device_fault().empty()) return "device_failed";
+  return stalled() ? "stalled" : "ready";
+}
+
 bool Server::enter() {
   std::lock_guard lock(mutex_);
   if (state_ != ServerState::kReady) return false;

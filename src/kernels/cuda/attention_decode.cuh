@@ -6,8 +6,8 @@
 // swizzled by 16-byte segments so that ldmatrix meets no bank conflict.
 #pragma once
 
+#include "kernels/cuda/attention_chunk.cuh"
 #include "kernels/cuda/attention_paged.h"
-#include "kernels/cuda/attention_ptx.cuh"
 #include "kernels/cuda/attention_work.cuh"
 
 namespace spillway::kernels::cuda {
@@ -30,13 +30,11 @@ struct DecodeParams {
 };
 
 template <typename T, int kDim, int kMt, int kWarps, int kStages>
-struct DecodeBlock {
+struct DecodeBlock : ChunkSums<T, kDim, kMt> {
+  using Sums = ChunkSums<T, kDim, kMt>;
+  using Sums::kHalfBytes, Sums::kRows, Sums::kSegments, Sums::kStageBytes;
+  using Sums::l, Sums::limit, Sums::m, Sums::o, Sums::q, Sums::row_of;
   static constexpr int kThreads = kWarps * 32;
-  static constexpr int kSegments = kDim / 8;
-  static constexpr int kRowBytes = (kSegments + 7) / 8 * 128;
-  static constexpr int kHalfBytes = 16 * kRowBytes;  // keys or values of a chunk
-  static constexpr int kStageBytes = 2 * kHalfBytes;
-  static constexpr int kRows = 16 * kMt;
 
   static size_t shared_bytes(int rows_used, int sequences) {
     return size_t{kWarps} * kStages * kStageBytes + size_t(kWarps / 2) * rows_used * kDim * 4 + kWarps * kRows * 8 +
@@ -55,11 +53,6 @@ struct DecodeBlock {
   Piece loading;
   int load_chunk, load_chunks, load_stage = 0;
   bool load_more = true;
-
-  uint32_t q[kMt][kDim / 16][4];
-  float o[kMt][kDim / 8][4];
-  float m[kMt][2], l[kMt][2];
-  int limit[kMt][2];  // the last position that the row attends to
 
   __device__ __forceinline__ DecodeBlock(const DecodeParams& p_, char* shared)
       : p(p_),
@@ -105,7 +98,7 @@ struct DecodeBlock {
 #pragma unroll
       for (int i = 0; i < kSegments / 2; ++i) {
         const int at = i * 32 + lane, row = at / kSegments, segment = at % kSegments;
-        const uint32_t place = to + row * kRowBytes + ((segment ^ (row & 7)) << 4);
+        const uint32_t place = to + Sums::place_of(row, segment);
         const bool in = row < valid;
         const char* source = from + (in ? at * 16 : 0);
         copy_async16(place, source, in);
@@ -117,8 +110,6 @@ struct DecodeBlock {
     copy_async_commit();
     load_stage = load_stage + 1 == kStages ? 0 : load_stage + 1;
   }
-
-  __device__ __forceinline__ int row_of(int tile, int half) const { return tile * 16 + half * 8 + lane / 4; }
 
   // The unit's queries to registers, the running softmax to its beginning.
   __device__ __forceinline__ void begin_unit(const Piece& piece) {
@@ -133,8 +124,6 @@ struct DecodeBlock {
         const bool in = packed < rows;
         const int row = first + (in ? packed / p.group : 0), head = kv_head * p.group + packed % p.group;
         limit[t][half] = in ? p.batch.positions[row] : -1;
-        m[t][half] = -INFINITY;
-        l[t][half] = 0.0f;
         const char* from = p.queries + (row * p.query_stride + int64_t{head} * kDim) * 2 + (lane % 4) * 4;
 #pragma unroll
         for (int k = 0; k < kDim / 16; ++k) {
@@ -142,93 +131,7 @@ struct DecodeBlock {
           q[t][k][half + 2] = in ? *reinterpret_cast<const uint32_t*>(from + k * 32 + 16) : 0;
         }
       }
-#pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) o[t][n][i] = 0.0f;
-      }
-    }
-  }
-
-  // Scores of 16 tokens from `token` on, masked; then probabilities in place, the running maximum and sums updated.
-  __device__ __forceinline__ void scores(float (&s)[kMt][2][4], uint32_t keys, int token) {
-#pragma unroll
-    for (int t = 0; t < kMt; ++t) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) s[t][i / 4][i % 4] = 0.0f;
-    }
-    const int row = (lane & 7) + ((lane >> 4) << 3);
-    const uint32_t base = keys + row * kRowBytes;
-#pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) {
-      uint32_t b[4];
-      load_matrix4(b, base + (((k * 2 + ((lane >> 3) & 1)) ^ (row & 7)) << 4));
-#pragma unroll
-      for (int t = 0; t < kMt; ++t) {
-        mma16816<T>(s[t][0], q[t][k], b[0], b[1]);
-        mma16816<T>(s[t][1], q[t][k], b[2], b[3]);
-      }
-    }
-#pragma unroll
-    for (int t = 0; t < kMt; ++t) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int at = token + (i / 4) * 8 + (lane % 4) * 2 + (i & 1);
-        if (at > limit[t][(i & 2) >> 1]) s[t][i / 4][i % 4] = -INFINITY;
-      }
-    }
-  }
-
-  __device__ __forceinline__ void softmax(float (&s)[2][4], int t) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float most = fmaxf(fmaxf(s[0][half * 2], s[0][half * 2 + 1]), fmaxf(s[1][half * 2], s[1][half * 2 + 1]));
-      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-      most = fmaxf(most, m[t][half]);
-      const float at = most == -INFINITY ? 0.0f : most * p.scale_log2e;
-      if (__any_sync(0xffffffffu, most != m[t][half])) {
-        const float factor = exp2_fast(m[t][half] * p.scale_log2e - at);
-        l[t][half] *= factor;
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) {
-          o[t][n][half * 2] *= factor;
-          o[t][n][half * 2 + 1] *= factor;
-        }
-        m[t][half] = most;
-      }
-#pragma unroll
-      for (int n = 0; n < 2; ++n) {
-#pragma unroll
-        for (int i = half * 2; i < half * 2 + 2; ++i) {
-          s[n][i] = exp2_fast(s[n][i] * p.scale_log2e - at);
-          l[t][half] += s[n][i];
-        }
-      }
-    }
-  }
-
-  __device__ __forceinline__ void chunk(uint32_t stage, int token) {
-    float s[kMt][2][4];
-    uint32_t a[kMt][4];
-    scores(s, stage, token);
-#pragma unroll
-    for (int t = 0; t < kMt; ++t) {
-      softmax(s[t], t);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) a[t][i] = pack2<T>(s[t][i / 2][(i % 2) * 2], s[t][i / 2][(i % 2) * 2 + 1]);
-    }
-    const int row = lane & 15;
-    const uint32_t base = stage + kHalfBytes + row * kRowBytes;
-#pragma unroll
-    for (int n = 0; n < kDim / 16; ++n) {
-      uint32_t b[4];
-      load_matrix4_transposed(b, base + (((n * 2 + (lane >> 4)) ^ (row & 7)) << 4));
-#pragma unroll
-      for (int t = 0; t < kMt; ++t) {
-        mma16816<T>(o[t][n * 2], a[t], b[0], b[1]);
-        mma16816<T>(o[t][n * 2 + 1], a[t], b[2], b[3]);
-      }
+      Sums::begin(t);
     }
   }
 

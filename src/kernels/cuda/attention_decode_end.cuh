@@ -172,8 +172,8 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
     load_next();
   }
   if (!waited) wait_for_previous_kernel();
-  // The next kernel starts at the end of this one: a product whose blocks find some multiprocessors taken lands twice on
-  // another (rows.cuh).
+  // The next kernel starts at the end of this one: a product whose blocks find some multiprocessors taken lands twice
+  // on another (rows.cuh).
   int stage = 0;
   Piece piece;
   while (done.take(piece)) {
@@ -183,7 +183,7 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
       copy_async_wait<kStages - 2>();
       __syncwarp();
       load_next();
-      chunk(ring + stage * kStageBytes, piece.tile_begin * kTileTokens + c * 16);
+      Sums::chunk(ring + stage * kStageBytes, piece.tile_begin * kTileTokens + c * 16, p.scale_log2e);
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
     reduce_warps();

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_paged.h"
+#include "kernels/cuda/attention_token.h"
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/mla_decode.h"
 #include "kernels/cuda/products.h"
@@ -16,6 +17,34 @@ using tensor::TensorView;
 constexpr int kDecodeRowsMax = 8;      // rows of a sequence that the decode kernel is made for
 constexpr int kInvariantTokens = 512;  // of a part of the context, where its split may not depend on the batch
 
+const float* floats_of(TensorView view) { return view.empty() ? nullptr : view.as<float>(); }
+
+KvPages key_value_pages(const KvPagesView& pages) {
+  return {pages.base, pages.page_stride_bytes, pages.dtype, pages.page_tokens, pages.kv_heads, pages.k_dim};
+}
+
+// One launch instead of two where there is one new token of each of few sequences.
+bool attend_token(const GroupedAttentionArgs& args, const Batch& batch, tensor::Stream& stream) {
+  TokenAttention token;
+  token.qkv = args.qkv.data;
+  token.qkv_stride = args.qkv.shape[1];
+  token.bias = floats_of(args.qkv_bias);
+  token.query_norm = floats_of(args.query_norm);
+  token.key_norm = floats_of(args.key_norm);
+  token.norm_eps = args.norm_epsilon;
+  token.cos_sin = args.cos_sin.as<float>();
+  token.out = args.out.data;
+  token.out_stride = args.out.shape[1];
+  token.heads = args.heads;
+  token.scale = args.scale;
+  token.pages = key_value_pages(args.pages);
+  token.batch = batch;
+  if (stream.batch_invariant() || !token_attention_takes(token)) return false;
+  token.workspace = Context::of(stream).attention_workspace(token_attention_workspace_bytes(token), native(stream));
+  tensor::cuda::check(launch_token_attention(token, native(stream)), "token attention");
+  return true;
+}
+
 LatentPages latent_pages(const LatentPagesView& pages) {
   return {pages.base, pages.page_stride_bytes, pages.dtype, pages.page_tokens, pages.lora_dim, pages.rope_dim};
 }
@@ -24,6 +53,7 @@ LatentPages latent_pages(const LatentPagesView& pages) {
 
 void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch, tensor::Arena&,
                        tensor::Stream& stream) {
+  if (attend_token(args, batch.device, stream)) return;
   store_keys_values(args, batch.device, stream);
   PagedAttention attention;
   attention.queries = args.qkv.data;
@@ -32,8 +62,7 @@ void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch,
   attention.out_stride = args.out.shape[1];
   attention.heads = args.heads;
   attention.scale = args.scale;
-  attention.pages = {args.pages.base,        args.pages.page_stride_bytes, args.pages.dtype,
-                     args.pages.page_tokens, args.pages.kv_heads,          args.pages.k_dim};
+  attention.pages = key_value_pages(args.pages);
   attention.batch = batch.device;
   attention.overlap = true;
   // A row of the batch-invariant kind sees one kernel, whatever it is batched with.

@@ -125,11 +125,14 @@ void check_small_batch(const Case& c, uint32_t seed) {
     compare("  portable", to_host(plain.data, c.y_type, outputs), expected, tolerance, false);
   }
   if (c.m > 1 && c.epilogue == Epilogue::kStore) {  // a row alone has the same bits
-    Buffer alone(outputs * 4);
+    Buffer alone(outputs * 4), together(outputs * 4);
+    p.same_bits = true, p.y = together.data;
+    check(launch_small_batch(p, nullptr), "the same bits");
+    compare("  the same bits for every m", to_host(together.data, c.y_type, outputs), expected, tolerance, false);
     p.m = 1, p.y = alone.data;
     p.x = static_cast<const char*>(x.data) + static_cast<size_t>(c.m - 1) * c.k * scalar_bytes(c.x_type);
     check(launch_small_batch(p, nullptr), "one row");
-    const auto one = to_host(alone.data, c.y_type, columns), all = to_host(y.data, c.y_type, outputs);
+    const auto one = to_host(alone.data, c.y_type, columns), all = to_host(together.data, c.y_type, outputs);
     if (!std::equal(one.begin(), one.end(), all.end() - columns)) {
       ++failures;
       std::printf("WRONG    %s: a row's bits depend on the others\n", what);
@@ -305,14 +308,14 @@ double weight_bytes(WeightFormat format, double n, double k) {
          static_cast<double>(weight_scale_bytes(format, static_cast<int64_t>(n), static_cast<int64_t>(k)));
 }
 
-void time_small_batches(const Pool& pool, WeightFormat format) {
+void time_small_batches(const Pool& pool, WeightFormat format, std::initializer_list<int> rows = {1, 2, 4, 8, 16, 32}) {
   const int shapes[][2] = {{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584},
                            {2112, 7168}, {24576, 1536}, {7168, 16384}, {4096, 7168},  {7168, 2048}};
   Buffer x(32 * 18944 * 2), y(static_cast<size_t>(32) * 152064 * 2);
   fill(x.data, 32 * 18944, Fill::kBf16, 9);
   for (const auto& shape : shapes) {
     std::printf("%-5s n=%-7d k=%-6d", name(format), shape[0], shape[1]);
-    for (const int m : {1, 2, 4, 8, 16, 32}) {
+    for (const int m : rows) {
       Cursor cursor{pool};
       const double seconds = time_graph(shape[0] > 30000 ? 6 : 24, 5, [&](int, cudaStream_t stream) {
         SmallBatchProduct p;
@@ -455,6 +458,18 @@ void run_few() {
   }
 }
 
+// One token's step only.
+int run_token() {
+  Pool pool;
+  time_ceiling(pool);
+  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kF8Block, WeightFormat::kBf16}) {
+    pool.prepare(format);
+    time_model(pool, format, 1, true);
+    time_small_batches(pool, format, {1});
+  }
+  return 0;
+}
+
 void run_wide() {
   check_bf16_products();
   std::printf("failures: %d\n", failures);
@@ -478,6 +493,7 @@ int run_small() {
 int run(const char* part) {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   if (std::strcmp(part, "small") == 0) return run_small();
+  if (std::strcmp(part, "token") == 0) return run_token();
   if (std::strcmp(part, "wide") != 0) run_few();
   if (std::strcmp(part, "few") != 0) run_wide();
   return failures == 0 ? 0 : 1;

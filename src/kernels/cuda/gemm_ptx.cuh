@@ -30,9 +30,9 @@ __device__ __forceinline__ void barrier_init_fence() {
 __device__ __forceinline__ void barrier_arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// Arrives at the same barrier of another block of the cluster. Without .release.cluster and its counterpart in the wait,
-// which cost a fence and an invalidation of L1 each (about 700 clocks a stage, measured): what is handed over is memory
-// that only the copy engine writes and only loads already done have read.
+// Arrives at the same barrier of another block of the cluster. Without .release.cluster and its counterpart in the
+// wait, which cost a fence and an invalidation of L1 each (about 700 clocks a stage, measured): what is handed over is
+// memory that only the copy engine writes and only loads already done have read.
 __device__ __forceinline__ void barrier_arrive_remote(uint64_t* barrier, uint32_t rank) {
   asm volatile(
       "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\n"
@@ -66,7 +66,8 @@ __device__ __forceinline__ void tensor_load(void* to, const CUtensorMap* map, in
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y)
       : "memory");
 }
-__device__ __forceinline__ void tensor_load_3d(void* to, const CUtensorMap* map, int x, int y, int z, uint64_t* barrier) {
+__device__ __forceinline__ void tensor_load_3d(void* to, const CUtensorMap* map, int x, int y, int z,
+                                               uint64_t* barrier) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
           "r"(shared_address(to)),
@@ -74,8 +75,8 @@ __device__ __forceinline__ void tensor_load_3d(void* to, const CUtensorMap* map,
       : "memory");
 }
 // Into the same place of every block of the cluster named in mask; completes each one's own barrier.
-__device__ __forceinline__ void tensor_load_multicast(void* to, const CUtensorMap* map, int x, int y,
-                                                      uint64_t* barrier, uint16_t mask) {
+__device__ __forceinline__ void tensor_load_multicast(void* to, const CUtensorMap* map, int x, int y, uint64_t* barrier,
+                                                      uint16_t mask) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
@@ -127,11 +128,24 @@ __device__ __forceinline__ void fewer_registers() {
 // d[16 x 8] += a[16 x 16] b[16 x 8], bf16 into float32.
 __device__ __forceinline__ void mma_bf16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
                                          uint32_t b1) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// The same of float16 where kHalf.
+template <bool kHalf>
+__device__ __forceinline__ void mma_16(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                       uint32_t b1) {
+  if constexpr (kHalf) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+  } else {
+    mma_bf16(d, a0, a1, a2, a3, b0, b1);
+  }
 }
 
 }  // namespace spillway::kernels::cuda::ptx

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemv_experts.h"
-#include "kernels/cuda/gemv_stream.cuh"
+#include "kernels/cuda/gemv_keep.cuh"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -101,12 +101,12 @@ __device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
   }
 }
 
-template <WeightFormat kFormat, bool kDown, bool kKept>
-__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, const char* kept, float* sums,
-                        SumPlaces& places) {
+template <WeightFormat kFormat, bool kDown, InputKind kKind>
+__device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice, const char* kept,
+                        const float* unscale, float* sums, SumPlaces& places) {
   const StreamPlan& s = plan.stream;
   const int steps = s.k_steps * (kDown ? plan.e.slots : 1);
-  WarpProduct<kFormat, 1, kKept> product;
+  WarpProduct<kFormat, 1, kKind> product;
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
@@ -137,9 +137,11 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
         fragment_rows(next_pass.rows, globals);
         load_next(first_slot(next_pass), 0);
       }
-      const char* x =
-          kept + (kDown ? this_slot : this_slot / plan.e.slots) * s.x_stride + this_part * kStepElements<kFormat> * 2;
-      product.run(s, ring, stage, parity, tiles, x, scales, kDown ? choice.factor(this_slot) : 1.0f);
+      const int row = kDown ? this_slot : this_slot / plan.e.slots;
+      float factor = kDown ? choice.factor(this_slot) : 1.0f;
+      if constexpr (kKind == InputKind::kKeptHalf) factor *= unscale[row];
+      const char* x = kept + row * s.x_stride + this_part * kStepElements<kFormat> * 2;
+      product.run(s, ring, stage, parity, tiles, x, scales, factor);
       if (++stage == s.stages) stage = 0, parity ^= 1;
     }
     places.wait_free(number);
@@ -148,14 +150,16 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
   }
 }
 
-template <WeightFormat kFormat, bool kDown, bool kKept>
+template <WeightFormat kFormat, bool kDown, InputKind kKind>
 __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
+  constexpr bool kHalf = kKind == InputKind::kKeptHalf;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
   __shared__ int32_t kept_ids[kSlotsKept];
   __shared__ float kept_weights[kSlotsKept];
+  __shared__ float partial[kHalf ? RowFacts<kHalf>::kPartials : 1], unscale[kHalf ? kHalfRowsMax : 1];
   const Plan& plan = args.plan;
   const StreamPlan& s = plan.stream;
   const Ring ring{full, empty, ring_base(shared)};
@@ -193,8 +197,10 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce<kDown>(args, ring, choice);
   } else {
-    if constexpr (kKept) keep_x(s, kDown ? slots : plan.e.tokens, kept, nullptr);
-    consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums, places);
+    if constexpr (kKind != InputKind::kStage) {
+      keep_x<kHalf>(s, kDown ? slots : plan.e.tokens, {kept, partial, unscale});
+    }
+    consume<kFormat, kDown, kKind>(plan, ring, choice, kept, kHalf ? unscale : nullptr, sums, places);
   }
 #endif
 }
@@ -238,7 +244,11 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.weight, &args.x))
     return cudaErrorInvalidValue;
   const size_t shared = stream_shared_bytes(s, rows);
-  const auto kernel = s.kept ? experts_kernel<kFormat, kDown, true> : experts_kernel<kFormat, kDown, false>;
+  auto kernel =
+      s.kept ? experts_kernel<kFormat, kDown, InputKind::kKept> : experts_kernel<kFormat, kDown, InputKind::kStage>;
+  if constexpr (Format<kFormat>::kHalves) {
+    if (s.kept && rows <= kHalfRowsMax && !e.same_bits) kernel = experts_kernel<kFormat, kDown, InputKind::kKeptHalf>;
+  }
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
   return launch_kernel(kernel, static_cast<unsigned>(grid), kThreads, shared, stream, true, 1, args);

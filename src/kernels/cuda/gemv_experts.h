@@ -7,7 +7,8 @@
 //   gate_up  h[s] = silu(Wg x[s / slots]) * (Wu x[s / slots]) of expert ids[s]; weight n = 2 * inter; h [S, inter]
 //   down     y[i] (+)= sum over slots j in order of weights[i, j] * W h[i * slots + j] of expert ids[i, j]; weight n =
 //   hidden
-// A token's bits depend on its own row, ids and weights only. Tolerances as in gemv_small_batch.h; sm_90.
+// A token's bits depend on its own row, ids and weights only, and with same_bits not on how many there are. Tolerances
+// as in gemv_small_batch.h; sm_90.
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"
@@ -29,7 +30,8 @@ struct ExpertProduct {
   void* y = nullptr;  // gate_up: h [tokens * slots, n / 2]; down: [tokens, n]
   Scalar y_type = Scalar::kBf16;
   int64_t y_stride = 0;
-  bool add = false;  // down: y += instead of y =
+  bool add = false;        // down: y += instead of y =
+  bool same_bits = false;  // as SmallBatchProduct's
 };
 
 cudaError_t launch_experts_gate_up(const ExpertProduct& product, cudaStream_t stream);

@@ -1,10 +1,9 @@
-// Products of few rows for GPUs before sm_90: one warp an output (two with SwiGLU), 16 bytes of weight a thread, float32
-// sums in a fixed order. Correctness first; the weight's bytes are still read once from device memory.
-#include "kernels/cuda/gemv_portable.h"
-
+// Products of few rows for GPUs before sm_90: one warp an output (two with SwiGLU), 16 bytes of weight a thread,
+// float32 sums in a fixed order. Correctness first; the weight's bytes are still read once from device memory.
 #include <algorithm>
 
 #include "kernels/cuda/gemm_launch.cuh"
+#include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_widen.cuh"
 
 namespace spillway::kernels::cuda {

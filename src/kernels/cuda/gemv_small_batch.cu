@@ -1,16 +1,20 @@
 // One block a multiprocessor owns an even share of the outputs and streams their rows (gemv_stream.cuh). The ring fits
 // twice in a multiprocessor, so with dependent launch the next product's weights are already arriving while this one
-// ends.
+// ends. A product that adds to the residual takes a little more than half of it: such ones follow small kernels
+// (attention), during which two of their blocks would meet where the small kernel's are not.
 #include <algorithm>
 
+#include "kernels/cuda/gemv_keep.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
-#include "kernels/cuda/gemv_stream.cuh"
 
 namespace spillway::kernels::cuda {
 namespace {
 
 using Plan = StreamPlan;
+
+// Of a multiprocessor's 228 KB: not twice, but once beside a block of kSharedBytes[0] or of attention_token.cuh.
+constexpr size_t kAloneBytes = 113 * 1024;
 
 struct Arguments {
   CUtensorMap weight, x;
@@ -65,26 +69,42 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
   }
 }
 
-// One warp.
-__device__ void finish(const Plan& plan, Rows rows, const float* sums) {
+__device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i) {
+  return type == Scalar::kF32 ? static_cast<const float*>(y)[i]
+                              : __bfloat162float(static_cast<const __nv_bfloat16*>(y)[i]);
+}
+
+// One warp. What is added to is read while the last stages arrive.
+// unscale: [m] that the sums are multiplied by, or null.
+__device__ void finish(const Plan& plan, Rows rows, const float* sums, const float* unscale, SumPlaces& places,
+                       int pass) {
   const SmallBatchProduct& p = plan.p;
-  for (int i = static_cast<int>(threadIdx.x) % 32; i < rows.count * p.m; i += 32) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
+  const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
+  float before = 0;
+  if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
+  places.wait_filled(pass);
+  for (int i = lane; i < outputs; i += 32) {
     const int r = i % rows.count, token = i / rows.count;
     const auto output = [&](int row) {
-      const float sum = take_sum(sums, row, token, p.m);
+      const float sum = take_sum(sums, row, token, p.m) * (unscale != nullptr ? unscale[token] : 1.0f);
       return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
     };
     float value = output(r);
     if (p.epilogue == Epilogue::kSwiGlu) value = silu(value) * output(r + rows.pitch);
-    store_one(p.y, p.y_type, token * p.y_stride + rows.first + r, value, p.epilogue == Epilogue::kAdd);
+    if (p.epilogue == Epilogue::kAdd) {
+      if (i != lane) before = load_one(p.y, p.y_type, place_of(i));
+      value += before;
+    }
+    store_one(p.y, p.y_type, place_of(i), value, false);
   }
+  places.free(pass);
 }
 
-template <WeightFormat kFormat, int kColumns, bool kKept>
-__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums,
-                        SumPlaces& places) {
+template <WeightFormat kFormat, int kColumns, InputKind kKind>
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
   const Share share(plan);
-  WarpProduct<kFormat, kColumns, kKept> product;
+  WarpProduct<kFormat, kColumns, kKind> product;
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
@@ -112,14 +132,15 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
   }
 }
 
-template <WeightFormat kFormat, int kColumns, bool kKept>
+template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
+  constexpr bool kKept = kKind != InputKind::kStage, kHalf = kKind == InputKind::kKeptHalf;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
-  __shared__ float partial[8 * kSmallBatchRowsMax];
+  __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kHalf ? kHalfRowsMax : 1];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
   char* const kept = ring.data + plan.stages * plan.stage_bytes;
@@ -140,16 +161,23 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     ptx::wait_for_previous();
     const Share share(plan);
     for (int pass = 0; share.rows(pass).count > 0; ++pass) {
-      places.wait_filled(pass);
-      finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4));
-      places.free(pass);
+      finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), kHalf ? unscale : nullptr, places,
+             pass);
     }
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce(args, ring);
   } else {
+    const KeptRows rows{kept, partial, unscale};
+    const bool held = kKept && HeldRow<kHalf>::takes(plan);
+    HeldRow<kHalf> row;
+    if (held) row.load_norm(plan);
     ptx::wait_for_previous();
-    if constexpr (kKept) keep_x(plan, plan.p.m, kept, partial);
-    consume<kFormat, kColumns, kKept>(plan, ring, kept, sums, places);
+    if (held) {
+      row.keep(plan, rows);
+    } else if constexpr (kKept) {
+      keep_x<kHalf>(plan, plan.p.m, rows);
+    }
+    consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
   }
 #endif
 }
@@ -188,9 +216,13 @@ cudaError_t launch(const SmallBatchProduct& p, cudaStream_t stream) {
   if (!make_stream_maps(args.plan, p.weight.n, p.epilogue == Epilogue::kSwiGlu ? p.weight.n / 2 : 0, p.m, &args.weight,
                         &args.x))
     return cudaErrorInvalidValue;
-  const auto kernel =
-      args.plan.kept ? small_batch_kernel<kFormat, kColumns, true> : small_batch_kernel<kFormat, kColumns, false>;
-  const size_t shared = stream_shared_bytes(args.plan, p.m);
+  auto kernel = args.plan.kept ? small_batch_kernel<kFormat, kColumns, InputKind::kKept>
+                               : small_batch_kernel<kFormat, kColumns, InputKind::kStage>;
+  if constexpr (kColumns == 1 && Format<kFormat>::kHalves) {
+    if (args.plan.kept && !p.same_bits) kernel = small_batch_kernel<kFormat, kColumns, InputKind::kKeptHalf>;
+  }
+  size_t shared = stream_shared_bytes(args.plan, p.m);
+  if (p.epilogue == Epilogue::kAdd && grid <= processor_count()) shared = std::max(shared, kAloneBytes);
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
   if (error != cudaSuccess) return error;
   return launch_kernel(kernel, grid, kThreads, shared, stream, p.overlap, 1, args);

@@ -1,9 +1,10 @@
 // Products of few rows with a weight that is streamed once: decode. Bound by the weight's bytes.
 //
 // Each output is one fixed chain of sums over K (eight interleaved slices, added in order), so a row's bits depend on
-// its own x and the weight only: not on m, nor on the other rows. Tolerance against float64 on the stored weight:
-// relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet; with a fused norm, the normalised x is rounded to
-// bf16). Float32 or normalised rows are kept in shared memory: where m * k * 2 bytes are more than about 64 KB, the
+// its own x and the weight only, not on the other rows; nor on m where same_bits is asked for. Tolerance against
+// float64 on the stored weight: relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet; with a fused norm,
+// the normalised x is rounded to bf16; weights of 8 and 4 bits multiply x in float16, scaled for its range, where rows
+// are few). Float32 or normalised rows are kept in shared memory: where m * k * 2 bytes are more than about 64 KB, the
 // tokens go in several launches, each of which reads the weight. Runs on sm_80 and later; the asynchronous path needs
 // sm_90.
 #pragma once
@@ -29,8 +30,10 @@ struct SmallBatchProduct {
   Scalar y_type = Scalar::kBf16;  // kBf16 or kF32
   int64_t y_stride = 0;
   // Programmatic dependent launch: the kernel may start while the stream's previous kernel still runs; it reads nothing
-  // but the weight before that one has finished. Safe after any kernel.
+  // but the weight and the norm's weight before that one has finished. Safe after any kernel. With kAdd its blocks do
+  // not fit twice into a multiprocessor, so that they lie evenly although a small kernel still runs.
   bool overlap = true;
+  bool same_bits = false;  // of a row, for every m: float16 is left out, which is faster for few rows only
 };
 
 cudaError_t launch_small_batch(const SmallBatchProduct& product, cudaStream_t stream);

@@ -25,8 +25,15 @@ constexpr int kThreads = kConsumers + 64;  // and a warp that loads, one that fi
 constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
-constexpr int kBarrierBytes = 2048;
+constexpr int kBarrierBytes = 3072;  // and what else lies beside
 constexpr int kKeptBytesMax = 64 * 1024;
+
+// Where the tokens' values come from.
+enum class InputKind {
+  kStage,     // bf16, beside the weights of a stage
+  kKept,      // bf16, kept
+  kKeptHalf,  // float16, kept and scaled (gemv_keep.cuh)
+};
 
 struct StreamPlan {
   SmallBatchProduct p;
@@ -91,54 +98,6 @@ __device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan)
   return static_cast<uint32_t>(kRowBytes * plan.box_rows + plan.x_stage);
 }
 
-// The consumers: the tokens' values to shared memory as bf16, normalised if asked for, zeros past K. partial: floats
-// [8][kSmallBatchRowsMax] of shared memory. A token's bits do not depend on the others.
-__device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, char* kept, float* partial) {
-  const SmallBatchProduct& p = plan.p;
-  const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
-  const auto row_of = [&](int token) {
-    return static_cast<const char*>(p.x) + token * p.x_stride * (p.x_type == Scalar::kF32 ? 4 : 2);
-  };
-  if (p.norm_weight != nullptr) {
-#pragma unroll 2
-    for (int token = 0; token < tokens; ++token) {
-      float sum = 0;
-      for (int at = thread * 8; at < k; at += kConsumers * 8) {
-        float v[8];
-        load_8(row_of(token), at, p.x_type, v);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) sum += v[i] * v[i];
-      }
-#pragma unroll
-      for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-      if (thread % 32 == 0) partial[thread / 32 * kSmallBatchRowsMax + token] = sum;
-    }
-    ptx::named_barrier(1, kConsumers);
-  }
-  for (int token = 0; token < tokens; ++token) {
-    float factor = 1.0f;
-    if (p.norm_weight != nullptr) {
-      float sum = 0;
-#pragma unroll
-      for (int w = 0; w < 8; ++w) sum += partial[w * kSmallBatchRowsMax + token];
-      factor = rsqrtf(sum / static_cast<float>(k) + p.norm_eps);
-    }
-    for (int at = thread * 8; at < plan.kept_elements; at += kConsumers * 8) {
-      float v[8] = {};
-      if (at < k) load_8(row_of(token), at, p.x_type, v);
-      if (p.norm_weight != nullptr && at < k) {
-        float w[8];
-        load_8(p.norm_weight, at, p.norm_type, w);
-#pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] *= factor * w[i];
-      }
-      *reinterpret_cast<uint4*>(kept + token * plan.x_stride + at * 2) =
-          make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
-    }
-  }
-  ptx::named_barrier(1, kConsumers);
-}
-
 // Row g of a fragment is row stage_row(g) of eight: so that rows read together differ in the half of their 128 bytes
 // that the swizzle puts a segment in.
 __device__ __forceinline__ int stage_row(int g) { return g >> 1 | (g & 1) << 2; }
@@ -188,10 +147,14 @@ __device__ __forceinline__ void fragment_rows(const Rows& rows, int (&globals)[2
 }
 
 // The part of one warp in one stage: its 128 bytes of up to two tiles of 16 rows by all tokens.
-template <WeightFormat kFormat, int kColumns, bool kKept>
+template <WeightFormat kFormat, int kColumns, InputKind kKind>
 struct WarpProduct {
   using F = Format<kFormat>;
   static constexpr int kPartElements = 4 * F::kElements16;
+  // Few tokens whose values are kept: as float16, scaled by a power of two for each token, where the format is cheaper
+  // to widen so.
+  static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  static constexpr bool kKept = kKind != InputKind::kStage;
   float sums[2][kColumns][4] = {};
 
   // kept: the values of the step's first element, where they are kept. factor multiplies all products. One or two tiles
@@ -238,6 +201,22 @@ struct WarpProduct {
     if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
   }
 
+  static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i) {
+    if constexpr (kHalf) {
+      return F::half_fragment(q, u, i);
+    } else {
+      return F::fragment(q, u, i);
+    }
+  }
+  // Halves lie in the order of k.
+  static __device__ __forceinline__ Pair inputs(const uint32_t (&x)[4], int i) {
+    if constexpr (kHalf) {
+      return {x[2 * i], x[2 * i + 1]};
+    } else {
+      return F::inputs(x, i);
+    }
+  }
+
   // k0: from the step's first element.
   template <int kTiles>
   __device__ __forceinline__ void multiply(const StreamPlan& plan, const char* x, int k0, const uint4 (&q)[kTiles][2],
@@ -257,11 +236,11 @@ struct WarpProduct {
       for (int j = 0; j < 2; ++j) {
 #pragma unroll
         for (int i = 0; i < kTiles; ++i) {
-          const Pair low = F::fragment(q[i][0], u, j), high = F::fragment(q[i][1], u, j);
+          const Pair low = fragment(q[i][0], u, j), high = fragment(q[i][1], u, j);
 #pragma unroll
           for (int c = 0; c < kColumns; ++c) {
-            const Pair b = F::inputs(words[c], j);
-            ptx::mma_bf16(part_sums[i][c], low.first, high.first, low.second, high.second, b.first, b.second);
+            const Pair b = inputs(words[c], j);
+            ptx::mma_16<kHalf>(part_sums[i][c], low.first, high.first, low.second, high.second, b.first, b.second);
           }
         }
       }
@@ -340,8 +319,8 @@ struct SumPlaces {
   __device__ __forceinline__ void free(int pass) { ptx::barrier_arrive(&freed[pass & 1]); }
 };
 
-// Behind the last stage: the kept tokens, then the sums. A tile's rows past those loaded are read as well, whatever lies
-// there, and left out; that is never the sums, which others write meanwhile.
+// Behind the last stage: the kept tokens, then the sums. A tile's rows past those loaded are read as well, whatever
+// lies there, and left out; that is never the sums, which others write meanwhile.
 constexpr int sums_offset(int kept_bytes) {
   constexpr int kPastRows = 31 * 128;
   return kept_bytes > kPastRows ? kept_bytes : kPastRows;

@@ -25,6 +25,11 @@ __device__ __forceinline__ uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
   return *reinterpret_cast<const uint32_t*>(&product);
 }
 
+__device__ __forceinline__ uint32_t add_f16x2(uint32_t a, uint32_t b) {
+  const __half2 sum = __hadd2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const uint32_t*>(&sum);
+}
+
 // (a & mask) | bits in one instruction, which takes one constant only.
 __device__ __forceinline__ uint32_t take_bits(uint32_t a, uint32_t mask, uint32_t bits) {
   uint32_t d;
@@ -35,9 +40,11 @@ __device__ __forceinline__ uint32_t take_bits(uint32_t a, uint32_t mask, uint32_
 template <WeightFormat kFormat>
 struct Format;
 
-// kBytes16K: elements in 16 bytes. kUnits: x8 units in them. kScaleSlices: 64-byte parts that share a scale (0: none).
+// kElements16: elements in 16 bytes. kGroupParts: 64-byte parts that share a scale (0: none). kHalves: half_fragment
+// gives them as float16 in fewer instructions, (k0, k1) and (k2, k3) of each four.
 template <>
 struct Format<WeightFormat::kBf16> {
+  static constexpr bool kHalves = false;
   static constexpr int kElements16 = 8;
   static constexpr int kGroupParts = 0;
   static __device__ __forceinline__ int unit_k(int t, int) { return 8 * t; }
@@ -51,6 +58,7 @@ __device__ __forceinline__ uint32_t word(uint4 q, int i) { return i == 0 ? q.x :
 
 // One byte a weight, in the order of k: a word gives (k0, k2) and (k1, k3).
 struct ByteFormat {
+  static constexpr bool kHalves = true;
   static constexpr int kElements16 = 16;
   static constexpr int kGroupParts = 2;
   static __device__ __forceinline__ int unit_k(int t, int u) { return 16 * t + 8 * u; }
@@ -70,6 +78,17 @@ struct Format<WeightFormat::kF8Block> : ByteFormat {
     const uint32_t w = word(q, 2 * u + i);
     return {widen(w << 8), widen(w)};
   }
+  static __device__ __forceinline__ Pair half_fragment(uint4 q, int u, int i) {
+    const uint32_t w = word(q, 2 * u + i);
+    Pair pair = {};
+#if __CUDA_ARCH__ >= 890
+    asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\n"
+        "cvt.rn.f16x2.e4m3x2 %0, low;\ncvt.rn.f16x2.e4m3x2 %1, high;\n}"
+        : "=r"(pair.first), "=r"(pair.second)
+        : "r"(w));
+#endif
+    return pair;
+  }
 };
 
 template <>
@@ -84,10 +103,17 @@ struct Format<WeightFormat::kInt8> : ByteFormat {
     const uint32_t w = word(q, 2 * u + i);
     return {widen(w, w >> 4), widen(w >> 8, w >> 12)};
   }
+  // A byte below 0x64 is 1024 + it; less 1152 the value.
+  static __device__ __forceinline__ Pair half_fragment(uint4 q, int u, int i) {
+    const uint32_t w = word(q, 2 * u + i);
+    return {add_f16x2(__byte_perm(w, 0x64646464u, 0x4140), 0xE480E480u),
+            add_f16x2(__byte_perm(w, 0x64646464u, 0x4342), 0xE480E480u)};
+  }
 };
 
 template <>
 struct Format<WeightFormat::kInt4> {
+  static constexpr bool kHalves = true;
   static constexpr int kElements16 = 32;
   static constexpr int kGroupParts = 1;
   static __device__ __forceinline__ int unit_k(int t, int u) { return 32 * u + 8 * t; }
@@ -97,6 +123,16 @@ struct Format<WeightFormat::kInt4> {
   static __device__ __forceinline__ Pair fragment(uint4 q, int u, int i) {
     const uint32_t w = word(q, u) >> (8 * i);
     return {widen(w), widen(w >> 4)};
+  }
+  // 1024 + u less 1032; 1024 + 16 u a sixteenth less 72: no shift between the two nibbles of a byte.
+  static __device__ __forceinline__ Pair half_fragment(uint4 q, int u, int i) {
+    const uint32_t w = word(q, u) >> (8 * i);
+    const uint32_t high = take_bits(w, 0x00F000F0u, 0x64006400u), sixteenth = 0x2C002C00u, offset = 0xD480D480u;
+    const __half2 scaled =
+        __hfma2(*reinterpret_cast<const __half2*>(&high), *reinterpret_cast<const __half2*>(&sixteenth),
+                *reinterpret_cast<const __half2*>(&offset));
+    return {add_f16x2(take_bits(w, 0x000F000Fu, 0x64006400u), 0xE408E408u),
+            *reinterpret_cast<const uint32_t*>(&scaled)};
   }
   static __device__ __forceinline__ Pair inputs(const uint32_t (&x)[4], int i) { return {x[2 * i], x[2 * i + 1]}; }
 };

@@ -1,11 +1,10 @@
-#include "kernels/cuda/grouped_experts.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
 #include "kernels/cuda/gemv_experts.h"
+#include "kernels/cuda/grouped_experts.h"
 #include "kernels/cuda/quantize_activations.h"
 
 namespace spillway::kernels::cuda {
@@ -96,7 +95,9 @@ bool use_groups(const ExpertsMlp& m, int tokens) {
 }
 
 // Blocks of 64 rows while an expert gets few.
-int block_rows(const ExpertsMlp& m, int tokens) { return int64_t{tokens} * m.slots > int64_t{m.experts} * 96 ? 128 : 64; }
+int block_rows(const ExpertsMlp& m, int tokens) {
+  return int64_t{tokens} * m.slots > int64_t{m.experts} * 96 ? 128 : 64;
+}
 
 int block_count(const ExpertsMlp& m, int tokens, int rows) {
   const int64_t items = int64_t{tokens} * m.slots;
@@ -143,11 +144,13 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
   auto* item_rows = reinterpret_cast<int32_t*>(space + s.rows);
   auto* owners = reinterpret_cast<int32_t*>(space + s.blocks);
   const Layout layout{items, m.experts, per_block, blocks, m.ids, item_rows, owners};
-  cudaError_t error = launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(m.experts) * 4, stream, true, 1, layout);
+  cudaError_t error =
+      launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(m.experts) * 4, stream, true, 1, layout);
   if (error != cudaSuccess) return error;
 
   QuantizeActivations quantize;
-  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type, quantize.x_stride = m.x_stride;
+  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type,
+  quantize.x_stride = m.x_stride;
   quantize.rows = item_rows, quantize.repeat = m.slots;
   quantize.out = {space + s.q, reinterpret_cast<float*>(space + s.scales), rows};
   if ((error = launch_quantize_activations(quantize, stream)) != cudaSuccess) return error;
@@ -166,8 +169,9 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
   product.x = gate.out, product.weight = m.down, product.y = space + s.out, product.y_stride = m.hidden;
   if ((error = launch_fp8_grouped_product(product, stream)) != cudaSuccess) return error;
 
-  const Combine combine{m.tokens, m.slots, m.hidden, reinterpret_cast<const __nv_bfloat16*>(space + s.out), item_rows,
-                        m.weights, m.y, m.y_type, m.y_stride, m.add};
+  const Combine combine{m.tokens,   m.slots,   m.hidden, reinterpret_cast<const __nv_bfloat16*>(space + s.out),
+                        item_rows,  m.weights, m.y,      m.y_type,
+                        m.y_stride, m.add};
   const dim3 grid(static_cast<unsigned>((m.hidden + 1023) / 1024), static_cast<unsigned>(m.tokens));
   return launch_kernel(combine_kernel, grid, 128, 0, stream, true, 1, combine);
 }
@@ -176,6 +180,7 @@ cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStr
   if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 2) return cudaErrorInvalidValue;
   ExpertProduct p;
   p.tokens = m.tokens, p.slots = m.slots, p.experts = m.experts, p.ids = m.ids, p.weights = m.weights;
+  p.same_bits = m.same_bits;
   p.x = m.x, p.x_type = m.x_type, p.x_stride = m.x_stride, p.weight = m.gate_up;
   p.y = space, p.y_type = Scalar::kBf16, p.y_stride = m.inter;
   const cudaError_t error = launch_experts_gate_up(p, stream);

@@ -32,6 +32,7 @@ struct ExpertsMlp {
   int64_t y_stride = 0;
   bool add = true;
   ExpertsWay way = ExpertsWay::kChoose;
+  bool same_bits = false;  // of the streamed way (gemv_experts.h)
 };
 
 // Bytes for any call of up to `tokens` tokens with the other sizes of mlp.

@@ -60,7 +60,7 @@ void fixed_shape_product(DenseProduct product, size_t x_size, tensor::Stream& st
 
 // Measured beside gemm_fp8 (NOTES-products.md): the library is faster but where K is short and N not wide.
 bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream) {
-  const bool own_faster = w.k >= 2048 && w.k < 4096 && w.n <= 8192;
+  const bool own_faster = w.k >= 2048 && w.k < 3072 && w.n <= 8192;
   return m >= kLibraryFp8Rows && m % 4 == 0 && w.k % 512 == 0 && w.n % 16 == 0 && !own_faster &&
          !stream.batch_invariant();
 }
@@ -106,7 +106,8 @@ void library_product(TensorView x, const void* w, const PackedLinear& packed, Te
   run(run_library(product, stream), "cuBLASLt product");
 }
 
-void fp8_product(TensorView x, const PackedLinear& w, TensorView y, bool accumulate, tensor::Stream& stream) {
+void fp8_product(TensorView x, const InputNorm& norm, const PackedLinear& w, TensorView y, bool accumulate,
+                 tensor::Stream& stream) {
   const int64_t m = x.shape[0], stride = (m + 3) / 4 * 4;
   const size_t q_bytes = size_t((m * w.k + 255) / 256 * 256);
   auto* scratch = static_cast<std::byte*>(stream.scratch(q_bytes + size_t(w.k / 128 * stride) * sizeof(float)));
@@ -116,6 +117,12 @@ void fp8_product(TensorView x, const PackedLinear& w, TensorView y, bool accumul
   quantize.x = x.data;
   quantize.x_type = scalar_of(x.dtype);
   quantize.x_stride = w.k;
+  if (!norm.empty()) {
+    quantize.source = QuantizeSource::kRmsNorm;
+    quantize.norm_weight = norm.weight.data;
+    quantize.norm_type = Scalar::kF32;
+    quantize.norm_eps = norm.epsilon;
+  }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
   if (takes_library_fp8(m, w, stream)) {
@@ -162,6 +169,7 @@ void small_batch(TensorView x, const InputNorm& norm, const PackedLinear& w, Ten
   product.epilogue = epilogue;
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
+  product.same_bits = stream.batch_invariant();
   for (int64_t at = 0; at < x.shape[0]; at += kSmallBatchRowsMax) {
     product.m = int(std::min<int64_t>(kSmallBatchRowsMax, x.shape[0] - at));
     product.x = x.data + size_t(at * w.k) * tensor::size_of(x.dtype);

@@ -19,8 +19,8 @@ void own_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y,
 
 // gemm_fp8, or the library's block-scaled product where it is faster, over activations quantised to scratch: sm_90, K a
 // multiple of 128, N of 8.
-void fp8_product(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, bool accumulate,
-                 tensor::Stream& stream);
+void fp8_product(tensor::TensorView x, const InputNorm& norm, const PackedLinear& w, tensor::TensorView y,
+                 bool accumulate, tensor::Stream& stream);
 
 // cuBLASLt over plain rows [N, K] at `w`, of x's type. In fixed shapes where the stream asks for batch invariance.
 void library_product(tensor::TensorView x, const void* w, const PackedLinear& packed, tensor::TensorView y,

@@ -24,13 +24,17 @@ constexpr int64_t kSmallRowsIntegers = 32;  // above, widening to bf16 first cos
 constexpr int64_t kOwnOutputsMin = 32768;   // of so many outputs the library is no faster
 constexpr int64_t kInsideNormRows = 4;      // a norm inside the product: every block norms all rows
 constexpr size_t kInsideNormBytes = 64 << 10;
+constexpr int64_t kQuantizedNormMax = 16384;  // K of a norm that quantises
 
 void run(cudaError_t error, const char* what) { tensor::cuda::check(error, what); }
 
+bool takes_fp8(const PackedLinear& w, tensor::Stream& stream) {
+  return w.format == PackedFormat::kF8 && Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0;
+}
+
 // More where there is no other product of FP8 weights.
 int64_t small_rows_fp8(const PackedLinear& w, tensor::Stream& stream) {
-  const bool other = Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0;
-  return other ? kSmallRowsFp8 : kSmallBatchRowsMax;
+  return takes_fp8(w, stream) ? kSmallRowsFp8 : kSmallBatchRowsMax;
 }
 
 // One decision for all row counts where bits may not depend on the batch: the kernels that give a row the same bits
@@ -54,14 +58,13 @@ bool takes_own_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream)
          (x.shape[0] <= kOwnRowsMax || stream.batch_invariant()) && w.k % 64 == 0 && w.n % 8 == 0;
 }
 
-// Without bias, for any number of rows.
-void plain_product(TensorView x, const PackedLinear& w, TensorView y, bool accumulate, tensor::Stream& stream) {
+// Without bias, for any number of rows. norm: of an FP8 product, which quantises what it norms.
+void plain_product(TensorView x, const InputNorm& norm, const PackedLinear& w, TensorView y, bool accumulate,
+                   tensor::Stream& stream) {
   const bool widens =
       w.format == PackedFormat::kF8 || w.format == PackedFormat::kInt8 || w.format == PackedFormat::kInt4;
   if (!widens) return library_product(x, w.data.view().data, w, y, accumulate, stream);
-  if (w.format == PackedFormat::kF8 && Context::of(stream).capability() == 90 && w.k % 128 == 0 && w.n % 8 == 0) {
-    return fp8_product(x, w, y, accumulate, stream);
-  }
+  if (takes_fp8(w, stream)) return fp8_product(x, norm, w, y, accumulate, stream);
   void* wide = stream.scratch(size_t(w.n * w.k) * 2);
   run(launch_dequantize_weight(weight_of(w), wide, native(stream)), "dequantize_weight");
   library_product(x, wide, w, y, accumulate, stream);
@@ -78,6 +81,10 @@ Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight
   const int64_t rows = x.shape[0];
   if (norm.normed.dtype == DType::kBF16 && takes_small_batch(weight, rows, stream) && rows <= kInsideNormRows &&
       size_t(rows * weight.k) * 2 <= kInsideNormBytes && !stream.batch_invariant()) {
+    return {x, norm};
+  }
+  if (norm.normed.dtype == DType::kBF16 && !takes_small_batch(weight, rows, stream) && takes_fp8(weight, stream) &&
+      weight.k <= kQuantizedNormMax) {
     return {x, norm};
   }
   norm_slices({.x = x.data,
@@ -116,7 +123,7 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
   }
   const bool own_gains = weight.n >= kOwnOutputsMin || stream.batch_invariant();
   if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
-  plain_product(x, weight, y, options.accumulate, stream);
+  plain_product(x, input.inside, weight, y, options.accumulate, stream);
   if (bias != nullptr) add_bias(y, options.bias, stream);
 }
 
@@ -131,7 +138,7 @@ void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, Te
   if (takes_own_bf16(x, gate_up, stream) && gate_up.n % 16 == 0) {
     return own_bf16(x, gate_up, y, nullptr, Epilogue::kSwiGlu, stream);
   }
-  plain_product(x, gate_up, work, false, stream);
+  plain_product(x, input.inside, gate_up, work, false, stream);
   silu_mul(work, y, stream);
 }
 
@@ -209,7 +216,8 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedEx
   mlp.y = y.data;
   mlp.y_type = scalar_of(y.dtype);
   mlp.y_stride = hidden;
-  if (stream.batch_invariant() && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
+  mlp.same_bits = stream.batch_invariant();
+  if (mlp.same_bits && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
   const size_t bytes = experts_workspace_bytes(mlp, tokens);
   run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
 }

@@ -24,6 +24,12 @@ api::ModelEntry entry_of(const ListedModel& model, const std::string& id) {
       id, model.created, kOwner, id == model.name ? "" : model.name, model.tokens_max, language ? "" : model.version};
 }
 
+// Anthropic's clients, who ask on the same path, name their version of the API.
+api::ModelsDialect dialect_of(const Exchange& exchange) {
+  const bool anthropic = exchange.request().headers.contains("anthropic-version");
+  return anthropic ? api::ModelsDialect::kAnthropic : api::ModelsDialect::kOpenAi;
+}
+
 // An absent model means the default one here: these endpoints ask about the server, not for an answer of a model.
 asio::awaitable<LanguagePtr> named_or_default(Exchange& exchange, std::string name) {
   Server& server = exchange.server();
@@ -58,7 +64,8 @@ asio::awaitable<void> list_models(Exchange& exchange) {
     entries.push_back(entry_of(model, model.name));
     for (const std::string& alias : model.aliases) entries.push_back(entry_of(model, alias));
   }
-  co_await exchange.send_json(200, api::models_response(entries));
+  std::string body = api::models_response(entries, dialect_of(exchange));
+  co_await exchange.send_json(200, std::move(body));
 }
 
 asio::awaitable<void> one_model(Exchange& exchange) {
@@ -67,7 +74,7 @@ asio::awaitable<void> one_model(Exchange& exchange) {
   const std::string id = path.substr(path.find(kMark) + kMark.size());
   for (const ListedModel& model : exchange.server().catalogue()->listed()) {
     if (model.name != id && std::ranges::find(model.aliases, id) == model.aliases.end()) continue;
-    std::string body = api::model_response(entry_of(model, id));
+    std::string body = api::model_response(entry_of(model, id), dialect_of(exchange));
     co_await exchange.send_json(200, std::move(body));
     co_return;
   }

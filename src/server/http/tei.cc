@@ -37,7 +37,7 @@ asio::awaitable<std::optional<Embedded>> embed(Exchange& exchange, api::Parsed<a
   embedded.request = std::make_shared<const api::TeiEmbedRequest>(std::move(parsed).value());
   EmbedRequestPtr request = embedded.request;
   std::vector<OneShotOutput> needed{output};
-  embedded.model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  embedded.model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!embedded.model) co_return std::nullopt;
   MakeRequests make = [request, model = embedded.model, output]() -> api::Parsed<OneShotRequests> {
     auto made = text_requests(*model, request->inputs, request->prompt_name, request->common.truncation, output);
@@ -103,7 +103,7 @@ asio::awaitable<void> tei_predict(Exchange& exchange) {
   }
   auto request = std::make_shared<const api::TeiPredictRequest>(std::move(parsed).value());
   std::vector<OneShotOutput> needed{OneShotOutput::kScores};
-  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   MakeRequests make = [request, model]() -> api::Parsed<OneShotRequests> {
     if (model->text() == nullptr) {

@@ -1,0 +1,176 @@
+// The tokens' values on their way to shared memory, where the streamed products keep them for the whole launch
+// (gemv_stream.cuh): normalised if asked for, zeros past K; as bf16, or as float16 scaled by a power of two for each
+// token, so that whatever bf16 or float32 holds has its place; unscale takes that off the sums again. By the consumers;
+// a token's bits do not depend on the others.
+#pragma once
+
+#include "kernels/cuda/gemv_stream.cuh"
+
+namespace spillway::kernels::cuda {
+
+constexpr int kHalfRowsMax = 16;  // that may be kept as float16
+
+struct KeptRows {
+  char* at;        // plan.x_stride bytes from token to token
+  float* partial;  // RowFacts::kPartials
+  float* unscale;  // [tokens] where values are scaled
+};
+
+// The power of two that brings a token's largest value into [2^13, 2^14).
+__device__ __forceinline__ float half_scale(float most) {
+  const int exponent = static_cast<int>(__float_as_uint(most) >> 23);
+  return __uint_as_float(static_cast<uint32_t>(min(267 - exponent, 253)) << 23);
+}
+__device__ __forceinline__ float half_unscale(float scale) {
+  return __uint_as_float((254u << 23) - __float_as_uint(scale));
+}
+
+template <bool kHalf>
+__device__ __forceinline__ uint32_t pack_kept(float low, float high, float scale) {
+  if constexpr (kHalf) {
+    const __half2 pair = __floats2half2_rn(low * scale, high * scale);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  } else {
+    return pack_bf16(low, high);
+  }
+}
+template <bool kHalf>
+__device__ __forceinline__ void store_kept(char* to, const float (&v)[8], float scale) {
+  *reinterpret_cast<uint4*>(to) = make_uint4(pack_kept<kHalf>(v[0], v[1], scale), pack_kept<kHalf>(v[2], v[3], scale),
+                                             pack_kept<kHalf>(v[4], v[5], scale), pack_kept<kHalf>(v[6], v[7], scale));
+}
+
+// A token's sum of squares and largest value over the consumers; parts() before their barrier, all() behind it.
+template <bool kHalf>
+struct RowFacts {
+  static constexpr int kStride = kHalf ? kHalfRowsMax : kSmallBatchRowsMax;
+  static constexpr int kPartials = (kHalf ? 2 : 1) * 8 * kStride;  // of each warp: sums of squares, largest values
+  float sum = 0, most = 0;
+
+  __device__ __forceinline__ void take(float value, float weighted) {
+    sum += value * value;
+    if constexpr (kHalf) most = fmaxf(most, fabsf(weighted));
+  }
+  __device__ __forceinline__ void parts(const KeptRows& rows, int token) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+      sum += __shfl_xor_sync(~0u, sum, step);
+      if constexpr (kHalf) most = fmaxf(most, __shfl_xor_sync(~0u, most, step));
+    }
+    if (threadIdx.x % 32 != 0) return;
+    const int at = static_cast<int>(threadIdx.x) / 32 * kStride + token;
+    rows.partial[at] = sum;
+    if constexpr (kHalf) rows.partial[8 * kStride + at] = most;
+  }
+  __device__ __forceinline__ void all(const KeptRows& rows, int token) {
+    sum = most = 0;
+#pragma unroll
+    for (int w = 0; w < 8; ++w) {
+      sum += rows.partial[w * kStride + token];
+      if constexpr (kHalf) most = fmaxf(most, rows.partial[(8 + w) * kStride + token]);
+    }
+  }
+  // Of the token's values once they are multiplied by factor; leaves its inverse for the sums.
+  __device__ __forceinline__ float scale(const KeptRows& rows, int token, float factor) const {
+    if constexpr (!kHalf) return 1.0f;
+    const float scale = half_scale(most * factor);
+    if (threadIdx.x == 0) rows.unscale[token] = half_unscale(scale);
+    return scale;
+  }
+};
+
+__device__ __forceinline__ float norm_factor(const SmallBatchProduct& p, float sum) {
+  return p.norm_weight != nullptr ? rsqrtf(sum / static_cast<float>(p.weight.k) + p.norm_eps) : 1.0f;
+}
+
+template <bool kHalf>
+__device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const KeptRows& rows) {
+  const SmallBatchProduct& p = plan.p;
+  const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
+  const bool normed = p.norm_weight != nullptr, facts_needed = normed || kHalf;
+  const auto load = [&](int token, int at, float(&v)[8], float(&w)[8]) {
+    load_8(static_cast<const char*>(p.x) + token * p.x_stride * (p.x_type == Scalar::kF32 ? 4 : 2), at, p.x_type, v);
+    if (normed) load_8(p.norm_weight, at, p.norm_type, w);
+  };
+  if (facts_needed) {
+#pragma unroll 2
+    for (int token = 0; token < tokens; ++token) {
+      RowFacts<kHalf> facts;
+      for (int at = thread * 8; at < k; at += kConsumers * 8) {
+        float v[8], w[8];
+        load(token, at, v, w);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) facts.take(v[i], normed ? v[i] * w[i] : v[i]);
+      }
+      facts.parts(rows, token);
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
+  for (int token = 0; token < tokens; ++token) {
+    RowFacts<kHalf> facts;
+    if (facts_needed) facts.all(rows, token);
+    const float factor = norm_factor(p, facts.sum), scale = facts.scale(rows, token, factor);
+    for (int at = thread * 8; at < plan.kept_elements; at += kConsumers * 8) {
+      float v[8] = {}, w[8];
+      if (at < k) load(token, at, v, w);
+      if (normed && at < k) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] *= factor * w[i];
+      }
+      store_kept<kHalf>(rows.at + token * plan.x_stride + at * 2, v, scale);
+    }
+  }
+  ptx::named_barrier(1, kConsumers);
+}
+
+// keep_x of one token with a norm whose row the consumers' registers hold: the norm's weights are read before the
+// kernel in front has ended, the row once. The same bits.
+template <bool kHalf>
+struct HeldRow {
+  static constexpr int kGroups = 2;  // of 8 elements a thread
+  float weights[kGroups][8];
+
+  static __device__ __forceinline__ bool takes(const StreamPlan& plan) {
+    return plan.p.m == 1 && plan.p.norm_weight != nullptr && plan.kept_elements <= kGroups * kConsumers * 8;
+  }
+  static __device__ __forceinline__ int place(int group) {
+    return (group * kConsumers + static_cast<int>(threadIdx.x)) * 8;
+  }
+  __device__ __forceinline__ void load_norm(const StreamPlan& plan) {
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      if (place(n) < plan.p.weight.k) load_8(plan.p.norm_weight, place(n), plan.p.norm_type, weights[n]);
+    }
+  }
+  __device__ __forceinline__ void keep(const StreamPlan& plan, const KeptRows& rows) const {
+    const int k = plan.p.weight.k;
+    float v[kGroups][8] = {};
+    RowFacts<kHalf> facts;
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      if (place(n) < k) load_8(plan.p.x, place(n), plan.p.x_type, v[n]);
+    }
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      if (place(n) >= k) continue;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) facts.take(v[n][i], v[n][i] * weights[n][i]);
+    }
+    facts.parts(rows, 0);
+    ptx::named_barrier(1, kConsumers);
+    facts.all(rows, 0);
+    const float factor = norm_factor(plan.p, facts.sum), scale = facts.scale(rows, 0, factor);
+#pragma unroll
+    for (int n = 0; n < kGroups; ++n) {
+      if (place(n) >= plan.kept_elements) continue;
+      if (place(n) < k) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[n][i] *= factor * weights[n][i];
+      }
+      store_kept<kHalf>(rows.at + place(n) * 2, v[n], scale);
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
+};
+
+}  // namespace spillway::kernels::cuda
