@@ -13,7 +13,7 @@ using Clock = std::chrono::steady_clock;
 
 // Gives way to serving, but not wholly: packed weights are read faster.
 void give_way() {
-  constexpr int kPriority = 10;
+  constexpr int kPriority = 5;
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kPriority);  // of this thread; advice only
 }
 
