@@ -9,8 +9,8 @@ it and a checkpoint folder for us, written to --work-dir (up to 9 GB together, r
 files.
 Q8_0 meets our int8, quantised at load. Each round measures one and then the other. The machine's own speed drifts, so
 the objective is held against the median of the rounds' ratios; the best of each side and its spread are printed beside
-it. We start twice a round: as the first time, packing the weights (--model-cache off; the default would begin to write
-them during the measurement), and as every later time, mapping what was packed. A start between the two, unmeasured,
+it. We start twice a round: as the first time, packing the weights behind the first token (--model-cache off; the default
+would begin to write them during the measurement), and as every later time, mapping what was packed. A start between the two, unmeasured,
 writes the packed weights.
 """
 import argparse

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <future>
 #include <optional>
+#include <thread>
 
 #include "apps/builtin_model.h"
 #include "apps/model_sources.h"
@@ -267,6 +268,14 @@ Result<LocalModel> load_local_model(const config::Config& config, const LoadProg
   return local;
 }
 
+namespace {
+
+void wait_settled(const models::LanguageModel& model) {
+  while (!model.settled()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+}  // namespace
+
 Result<BareModel> load_bare_model(const config::Config& config, const std::string& layers,
                                   const LoadProgress& progress) {
   const auto start = std::chrono::steady_clock::now();
@@ -275,6 +284,7 @@ Result<BareModel> load_bare_model(const config::Config& config, const std::strin
   BareModel bare;
   SW_ASSIGN(bare.device, chosen_device(config));
   SW_ASSIGN(bare.model, load_weights(config, source, progress, range));
+  wait_settled(*bare.model);
   bare.load_s = seconds_since(start);
   return bare;
 }
@@ -284,12 +294,15 @@ Result<LocalEngine> load_local_engine(const config::Config& config, const LoadPr
   const int64_t usable = read_memory().usable();
   SW_ASSIGN(const Source source, open_source(config));
   SW_ASSIGN(auto model, load_weights(config, source, progress));
-  LocalEngine local{nullptr, model->info(), 0};
+  LocalEngine local{.engine = nullptr, .info = model->info()};
   engine::EngineOptions options = engine_options(config);
   SW_TRY(limit_cache(config, local.info, usable, options));
+  local.model = model.get();
   SW_ASSIGN(local.engine, engine::Engine::start(std::move(model), options));
   local.load_s = seconds_since(start);
   return local;
 }
+
+void LocalEngine::wait_settled() const { apps::wait_settled(*model); }
 
 }  // namespace spillway::apps

@@ -1,10 +1,11 @@
-// Linear: y = x W^T (+ bias) over weights packed once at load.
+// Linear: y = x W^T (+ bias) over weights packed once: at load, or behind the first products.
 //
 // Each element of y is one chain of float32 sums over K in a fixed order, so its bits depend on its own row of x and on
 // W only: not on M, nor on the other rows, nor on the number of threads.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -58,6 +59,8 @@ struct WeightSource {
 
 enum class PackedFormat : uint8_t { kF32, kF16, kBf16, kF8, kInt8, kInt4 };
 
+class LateWeight;
+
 // A packed weight, in the memory of the stream's device. Layout on the CPU: panels of 32 outputs; see cpu/packing.h. On
 // CUDA: row-major [N, K]; see cuda/weights.h. Move-only, read by all threads.
 struct PackedLinear {
@@ -70,8 +73,9 @@ struct PackedLinear {
   // CPU: float32 [panels, ceil(K / scale_block), 32]; kW8A8 [panels, blocks, 2, 32], scales and sums of the integers,
   // and, of weights with a spread, the K numbers that x is multiplied with.
   tensor::Tensor scales;
+  std::shared_ptr<LateWeight> late;  // CPU: has the panels instead of data, and scales; see late_weight.h
 
-  size_t bytes() const { return data.bytes() + scales.bytes(); }
+  size_t bytes() const;
 };
 
 // Packs sources stacked along N (for q, k and v, or gate and up, as one product): all of the same K and dtype. The

@@ -1,7 +1,7 @@
 // The products of a Qwen2.5-1.5B layer against what the machine can do: decode against the memory's read bandwidth,
 // prefill against the peak of the dot instruction. Prints floor, figure and ratio; the best of several runs, since
 // other programs may share the cores. With one thread it counts that thread's CPU time, not the time that others took
-// the core. Usage: linear_bench [threads]
+// the core. Usage: linear_bench [threads] [only: part of a case's name]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/isa.h"
 #include "kernels/linear.h"
+#include "kernels/pack_store.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -138,11 +139,15 @@ struct Shape {
 };
 constexpr Shape kLayer[] = {{2048, 1536}, {1536, 1536}, {17920, 1536}, {1536, 8960}};
 
+// As checkpoints have tensors: at any multiple of 8 bytes.
+constexpr int64_t kOffset = 8;
+
 Tensor stored_weight(Shape shape, DType dtype) {
-  Tensor w(dtype, {shape.n, shape.k});
+  const int64_t count = shape.n * shape.k * static_cast<int64_t>(tensor::size_of(dtype));
+  Tensor w(DType::kU8, {count + kOffset});
   uint32_t state = 1;
-  auto* bytes = w.raw<uint8_t>();
-  for (size_t i = 0; i < w.bytes(); ++i) {
+  auto* bytes = w.raw<uint8_t>() + kOffset;
+  for (int64_t i = 0; i < count; ++i) {
     state = state * 1664525 + 1013904223;
     bytes[i] = static_cast<uint8_t>(state >> 24);
     if (dtype == DType::kBF16 && i % 2 == 1) bytes[i] = static_cast<uint8_t>(0x3c | (state >> 24 & 0x81));
@@ -151,39 +156,55 @@ Tensor stored_weight(Shape shape, DType dtype) {
   return w;
 }
 
-std::vector<PackedLinear> make_layer(DType dtype, Precision precision, tensor::Stream& stream, double* pack_rate) {
-  std::vector<PackedLinear> layer;
+struct Case {
+  const char* name;
+  DType dtype;
+  Precision precision;
+  double peak;           // multiply-adds a second
+  bool in_rows = false;  // as while the panels are not there yet
+};
+
+// Packs nothing.
+class Never : public kernels::PackLater {
+ public:
+  bool take(const tensor::TensorView&) override { return true; }
+  void add(const kernels::PackRequest&, std::shared_ptr<kernels::LateWeight>) override {}
+};
+
+struct Layer {
+  std::vector<PackedLinear> weights;
+  std::vector<Tensor> stored;
+};
+
+Layer make_layer(const Case& c, tensor::Stream& stream, double* pack_rate) {
+  Never never;
+  const kernels::PackScope scope(nullptr, c.in_rows ? &never : nullptr);
+  Layer layer;
   double bytes = 0, time = 0;
   for (const Shape shape : kLayer) {
-    const Tensor w = stored_weight(shape, dtype);
+    Tensor w = stored_weight(shape, c.dtype);
     const Tensor scales = Tensor::zeros(DType::kF32, {(shape.n + 127) / 128, (shape.k + 127) / 128});
     std::fill_n(scales.as<float>(), scales.shape().elements(), 0.01f);
     kernels::WeightSource source;
-    source.weight = w;
-    if (dtype == DType::kF8E4M3) source.scales = scales;
+    source.weight = tensor::TensorView(w.view().data + kOffset, c.dtype, {shape.n, shape.k});
+    if (c.dtype == DType::kF8E4M3) source.scales = scales;
     PackedLinear packed;
-    time += seconds_of([&] { packed = *kernels::pack_linear(source, precision, stream); }, 2);
+    time += seconds_of([&] { packed = *kernels::pack_linear(source, c.precision, stream); }, 2);
     bytes += static_cast<double>(w.bytes());
-    layer.push_back(std::move(packed));
+    if (c.in_rows) layer.stored.push_back(std::move(w));
+    layer.weights.push_back(std::move(packed));
   }
   *pack_rate = bytes / time;
   return layer;
 }
 
-struct Case {
-  const char* name;
-  DType dtype;
-  Precision precision;
-  double peak;  // multiply-adds a second
-};
-
 void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
   double pack_rate = 0;
-  std::vector<std::vector<PackedLinear>> layers;
-  for (int i = 0; i < 6; ++i) layers.push_back(make_layer(c.dtype, c.precision, stream, &pack_rate));
+  std::vector<Layer> layers;
+  for (int i = 0; i < 6; ++i) layers.push_back(make_layer(c, stream, &pack_rate));
   double bytes = 0, products = 0;
   for (const auto& layer : layers) {
-    for (const PackedLinear& w : layer) {
+    for (const PackedLinear& w : layer.weights) {
       bytes += static_cast<double>(w.bytes());
       products += static_cast<double>(w.n * w.k);
     }
@@ -200,18 +221,18 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
     const double time = seconds_of(
         [&] {
           for (size_t l = 0; l < used; ++l) {
-            for (size_t i = 0; i < x.size(); ++i) kernels::linear(x[i], layers[l][i], y[i], stream);
+            for (size_t i = 0; i < x.size(); ++i) kernels::linear(x[i], layers[l].weights[i], y[i], stream);
           }
         },
         m > 16 ? 4 : 12);
     const double memory_floor = bytes * share / bandwidth;
     const double compute_floor = products * share * static_cast<double>(m) / c.peak;
-    fmt::print("{:<12} M {:>3}  {:8.2f} ms  {:7.1f} GB/s  {:8.1f} GFLOP/s   of bandwidth {:5.1f}%   of peak {:5.1f}%\n",
+    fmt::print("{:<20} M {:>3}  {:8.2f} ms  {:7.1f} GB/s  {:8.1f} GFLOP/s   of bandwidth {:5.1f}%   of peak {:5.1f}%\n",
                c.name, m, time * 1e3, bytes * share / time / 1e9,
                2 * products * share * static_cast<double>(m) / time / 1e9, 100 * memory_floor / time,
                100 * compute_floor / time);
   }
-  fmt::print("{:<12} packed at {:.2f} GB/s of source\n", c.name, pack_rate / 1e9);
+  fmt::print("{:<20} packed at {:.2f} GB/s of source\n", c.name, pack_rate / 1e9);
 }
 
 }  // namespace
@@ -234,6 +255,11 @@ int main(int argc, char** argv) {
   const Case cases[] = {{"bf16", DType::kBF16, Precision::kBf16, bf16},
                         {"int8", DType::kBF16, Precision::kInt8, int8},
                         {"f8 blocks", DType::kF8E4M3, Precision::kBf16, bf16},
-                        {"fp32 of bf16", DType::kBF16, Precision::kFp32, f32}};
-  for (const Case& c : cases) run_case(c, stream, bandwidth);
+                        {"fp32 of bf16", DType::kBF16, Precision::kFp32, f32},
+                        {"bf16 in rows", DType::kBF16, Precision::kBf16, bf16, true},
+                        {"f8 blocks in rows", DType::kF8E4M3, Precision::kBf16, bf16, true},
+                        {"fp32 of bf16 in rows", DType::kBF16, Precision::kFp32, f32, true}};
+  for (const Case& c : cases) {
+    if (argc < 3 || std::strstr(c.name, argv[2]) != nullptr) run_case(c, stream, bandwidth);
+  }
 }

@@ -1,7 +1,10 @@
 #include "kernels/linear.h"
 
 #include <cstring>
+#include <thread>
 
+#include "kernels/late_weight.h"
+#include "kernels/pack_store.h"
 #include "kernels/test_support.h"
 
 namespace spillway::kernels {
@@ -224,6 +227,112 @@ TEST_P(Linear, EveryFiniteF8ValueIsExact) {
     const Tensor y = poisoned({1, 256});
     linear(x, *pack_linear(source, precision, stream_), y, stream_);
     EXPECT_EQ(relative_error(y, reference(x, values, 256, 4)), 0.0);
+  }
+}
+
+// Weights of any memory, packed when the test says so.
+class Later : public PackLater {
+ public:
+  bool take(const tensor::TensorView&) override { return stays; }
+  void add(const PackRequest&, std::shared_ptr<LateWeight> weight) override { weights.push_back(std::move(weight)); }
+  bool stays = true;
+  std::vector<std::shared_ptr<LateWeight>> weights;
+};
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.view().data, b.view().data, a.bytes()) == 0;
+}
+
+TEST_P(Linear, RowsGiveTheBitsOfPanelsBeforeAndAfterPacking) {
+  tensor::Stream stream(2);
+  struct Case {
+    DType dtype;
+    Precision precision;
+    int64_t first, second, k;  // stacked outputs; sizes that neither panels, lines, blocks nor pairs divide
+  };
+  const Case cases[] = {
+      {DType::kBF16, Precision::kBf16, 96, 64, 512},     {DType::kBF16, Precision::kBf16, 70, 45, 331},
+      {DType::kBF16, Precision::kFp32, 70, 45, 331},     {DType::kF32, Precision::kFp32, 40, 60, 203},
+      {DType::kF8E4M3, Precision::kBf16, 512, 256, 384}, {DType::kF8E4M3, Precision::kBf16, 300, 333, 523},
+      {DType::kF8E4M3, Precision::kFp32, 150, 70, 331},  {DType::kF8E4M3, Precision::kFp32, 1, 2, 5},
+      {DType::kBF16, Precision::kBf16, 5, 1, 1},         {DType::kF32, Precision::kFp32, 33, 31, 1030},
+  };
+  for (const Case& c : cases) {
+    const bool f8 = c.dtype == DType::kF8E4M3;
+    const Weight first = make_weight(c.first, c.k, c.dtype, f8, 1), second = make_weight(c.second, c.k, c.dtype, f8, 7);
+    const WeightSource sources[] = {first.source, second.source};
+    const int64_t n = c.first + c.second;
+    Later later;
+    const auto panels = pack_linear(sources, c.precision, stream);
+    const auto rows = [&] {
+      const PackScope scope(nullptr, &later);
+      return pack_linear(sources, c.precision, stream);
+    }();
+    ASSERT_TRUE(panels.ok() && rows.ok());
+    ASSERT_EQ(later.weights.size(), 1u);
+    EXPECT_EQ(rows->bytes(), panels->bytes());
+    const auto check = [&](const char* when) {
+      for (const int64_t m : {1, 3, 13, 49, 600}) {
+        const Tensor x = random_f32({m, c.k}, 3);
+        Tensor expected(DType::kF32, {m, n}), y(DType::kF32, {m, n});
+        linear(x, *panels, expected, stream);
+        linear(x, *rows, y, stream);
+        EXPECT_TRUE(same_bits(y, expected)) << when << ", " << tensor::name_of(c.dtype) << ", K " << c.k << ", M " << m;
+      }
+    };
+    check("in rows");
+    EXPECT_EQ(rows->late->panels(), nullptr);
+    const auto packed = later.weights[0]->pack();
+    ASSERT_EQ(packed.size(), panels->data.bytes());
+    EXPECT_EQ(std::memcmp(packed.data(), panels->data.view().data, packed.size()), 0);
+    EXPECT_EQ(rows->late->panels(), packed.data());
+    check("packed");
+  }
+}
+
+TEST(PackLinear, IsLateOnlyWhereTheBytesAreTheFormatsAndStay) {
+  tensor::Stream stream(1);
+  const Weight bf16 = make_weight(40, 64, DType::kBF16, false, 1), f32 = make_weight(40, 64, DType::kF32, false, 1),
+               f16 = make_weight(40, 64, DType::kF16, false, 1), f8 = make_weight(40, 64, DType::kF8E4M3, true, 1);
+  WeightSource transposed = bf16.source;
+  transposed.transposed = true;
+  Later later;
+  const PackScope scope(nullptr, &later);
+  const auto late = [&](const WeightSource& source, Precision precision) {
+    const auto packed = pack_linear(source, precision, stream);
+    EXPECT_TRUE(packed.ok());
+    return packed->late != nullptr;
+  };
+  EXPECT_TRUE(late(bf16.source, Precision::kBf16));
+  EXPECT_TRUE(late(f8.source, Precision::kFp32));
+  EXPECT_FALSE(late(f32.source, Precision::kBf16));   // rounded
+  EXPECT_FALSE(late(f8.source, Precision::kBf16));    // small: widened
+  EXPECT_FALSE(late(bf16.source, Precision::kInt8));  // quantised
+  EXPECT_FALSE(late(transposed, Precision::kBf16));
+  EXPECT_FALSE(late(f16.source, Precision::kFp32));
+  later.stays = false;
+  EXPECT_FALSE(late(bf16.source, Precision::kBf16));
+}
+
+// Products run on one thread while the panels come on another; TSan looks on.
+TEST(PackLinear, PanelsMayComeDuringProducts) {
+  tensor::Stream stream(2);
+  const Weight w = make_weight(640, 512, DType::kBF16, false, 1);
+  const Tensor x = random_f32({5, 512}, 3);
+  Tensor expected(DType::kF32, {5, 640}), y(DType::kF32, {5, 640});
+  linear(x, *pack_linear(w.source, Precision::kBf16, stream), expected, stream);
+  for (int round = 0; round < 20; ++round) {
+    Later later;
+    const PackScope scope(nullptr, &later);
+    const auto packed = pack_linear(w.source, Precision::kBf16, stream);
+    std::thread packer([&] { later.weights[0]->pack(); });
+    for (int i = 0; i < 4; ++i) {
+      linear(x, *packed, y, stream);
+      EXPECT_TRUE(same_bits(y, expected));
+    }
+    packer.join();
+    linear(x, *packed, y, stream);
+    EXPECT_TRUE(same_bits(y, expected));
   }
 }
 

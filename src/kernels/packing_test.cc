@@ -84,7 +84,7 @@ class Recorder : public PackStore {
   std::optional<uint64_t> locate(const std::byte* bytes) override {
     return bytes == mapped ? std::optional<uint64_t>(place) : std::nullopt;
   }
-  std::optional<PackedBytes> find(const PackRequest& request) override {
+  std::optional<PackedBytes> find(PackRequest& request) override {
     names.push_back(request.name());
     return give;
   }
@@ -106,9 +106,9 @@ TEST(PackStore, IsAskedWithinItsScopeAndTellsWeightsApart) {
     for (const Tensor* weight : {&first, &second}) {
       ASSERT_TRUE(pack_linear(WeightSource{.weight = *weight, .scales = {}}, Precision::kBf16, stream).ok());
     }
-    EXPECT_EQ(PackScope::current(), &recorder);
+    EXPECT_EQ(PackScope::store(), &recorder);
   }
-  EXPECT_EQ(PackScope::current(), nullptr);
+  EXPECT_EQ(PackScope::store(), nullptr);
   ASSERT_TRUE(pack_linear(WeightSource{.weight = first, .scales = {}}, Precision::kBf16, stream).ok());
   ASSERT_EQ(recorder.names.size(), 2u);
   EXPECT_NE(recorder.names[0], recorder.names[1]);

@@ -20,6 +20,7 @@ namespace spillway::models {
 class Decoder : public LanguageModel {
  public:
   const ModelInfo& info() const final { return info_; }
+  bool settled() const final { return parts_.source->settled(); }
   int batch_tokens_max() const final { return batch_tokens_max_; }
   tensor::TensorView forward(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) final;
   tensor::TensorView draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) override;

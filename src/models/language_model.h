@@ -63,6 +63,8 @@ class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
   virtual const ModelInfo& info() const = 0;
+  // Whether all weights are where they will stay, or some still become faster to read (the same bits); any thread.
+  virtual bool settled() const { return true; }
 
   // Most tokens in one call, summed over the batch: the workspace was sized for it at load.
   virtual int batch_tokens_max() const = 0;

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "kernels/isa.h"
+#include "models/late_packing.h"
 #include "models/model_folder.h"
 #include "models/packed_weights.h"
 #include "tensor/cuda/cuda.h"
@@ -140,6 +141,22 @@ std::string variant_of(const LoadOptions& options, const boost::json::object& co
 
 }  // namespace
 
+namespace {
+
+// Null when all is to be packed before the model is given.
+LatePacking* attach_late_packing(const LoadOptions& options, PackedWeights* packed, weights::WeightSource& source) {
+  if (options.device.kind != tensor::DeviceKind::kCpu || options.random_weights ||
+      options.cache.mode == weights::PackedCacheOptions::Mode::kOn ||
+      source.bytes_total() < options.pack_later_bytes_min) {
+    return nullptr;
+  }
+  auto late = std::make_shared<LatePacking>(source, packed, options.pack_after);
+  source.attach(late, 0);
+  return late.get();
+}
+
+}  // namespace
+
 PackedWeights* attach_packed_weights(const LoadOptions& options, const boost::json::object& config,
                                      const std::string& variant, weights::WeightSource& source,
                                      tensor::Stream& stream) {
@@ -171,7 +188,8 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
     SW_ASSIGN(source, weights::open_checkpoint(options.path));
   }
   PackedWeights* packed = attach_packed_weights(options, *config, variant_of(options, *config), *source, stream);
-  const kernels::PackScope scope(packed);
+  LatePacking* late = attach_late_packing(options, packed, *source);
+  const kernels::PackScope scope(packed, late);
   if (packed == nullptr || packed->mapped_bytes() == 0) {
     source->expect_all();
     source->set_progress(options.progress);  // of the file it was the progress, otherwise
@@ -191,6 +209,7 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
                                 .stream = stream});
   if (!model.ok()) return model;
   kept.expect_few();
+  if (late != nullptr && late->start()) return model;  // which finishes
   if (packed != nullptr) packed->finish();
   return model;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/json/fwd.hpp>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -38,6 +39,10 @@ struct LoadOptions {
   int threads = 0;  // for loading; 0: as many as this process may run on
   weights::Progress progress;
   weights::PackedCacheOptions cache = {};  // of a checkpoint's packed weights; random ones have none
+  // A CPU serves a checkpoint of at least so many bytes from its rows at once and packs it behind the first answers,
+  // but with a cache that is to be written before.
+  int64_t pack_later_bytes_min = 64 << 20;
+  std::chrono::milliseconds pack_after{1000};  // the first requests have the machine to themselves
 };
 
 Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options);

@@ -14,9 +14,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The background writing begins this long after loading, so that the first requests have the machine to themselves.
-constexpr std::chrono::seconds kWriteDelay{5};
-
 // This thread gives way to every other, at the processor and at the disk. Both are advice.
 void give_way() {
   constexpr int kLeastPriority = 19, kIoWhoProcess = 1, kIoIdle = 3 << 13;
@@ -54,8 +51,9 @@ PackedWeights::~PackedWeights() {
   if (writer_.joinable()) writer_.join();
 }
 
-std::optional<kernels::PackedBytes> PackedWeights::find(const kernels::PackRequest& request) {
-  const std::string name = fmt::format("{} {}", requests_++, request.name());
+std::optional<kernels::PackedBytes> PackedWeights::find(kernels::PackRequest& request) {
+  request.place = requests_++;
+  const std::string name = request.name();
   if (!file_) return {};
   const auto data = file_->find(name + " data").bytes, scales = file_->find(name + " scales").bytes;
   if (data.empty()) return {};
@@ -66,7 +64,7 @@ std::optional<kernels::PackedBytes> PackedWeights::find(const kernels::PackReque
 
 void PackedWeights::keep(const kernels::PackRequest& request, kernels::PackedLinear& packed) {
   complete_ = false;
-  const std::string name = fmt::format("{} {}", requests_ - 1, request.name());
+  const std::string name = request.name();
   const auto take = [&](tensor::Tensor& tensor, const char* what) {
     if (tensor.empty()) return;
     const tensor::TensorView view = tensor.view();
@@ -76,6 +74,14 @@ void PackedWeights::keep(const kernels::PackRequest& request, kernels::PackedLin
   };
   take(packed.data, " data");
   take(packed.scales, " scales");
+}
+
+void PackedWeights::keep(const kernels::PackRequest& request, const kernels::PackedBytes& bytes,
+                         std::shared_ptr<const void> owner) {
+  complete_ = false;
+  remember(request.name() + " data", bytes.data);
+  if (!bytes.scales.empty()) remember(request.name() + " scales", bytes.scales);
+  owners_.push_back(std::move(owner));
 }
 
 void PackedWeights::remember(const std::string& name, std::span<const std::byte> bytes) {
@@ -106,7 +112,7 @@ void PackedWeights::write_later() {
   give_way();
   {
     std::unique_lock lock(mutex_);
-    if (stopped_.wait_for(lock, kWriteDelay, [this] { return stop_; })) return;
+    if (stopped_.wait_for(lock, cache_.options().write_after, [this] { return stop_; })) return;
   }
   write();
 }

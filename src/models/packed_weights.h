@@ -1,6 +1,6 @@
 // PackedWeights: a model's packed weights as a file: taken from the cache in place when they are there, remembered and
 // written when they are not. Made by load_model(), kept by the model's WeightSource until the layers are gone; used by
-// the loading thread, then by a writing thread of its own.
+// the loading thread, then by who packs later, then by a writing thread of its own.
 #pragma once
 
 #include <condition_variable>
@@ -24,8 +24,10 @@ class PackedWeights final : public kernels::PackStore {
   ~PackedWeights() override;  // gives up writing
 
   std::optional<uint64_t> locate(const std::byte* bytes) override { return source_.locate(bytes); }
-  std::optional<kernels::PackedBytes> find(const kernels::PackRequest& request) override;
+  std::optional<kernels::PackedBytes> find(kernels::PackRequest& request) override;
   void keep(const kernels::PackRequest& request, kernels::PackedLinear& packed) override;
+  // The same of what was packed later, from one thread at a time: the bytes stay as long as the owner.
+  void keep(const kernels::PackRequest& request, const kernels::PackedBytes& bytes, std::shared_ptr<const void> owner);
 
   // Bytes used in place.
   int64_t mapped_bytes() const { return file_ ? int64_t(file_->bytes()) : 0; }
@@ -45,6 +47,7 @@ class PackedWeights final : public kernels::PackStore {
   int requests_ = 0;
   bool complete_ = true;  // everything so far came from the file
   std::vector<tensor::Tensor> owned_;
+  std::vector<std::shared_ptr<const void>> owners_;
   std::vector<weights::PackedSource> blobs_;
 
   std::mutex mutex_;

@@ -7,10 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <thread>
 
 #include "models/loader.h"
 
@@ -29,9 +31,11 @@ class PackedWeightsTest : public testing::TestWithParam<std::tuple<const char*, 
   }
   ~PackedWeightsTest() override { fs::remove_all(folder_); }
 
-  std::unique_ptr<LanguageModel> load(const std::string& path, PrecisionChoice precision, Mode mode) const {
+  std::unique_ptr<LanguageModel> load(const std::string& path, PrecisionChoice precision, Mode mode,
+                                      int64_t pack_later_bytes_min = INT64_MAX) const {
     LoadOptions options{.path = path, .precision = precision, .batch_tokens_max = 64, .device = {}, .progress = {}};
     options.cache = {.mode = mode, .folder = (folder_ / "cache").string()};
+    options.pack_later_bytes_min = pack_later_bytes_min;
     auto model = load_model(options);
     EXPECT_TRUE(model.ok()) << model.error().message;
     return std::move(*model);
@@ -107,6 +111,85 @@ TEST_P(PackedWeightsTest, TheFileComputesTheSameBits) {
   EXPECT_TRUE(same_bits(logits(*second), expected));
   EXPECT_EQ(second->info().weight_bytes, plain->info().weight_bytes);
   EXPECT_EQ(inode_of(only_file()), written);  // all came from it, or it would have been written again
+}
+
+// Goldens are float32 and FP8, which fp32 precision computes with as stored.
+class LateWeightsTest : public PackedWeightsTest {
+ protected:
+  static constexpr std::chrono::milliseconds kNever{1'000'000}, kAtOnce{0};
+
+  std::unique_ptr<LanguageModel> load_late(Mode mode, std::chrono::milliseconds pack_after) const {
+    const auto& [family, precision] = GetParam();
+    LoadOptions options{
+        .path = kGolden + family, .precision = precision, .batch_tokens_max = 64, .device = {}, .progress = {}};
+    options.cache = {.mode = mode, .folder = (folder_ / "cache").string(), .write_after = kAtOnce};
+    options.pack_later_bytes_min = 0;
+    options.pack_after = pack_after;
+    auto model = load_model(options);
+    EXPECT_TRUE(model.ok()) << model.error().message;
+    return std::move(*model);
+  }
+
+  std::vector<float> expected() const {
+    return logits(*load(kGolden + std::get<0>(GetParam()), std::get<1>(GetParam()), Mode::kOff));
+  }
+
+  template <class Condition>
+  static void wait_for(Condition condition) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!condition() && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    EXPECT_TRUE(condition());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Families, LateWeightsTest,
+                         testing::Combine(testing::Values("deepseek_v3", "deepseek_v3_fp8", "llama", "qwen2", "qwen3"),
+                                          testing::Values(PrecisionChoice::kFp32)));
+
+TEST_P(LateWeightsTest, ComputeTheSameBitsFromRowsWhileTheyArePackedAndAfter) {
+  const auto bits = expected();
+  const auto unpacked = load_late(Mode::kOff, kNever);
+  EXPECT_TRUE(same_bits(logits(*unpacked), bits));
+  EXPECT_FALSE(unpacked->settled());
+  EXPECT_GT(unpacked->info().mapped_bytes, 0);
+  const auto model = load_late(Mode::kOff, kAtOnce);
+  do {
+    EXPECT_TRUE(same_bits(logits(*model), bits));
+  } while (!model->settled());
+  EXPECT_TRUE(same_bits(logits(*model), bits));
+}
+
+TEST_P(LateWeightsTest, AreWrittenToTheFileThatTheNextStartMaps) {
+  const auto bits = expected();
+  {
+    const auto model = load_late(Mode::kAuto, kAtOnce);
+    wait_for([&] { return weights::cache_use((folder_ / "cache").string()).files == 1; });
+    EXPECT_TRUE(model->settled());
+  }
+  const ino_t written = inode_of(only_file());
+  const auto second = load_late(Mode::kAuto, kAtOnce);
+  EXPECT_TRUE(second->settled());
+  EXPECT_TRUE(same_bits(logits(*second), bits));
+  EXPECT_TRUE(same_bits(logits(*load(kGolden + std::get<0>(GetParam()), std::get<1>(GetParam()), Mode::kOn)), bits));
+  EXPECT_EQ(inode_of(only_file()), written);
+}
+
+TEST_P(LateWeightsTest, AreGivenUpWhenTheModelGoes) {
+  load_late(Mode::kAuto, kNever);
+  EXPECT_EQ(weights::cache_use((folder_ / "cache").string()).files, 0);
+  for (int i = 0; i < 5; ++i) load_late(Mode::kOff, kAtOnce);  // at whatever point
+}
+
+TEST_P(LateWeightsTest, AreThereAtOnceForACacheThatIsWrittenBeforeAndOfSmallCheckpoints) {
+  EXPECT_TRUE(load_late(Mode::kOn, kNever)->settled());
+  EXPECT_NE(only_file(), fs::path());
+  const auto& [family, precision] = GetParam();
+  LoadOptions options{
+      .path = kGolden + family, .precision = precision, .batch_tokens_max = 64, .device = {}, .progress = {}};
+  options.cache.mode = Mode::kOff;
+  options.pack_after = kNever;
+  EXPECT_TRUE((*load_model(options))->settled());
 }
 
 class PackedFileOfAModel : public PackedWeightsTest {};

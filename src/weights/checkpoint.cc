@@ -62,6 +62,8 @@ Result<Shard> open_shard(const std::string& path) {
 
 class Checkpoint final : public WeightSource {
  public:
+  ~Checkpoint() override { detach(); }
+
   static Result<std::unique_ptr<WeightSource>> create(std::vector<Shard> shards) {
     auto checkpoint = std::make_unique<Checkpoint>();
     for (const Shard& shard : shards) {
@@ -114,6 +116,7 @@ class Checkpoint final : public WeightSource {
     for (const Shard& shard : shards_) shard.mapping.prefetch(shard.mapping.bytes());
   }
   void expect_few() const override {
+    if (!settled()) return;
     for (const Shard& shard : shards_) {
       shard.mapping.expect_random();
       MappedFile::drop(shard.mapping.bytes());
@@ -128,7 +131,9 @@ class Checkpoint final : public WeightSource {
   }
 
  private:
-  void release(const tensor::TensorView& view) const override { MappedFile::drop({view.data, view.bytes()}); }
+  void release(const tensor::TensorView& view) const override {
+    if (!taken(view.data)) MappedFile::drop({view.data, view.bytes()});
+  }
 
   std::vector<Shard> shards_;
   std::unordered_map<std::string, tensor::TensorView> tensors_;

@@ -4,6 +4,7 @@
 // evicted. Used by the thread that loads, then by the one that writes.
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "weights/packed_file.h"
@@ -16,8 +17,9 @@ struct PackedCacheOptions {
   // loading, before the model serves.
   enum class Mode { kOff, kAuto, kOn };
   Mode mode = Mode::kOff;
-  std::string folder;                     // empty: default_cache_folder()
-  int64_t bytes_max = int64_t{64} << 30;  // of all packed files together; the least recently used go first
+  std::string folder;                           // empty: default_cache_folder()
+  int64_t bytes_max = int64_t{64} << 30;        // of all packed files together; the least recently used go first
+  std::chrono::milliseconds write_after{5000};  // kAuto: the first requests have the machine to themselves
 };
 
 // $XDG_CACHE_HOME/spillway, else ~/.cache/spillway; empty when neither variable is set.

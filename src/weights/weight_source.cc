@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/check.h"
+
 namespace spillway::weights {
 
 StoredTensor::StoredTensor(const WeightSource* source, tensor::TensorView view, tensor::Tensor owned)
@@ -41,6 +43,25 @@ void StoredTensor::release() {
   source_->consumed(view_);
   if (owned_.empty()) source_->release(view_);
   source_ = nullptr;
+}
+
+bool WeightSource::take(const tensor::TensorView& view) const {
+  if (!locate(view.data)) return false;
+  if (taken_[view.data]++ == 0) mapped_bytes_ += int64_t(view.bytes());
+  ++taken_count_;
+  return true;
+}
+
+void WeightSource::give_back(const tensor::TensorView& view) const {
+  const auto at = taken_.find(view.data);
+  SW_CHECK(at != taken_.end() && at->second > 0, "a tensor given back that nobody has taken");
+  if (--at->second == 0) release(view);
+  if (--taken_count_ == 0) expect_few();
+}
+
+bool WeightSource::taken(const std::byte* data) const {
+  const auto at = taken_.find(data);
+  return at != taken_.end() && at->second > 0;
 }
 
 void WeightSource::consumed(const tensor::TensorView& view) const {

@@ -3,11 +3,13 @@
 // Not its job: shapes that a layer expects, repacking, quantising.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
@@ -84,6 +86,13 @@ class WeightSource {
   // theirs.
   virtual std::optional<uint64_t> locate(const std::byte*) const { return {}; }
 
+  // Whoever takes a tensor uses its bytes in place, whatever becomes of the StoredTensor, until giving it back. False
+  // when they are not a file's. Taken by the loading thread, given back by any.
+  bool take(const tensor::TensorView& view) const;
+  void give_back(const tensor::TensorView& view) const;
+  // Whether nothing is taken; any thread.
+  bool settled() const { return taken_count_ == 0; }
+
   // How the tensors will be read from now on: all of them, so that the system reads ahead; or few, so that it does not,
   // and what is resident is given back.
   virtual void expect_all() const {}
@@ -91,12 +100,21 @@ class WeightSource {
 
   void set_progress(Progress progress) { progress_ = std::move(progress); }
 
-  // What weights made from this source point into, to live as long as it; mapped_bytes of it are a file's.
+  // What weights made from this source point into, to live as long as it; mapped_bytes of it are a file's. What was
+  // attached last goes first.
   void attach(std::shared_ptr<void> kept, int64_t mapped_bytes) {
-    attached_ = std::move(kept);
-    mapped_bytes_ = mapped_bytes;
+    attached_.push_back(std::move(kept));
+    mapped_bytes_ += mapped_bytes;
   }
+  // Of what is attached, and of the tensors that were taken.
   int64_t mapped_bytes() const { return mapped_bytes_; }
+
+ protected:
+  // Of a source whose bytes what is attached may be reading: in its destructor.
+  void detach() {
+    while (!attached_.empty()) attached_.pop_back();
+  }
+  bool taken(const std::byte* data) const;
 
  private:
   friend class StoredTensor;
@@ -104,8 +122,10 @@ class WeightSource {
   void consumed(const tensor::TensorView& view) const;
 
   Progress progress_;
-  std::shared_ptr<void> attached_;
-  int64_t mapped_bytes_ = 0;
+  std::vector<std::shared_ptr<void>> attached_;
+  mutable int64_t mapped_bytes_ = 0;
+  mutable std::unordered_map<const std::byte*, std::atomic<int>> taken_;  // how often; no entries after loading
+  mutable std::atomic<int64_t> taken_count_{0};
   mutable int64_t bytes_done_ = 0;
 };
 

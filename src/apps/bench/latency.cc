@@ -30,6 +30,7 @@ Result<Figures> measure(const LatencyBench& bench, const config::Config& config,
   figures.load_s = local.load_s;
   SW_TRY(generate(*local.engine, 1, {16, 1, 0}));
   figures.start_to_first_token_s = seconds_since_process_start();
+  local.wait_settled();
   SW_TRY(generate(*local.engine, 1, {bench.prompt_tokens, 8, 0}));  // the first long prompt touches new memory
   const int threads = compute_threads(int(config.integer("hardware.threads")));
   std::vector<double> first, decode, bandwidth, ratio;

@@ -83,6 +83,7 @@ Status bench_throughput(const ThroughputBench& bench, const config::Config& conf
   SW_ASSIGN(LocalEngine local,
             load_local_engine(config, [&](int64_t done, int64_t total) { progress.update(done, total); }));
   progress.finish();
+  local.wait_settled();
   SW_TRY(generate(*local.engine, 1, {bench.prompt_tokens, 8, 0}));
   std::vector<Level> levels;
   for (const int concurrency : bench.concurrency) {

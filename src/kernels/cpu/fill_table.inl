@@ -32,6 +32,10 @@ SW_INLINE KernelTable fill_table() {
 #if defined(__AVX512F__)
   table.pack_floats = pack_floats;
 #endif
+#if defined(__AVX512BW__)
+  table.copy_words = copy_words;
+  table.copy_pairs = copy_pairs;
+#endif
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;
   table.tile_bf16 = tile_bf16;

@@ -30,6 +30,17 @@ struct Tile {
   const float* x_zero = nullptr;   // bytes: [rows], the integer that stands for 0; scale[kPanel..] sums w's integers
 };
 
+// Bytes of each of kPanel rows from byte `at` on, to a panel.
+struct LineCopy {
+  const char* const* rows = nullptr;
+  int64_t at = 0;
+  int64_t bytes = 0;
+  bool aligned = false;               // all rows have the same place in their lines: those are read whole
+  const char* const* next = nullptr;  // rows to be fetched meanwhile, as many bytes from next_at on; or null
+  int64_t next_at = 0;
+  char* out = nullptr;
+};
+
 // Rows of queries against one kv head of one sequence.
 struct AttentionTask {
   int rows = 0;
@@ -113,6 +124,10 @@ struct KernelTable {
   void (*widen_bf16)(const uint16_t* w, int64_t k, float* out) = nullptr;
   void (*widen_f8)(const uint8_t* w, int64_t k, float* out) = nullptr;
   void (*widen_f8_to_bf16)(const uint8_t* w, int64_t k, uint16_t* out) = nullptr;
+
+  // Rows of weights to panels, of formats by words and of f8; null: no faster than the generic way.
+  void (*copy_words)(const LineCopy&) = nullptr;
+  void (*copy_pairs)(const LineCopy&) = nullptr;
 
   // Rows.
   // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].

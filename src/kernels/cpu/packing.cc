@@ -8,7 +8,9 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/operations.h"
+#include "kernels/cpu/panel_copy.h"
 #include "kernels/cpu/weight_rows.h"
+#include "kernels/late_weight.h"
 #include "kernels/pack_store.h"
 
 namespace spillway::kernels::cpu {
@@ -37,95 +39,6 @@ int f8_byte(int c, int second) { return 16 * (c % 16 / 4) + 8 * (c / 16) + 2 * (
 namespace {
 
 using tensor::DType;
-
-// Four 32-bit units of four rows, transposed in registers: out[i][c], rows of out kPanel units apart.
-typedef uint32_t Units __attribute__((vector_size(16)));
-
-void transpose_4x4(const std::byte* const* rows, int64_t at, std::byte* out) {
-  Units a, b, c, d;
-  std::memcpy(&a, rows[0] + at, 16);
-  std::memcpy(&b, rows[1] + at, 16);
-  std::memcpy(&c, rows[2] + at, 16);
-  std::memcpy(&d, rows[3] + at, 16);
-  const Units ab0 = __builtin_shuffle(a, b, Units{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, Units{2, 6, 3, 7});
-  const Units cd0 = __builtin_shuffle(c, d, Units{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, Units{2, 6, 3, 7});
-  const Units columns[4] = {
-      __builtin_shuffle(ab0, cd0, Units{0, 1, 4, 5}), __builtin_shuffle(ab0, cd0, Units{2, 3, 6, 7}),
-      __builtin_shuffle(ab1, cd1, Units{0, 1, 4, 5}), __builtin_shuffle(ab1, cd1, Units{2, 3, 6, 7})};
-  for (int64_t i = 0; i < 4; ++i) std::memcpy(out + i * kPanel * 4, &columns[i], 16);
-}
-
-// Eight 16-bit units of four rows; f8_byte() keeps four outputs of a pair together.
-typedef uint16_t Pairs __attribute__((vector_size(16)));
-
-void transpose_4x8(const std::byte* const* rows, int64_t at, std::byte* out) {
-  Pairs a, b, c, d;
-  std::memcpy(&a, rows[0] + at, 16);
-  std::memcpy(&b, rows[1] + at, 16);
-  std::memcpy(&c, rows[2] + at, 16);
-  std::memcpy(&d, rows[3] + at, 16);
-  constexpr Pairs kLow = {0, 8, 1, 9, 2, 10, 3, 11}, kHigh = {4, 12, 5, 13, 6, 14, 7, 15};
-  const Units ab0 = (Units)__builtin_shuffle(a, b, kLow), ab1 = (Units)__builtin_shuffle(a, b, kHigh);
-  const Units cd0 = (Units)__builtin_shuffle(c, d, kLow), cd1 = (Units)__builtin_shuffle(c, d, kHigh);
-  const Units columns[4] = {
-      __builtin_shuffle(ab0, cd0, Units{0, 4, 1, 5}), __builtin_shuffle(ab0, cd0, Units{2, 6, 3, 7}),
-      __builtin_shuffle(ab1, cd1, Units{0, 4, 1, 5}), __builtin_shuffle(ab1, cd1, Units{2, 6, 3, 7})};
-  for (int64_t i = 0; i < 4; ++i) {
-    std::memcpy(out + (2 * i) * 2 * kPanel, &columns[i], 8);
-    std::memcpy(out + (2 * i + 1) * 2 * kPanel, reinterpret_cast<const std::byte*>(&columns[i]) + 8, 8);
-  }
-}
-
-// A format whose units of `bytes` bytes of K go to place(unit, output). Whole pieces of 16 bytes of four rows by
-// transpose(), whose first output and unit go to the same place; what is left one by one.
-template <class Place, class Transpose>
-void copy_units(const PanelRows& rows, int64_t row_bytes, int64_t bytes, Place place, Transpose transpose) {
-  constexpr int64_t kStrip = 256;  // bytes of each row whose lines of the panel stay in the first cache
-  const int64_t whole = row_bytes / 16 * 16;
-  for (int64_t strip = 0; strip < whole; strip += kStrip) {
-    for (int c = 0; c + 4 <= kPanel; c += 4) {
-      const std::byte* four[4];
-      for (int j = 0; j < 4; ++j) four[j] = rows.row[static_cast<size_t>(c + j)].data;
-      if (four[3] == nullptr) break;
-      for (int64_t at = strip; at < std::min(strip + kStrip, whole); at += 16)
-        transpose(four, at, place(at / bytes, c));
-    }
-  }
-  for (int c = 0; c < kPanel; ++c) {
-    const std::byte* source = rows.row[static_cast<size_t>(c)].data;
-    if (source == nullptr) continue;
-    const bool alone = rows.row[static_cast<size_t>(c / 4 * 4 + 3)].data == nullptr;
-    for (int64_t at = alone ? 0 : whole; at < row_bytes; at += bytes) {
-      std::memcpy(place(at / bytes, c), source + at, static_cast<size_t>(std::min(bytes, row_bytes - at)));
-    }
-  }
-}
-
-void pack_f16(const PanelRows& rows, int64_t k, std::byte* out) {
-  for (int c = 0; c < kPanel; ++c) {
-    const std::byte* source = rows.row[static_cast<size_t>(c)].data;
-    for (int64_t i = 0; source != nullptr && i < k; ++i) std::memcpy(out + (i * kPanel + c) * 2, source + i * 2, 2);
-  }
-}
-
-void pack_stored(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
-  const auto words = [&](int64_t i, int c) { return out + (i * kPanel + c) * 4; };
-  const auto pairs = [&](int64_t i, int c) { return out + i * 2 * kPanel + f8_byte(c, 0); };
-  switch (format) {
-    case PackedFormat::kF32:
-      return copy_units(rows, k * 4, 4, words, transpose_4x4);
-    case PackedFormat::kBf16:
-      return copy_units(rows, k * 2, 4, words, transpose_4x4);
-    case PackedFormat::kF8:
-      return copy_units(rows, k, 2, pairs, transpose_4x8);
-    case PackedFormat::kF16:
-      return pack_f16(rows, k, out);
-    case PackedFormat::kInt8:
-    case PackedFormat::kInt4:
-      break;
-  }
-  SW_CHECK(false, "integers are never stored");
-}
 
 void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
   std::vector<float> values(static_cast<size_t>(k));
@@ -274,9 +187,13 @@ void pack_panels(const StackedRows& rows, const float* smooth, PackedLinear& pac
     std::byte* out = packed.data.raw<std::byte>() + p * bytes;
     float* scales = scaled ? packed.scales.as<float>() + p * blocks * (w8a8 ? 2 : 1) * kPanel : nullptr;
     if (int8) return pack_int8(panel, packing, out, scales);
-    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) pack_scales(panel, blocks, scales);
-    if (stored) return pack_stored(panel, packed.format, packed.k, out);
+    if (stored) {
+      const std::byte* data[kPanel];
+      for (size_t c = 0; c < kPanel; ++c) data[c] = panel.row[c].data;
+      return copy_panel(data, packed.format, 0, packed.k, out);
+    }
+    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) {
       for (WeightRow& row : panel.row) row.scales = nullptr;  // they are applied to the sums
     }
@@ -284,8 +201,35 @@ void pack_panels(const StackedRows& rows, const float* smooth, PackedLinear& pac
   });
 }
 
+// Whether the sources' bytes stay where they are until the panels are made.
+bool is_late(PackLater* later, const StackedRows& rows, PackedFormat format) {
+  if (later == nullptr || format == PackedFormat::kF16) return false;
+  for (const WeightSource& source : rows.sources) {
+    if (!as_stored(source, format) || !later->take(source.weight)) return false;
+  }
+  return true;
+}
+
+void pack_later(PackLater& later, const PackRequest& request, const StackedRows& rows, PackedLinear& packed) {
+  std::vector<const std::byte*> pointers(static_cast<size_t>(panels_of(rows.n) * kPanel));
+  for (int64_t n = 0; n < rows.n; ++n) pointers[static_cast<size_t>(n)] = rows.row(n).data;
+  if (packed.scale_block > 0) {
+    const int64_t blocks = packed.scales.shape()[1];
+    for (int64_t p = 0; p < panels_of(rows.n); ++p) {
+      pack_scales(rows.panel(p * kPanel), blocks, packed.scales.as<float>() + p * blocks * kPanel);
+    }
+  }
+  std::vector<tensor::TensorView> sources;
+  for (const WeightSource& source : rows.sources) sources.push_back(source.weight);
+  const tensor::TensorView scales = packed.scales.view();
+  packed.late = std::make_shared<LateWeight>(packed.format, rows.k, std::move(pointers), std::move(packed.scales),
+                                             std::move(sources));
+  packed.scales = tensor::Tensor::borrow(scales);
+  later.add(request, packed.late);
+}
+
 // What the store has of these sizes, in place. False when it has nothing that fits.
-bool take_stored(PackStore& store, const PackRequest& request, const tensor::Shape& data, const tensor::Shape& scales,
+bool take_stored(PackStore& store, PackRequest& request, const tensor::Shape& data, const tensor::Shape& scales,
                  PackedLinear& packed) {
   const auto found = store.find(request);
   if (!found || int64_t(found->data.size()) != data.elements() ||
@@ -333,15 +277,19 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   const tensor::Shape scales = precision == Precision::kW8A8
                                    ? tensor::Shape{panels * blocks * 2 * kPanel + (smoothed ? packed.k : 0)}
                                    : tensor::Shape{panels, blocks, kPanel};
-  PackStore* store = PackScope::current();
-  const PackRequest request{.n = packed.n,
-                            .k = packed.k,
-                            .precision = precision,
-                            .format = packed.format,
-                            .of = store == nullptr ? 0 : hash_of(rows, *store)};
+  PackStore* store = PackScope::store();
+  PackRequest request{.n = packed.n,
+                      .k = packed.k,
+                      .precision = precision,
+                      .format = packed.format,
+                      .of = store == nullptr ? 0 : hash_of(rows, *store)};
   if (store != nullptr && take_stored(*store, request, data, scales, packed)) return packed;
-  packed.data = tensor::Tensor(tensor::DType::kU8, data);
   if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);
+  if (PackLater* later = PackScope::later(); is_late(later, rows, packed.format)) {
+    pack_later(*later, request, rows, packed);
+    return packed;
+  }
+  packed.data = tensor::Tensor(tensor::DType::kU8, data);
   std::vector<float> smooth;
   if (smoothed) {
     smooth = smoothing(rows, first.spread);

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "kernels/cpu/packing.h"
+#include "kernels/cpu/panel_copy.h"
+#include "kernels/late_weight.h"
 
 namespace spillway::kernels::cpu {
 namespace {
@@ -22,6 +24,7 @@ constexpr int64_t kGroupBytes = 512 << 10;
 
 // How one product's panels are brought to a tile kernel.
 struct Path {
+  const std::byte* panels = nullptr;  // null: piece by piece from the rows of a late weight
   enum class Widen : uint8_t { kNo, kF32, kBf16 };
   Widen widen = Widen::kNo;
   void (*tile)(const Tile&) = nullptr;
@@ -33,12 +36,17 @@ struct Path {
 // Floats of scales and the like that a panel has for each block of K.
 int64_t scale_floats(const PackedLinear& w) { return w.precision == Precision::kW8A8 ? 2 * kPanel : kPanel; }
 
-Path path_of(const Product& product) {
+const std::byte* panels_now(const PackedLinear& w) {
+  return w.late == nullptr ? w.data.raw<const std::byte>() : w.late->panels();
+}
+
+Path path_of(const Product& product, const std::byte* panels) {
   const PackedLinear& w = *product.weight;
   const KernelTable& table = kernel_table();
   const int64_t tiles = tiles_of(product.x.rows);
   const bool few_rows = tiles <= kFewTiles;
   Path path;
+  path.panels = panels;
   switch (product.x.format) {
     case RowFormat::kInt8:
       path.tile = table.tile_int8;
@@ -67,9 +75,10 @@ Path path_of(const Product& product) {
       break;
   }
   const int64_t k = padded_k(w.k);
-  path.by_tiles = !few_rows && path.widen == Path::Widen::kNo && panel_bytes(w.format, k) <= kWholePanelBytes;
+  const bool whole = panels != nullptr && path.widen == Path::Widen::kNo;
+  path.by_tiles = !few_rows && whole && panel_bytes(w.format, k) <= kWholePanelBytes;
   const int64_t stored = w.format == PackedFormat::kF32 ? kWidenedChunk : kChunk;
-  path.chunk = path.widen == Path::Widen::kNo     ? (few_rows || path.by_tiles ? k : stored)
+  path.chunk = path.widen == Path::Widen::kNo     ? (whole && (few_rows || path.by_tiles) ? k : stored)
                : path.widen == Path::Widen::kBf16 ? kChunk
                                                   : kWidenedChunk;
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
@@ -78,18 +87,42 @@ Path path_of(const Product& product) {
   return path;
 }
 
+// What a thread needs, one after another. A late weight's is that of its rows, which is enough for its panels.
+struct ScratchSizes {
+  size_t acc = 0;
+  size_t widened = 0;
+  size_t copied = 0;  // of rows: a piece of a panel
+
+  size_t bytes() const { return acc + widened + copied; }
+};
+
+ScratchSizes scratch_sizes(const Product& product) {
+  const auto rounded = [](int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); };
+  const PackedLinear& w = *product.weight;
+  const bool late = w.late != nullptr;
+  const Path path = path_of(product, late ? nullptr : panels_now(w));
+  const int64_t tiles = path.by_tiles ? kFewTiles : kBlockTiles;  // a shorter last block has few rows
+  ScratchSizes sizes;
+  sizes.acc = rounded(std::min(product.x.rows, tiles * kRowTile) * kGroupPanels * kPanel * 4);
+  sizes.widened = path.widen == Path::Widen::kNo ? 0 : rounded(path.chunk * kPanel * 4);
+  sizes.copied = late ? rounded(panel_bytes(w.format, path.chunk)) : 0;
+  return sizes;
+}
+
 struct ThreadScratch {
   float* acc = nullptr;
   std::byte* widened = nullptr;
+  std::byte* copied = nullptr;
+  int64_t next_panel = 0;  // where the thread is likely to go on after its group
 };
 
-size_t acc_floats(const Product& product) {
-  const int64_t tiles = path_of(product).by_tiles ? kFewTiles : kBlockTiles;  // a shorter last block has few rows
-  return static_cast<size_t>(std::min(product.x.rows, tiles * kRowTile) * kGroupPanels * kPanel);
-}
-size_t widened_bytes(const Product& product) {
-  const Path path = path_of(product);
-  return path.widen == Path::Widen::kNo ? 0 : static_cast<size_t>(path.chunk * kPanel * 4);
+// K elements [k0, k0 + k) of a late weight's panel, while the piece at (next_panel, next_k0) is fetched.
+const std::byte* copy_piece(const PackedLinear& w, int64_t panel, int64_t k0, int64_t k, int64_t next_panel,
+                            int64_t next_k0, std::byte* out) {
+  NextRows next{.rows = w.late->rows(next_panel), .begin = next_k0};
+  if (next.rows != nullptr && next.rows[kPanel - 1] == nullptr) next.rows = nullptr;
+  copy_panel(w.late->rows(panel), w.format, k0, std::min(k, w.k - k0), out, next);
+  return out;
 }
 
 const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte* piece, int64_t k, std::byte* out) {
@@ -167,12 +200,11 @@ void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin,
   const PackedLinear& w = *product.weight;
   const int64_t k = padded_k(w.k), stride = panel_bytes(w.format, k);
   const int64_t height = tile_height(product.x.rows);
-  const auto* data = w.data.raw<const std::byte>();
   for (int64_t tile = 0; tile < tiles_of(product.x.rows); ++tile) {
     const int64_t row = tile * height, rows = std::min(height, product.x.rows - row);
     for (int64_t p = panel_begin; p < panel_end; ++p) {
       std::memset(acc, 0, static_cast<size_t>(rows * kPanel) * sizeof(float));
-      multiply_piece(product, path, p, data + p * stride, 0, k, tile, tile + 1, acc);
+      multiply_piece(product, path, p, path.panels + p * stride, 0, k, tile, tile + 1, acc);
       write_out(product, p, row, rows, acc);
     }
   }
@@ -180,11 +212,10 @@ void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin,
 
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {
   const PackedLinear& w = *product.weight;
-  const Path path = path_of(product);
+  const Path path = path_of(product, panels_now(w));
   if (path.by_tiles) return run_by_tiles(product, path, panel_begin, panel_end, scratch.acc);
   const int64_t k_all = padded_k(w.k);
   const int64_t stride = panel_bytes(w.format, k_all);
-  const auto* data = w.data.raw<const std::byte>();
   for (int64_t tile = 0; tile < tiles_of(product.x.rows); tile += kBlockTiles) {
     const int64_t tile_end = std::min(tile + kBlockTiles, tiles_of(product.x.rows));
     const int64_t row = tile * tile_height(product.x.rows);
@@ -194,7 +225,20 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
     for (int64_t k0 = 0; k0 < k_all; k0 += path.chunk) {
       const int64_t k = std::min(path.chunk, k_all - k0);
       for (int64_t p = panel_begin; p < panel_end; ++p) {
-        const std::byte* piece = data + p * stride + panel_bytes(w.format, k0);
+        const std::byte* piece = path.panels;
+        if (piece != nullptr) {
+          piece += p * stride + panel_bytes(w.format, k0);
+        } else {
+          const bool last = p + 1 == panel_end, ends = last && k0 + k >= w.k;
+          piece = copy_piece(w, p, k0, k,
+                             ends   ? scratch.next_panel
+                             : last ? panel_begin
+                                    : p + 1,
+                             ends   ? 0
+                             : last ? k0 + k
+                                    : k0,
+                             scratch.copied);
+        }
         piece = widen(w, path, piece, k, scratch.widened);
         multiply_piece(product, path, p, piece, k0, k, tile, tile_end, scratch.acc + (p - panel_begin) * acc_stride);
       }
@@ -205,38 +249,33 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
   }
 }
 
-size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+size_t thread_bytes(std::span<const Product> products) {
+  size_t most = 0;
+  for (const Product& product : products) most = std::max(most, scratch_sizes(product).bytes());
+  return most;
+}
 
-struct ScratchSizes {
-  size_t acc = 0;
-  size_t widened = 0;
-};
-ScratchSizes scratch_sizes(std::span<const Product> products) {
-  ScratchSizes sizes;
-  for (const Product& product : products) {
-    sizes.acc = std::max(sizes.acc, rounded(acc_floats(product) * 4));
-    sizes.widened = std::max(sizes.widened, rounded(widened_bytes(product)));
-  }
-  return sizes;
+// Panels of a group at most.
+int64_t group_panels(const Product& product) {
+  const PackedLinear& w = *product.weight;
+  if (!path_of(product, panels_now(w)).by_tiles) return kGroupPanels;
+  return std::clamp<int64_t>(kGroupBytes / panel_bytes(w.format, padded_k(w.k)), 1, kGroupPanels);
 }
 
 }  // namespace
 
 size_t products_bytes(std::span<const Product> products, const tensor::Stream& stream) {
-  const ScratchSizes sizes = scratch_sizes(products);
-  return (sizes.acc + sizes.widened) * static_cast<size_t>(stream.threads());
+  return thread_bytes(products) * static_cast<size_t>(stream.threads());
 }
 
 void run_products(std::span<const Product> products, std::byte* scratch, tensor::Stream& stream) {
-  const ScratchSizes sizes = scratch_sizes(products);
-  int64_t panels = 0;
-  for (const Product& product : products) panels += panels_of(product.weight->n);
-  // Enough groups for the threads to share evenly, but no more: each reads all packed rows.
-  int64_t most = kGroupPanels;
+  const size_t bytes = thread_bytes(products);
+  int64_t panels = 0, most = kGroupPanels;
   for (const Product& product : products) {
-    if (!path_of(product).by_tiles) continue;
-    most = std::clamp<int64_t>(kGroupBytes / panel_bytes(product.weight->format, padded_k(product.weight->k)), 1, most);
+    panels += panels_of(product.weight->n);
+    most = std::min(most, group_panels(product));
   }
+  // Enough groups for the threads to share evenly, but no more: each reads all packed rows.
   const int64_t width = std::clamp<int64_t>(panels / (8 * stream.threads()), 1, most);
   int64_t groups = 0;
   for (const Product& product : products) groups += (panels_of(product.weight->n) + width - 1) / width;
@@ -248,10 +287,14 @@ void run_products(std::span<const Product> products, std::byte* scratch, tensor:
       ++product;
       count = (panels_of(product->weight->n) + width - 1) / width;
     }
-    std::byte* mine = scratch + static_cast<size_t>(thread) * (sizes.acc + sizes.widened);
-    const ThreadScratch thread_scratch{reinterpret_cast<float*>(mine), mine + sizes.acc};
+    std::byte* mine = scratch + static_cast<size_t>(thread) * bytes;
+    const ScratchSizes sizes = scratch_sizes(*product);
     const int64_t begin = group * width;
-    run_group(*product, begin, std::min(begin + width, panels_of(product->weight->n)), thread_scratch);
+    const ThreadScratch parts{.acc = reinterpret_cast<float*>(mine),
+                              .widened = mine + sizes.acc,
+                              .copied = mine + sizes.acc + sizes.widened,
+                              .next_panel = begin + width * stream.threads()};
+    run_group(*product, begin, std::min(begin + width, panels_of(product->weight->n)), parts);
   });
 }
 
