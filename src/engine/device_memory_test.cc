@@ -78,6 +78,7 @@ TEST(DeviceMemory, OnlyTheRequestsOfTheRefusedStepFail) {
   EngineOptions options;
   options.kv_cache_bytes = 64 << 20;
   options.device = kDevice;
+  options.page_tokens = 64;
   options.prefix_cache = false;  // a marked prompt is computed from its beginning
   auto model = models::load_model(load);
   ASSERT_TRUE(model.ok()) << model.error().message;

@@ -65,26 +65,38 @@ __device__ __forceinline__ void product_n64(float (&d)[32], uint64_t a, uint64_t
 #undef SW_PRODUCT
 }
 
-// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[128 x 16]^T.
-template <typename T>
-__device__ __forceinline__ void product_n128(float (&d)[64], uint64_t a, uint64_t b, int add) {
-#define SW_PRODUCT(type)                                                                                     \
-  asm volatile(                                                                                              \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                           \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                                           \
-      " {"                                                                                                   \
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
-      "%62, %63"                                                                                             \
-      "}, %64, %65, p, 1, 1, 0, 0;\n}"                                                                       \
-      : SW_ACC64(d)                                                                                          \
-      : "l"(a), "l"(b), "r"(add))
+#define SW_NAMES64                                                                                       \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
+  "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
+  "%62, %63"
+
+// Both operands in shared memory; kTransposed: b[16 x 128] as it lies, else b[128 x 16]^T.
+template <typename T, bool kTransposed>
+__device__ __forceinline__ void product_n128_of(float (&d)[64], uint64_t a, uint64_t b, int add) {
+#define SW_PRODUCT(type)                                                                                              \
+  asm volatile(                                                                                                       \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                                    \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" SW_NAMES64 "}, %64, %65, p, 1, 1, 0, %67;\n}" \
+      : SW_ACC64(d)                                                                                                   \
+      : "l"(a), "l"(b), "r"(add), "n"(kTransposed ? 1 : 0))
   if constexpr (std::is_same_v<T, __half>)
     SW_PRODUCT("f16");
   else
     SW_PRODUCT("bf16");
 #undef SW_PRODUCT
+}
+
+// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[128 x 16]^T.
+template <typename T>
+__device__ __forceinline__ void product_n128(float (&d)[64], uint64_t a, uint64_t b, int add) {
+  product_n128_of<T, false>(d, a, b, add);
+}
+
+// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[16 x 128], both in shared memory.
+template <typename T>
+__device__ __forceinline__ void product_n128_shared(float (&d)[64], uint64_t a, uint64_t b, int add) {
+  product_n128_of<T, true>(d, a, b, add);
 }
 
 // d[64 x 64] = (add ? d : 0) + a[64 x 16] b[16 x 64], a in registers as mma.m16n8k16 has it.
@@ -110,17 +122,12 @@ __device__ __forceinline__ void product_n64_values(float (&d)[32], const uint32_
 // d[64 x 128] = (add ? d : 0) + a[64 x 16] b[16 x 128], a in registers as mma.m16n8k16 has it.
 template <typename T>
 __device__ __forceinline__ void product_n128_values(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int add) {
-#define SW_PRODUCT(type)                                                                                     \
-  asm volatile(                                                                                              \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"                                                           \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                                           \
-      " {"                                                                                                   \
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
-      "%62, %63"                                                                                             \
-      "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"                                                         \
-      : SW_ACC64(d)                                                                                          \
+#define SW_PRODUCT(type)                                                           \
+  asm volatile(                                                                    \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"                                 \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" SW_NAMES64 \
+      "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"                               \
+      : SW_ACC64(d)                                                                \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
   if constexpr (std::is_same_v<T, __half>)
     SW_PRODUCT("f16");
@@ -129,28 +136,7 @@ __device__ __forceinline__ void product_n128_values(float (&d)[64], const uint32
 #undef SW_PRODUCT
 }
 
-// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[16 x 128], both in shared memory.
-template <typename T>
-__device__ __forceinline__ void product_n128_shared(float (&d)[64], uint64_t a, uint64_t b, int add) {
-#define SW_PRODUCT(type)                                                                                     \
-  asm volatile(                                                                                              \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                           \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                                           \
-      " {"                                                                                                   \
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
-      "%62, %63"                                                                                             \
-      "}, %64, %65, p, 1, 1, 0, 1;\n}"                                                                       \
-      : SW_ACC64(d)                                                                                          \
-      : "l"(a), "l"(b), "r"(add))
-  if constexpr (std::is_same_v<T, __half>)
-    SW_PRODUCT("f16");
-  else
-    SW_PRODUCT("bf16");
-#undef SW_PRODUCT
-}
-
+#undef SW_NAMES64
 #undef SW_ACC4
 #undef SW_ACC16
 #undef SW_ACC32
