@@ -112,7 +112,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("serve", nargs="*", help="flags for spillway serve, after --")
     args = parser.parse_args()
-    flags = args.serve or ["--kv-cache", "64MiB", "--kv-populate"]
+    # The requests that feedback can find are a bounded number, which is reached in the first tenth.
+    flags = args.serve or ["--kv-cache", "64MiB", "--kv-populate", "--feedback-requests-max", str(max(1, args.requests // 20))]
     with Server(args.spillway, flags) as server:
         each = -(-args.requests // args.clients)
         clients = [Client(server.port, each, args.leave, args.seed * 1000 + i) for i in range(args.clients)]

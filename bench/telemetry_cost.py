@@ -6,7 +6,7 @@ take everything, so that their own work is not measured. Prints for processor ti
 the paired ratios and the ratio of the sums, in which also what comes rarely counts, each with its 95% confidence interval
 (bootstrap over pairs); with --null off against off, which says what the machine alone makes of it.
 
-  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--interval 10s] [--scrape 15] [--program build/release/spillway] [--null]
+  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--interval 10s] [--scrape 15] [--program build/release/spillway] [--null] [--cores 0,1]
 """
 import argparse
 import http.server
@@ -19,6 +19,8 @@ import tempfile
 import threading
 import time
 import urllib.request
+
+from cores import Cores
 
 
 class Taker(http.server.BaseHTTPRequestHandler):
@@ -33,11 +35,11 @@ class Taker(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def start(program, folder, *flags):
+def start(cores, program, folder, *flags):
     folder.mkdir()
     port_file = folder / "port"
-    process = subprocess.Popen([program, "serve", "--port", "0", "--port-file", str(port_file), "--metrics-port", "0", *flags],
-                               stdout=subprocess.DEVNULL, stderr=open(folder / "log.txt", "w"))
+    command = cores.confined(program, "serve", "--port", "0", "--port-file", port_file, "--metrics-port", "0", "--grpc-port", "0", *flags)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(folder / "log.txt", "w"))
     while not port_file.exists():
         time.sleep(0.05)
     url = f"http://127.0.0.1:{port_file.read_text().strip()}"
@@ -85,7 +87,9 @@ def main():
     parser.add_argument("--scrape", type=float, default=15, help="seconds between scrapes, as deploy/prometheus has it")
     parser.add_argument("--program", default="build/release/spillway")
     parser.add_argument("--null", action="store_true", help="off against off: what the machine alone can make of it")
+    parser.add_argument("--cores", help=Cores.HELP)
     args = parser.parse_args()
+    cores = Cores(args.cores)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="telemetry_cost_"))
     taker = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
     threading.Thread(target=taker.serve_forever, daemon=True).start()
@@ -93,8 +97,8 @@ def main():
     nothing = ["--no-telemetry-hardware", "--no-feedback", "--telemetry-interval", "3600s"]
     everything = ["--telemetry-interval", args.interval, "--spool-dir", str(folder / "spool"), "--influxdb-url", sink, "--remote-write-url",
                   sink + "/api/v1/write", "--otlp-url", sink + "/v1/traces"]
-    off, off_url = start(args.program, folder / "off", *nothing)
-    on, on_url = start(args.program, folder / "on", *(nothing if args.null else everything))
+    off, off_url = start(cores, args.program, folder / "off", *nothing)
+    on, on_url = start(cores, args.program, folder / "on", *(nothing if args.null else everything))
     stop = threading.Event()
 
     def scrape():

@@ -37,7 +37,8 @@ for line in "${lines[@]}"; do
   IFS='|' read -ra names <<< "$line"
   for name in "${names[@]}"; do
     name="${name// }"
-    if apt-cache show "$name" >/dev/null 2>&1; then pick="$name"; break; fi
+    # What it prints tells, not its status, which is 0 for a name that other packages merely refer to.
+    if [[ -n "$(apt-cache show "$name" 2>/dev/null)" ]]; then pick="$name"; break; fi
   done
   [[ -n "$pick" ]] || { echo "packages.sh: none of '$line' is offered by this distribution (Debian 12 and Ubuntu 24.04 are supported)" >&2; exit 1; }
   want+=("$pick")

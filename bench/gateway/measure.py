@@ -1,11 +1,12 @@
 """Measures the gateway beside HAProxy and nginx as bare reverse proxies, all in one run, against fake upstreams.
 
-    python3 bench/gateway/measure.py [--build build/release] [--only latency,rate,...] [--seconds 5]
+    python3 bench/gateway/measure.py [--build build/release] [--only latency,rate,...] [--seconds 5] [--cores 0,1]
 
 Prints a Markdown table, one row a figure and proxy; the last rows are the faults, which are tests (tests/e2e) and run here
 with all their repeats. HAProxy and nginx are measured when they are installed (Debian packages haproxy, nginx-light), the
 routing row when routing_bench is built. CPU per request is the proxy's own, from /proc, so that the load and the fake on
-the same machine do not count; where two proxies are compared their rounds alternate, and medians of rounds are told."""
+the same machine do not count; where two proxies are compared their rounds alternate, and medians of rounds are told.
+With --cores the proxies have those cores for themselves, and the fakes and the load all others."""
 import argparse
 import json
 import os
@@ -14,14 +15,17 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+from cores import Cores  # noqa: E402
 ROUNDS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
-CPUS = os.cpu_count()
 
 
 def free_port():
@@ -42,8 +46,8 @@ def wait_port(port, seconds=20):
 
 
 class Bench:
-    def __init__(self, build, seconds):
-        self.build, self.seconds = pathlib.Path(build), seconds
+    def __init__(self, build, seconds, cores):
+        self.build, self.seconds, self.cores = pathlib.Path(build), seconds, cores
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gateway-bench-"))
         self.started = []
 
@@ -71,7 +75,7 @@ class Bench:
             lines += [f"    - name: u{i}", f"      base_url: http://127.0.0.1:{upstream}"]
             lines += [f"      {key}: {value}" for key, value in {"concurrency_max": 20000, **fields}.items()]
         config.write_text("\n".join(line for line in lines if line) + "\n")
-        process = self.spawn(self.build / "spillway", "serve", "--config", config, stdout=subprocess.DEVNULL)
+        process = self.spawn(*self.cores.confined(self.build / "spillway", "serve", "--config", config), stdout=subprocess.DEVNULL)
         wait_port(port)
         return port, process
 
@@ -81,7 +85,7 @@ class Bench:
         config.write_text(f"global\n  maxconn 8000\n  nbthread 1\ndefaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n"
                           f"  timeout connect 5s\n  option http-no-delay\n  http-reuse always\nfrontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
                           f"backend b\n  server s 127.0.0.1:{upstream}\n")
-        process = self.spawn("haproxy", "-f", config, "-db")
+        process = self.spawn(*self.cores.confined("haproxy", "-f", config, "-db"))
         wait_port(port)
         return port, process
 
@@ -95,7 +99,7 @@ fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u; scgi_temp_pa
 upstream u {{ server 127.0.0.1:{upstream}; keepalive 4000; keepalive_requests 100000000; }}
 server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }} }} }}
 """)
-        process = self.spawn("nginx", "-c", config, "-p", self.folder)
+        process = self.spawn(*self.cores.confined("nginx", "-c", config, "-p", self.folder))
         wait_port(port)
         return port, process
 
@@ -159,7 +163,7 @@ def latency(bench):
 
 def rate(bench):
     """As many 1 KiB requests as 64 connections make: requests for each second of the proxy's own CPU."""
-    fake = bench.fake("--healthy", "--threads", max(1, CPUS // 4))
+    fake = bench.fake("--healthy", "--threads", bench.cores.fake_threads())
     proxies = list(bench.proxies(fake))
     seen = {name: [] for name, _, _ in proxies}
     for round_ in range(ROUNDS):
@@ -179,7 +183,7 @@ def rate(bench):
 
 def streams(bench):
     """About 500 streams under way: 100 begin each second, of 20 tokens 250 ms apart. Time from sending to the first token."""
-    fake = bench.fake("--healthy", "--token-us", "250000", "--threads", max(1, CPUS // 4))
+    fake = bench.fake("--healthy", "--token-us", "250000", "--threads", bench.cores.fake_threads())
     flags = ("--stream", "--connections", 700, "--rate", 100, "--seconds", max(10, bench.seconds))
     ports = [("direct", fake)] + [(name, port) for name, port, _ in bench.proxies(fake)]
     runs = {name: [] for name, _ in ports}
@@ -197,7 +201,7 @@ def streams(bench):
 
 def many(bench):
     """2,000 streams at once, every byte compared with the upstream's own."""
-    fake = bench.fake("--healthy", "--token-us", "250000", "--threads", max(1, CPUS // 4))
+    fake = bench.fake("--healthy", "--token-us", "250000", "--threads", bench.cores.fake_threads())
     for name, port, process in bench.proxies(fake):
         cpu = cpu_seconds(process)
         result = bench.load(port, "--stream", "--connections", 2000, "--requests", 6000, reference=fake)
@@ -283,10 +287,12 @@ def main():
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--only", default=",".join(ALL))
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--cores", help=Cores.HELP)
     options = parser.parse_args()
+    cores = Cores(options.cores)
     print("| figure | measured |\n|---|---|")
     for name in options.only.split(","):
-        bench = Bench(options.build, options.seconds)
+        bench = Bench(options.build, options.seconds, cores)
         try:
             for row in ALL[name](bench):
                 print("| " + " | ".join(row) + " |", flush=True)

@@ -240,6 +240,26 @@ void read_thinking(FieldReader& reader, Failure& failure, ChatRequest& out) {
   out.thinking = kind < 2;
 }
 
+// Structured outputs: output_config.format, and output_format as the beta had it.
+void read_output_format(FieldReader& reader, Failure& failure, ChatRequest& out) {
+  const json::object* format = reader.object("output_format");
+  std::string path = "output_format";
+  if (const json::object* config = reader.object("output_config")) {
+    path = "output_config.format";
+    format = FieldReader(*config, "output_config", failure).object("format");
+  }
+  if (!format) return;
+  FieldReader fields(*format, path, failure);
+  std::string type;
+  fields.string("type", type);
+  if (type != "json_schema") {
+    return fields.fail(ErrorKind::kInvalidFormat, "type", "expected 'json_schema', found '" + type + "'");
+  }
+  const json::object* schema = fields.object("schema");
+  if (!schema) return fields.fail(ErrorKind::kInvalidFormat, "schema", "expected a JSON schema object, found nothing");
+  out.format = {ResponseFormat::Kind::kJsonSchema, *schema};
+}
+
 void read_stop_sequences(FieldReader& reader, std::vector<std::string>& out) {
   const json::array* items = reader.array("stop_sequences");
   if (!items) return;
@@ -277,6 +297,7 @@ Parsed<ChatRequest> parse(const json::value& body, bool needs_max_tokens) {
   read_messages_tools(reader, failure, out.tools);
   read_messages_tool_choice(reader, failure, out);
   read_thinking(reader, failure, out);
+  read_output_format(reader, failure, out);
   read_scheduling(reader, out.priority, out.deadline_ms);
   if (const json::object* metadata = reader.object("metadata")) {
     out.metadata = *metadata;

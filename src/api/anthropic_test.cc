@@ -24,6 +24,19 @@ std::string param(const std::string& fields) {
 
 constexpr const char* kHi = R"("messages":[{"role":"user","content":"hi"}])";
 
+TEST(MessagesRequest, OutputFormatIsAJsonSchema) {
+  const std::string format = R"({"type":"json_schema","schema":{"type":"object"}})";
+  for (const std::string& field :
+       {R"("output_config":{"effort":"low","format":)" + format + "}", R"("output_format":)" + format}) {
+    const ChatRequest request = parsed(std::string(kHi) + "," + field);
+    EXPECT_EQ(request.format.kind, ResponseFormat::Kind::kJsonSchema) << field;
+    EXPECT_EQ(request.format.schema.at("type"), "object") << field;
+  }
+  EXPECT_EQ(parsed(std::string(kHi) + R"(,"output_config":{"effort":"low"})").format.kind, ResponseFormat::Kind::kText);
+  EXPECT_EQ(param(std::string(kHi) + R"(,"output_config":{"format":{"type":"xml"}})"), "output_config.format.type");
+  EXPECT_EQ(param(std::string(kHi) + R"(,"output_format":{"type":"json_schema"})"), "output_format.schema");
+}
+
 TEST(MessagesRequest, TextAndSystem) {
   ChatRequest request = parsed(std::string(kHi) + R"(,"system":"be brief","temperature":0.5,"top_p":0.9,"top_k":5,
     "stop_sequences":["x"],"stream":true,"metadata":{"user_id":"u"},"thinking":{"type":"enabled","budget_tokens":100})");

@@ -31,8 +31,9 @@ void read_content(FieldReader& reader, std::optional<std::string>& out) {
     if (!type || !type->is_string()) {
       return reader.fail(ErrorKind::kInvalidFormat, "content", "expected parts with a type, found " + describe(part));
     }
-    const json::value* text = object->if_contains("text");
-    if (type->get_string() != "text") {
+    const bool refusal = type->get_string() == "refusal";  // what OpenAI's client sends back of an assistant's turn
+    const json::value* text = object->if_contains(refusal ? "refusal" : "text");
+    if (!refusal && type->get_string() != "text") {
       return reader.fail(ErrorKind::kInvalidParameters, "content",
                          fmt::format("expected parts of type text (this model reads no other), found '{}'",
                                      std::string_view(type->get_string())));

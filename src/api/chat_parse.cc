@@ -35,6 +35,7 @@ void read_thinking(FieldReader& reader, ChatRequest& out) {
     }
   }
   reader.string("reasoning_effort", out.reasoning_effort);
+  if (out.reasoning_effort == "none" && !out.thinking) out.thinking = false;
 }
 
 void read_logprobs(FieldReader& reader, ChatRequest& out) {

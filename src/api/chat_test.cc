@@ -188,6 +188,39 @@ TEST(ChatRequest, PrefixContinuesTheLastMessage) {
   EXPECT_EQ(refused_field(R"("continue_final_message":true)").param, "continue_final_message");
 }
 
+TEST(ChatRequest, AllowedToolsAreTheOnlyOnes) {
+  const std::string tools =
+      R"("tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}])";
+  const auto choice = [&](const std::string& mode, const std::string& name) {
+    return tools + R"(,"tool_choice":{"type":"allowed_tools","allowed_tools":{"mode":")" + mode +
+           R"(","tools":[{"type":"function","function":{"name":")" + name + R"("}}]}})";
+  };
+  const ChatRequest request = parsed(choice("required", "g"));
+  ASSERT_EQ(request.tools.size(), 1u);
+  EXPECT_EQ(request.tools[0].name, "g");
+  EXPECT_EQ(request.tool_choice.kind, ToolChoice::Kind::kRequired);
+  EXPECT_EQ(parsed(choice("auto", "f")).tool_choice.kind, ToolChoice::Kind::kAuto);
+  EXPECT_EQ(refused_field(choice("auto", "h")).http_status(), 422);
+  EXPECT_EQ(refused_field(choice("maybe", "f")).param, "tool_choice.allowed_tools.mode");
+}
+
+TEST(ChatRequest, OtherNamesOfConstraintsAreNotPassedOver) {
+  const ChatRequest request = parsed(R"("guided_json":{"type":"integer"})");
+  EXPECT_EQ(request.format.kind, ResponseFormat::Kind::kJsonSchema);
+  EXPECT_EQ(request.format.schema.at("type"), "integer");
+  EXPECT_EQ(refused_field(R"("guided_choice":["a","b"])").param, "guided_choice");
+  EXPECT_EQ(refused_field(R"("structured_outputs":{"regex":"a"})").param, "structured_outputs");
+  EXPECT_EQ(parsed(R"("reasoning_effort":"none")").thinking, false);
+  EXPECT_FALSE(parsed(R"("reasoning_effort":"low")").thinking.has_value());
+}
+
+TEST(ChatRequest, ARefusalSentBackIsText) {
+  const auto request = parse_chat_request(
+      R"({"messages":[{"role":"assistant","content":[{"type":"refusal","refusal":"No."}]},{"role":"user","content":"?"}]})"sv);
+  ASSERT_TRUE(request.ok()) << request.error().message;
+  EXPECT_EQ(request->messages[0].content, "No.");
+}
+
 TEST(ChatRequest, ToolsAndChoice) {
   const std::string tools =
       R"("tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"},"strict":true}}])";
@@ -202,6 +235,8 @@ TEST(ChatRequest, ToolsAndChoice) {
   EXPECT_EQ(request.tool_choice.function, "f");
   EXPECT_EQ(refused_field(tools + R"(,"tool_choice":{"type":"function","function":{"name":"g"}})").http_status(), 422);
   EXPECT_TRUE(template_tools(parsed(tools + R"(,"tool_choice":"none")")).is_null());
+  EXPECT_EQ(refused_field(tools + R"(,"tool_choice":{"type":"custom","custom":{"name":"f"}})").param,
+            "tool_choice.type");
   EXPECT_EQ(template_tools(request).as_array()[0].at("function").at("name"), "f");
 }
 

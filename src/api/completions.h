@@ -69,8 +69,9 @@ struct ModelEntry {
   int max_model_len = 0;  // 0: left out
   std::string version;    // of a one-shot model: adds TensorFlow Serving's model_version_status; empty: left out
 };
-std::string models_response(const std::vector<ModelEntry>& models);
-std::string model_response(const ModelEntry& model);
+enum class ModelsDialect { kOpenAi, kAnthropic };
+std::string models_response(const std::vector<ModelEntry>& models, ModelsDialect dialect = ModelsDialect::kOpenAi);
+std::string model_response(const ModelEntry& model, ModelsDialect dialect = ModelsDialect::kOpenAi);
 
 struct TokenizeRequest {
   std::string model;

@@ -1,4 +1,8 @@
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
 #include <boost/json/serialize.hpp>
+#include <chrono>
 
 #include "api/completions.h"
 #include "api/response_parts.h"
@@ -7,11 +11,22 @@ namespace spillway::api {
 namespace json = boost::json;
 namespace {
 
+// A token that is no text by itself is named by its bytes, as OpenAI does it: many such tokens would share U+FFFD, and
+// top_logprobs has them as keys.
+std::string token_name(std::string_view bytes) {
+  std::string text = utf8_lossy(bytes);
+  if (text == bytes) return text;
+  std::string name = "bytes:";
+  for (const char byte : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+  return name;
+}
+
 json::value logprobs_field(const std::vector<CompletionLogprob>* tokens) {
   if (!tokens) return nullptr;
   json::array texts, logprobs, tops, offsets;
   for (const CompletionLogprob& entry : *tokens) {
-    texts.push_back(json::value(utf8_lossy(entry.token.bytes)));
+    const std::string name = token_name(entry.token.bytes);
+    texts.push_back(json::value(name));
     offsets.push_back(entry.text_offset);
     if (!entry.known) {
       logprobs.push_back(nullptr);
@@ -20,7 +35,8 @@ json::value logprobs_field(const std::vector<CompletionLogprob>* tokens) {
     }
     logprobs.push_back(finite_logprob(entry.token.logprob));
     json::object top;
-    for (const TopLogprob& other : entry.token.top) top.emplace(utf8_lossy(other.bytes), finite_logprob(other.logprob));
+    for (const TopLogprob& other : entry.token.top) top.emplace(token_name(other.bytes), finite_logprob(other.logprob));
+    top.emplace(name, finite_logprob(entry.token.logprob));  // the token itself, however unlikely
     tops.push_back(std::move(top));
   }
   return json::object{{"tokens", std::move(texts)},
@@ -50,6 +66,14 @@ json::object model_json(const ModelEntry& model) {
   json::object out{{"id", model.id}, {"object", "model"}, {"created", model.created}, {"owned_by", model.owned_by}};
   if (!model.root.empty()) out["root"] = model.root;
   if (model.max_model_len > 0) out["max_model_len"] = model.max_model_len;
+  return out;
+}
+
+json::object anthropic_model_json(const ModelEntry& model) {
+  json::object out{{"type", "model"}, {"id", model.id}, {"display_name", model.id}, {"lifecycle", "active"}};
+  const auto created = std::chrono::sys_seconds(std::chrono::seconds(model.created));
+  out["created_at"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(created)));
+  if (model.max_model_len > 0) out["max_input_tokens"] = model.max_model_len;
   return out;
 }
 
@@ -85,13 +109,22 @@ std::string completion_usage_chunk(const ResponseHead& head, const Usage& usage)
   return json::serialize(out);
 }
 
-std::string models_response(const std::vector<ModelEntry>& models) {
+std::string models_response(const std::vector<ModelEntry>& models, ModelsDialect dialect) {
   json::array list;
+  if (dialect == ModelsDialect::kAnthropic) {
+    for (const ModelEntry& model : models) list.push_back(anthropic_model_json(model));
+    json::object out{{"has_more", false}};
+    out["first_id"] = models.empty() ? json::value(nullptr) : json::value(models.front().id);
+    out["last_id"] = models.empty() ? json::value(nullptr) : json::value(models.back().id);
+    out["data"] = std::move(list);
+    return json::serialize(out);
+  }
   for (const ModelEntry& model : models) list.push_back(model_json(model));
   return json::serialize(json::object{{"object", "list"}, {"data", std::move(list)}});
 }
 
-std::string model_response(const ModelEntry& model) {
+std::string model_response(const ModelEntry& model, ModelsDialect dialect) {
+  if (dialect == ModelsDialect::kAnthropic) return json::serialize(anthropic_model_json(model));
   json::object out = model_json(model);
   if (!model.version.empty()) {
     const json::object ok{{"error_code", "OK"}, {"error_message", ""}};

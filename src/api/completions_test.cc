@@ -69,6 +69,18 @@ TEST(CompletionResponse, WholeBodyWithLogprobs) {
   EXPECT_EQ(body.at("usage").at("total_tokens"), 5);
 }
 
+TEST(CompletionResponse, TopLogprobsNameEveryTokenAndTheOneItself) {
+  CompletionChoice choice;
+  choice.logprobs = std::vector<CompletionLogprob>{
+      {{"\xE2\x82", -9, {{"\xF0", -0.5f}, {"\xF1", -1}}}, true, 0},  // parts of characters
+      {{"x", -3, {}}, true, 0},                                      // logprobs: 0
+  };
+  const json::value body = json::parse(completion_response(kHead, {choice}, kUsage));
+  EXPECT_EQ(body.at("choices").at(0).at("logprobs").at("tokens"), json::parse(R"(["bytes:\\xe2\\x82","x"])"));
+  EXPECT_EQ(body.at("choices").at(0).at("logprobs").at("top_logprobs"),
+            json::parse(R"([{"bytes:\\xf0":-0.5,"bytes:\\xf1":-1.0,"bytes:\\xe2\\x82":-9.0},{"x":-3.0}])"));
+}
+
 TEST(CompletionResponse, Chunks) {
   EXPECT_EQ(json::parse(completion_chunk(kHead, 1, "x\n", nullptr, true)),
             json::parse(R"({"id":"cmpl-1","object":"text_completion","created":5,"model":"m",
@@ -87,6 +99,10 @@ TEST(Models, ListAndEntry) {
           R"({"object":"list","data":[{"id":"deepseek-reasoner","object":"model","created":7,"owned_by":"deepseek",
               "root":"tiny-r1","max_model_len":2048},{"id":"m","object":"model","created":1,"owned_by":"spillway"}]})"));
   EXPECT_EQ(json::parse(model_response(alias)).at("id"), "deepseek-reasoner");
+  const json::value claude = json::parse(models_response({alias}, ModelsDialect::kAnthropic));
+  EXPECT_EQ(claude, json::parse(R"({"has_more":false,"first_id":"deepseek-reasoner","last_id":"deepseek-reasoner",
+      "data":[{"type":"model","id":"deepseek-reasoner","display_name":"deepseek-reasoner","lifecycle":"active",
+               "created_at":"1970-01-01T00:00:07Z","max_input_tokens":2048}]})"));
 }
 
 TEST(Tokenize, RequestsAndResponses) {

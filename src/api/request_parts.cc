@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <charconv>
 
@@ -55,6 +56,35 @@ void read_logit_bias(FieldReader& reader, std::vector<std::pair<int32_t, float>>
     }
     out.emplace_back(token, static_cast<float>(bias));
   }
+}
+
+// The named tools stay; which of them is called is left to the model.
+void read_allowed_tools(FieldReader& choice, std::optional<ApiError>& failure, std::vector<Tool>& tools,
+                        ToolChoice& out) {
+  const json::object* allowed = choice.object("allowed_tools");
+  if (!allowed) return choice.fail(ErrorKind::kInvalidFormat, "allowed_tools", "expected an object, found nothing");
+  FieldReader fields(*allowed, "tool_choice.allowed_tools", failure);
+  size_t mode = 0;
+  fields.choice("mode", {"auto", "required"}, mode);
+  out.kind = mode == 0 ? ToolChoice::Kind::kAuto : ToolChoice::Kind::kRequired;
+  const json::array* items = fields.array("tools");
+  if (!items || items->empty()) {
+    return fields.fail(ErrorKind::kInvalidFormat, "tools", "expected an array of at least one tool");
+  }
+  std::vector<Tool> kept;
+  for (const json::value& item : *items) {
+    const json::value* function = item.is_object() ? item.get_object().if_contains("function") : nullptr;
+    const json::value* name = function && function->is_object() ? function->get_object().if_contains("name") : nullptr;
+    if (!name || !name->is_string()) {
+      return fields.fail(ErrorKind::kInvalidFormat, "tools", "expected functions with a name, found " + describe(item));
+    }
+    const auto tool = std::ranges::find(tools, std::string_view(name->get_string()), &Tool::name);
+    if (tool == tools.end()) {
+      return fields.fail(ErrorKind::kInvalidParameters, "tools", describe(*name) + " is not one of the tools");
+    }
+    kept.push_back(*tool);
+  }
+  tools = std::move(kept);
 }
 
 }  // namespace
@@ -114,9 +144,22 @@ void read_stream(FieldReader& reader, StreamOptions& out) {
   out.include_usage = include->get_bool();
 }
 
+// Other servers' names for constrained output. An answer that is not constrained is not what they ask for, so what has
+// no like here is refused rather than passed over.
+static void read_guided(FieldReader& reader, ResponseFormat& out) {
+  for (const char* key :
+       {"guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "regex", "ebnf"}) {
+    if (reader.find(key)) {
+      reader.fail(ErrorKind::kInvalidParameters, key,
+                  "is not supported; use response_format with a JSON schema (pattern, enum)");
+    }
+  }
+  if (const json::object* schema = reader.object("guided_json")) out = {ResponseFormat::Kind::kJsonSchema, *schema};
+}
+
 void read_format(FieldReader& reader, ResponseFormat& out) {
   const json::object* format = reader.object("response_format");
-  if (!format) return;
+  if (!format) return read_guided(reader, out);
   const json::value* type = format->if_contains("type");
   const json::string* name = type ? type->if_string() : nullptr;
   if (name && *name == "text") {
@@ -195,7 +238,7 @@ void read_tools(FieldReader& reader, std::optional<ApiError>& failure, std::vect
   }
 }
 
-void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, const std::vector<Tool>& tools,
+void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, std::vector<Tool>& tools,
                       ToolChoice& out) {
   using Kind = ToolChoice::Kind;
   out.kind = tools.empty() ? Kind::kNone : Kind::kAuto;
@@ -207,6 +250,13 @@ void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, con
     out.kind = static_cast<Kind>(kind);
   } else if (const json::object* choice = reader.object("tool_choice")) {
     FieldReader fields(*choice, "tool_choice", failure);
+    std::string type = "function";
+    fields.string("type", type);
+    if (type == "allowed_tools") return read_allowed_tools(fields, failure, tools, out);
+    if (type != "function") {
+      return fields.fail(ErrorKind::kInvalidParameters, "type",
+                         "expected function or allowed_tools, found '" + type + "'");
+    }
     const json::object* function = fields.object("function");
     if (!function) return fields.fail(ErrorKind::kInvalidFormat, "function", "expected an object with the tool's name");
     FieldReader(*function, "tool_choice.function", failure).string("name", out.function);

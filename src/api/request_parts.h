@@ -25,8 +25,8 @@ void read_ids(FieldReader& reader, std::string_view key, std::vector<int32_t>& o
 
 // "tools" and "tool_choice" in OpenAI's form.
 void read_tools(FieldReader& reader, std::optional<ApiError>& failure, std::vector<Tool>& out);
-void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, const std::vector<Tool>& tools,
-                      ToolChoice& out);
+// A choice of allowed tools takes the others away.
+void read_tool_choice(FieldReader& reader, std::optional<ApiError>& failure, std::vector<Tool>& tools, ToolChoice& out);
 bool is_tool_name(std::string_view name);
 
 // "messages" in OpenAI's form, and the rules of the conversation.

@@ -17,7 +17,11 @@ struct TfImage {
 struct TfPixels {
   std::vector<float> values;  // flattened
 };
-using TfInput = std::variant<std::string, std::vector<int32_t>, TfImage, TfPixels>;
+struct TfIds {
+  std::vector<int32_t> ids;    // without what the mask leaves out
+  std::vector<int32_t> types;  // empty, or one an id
+};
+using TfInput = std::variant<std::string, TfIds, TfImage, TfPixels>;
 
 struct TfPredictRequest {
   std::vector<TfInput> inputs;
@@ -25,7 +29,8 @@ struct TfPredictRequest {
 };
 
 // An instance is a text, an array of token ids, nested arrays of pixels, {"b64": image file}, or an object with one of
-// these as "text", "input_ids", "pixel_values", "image".
+// these as "text", "input_ids" (with "attention_mask" and "token_type_ids"), "pixel_values", "image". The column form
+// has arrays of them by these names. Anything else that is named is an error, as is a signature other than the one.
 Parsed<TfPredictRequest> parse_tf_predict_request(std::string_view body);
 
 // {"predictions": [...]}, or {"outputs": [...]} for the column form.

@@ -15,11 +15,11 @@ void AttemptSpans::record(gateway::RequestSpan span) {
     record.trace.span_id = gateway::hex_text(attempt.span_id.data(), attempt.span_id.size());
     record.trace.parent_id = gateway::hex_text(span.trace.parent_id.data(), span.trace.parent_id.size());
     record.trace.sampled = span.trace.sampled;
-    record.route = "upstream";
     record.operation = span.operation;
     record.model = span.request_model;
     record.tenant = span.tenant;
     record.upstream = attempt.upstream;
+    record.provider = attempt.provider;
     record.outcome = attempt.result;
     record.status = attempt.status;
     record.started_unix_ns =

@@ -33,7 +33,7 @@ void add_config(CLI::App& program, int& status) {
 
   CLI::App* checking = command->add_subcommand("check", "Check a configuration file");
   const auto file = std::make_shared<std::string>();
-  checking->add_option("file", *file, "YAML file")->required();
+  checking->add_option("file,--config", *file, "YAML file")->required();
   checking->callback([file, &status] { status = check(*file); });
 
   CLI::App* docs = command->add_subcommand("docs", "The table of options as Markdown (docs/configuration.md)");

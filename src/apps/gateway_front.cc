@@ -1,9 +1,13 @@
 #include "apps/gateway_front.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "api/errors.h"
+#include "apps/system.h"
 #include "base/log.h"
 #include "gateway/configuration.h"
 #include "gateway/json_cursor.h"
@@ -17,10 +21,14 @@ namespace {
 constexpr std::string_view kAdminPath = "/admin/v1/";
 constexpr std::string_view kAdminPepper = "gateway-admin";
 
+// OpenAI's schema wants `created`; when an upstream's model was made nobody tells, so it is when this program began.
 std::string model_entry(const std::string& name) {
+  static const int64_t began =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count() -
+      int64_t(seconds_since_process_start());
   std::string entry = "{\"id\":";
   gateway::append_json_string(entry, name);
-  return entry + ",\"object\":\"model\",\"owned_by\":\"spillway\"}";
+  return fmt::format("{},\"object\":\"model\",\"created\":{},\"owned_by\":\"spillway\"}}", entry, began);
 }
 
 std::string model_list(const std::vector<std::string>& names) {
@@ -295,10 +303,11 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
   }
   std::string_view path = request.path;
   if (path.starts_with("/v1")) path.remove_prefix(3);
-  if (request.method != "GET" || !path.starts_with("/models")) co_return std::nullopt;
+  const bool asks = request.method == "GET" || request.method == "HEAD";
+  const bool one = path.starts_with("/models/");
+  if (!asks || (path != "/models" && !one)) co_return std::nullopt;
   const std::vector<std::string> models = gateway->models();
   const std::string name(path.substr(std::min(path.size(), std::string_view("/models/").size())));
-  const bool one = path.starts_with("/models/");
   const bool known = !one || std::ranges::find(models, name) != models.end();
   const int status = known ? 200 : 404;
   std::string body =

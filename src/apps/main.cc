@@ -30,6 +30,15 @@ void suggest(int argc, char** argv, const std::string& refused) {
   }
 }
 
+int unknown_command(const CLI::App& program, const char* name) {
+  std::string known;
+  for (const CLI::App* command : program.get_subcommands({})) {
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  }
+  std::fprintf(stderr, "spillway: unknown command \"%s\"; expected one of %s\n", name, known.c_str());
+  return kUsage;
+}
+
 int run(int argc, char** argv) {
   CLI::App program("Spillway serves language models: DeepSeek-R1 and its distills, on this machine.", "spillway");
   program.set_version_flag("--version", "spillway " SPILLWAY_VERSION);
@@ -52,6 +61,10 @@ int run(int argc, char** argv) {
   } catch (const CLI::ExtrasError& error) {
     program.exit(error);
     suggest(argc, argv, error.what());
+    return kUsage;
+  } catch (const CLI::RequiredError& error) {
+    if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty()) return unknown_command(program, argv[1]);
+    program.exit(error);
     return kUsage;
   } catch (const CLI::ParseError& error) {
     return program.exit(error) == 0 ? 0 : kUsage;

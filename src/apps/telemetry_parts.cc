@@ -5,11 +5,13 @@
 #include <chrono>
 #include <utility>
 
+#include "apps/local_model.h"
 #include "base/log.h"
 #include "net/url.h"
 #include "telemetry/hardware/gpu_metrics.h"
 #include "telemetry/hardware/host.h"
 #include "telemetry/hardware/memory_traffic.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
 namespace {
@@ -110,7 +112,7 @@ int64_t unix_s() {
 }
 
 // Reads the GPUs where there are any.
-std::function<void()> gpu_sampler(const Config& config) {
+std::function<void()> gpu_sampler(const Config& config, std::shared_ptr<telemetry::GpuFaults> faults) {
   auto nvml = telemetry::Nvml::load();
   if (!nvml.ok()) {
     const bool absent = nvml.error().code == ErrorCode::kNotFound;
@@ -119,7 +121,22 @@ std::function<void()> gpu_sampler(const Config& config) {
   }
   const std::shared_ptr<telemetry::Nvml> shared = std::move(nvml).value();
   const bool dcgm = config.boolean("telemetry.dcgm_names");
-  return [shared, dcgm] { telemetry::record_gpus(*shared, dcgm, std::chrono::steady_clock::now()); };
+  return [shared, dcgm, faults = std::move(faults)] {
+    telemetry::record_gpus(*shared, dcgm, std::chrono::steady_clock::now(), faults.get());
+  };
+}
+
+Result<std::shared_ptr<telemetry::GpuFaults>> gpu_faults(const Config& config) {
+  std::set<std::string> used;
+  SW_ASSIGN(const auto models, config.each_model());
+  for (const Config& model : models) {
+    if (model.text("model.path") == "none") continue;
+    const auto device = chosen_device(model);  // what is wrong with it is told where the model is loaded
+    if (device.ok() && device->kind == tensor::DeviceKind::kCuda)
+      used.insert(tensor::cuda::device_info(device->index).uuid);
+  }
+  const auto& ignored = config.integers("telemetry.xids_ignored");
+  return std::make_shared<telemetry::GpuFaults>(std::move(used), std::set<uint64_t>(ignored.begin(), ignored.end()));
 }
 
 }  // namespace
@@ -154,6 +171,7 @@ Result<std::unique_ptr<TelemetryParts>> TelemetryParts::make(const Config& confi
         "telemetry.spool_dir: expected a folder, since points are written there before they are sent; found none");
   }
   SW_ASSIGN(parts->spans_, span_exporter(config));
+  SW_ASSIGN(parts->faults_, gpu_faults(config));
   return parts;
 }
 
@@ -162,13 +180,14 @@ void TelemetryParts::attach(server::ServerOptions& options) {
   if (outcomes_) options.sinks.push_back(outcomes_.get());
   if (spans_) options.sinks.push_back(spans_.get());
   options.outcomes = outcomes_.get();
+  options.device_fault = [faults = faults_] { return faults->fault(); };
 }
 
 Status TelemetryParts::start(const Config& config) {
   if (config.boolean("telemetry.hardware")) {
     recording_.samplers.emplace_back(telemetry::record_host);
     recording_.samplers.emplace_back(telemetry::record_memory_traffic);
-    if (auto gpus = gpu_sampler(config)) recording_.samplers.push_back(std::move(gpus));
+    if (auto gpus = gpu_sampler(config, faults_)) recording_.samplers.push_back(std::move(gpus));
   }
   recording_.samplers.emplace_back([this] { objectives_.refresh(std::chrono::steady_clock::now()); });
   if (outcomes_)

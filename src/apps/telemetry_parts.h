@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "config/config.h"
 #include "server/server.h"
+#include "telemetry/hardware/gpu_faults.h"
 #include "telemetry/objectives.h"
 #include "telemetry/outcomes/outcomes.h"
 #include "telemetry/outlets/recorder.h"
@@ -28,6 +29,7 @@ class TelemetryParts {
   std::unique_ptr<telemetry::Outcomes> outcomes_;  // null: off
   telemetry::Objectives objectives_;
   std::unique_ptr<telemetry::SpanExporter> spans_;  // null: off
+  std::shared_ptr<telemetry::GpuFaults> faults_;
   telemetry::RecorderOptions recording_;
   std::unique_ptr<telemetry::Recorder> recorder_;  // last: it reads the others
 

@@ -140,6 +140,7 @@ inline constexpr Option kOptions[] = {
 
   {"telemetry.interval", "telemetry-interval", Type::kDuration, "10s", "Hardware is read, and points are taken for the outlets, this often.", "", 0.1, 3600},
   {"telemetry.hardware", "telemetry-hardware", Type::kBool, "true", "Read GPUs (NVML, where it is installed) and the host."},
+  {"telemetry.xids_ignored", "xids-ignored", Type::kInts, "13,31,43,45,68,109", "XIDs that are a program's fault. Any other, of a GPU that a model uses, makes /health fail until the program is started anew.", "", 0, 1e6},
   {"telemetry.dcgm_names", "dcgm-names", Type::kBool, "false", "Export GPU readings also under the names and units of NVIDIA's DCGM exporter."},
   {"telemetry.objective", "objective", Type::kFloat, "0.9999", "Share of generations that must be good; the error budget is the rest.", "", 0.5, 0.9999999},
   {"telemetry.objective_latency", "objective-latency", Type::kDuration, "0s", "A good generation's first token comes within this. 0: no matter.", "", 0, 3600},

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "config/value.h"
+#include "gateway/policy_targets.h"
 
 namespace spillway::gateway {
 namespace {
@@ -315,6 +316,7 @@ Result<GatewayOptions> gateway_options(const config::Config& config) {
   }
   SW_ASSIGN(options.upstreams, Reader(config).upstreams());
   options.policies = config.strings("gateway.policies");
+  SW_TRY(check_policy_targets(options.policies, options.upstreams));
   options.retry_budget.share = config.number("gateway.retry_share");
   options.retry_budget.floor_per_s = config.number("gateway.retry_floor");
   options.attempts_max = int(config.integer("gateway.attempts_max"));

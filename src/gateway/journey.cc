@@ -203,8 +203,8 @@ void Journey::note_failure(const std::shared_ptr<Attempt>& attempt, size_t index
   gateway_->waiting().freed();
   Upstream& upstream = attempt->upstream();
   if (gateway_->around().spans != nullptr) {
-    spans_.push_back({attempt->span(), std::string(upstream.name()), step.reason, step.status, attempt->began_at(),
-                      std::chrono::system_clock::now()});
+    spans_.push_back({attempt->span(), std::string(upstream.name()), std::string(kind_name(upstream.options().kind)),
+                      step.reason, step.status, attempt->began_at(), std::chrono::system_clock::now()});
   }
   was_open_ = upstream.open(now());
   const bool key_left = step.outcome == Outcome::kKeyRefused || step.outcome == Outcome::kLimited;

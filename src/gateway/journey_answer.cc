@@ -250,7 +250,8 @@ void Journey::record_span() {
       span.cached_tokens = attempt_->usage().cached_tokens;
       span.output_tokens = attempt_->usage().output_tokens;
     }
-    spans_.push_back({attempt_->span(), last_upstream_, "ok", attempt_->status(), attempt_->began_at(), span.ended});
+    spans_.push_back(
+        {attempt_->span(), last_upstream_, span.provider, "ok", attempt_->status(), attempt_->began_at(), span.ended});
   }
   span.attempts = std::move(spans_);
   gateway_->around().spans->record(std::move(span));

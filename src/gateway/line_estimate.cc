@@ -10,7 +10,8 @@ constexpr size_t kEvents = 1024;
 constexpr size_t kEventsFew = 8;  // fewer say nothing of a pace
 constexpr Duration kOld = std::chrono::seconds(30);
 constexpr double kSmoothing = 0.05;
-constexpr double kDeviations = 2;  // of allowance
+constexpr double kDeviations = 2;         // of allowance
+constexpr double kServiceShareMax = 0.7;  // of all the time there is, with its allowance
 
 }  // namespace
 
@@ -61,6 +62,10 @@ Duration LineEstimate::wait(size_t ahead, int priority, TimePoint now) const {
   double wait = (double(ahead + 1) + above * lasts) / pace;
   if (pace > above) wait = std::min(wait, double(ahead + 1) / (pace - above));
   return from_seconds(std::min(wait, 1e6));
+}
+
+Duration LineEstimate::service_within(Duration whole) const {
+  return from_seconds(std::max(service_s_, std::min(seconds(service()), kServiceShareMax * seconds(whole))));
 }
 
 Duration LineEstimate::service() const { return from_seconds(service_s_ + kDeviations * deviation_s_); }

@@ -37,6 +37,9 @@ class LineEstimate {
   Duration wait(size_t ahead, int priority, TimePoint now) const;
   // What an answer takes, with some allowance for the slower ones.
   Duration service() const;
+  // The same for who has so much time in all: with less allowance where that would leave him none to wait in. He may
+  // miss; but refused for that, he would lose his place to others who are as likely to miss, whatever their priority.
+  Duration service_within(Duration whole) const;
 
  private:
   Duration busy_clock(TimePoint now) const { return busy_total_ + (busy_ ? now - busy_since_ : Duration::zero()); }

@@ -27,6 +27,9 @@ struct Scenario {
   double seconds = 40;
   double burst = 0;       // this much of all comes in the first tenth of each second
   double misses = 0.001;  // of those taken, at most: answers whose times differ widely cannot be foretold one by one
+  // Where the deadline is hardly longer than one answer, less is possible: a slot must come free in what is left, and
+  // answers longer than the deadline are missed even so.
+  double high_least = 0.994, goodput_least = 0.95;
 };
 
 struct Share {
@@ -183,12 +186,12 @@ TEST_P(Overload, IsShedAtOnceAndWhatIsTakenIsAnswered) {
                   refused_at(0.5), refused_at(0.99));
   // What is of high priority is answered, or where that alone is too much, all that is answered is of it.
   if (scenario.load * scenario.high_share < 0.95) {
-    EXPECT_GE(outcome.high.answered_share(), 0.994) << told;
+    EXPECT_GE(outcome.high.answered_share(), scenario.high_least) << told;
   } else {
     EXPECT_GE(outcome.high.answered, 0.94 * able) << told;
     EXPECT_LE(outcome.low.answered_share(), 0.01) << told;
   }
-  EXPECT_GE(goodput, 0.95) << told;
+  EXPECT_GE(goodput, scenario.goodput_least) << told;
   EXPECT_LE(missed, scenario.misses * (outcome.high.answered + outcome.low.answered)) << told;
   EXPECT_LE(refused_at(0.5), 0.05 * scenario.deadline_s) << told;
   EXPECT_LE(refused_at(0.99), 0.9 * scenario.deadline_s) << told;
@@ -212,6 +215,27 @@ INSTANTIATE_TEST_SUITE_P(
                  .noise = 0.4,
                  .seconds = 400,
                  .misses = 0.01},
+        // High alone, without any low: 84%, 95%.
+        Scenario{.name = "Low60DeadlineOneAndAHalfAnswers",
+                 .high_share = 0.4,
+                 .deadline_s = 0.9,
+                 .slots = 16,
+                 .service_s = 0.6,
+                 .noise = 0.4,
+                 .seconds = 400,
+                 .misses = 0.25,
+                 .high_least = 0.77,
+                 .goodput_least = 0.86},
+        Scenario{.name = "Low60DeadlineOneAnswerAndAThird",
+                 .high_share = 0.4,
+                 .deadline_s = 0.8,
+                 .slots = 16,
+                 .service_s = 0.6,
+                 .noise = 0.1,
+                 .seconds = 400,
+                 .misses = 0.06,
+                 .high_least = 0.83,
+                 .goodput_least = 0.94},
         Scenario{
             .name = "Low30SlowAnswers", .slots = 16, .service_s = 0.6, .noise = 0.4, .seconds = 400, .misses = 0.03}),
     [](const auto& info) { return std::string(info.param.name); });

@@ -15,7 +15,8 @@ namespace spillway::gateway {
 struct AttemptSpan {
   std::array<uint8_t, 8> span_id{};
   std::string upstream;
-  std::string result;  // "ok" or the reason of the failure
+  std::string provider;  // gen_ai.provider.name: the kind of that upstream
+  std::string result;    // "ok" or the reason of the failure
   int status = 0;
   std::chrono::system_clock::time_point began, ended;
 };

@@ -44,7 +44,8 @@ WaitingLine::Entered WaitingLine::enter(const Asked& asked, std::function<void()
   entered.wait = line.estimate.wait(ahead, asked.priority, now);
   const Duration wait = scaled(entered.wait, kEntryAllowance);
   // Who would be the next to go may try whatever the estimate says: somebody must, for it to be learned anew.
-  const bool late = now + wait > asked.start_by || now + wait + line.estimate.service() > asked.deadline;
+  const Duration service = line.estimate.service_within(asked.deadline - asked.since);
+  const bool late = now + wait > asked.start_by || now + wait + service > asked.deadline;
   if (ahead > 0 && late) return entered;
   if (all_.size() >= places_max_) {
     entered.full = all_.empty() || all_.rbegin()->second->priority >= asked.priority;
@@ -159,9 +160,9 @@ void WaitingLine::review(TimePoint now) {
 void WaitingLine::review(ModelLine& line, TimePoint now) {
   std::vector<std::shared_ptr<Place>> late;
   size_t ahead = 0;
-  const Duration service = line.estimate.service();
   for (const auto& [rank, place] : line.places) {
     const Duration wait = scaled(line.estimate.wait(ahead, place->priority, now), kReviewAllowance);
+    const Duration service = line.estimate.service_within(place->deadline - place->since);
     const bool misses = now + wait > place->start_by || now + wait + service > place->deadline;
     if (ahead > 0 && misses)
       late.push_back(place);

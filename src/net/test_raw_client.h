@@ -25,6 +25,9 @@ class RawClient {
     return !error;
   }
 
+  // Whether anything has come that was not read.
+  bool has_answer() { return !held_.empty() || socket_.available() > 0; }
+
   // Reads until the text is there (and returns all up to its end), or the server closes (and returns all).
   std::string read_until(std::string_view text) {
     for (;;) {

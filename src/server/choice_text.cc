@@ -20,7 +20,12 @@ std::vector<TextPiece> ChoiceText::push(const engine::Event& event) {
   const bool ended = event.finish == engine::FinishReason::kStop;
   for (size_t i = 0; i < event.tokens.size() && !stopped_; ++i) {
     const bool last = ended && i + 1 == event.tokens.size();
-    if (last && std::ranges::find(options_.stop_tokens, event.tokens[i].token) != options_.stop_tokens.end()) break;
+    if (last && std::ranges::find(options_.stop_tokens, event.tokens[i].token) != options_.stop_tokens.end()) {
+      if (options_.logprobs && options_.end_token_logprob) {
+        content_logprobs_.push_back(token_logprobs(tokenizer_, event.tokens[i]));
+      }
+      break;
+    }
     push_token(event.tokens[i], out);
   }
   if (event.finish != engine::FinishReason::kNone && !stopped_) flush(out);

@@ -22,6 +22,7 @@ struct ChoiceTextOptions {
   std::vector<int32_t> stop_tokens;  // the last of them ends the sequence and is not text
   int tool_calls_max = 0;            // a call beyond it ends the sequence and is not told; 0: any number
   bool logprobs = false;
+  bool end_token_logprob = false;   // logprobs tell of the stop token as well, though it is not text
   bool skip_special_tokens = true;  // off when the markers the parser looks for are special tokens
 };
 

@@ -62,6 +62,7 @@ std::optional<Refused> Completion::submit(int choice) {
   request->timeline = plan_.timeline;
   if (plan_.grammar) {
     request->constraint = std::make_unique<OutputConstraint>(text::GrammarState::start(plan_.grammar, model_->trie()));
+    for (const int32_t token : plan_.written) request->constraint->accept(token);
     for (const int32_t token : plan_.resumed) request->constraint->accept(token);
   }
   Running& running = running_[choice];

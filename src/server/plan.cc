@@ -86,21 +86,41 @@ std::optional<ApiError> set_format(Plan& plan, const ServedModel& model, const a
   return std::nullopt;
 }
 
-// Models whose template knows no tools can still be made to call one: the constraint writes the form, and Hermes' is
-// the plainest.
-text::ToolStyle call_style(const ServedModel& model) {
-  return model.tool_style() == text::ToolStyle::kNone ? text::ToolStyle::kHermes : model.tool_style();
+// A message that the answer continues is the beginning of what the format allows.
+std::optional<ApiError> set_written(Plan& plan, const ServedModel& model, const api::ChatRequest& request) {
+  if (!plan.grammar || !request.continue_final_message || plan.prompts.front().in_reasoning) return std::nullopt;
+  std::string_view text = request.messages.back().content ? *request.messages.back().content : std::string_view();
+  constexpr std::string_view kThoughtEnd = "</think>";
+  if (const size_t end = text.rfind(kThoughtEnd); end != std::string_view::npos) {
+    text.remove_prefix(end + kThoughtEnd.size());
+  }
+  text.remove_prefix(std::min(text.find_first_not_of(" \t\r\n"), text.size()));
+  const std::vector<int32_t> ids = model.tokenizer().encode(text, {.add_special_tokens = false}).ids;
+  const auto state = text::GrammarState::start(plan.grammar, model.trie());
+  std::vector<uint64_t> allowed((model.vocab_size() + 63) / 64);
+  for (const int32_t id : ids) {
+    state->allowed(allowed);
+    if (id >= model.vocab_size() || !(allowed[id / 64] >> (id % 64) & 1)) {
+      return ApiError{ErrorKind::kInvalidFormat,
+                      "The last message, which the answer is to continue, does not begin as response_format asks.",
+                      "messages", ""};
+    }
+    state->accept(id);
+  }
+  plan.written = ids;
+  return std::nullopt;
 }
 
 std::optional<ApiError> set_tools(Plan& plan, const ServedModel& model, const api::ChatRequest& request,
                                   bool in_reasoning) {
   using Choice = api::ToolChoice::Kind;
   if (request.tools.empty() || request.tool_choice.kind == Choice::kNone) return std::nullopt;
-  plan.text.parser.tools = call_style(model);
+  plan.text.parser.tools = call_style(model.tool_style());  // the template may know none
   plan.text.tool_calls_max = request.parallel_tool_calls ? 0 : 1;
   if (request.tool_choice.kind == Choice::kAuto) return std::nullopt;
   auto grammar = model.grammars().tools(request, plan.text.parser.tools, in_reasoning);
   if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "tools", ""};
+  plan.written.clear();
   plan.grammar = std::move(grammar).value();
   return std::nullopt;
 }
@@ -137,6 +157,7 @@ api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& re
   plan.text.parser.reasoning = model.reasons();
   plan.text.parser.starts_in_reasoning = in_reasoning;
   if (auto error = set_format(plan, model, request.format, in_reasoning)) return *error;
+  if (auto error = set_written(plan, model, request)) return *error;
   if (auto error = set_tools(plan, model, request, in_reasoning)) return *error;
   const bool tools = plan.text.parser.tools != text::ToolStyle::kNone;
   if (plan.grammar) model.trie();  // built here rather than on the connection's thread
@@ -165,6 +186,7 @@ api::Parsed<Plan> plan_completion(const ServedModel& model, const api::Completio
   set_stops(plan, model, request.sampling);
   plan.text.parse = false;
   plan.text.logprobs = request.logprobs.has_value();
+  plan.text.end_token_logprob = true;  // one entry a generated token: harnesses cut the prompt's out by counting
   if (auto error = set_format(plan, model, request.format, false)) return *error;
   return plan;
 }

@@ -31,6 +31,7 @@ struct Plan {
   engine::Priority priority = engine::Priority::kNormal;
   TimePoint deadline = TimePoint::max();
   std::shared_ptr<const text::Grammar> grammar;  // null: free text
+  std::vector<int32_t> written;                  // of the grammar's text, by the client: the answer continues it
   std::shared_ptr<metrics::Timeline> timeline;   // of the request; null: none is kept
   ChoiceTextOptions text;                        // parser.starts_in_reasoning is set from each prompt
 };

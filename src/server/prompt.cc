@@ -37,6 +37,7 @@ json::object template_variables(const ServedModel& model, const api::ChatRequest
   variables["add_generation_prompt"] = request.add_generation_prompt && !continues;
   variables["bos_token"] = model.bos();
   variables["eos_token"] = model.eos();
+  if (!request.reasoning_effort.empty()) variables["reasoning_effort"] = request.reasoning_effort;
   if (request.thinking) {
     variables["enable_thinking"] = *request.thinking;
     variables["thinking"] = *request.thinking;
@@ -77,6 +78,7 @@ api::Parsed<PromptIds> chat_prompt(const ServedModel& model, const api::ChatRequ
   const Result<std::string> mark = guard.mark(everything);
   if (!mark.ok()) return api::ApiError{ErrorKind::kInvalidFormat, mark.error().message, "messages", ""};
   json::array& messages = everything.at("messages").as_array();
+  supply_tools(model.tool_support(), model.tool_style(), everything.at("tools"), messages);
   if (continues) {
     json::object& last = messages.back().as_object();
     last["content"] = kHere;

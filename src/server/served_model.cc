@@ -111,6 +111,7 @@ Status ServedModel::read_tokenizer_config(const CheckpointText& text) {
   if (!parsed.ok()) return std::move(parsed).error().in("chat_template");
   chat_template_ = std::move(parsed).value();
   tool_style_ = text::detect_tool_style(source);
+  tool_support_ = probe_tools(*chat_template_, tool_style_, {{"bos_token", bos_}, {"eos_token", eos_}});
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "server/grammar_cache.h"
 #include "server/prompt_guard.h"
+#include "server/tool_prompt.h"
 #include "text/chat_template.h"
 #include "text/grammar.h"
 #include "text/output_parser.h"
@@ -84,6 +85,7 @@ class ServedModel {
   const text::ChatTemplate* chat_template() const { return chat_template_.get(); }  // null: it has none
   const PromptGuard& guard() const { return *guard_; }
   text::ToolStyle tool_style() const { return tool_style_; }  // kNone: its template knows no tools
+  const ToolSupport& tool_support() const { return tool_support_; }
   bool reasons() const { return reasons_; }                   // its template or vocabulary knows <think>
   std::optional<int32_t> think_end() const { return think_end_; }
   const GenerationDefaults& defaults() const { return defaults_; }
@@ -108,6 +110,7 @@ class ServedModel {
   std::unique_ptr<text::ChatTemplate> chat_template_;
   std::unique_ptr<PromptGuard> guard_;
   text::ToolStyle tool_style_ = text::ToolStyle::kNone;
+  ToolSupport tool_support_;
   bool reasons_ = false;
   std::optional<int32_t> think_end_;
   GenerationDefaults defaults_;

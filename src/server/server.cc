@@ -26,7 +26,8 @@ bool same_queue(const AdmissionBounds& a, const AdmissionBounds& b) {
 
 class Server::Workers {
  public:
-  asio::thread_pool aside{1}, apart{1};
+  asio::thread_pool aside{2};  // so that one text of megabytes does not hold up everybody's grammars
+  asio::thread_pool apart{1};
   asio::thread_pool scrapes{1};  // one at a time, so that many scrapers cost no more memory than one
 };
 
@@ -164,6 +165,19 @@ bool Server::stalled() const {
     const engine::EngineState state = model->engine().state();
     return state.stalled || state.seconds_since_progress >= stall_s;
   });
+}
+
+const char* Server::status() const {
+  switch (state()) {
+    case ServerState::kLoading:
+      return "loading";
+    case ServerState::kDraining:
+      return "draining";
+    case ServerState::kReady:
+      break;
+  }
+  if (!device_fault().empty()) return "device_failed";
+  return stalled() ? "stalled" : "ready";
 }
 
 bool Server::enter() {

@@ -65,6 +65,8 @@ struct ServerOptions {
   // Bytes a second that the memory of the models' device gives; called once, when somebody first looks and no request
   // is being answered. Empty: not known.
   std::function<double()> measure_bandwidth;
+  // Why the device of the models cannot be trusted any more; an empty answer: it can. Asked on I/O threads.
+  std::function<std::string()> device_fault;
   // Who hears of each request that has ended, on its I/O thread; they outlive the server.
   std::vector<telemetry::RequestSink*> sinks;
   telemetry::Outcomes* outcomes = nullptr;  // where feedback goes; null: /v1/feedback is not there
@@ -114,6 +116,10 @@ class Server {
   std::shared_ptr<ModelCatalogue> catalogue() const;  // never null; empty while loading
   std::vector<LanguagePtr> models() const { return catalogue()->languages(); }
   bool stalled() const;
+  // "loading", "draining", "device_failed", "stalled" or "ready"; only the last takes requests from balancers.
+  const char* status() const;
+  bool ready() const { return std::string_view(status()) == "ready"; }
+  std::string device_fault() const { return options_.device_fault ? options_.device_fault() : ""; }
   metrics::Timelines& timelines() { return timelines_; }
   LiveState& live() { return *live_; }
   PrefixLedger& prefixes() { return prefixes_; }

@@ -20,7 +20,7 @@ metrics::Gauge burn("spillway_slo_error_budget_burn",
                     {"window"});
 metrics::Gauge quantiles("spillway_latency_quantile_seconds",
                          "Quantiles of each latency histogram over the last five minutes, all its series together.",
-                         {"metric", "quantile"});
+                         {"metric", "percentile"});
 
 struct BurnWindow {
   const char* name;
@@ -32,8 +32,7 @@ constexpr BurnWindow kBurnWindows[] = {{"5m", std::chrono::minutes(5)},
                                        {"6h", std::chrono::hours(6)},
                                        {"24h", std::chrono::hours(24)}};
 constexpr Duration kQuantileWindow = std::chrono::minutes(5), kReadingInterval = std::chrono::seconds(10);
-constexpr std::pair<double, const char*> kQuantiles[] = {
-    {0.5, "0.5"}, {0.95, "0.95"}, {0.99, "0.99"}, {0.999, "0.999"}};
+constexpr std::pair<double, const char*> kQuantiles[] = {{0.5, "50"}, {0.95, "95"}, {0.99, "99"}, {0.999, "99.9"}};
 
 // How far apart readings of this age are kept: a hundredth of it.
 Duration spacing(Duration age) { return age / 100; }

@@ -25,6 +25,8 @@ struct RequestRecord {
   std::string tenant;
   std::string arm;       // of an experiment: X-Experiment-Arm, else the upstream
   std::string upstream;  // of the gateway; empty: answered here
+  std::string
+      provider;  // of an attempt at an upstream, OpenTelemetry's: "openai", ...; empty: a request to this server
   std::string finish_reason;
   std::string outcome;    // "ok", or the error's label
   std::string predicted;  // the label that a classifier gave

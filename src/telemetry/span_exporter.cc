@@ -24,7 +24,7 @@ metrics::Counter spans_total(
     {"result"});
 
 constexpr const char* kOutletName = "otlp";
-constexpr int kServer = 2, kOk = 1, kError = 2;
+constexpr int kServer = 2, kClient = 3, kOk = 1, kError = 2;
 
 void append_string(std::string& out, std::string_view text) { out += json::serialize(json::string_view(text)); }
 
@@ -69,7 +69,7 @@ class Attributes {
 void append_attributes(std::string& out, const RequestRecord& request) {
   Attributes attributes(out);
   attributes.text("gen_ai.operation.name", request.operation);
-  attributes.text("gen_ai.provider.name", "spillway");
+  attributes.text("gen_ai.provider.name", request.provider.empty() ? "spillway" : request.provider);
   attributes.text("gen_ai.request.model", request.model);
   attributes.text("gen_ai.response.model", request.answered_by);
   attributes.text("gen_ai.response.id", request.id);
@@ -87,7 +87,7 @@ void append_attributes(std::string& out, const RequestRecord& request) {
   } else {
     attributes.text("http.request.method", "POST");
     attributes.text("http.route", request.route);
-    attributes.integer("http.response.status_code", request.status);
+    if (request.status > 0) attributes.integer("http.response.status_code", request.status);
   }
   if (request.outcome != "ok") attributes.text("error.type", request.outcome);
   attributes.text("spillway.upstream", request.upstream);
@@ -98,7 +98,9 @@ void append_attributes(std::string& out, const RequestRecord& request) {
 }
 
 void append_span(std::string& out, const RequestRecord& request) {
-  const bool failed = request.status >= 500 || (request.status == 200 && request.outcome != "ok");
+  const bool asks = !request.provider.empty();
+  const bool failed =
+      request.status >= 500 || ((asks || request.status == 200) && request.outcome != "ok");  // who asks takes 4xx ill
   const int64_t ended = request.started_unix_ns + int64_t(request.duration_s * 1e9);
   fmt::format_to(std::back_inserter(out), R"({{"traceId":"{}","spanId":"{}",)", request.trace.trace_id,
                  request.trace.span_id);
@@ -109,7 +111,7 @@ void append_span(std::string& out, const RequestRecord& request) {
   append_string(out, request.operation + (request.model.empty() ? "" : " " + request.model));
   fmt::format_to(std::back_inserter(out),
                  R"(,"kind":{},"startTimeUnixNano":"{}","endTimeUnixNano":"{}","status":{{"code":{}}},"attributes":)",
-                 kServer, request.started_unix_ns, ended, failed ? kError : kOk);
+                 asks ? kClient : kServer, request.started_unix_ns, ended, failed ? kError : kOk);
   append_attributes(out, request);
   if (request.first_token_s) {
     fmt::format_to(std::back_inserter(out), R"(,"events":[{{"timeUnixNano":"{}","name":"first_token"}}])",

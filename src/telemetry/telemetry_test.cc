@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <map>
 #include <set>
 
@@ -92,6 +93,25 @@ TEST(Spans, HaveTheGenAiNames) {
   EXPECT_FALSE(attributes.contains("error.type"));
 }
 
+TEST(Spans, OfAttemptsAreAClients) {
+  RequestRecord attempt = sample();
+  attempt.route.clear();
+  attempt.provider = "deepseek";
+  attempt.status = 429;
+  attempt.outcome = "rate_limited";
+  RequestRecord unreached = attempt;
+  unreached.status = 0;
+  const json::value body = json::parse(otlp_json({sample(), attempt, unreached}, {}));
+  const json::array& spans = body.at("resourceSpans").at(0).at("scopeSpans").at(0).at("spans").as_array();
+  EXPECT_EQ(spans[0].at("kind"), 2);
+  EXPECT_EQ(spans[1].at("kind"), 3);
+  EXPECT_EQ(spans[1].at("status").at("code"), 2);
+  const std::string text = json::serialize(spans[1]);
+  EXPECT_THAT(text, testing::HasSubstr(R"({"key":"gen_ai.provider.name","value":{"stringValue":"deepseek"}})"));
+  EXPECT_THAT(text, testing::Not(testing::HasSubstr("http.route")));
+  EXPECT_THAT(json::serialize(spans[2]), testing::Not(testing::HasSubstr("http.response.status_code")));
+}
+
 TEST(Spans, OfGrpcHaveItsNamesAndTextIsEscaped) {
   RequestRecord request = sample();
   request.protocol = RequestRecord::Protocol::kGrpc;
@@ -152,12 +172,12 @@ TEST(Objectives, QuantilesOfTheLastMinutes) {
   objectives.refresh(now);
   for (int i = 1; i <= 1000; ++i) slow->observe(0.001 * i);
   objectives.refresh(now += std::chrono::seconds(10));
-  EXPECT_NEAR(gauge("spillway_latency_quantile_seconds", {"test_slow_seconds", "0.5"}), 0.5, 0.05);
-  EXPECT_NEAR(gauge("spillway_latency_quantile_seconds", {"test_slow_seconds", "0.99"}), 0.99, 0.09);
+  EXPECT_NEAR(gauge("spillway_latency_quantile_seconds", {"test_slow_seconds", "50"}), 0.5, 0.05);
+  EXPECT_NEAR(gauge("spillway_latency_quantile_seconds", {"test_slow_seconds", "99"}), 0.99, 0.09);
   for (int i = 0; i < 40; ++i) objectives.refresh(now += std::chrono::seconds(10));
   for (int i = 0; i < 10; ++i) slow->observe(64);
   objectives.refresh(now += std::chrono::seconds(10));
-  EXPECT_NEAR(gauge("spillway_latency_quantile_seconds", {"test_slow_seconds", "0.5"}), 64, 6);
+  EXPECT_NEAR(gauge("spillway_latency_quantile_seconds", {"test_slow_seconds", "50"}), 64, 6);
 }
 
 }  // namespace

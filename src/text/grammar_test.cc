@@ -154,6 +154,9 @@ TEST_F(GrammarWalk, ToolCallsAreWhatTheParserReads) {
   EXPECT_FALSE(
       make(ToolStyle::kHermes, "now")
           ->matches("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Rome\"}}\n</tool_call>"));
+  // A function without parameters takes none.
+  EXPECT_TRUE(make(ToolStyle::kLlama, "now")->matches("{\"name\": \"now\", \"parameters\": {}}"));
+  EXPECT_FALSE(make(ToolStyle::kLlama, "now")->matches("{\"name\": \"now\", \"parameters\": {\"a\": 1}}"));
   EXPECT_TRUE(make(ToolStyle::kLlama, "")->matches("{\"name\": \"weather\", \"parameters\": {\"city\":\"Rome\"}}"));
   EXPECT_FALSE(make(ToolStyle::kLlama, "")->matches("{\"name\": \"weather\", \"parameters\": {\"town\":\"Rome\"}}"));
   EXPECT_TRUE(make(ToolStyle::kDeepseek, "")

@@ -31,10 +31,12 @@ Result<std::vector<Tool>> parse_tools(const json::value& tools, const std::strin
     SW_ASSIGN(const JsonAt function, item.child("function"));
     SW_ASSIGN(std::string name, function.string("name"));
     if (!wanted.empty() && name != wanted) continue;
-    Element arguments = rules.object();
-    if (const json::value* schema = function.find("parameters")) {
-      SW_ASSIGN(arguments, compile_json_schema(*schema, function.path_of("parameters"), rules));
-    }
+    // OpenAI: a function without parameters takes none.
+    static const json::value kNone = json::object{{"type", "object"}, {"additionalProperties", false}};
+    const json::value* schema = function.find("parameters");
+    const bool none = !schema || schema->is_null() || (schema->is_object() && schema->get_object().empty());
+    SW_ASSIGN(const Element arguments,
+              compile_json_schema(none ? kNone : *schema, function.path_of("parameters"), rules));
     out.push_back({std::move(name), arguments});
   }
   if (out.empty()) {

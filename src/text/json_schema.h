@@ -26,14 +26,26 @@ Result<boost::json::object> merge_schemas(const boost::json::object& one, const 
 // characters of a string, as they are written in JSON. Matches anywhere unless anchored, as JSON Schema has it.
 Result<Element> compile_string_pattern(std::string_view pattern, const std::string& path, JsonRules& json);
 
-// Integers from least to most, both included; |bounds| < 10^15.
+// Integers from least to most, both included; |bounds| < 10^18.
 Element integers_between(int64_t least, int64_t most, JsonRules& json);
 
+struct Decimal {
+  bool negative = false;
+  int64_t whole = 0;     // of its magnitude, below 10^18
+  std::string fraction;  // digits after the point, the last of them not 0
+};
+
+// Where the schema says nothing, numbers have up to 15 digits before the point, which every reader keeps.
 struct NumberBounds {
-  int64_t least = -999'999'999'999'999;
-  int64_t most = 999'999'999'999'999;
+  Decimal least{true, 999'999'999'999'999, ""};
+  Decimal most{false, 999'999'999'999'999, ""};
   bool open_least = false;  // the bound itself is out
   bool open_most = false;
+  bool has_least = false;
+  bool has_most = false;
+
+  int64_t least_integer() const;
+  int64_t most_integer() const;
 };
 Result<NumberBounds> parse_number_bounds(const boost::json::object& schema, const std::string& path);
 Result<Element> numbers_between(const NumberBounds& bounds, bool integer, const std::string& path, JsonRules& json);

@@ -1,8 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <charconv>
 #include <cmath>
+#include <optional>
 
 #include "text/json_schema.h"
 
@@ -12,7 +16,8 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr int64_t kMost = 999'999'999'999'999;
+constexpr int64_t kMost = 999'999'999'999'999'999;
+constexpr size_t kFractionMax = 20;
 
 std::string power_digits(int64_t value) { return fmt::format("{}", value); }
 
@@ -48,53 +53,167 @@ Element naturals_between(int64_t least, int64_t most, JsonRules& json) {
   return json.rules().one_of(std::move(out));
 }
 
-// Magnitudes from least to most with an optional fraction; least_open leaves out the bound itself, most likewise.
-Element magnitudes(int64_t least, int64_t most, bool least_open, bool most_open, JsonRules& json) {
-  GrammarRules& rules = json.rules();
-  const Element zeros = rules.concat({rules.bytes("."), rules.repeat(rules.bytes("0"), 1, 4)});
-  const Element some = rules.concat({rules.bytes("."), rules.repeat(rules.bytes("0"), 0, 8), rules.range('1', '9'),
-                                     rules.repeat(json.digit(), 0, 6)});
-  std::vector<Sequence> out;
-  const auto exactly = [&](int64_t value) { return rules.literal(fmt::format("{}", value)); };
-  if (least < most) {
-    out.push_back({exactly(least), least_open ? some : rules.optional(json.fraction())});
-    if (least + 1 < most) out.push_back({naturals_between(least + 1, most - 1, json), rules.optional(json.fraction())});
+// What may follow the whole part of a magnitude that lies between two others: a row of digits after the point, ended
+// where it may. A side that the digits so far have left behind is null.
+class Fractions {
+ public:
+  struct Side {
+    std::string_view digits;
+    bool open = false;
+  };
+  Fractions(const Side* low, const Side* high, JsonRules& json) : low_(low), high_(high), json_(json) {}
+
+  // The optional point and digits; nothing when no magnitude with this whole part fits.
+  std::optional<Element> any() {
+    GrammarRules& rules = json_.rules();
+    std::vector<Sequence> out;
+    if (may_end(0, low_, high_)) out.push_back({});
+    if (const auto some = digits(0, low_, high_)) out.push_back({rules.bytes("."), *some});
+    if (out.empty()) return std::nullopt;
+    return rules.one_of(std::move(out));
   }
-  if (!most_open && (least < most || !least_open)) out.push_back({exactly(most), rules.optional(zeros)});
-  return rules.one_of(std::move(out));
+
+ private:
+  static constexpr int kMore = 7;  // digits after those that decide
+
+  static char digit_at(const Side& side, size_t at) { return at < side.digits.size() ? side.digits[at] : '0'; }
+  // The digits before `at` are the bound's own: is the number that ends here within it?
+  static bool within_low(const Side* low, size_t at) { return !low || (at >= low->digits.size() && !low->open); }
+  static bool within_high(const Side* high, size_t at) { return !high || at < high->digits.size() || !high->open; }
+  static bool may_end(size_t at, const Side* low, const Side* high) {
+    return within_low(low, at) && within_high(high, at);
+  }
+
+  // At least one more digit.
+  std::optional<Element> digits(size_t at, const Side* low, const Side* high) {
+    GrammarRules& rules = json_.rules();
+    if (!low && !high) return rules.repeat(json_.digit(), 1, kMore);
+    const bool exhausted = (!low || at >= low->digits.size()) && (!high || at >= high->digits.size());
+    if (exhausted && high) {  // only zeros leave it at the upper bound
+      if (high->open || (low && low->open)) return std::nullopt;
+      return rules.repeat(rules.bytes("0"), 1, 4);
+    }
+    if (exhausted && !low->open) return rules.repeat(json_.digit(), 1, kMore);
+    if (exhausted) {
+      return rules.concat(
+          {rules.repeat(rules.bytes("0"), 0, kMore), rules.range('1', '9'), rules.repeat(json_.digit(), 0, kMore)});
+    }
+    const char least = low ? digit_at(*low, at) : '0', most = high ? digit_at(*high, at) : '9';
+    std::vector<Sequence> out;
+    int first = least, last = most;
+    const auto exactly = [&](char digit, const Side* still_low, const Side* still_high) {
+      const Element one = rules.range(digit, digit);
+      if (may_end(at + 1, still_low, still_high)) out.push_back({one});
+      if (const auto rest = digits(at + 1, still_low, still_high)) out.push_back({one, *rest});
+    };
+    if (low && high && least == most) {
+      exactly(least, low, high);
+      last = first - 1;
+    } else {
+      if (low) exactly(least, low, nullptr), ++first;
+      if (high) exactly(most, nullptr, high), --last;
+    }
+    if (first <= last) out.push_back({rules.range(first, last), rules.repeat(json_.digit(), 0, kMore)});
+    if (out.empty()) return std::nullopt;
+    return rules.one_of(std::move(out));
+  }
+
+  const Side* low_;
+  const Side* high_;
+  JsonRules& json_;
+};
+
+// Magnitudes from least to most with an optional fraction.
+void add_magnitudes(const Decimal& least, const Decimal& most, bool least_open, bool most_open, std::string_view sign,
+                    JsonRules& json, std::vector<Sequence>& out) {
+  GrammarRules& rules = json.rules();
+  const Fractions::Side low{least.fraction, least_open}, high{most.fraction, most_open};
+  const auto with_whole = [&](int64_t whole, const Fractions::Side* from, const Fractions::Side* to) {
+    const auto rest = Fractions(from, to, json).any();
+    if (rest) out.push_back({rules.literal(fmt::format("{}{}", sign, whole)), *rest});
+  };
+  if (least.whole == most.whole) return with_whole(least.whole, &low, &high);
+  with_whole(least.whole, &low, nullptr);
+  with_whole(most.whole, nullptr, &high);
+  if (least.whole + 1 < most.whole) {
+    out.push_back({rules.literal(std::string(sign)), naturals_between(least.whole + 1, most.whole - 1, json),
+                   rules.optional(json.fraction())});
+  }
 }
 
-Result<bool> read_bound(const json::object& schema, std::string_view key, const std::string& path, int64_t& out) {
+int compare_magnitudes(const Decimal& a, const Decimal& b) {
+  if (a.whole != b.whole) return a.whole < b.whole ? -1 : 1;
+  return a.fraction.compare(b.fraction);
+}
+
+int compare(const Decimal& a, const Decimal& b) {
+  if (a.negative != b.negative) return a.negative ? -1 : 1;
+  return a.negative ? compare_magnitudes(b, a) : compare_magnitudes(a, b);
+}
+
+// The bound as written, or as the shortest decimal that means the same double.
+Result<std::optional<Decimal>> read_bound(const json::object& schema, std::string_view key, const std::string& path) {
   const json::value* value = schema.if_contains(key);
-  if (!value) return false;
-  double number = 0;
-  if (value->is_int64()) {
-    number = double(value->get_int64());
-  } else if (value->is_uint64()) {
-    number = double(value->get_uint64());
-  } else if (value->is_double()) {
-    number = value->get_double();
-  } else {
-    return invalid(fmt::format("expected a number at {}.{}", path, key));
+  if (!value) return std::optional<Decimal>();
+  if (!value->is_number()) return invalid(fmt::format("expected a number at {}.{}", path, key));
+  const double number = value->to_number<double>();
+  if (!(std::abs(number) < double(kMost))) {
+    // 2^63 and its like say no more than that numbers end somewhere.
+    const bool wide = (number < 0) == key.ends_with("inimum");
+    if (wide && !std::isnan(number)) return std::optional<Decimal>();
+    return unsupported(fmt::format("expected a bound of at most 18 digits at {}.{}, found {}", path, key, number));
   }
-  number = std::clamp(number, -double(kMost), double(kMost));
-  if (number != std::floor(number))
-    return unsupported(fmt::format("expected a whole number at {}.{}, found {}", path, key, number));
-  out = int64_t(number);
-  return true;
+  Decimal out;
+  std::string text;
+  if (value->is_double()) {
+    std::array<char, 400> buffer{};
+    const auto end = std::to_chars(buffer.begin(), buffer.end(), number, std::chars_format::fixed).ptr;
+    text.assign(buffer.begin(), end);
+  } else {
+    text = json::serialize(*value);
+  }
+  const size_t point = text.find('.');
+  if (point != std::string::npos) out.fraction = text.substr(point + 1);
+  out.fraction.erase(out.fraction.find_last_not_of('0') + 1);
+  if (out.fraction.size() > kFractionMax) {
+    return unsupported(fmt::format("expected a bound of at most {} digits after the point at {}.{}, found {}",
+                                   kFractionMax, path, key, number));
+  }
+  text.resize(std::min(point, text.size()));
+  out.negative = text.front() == '-';
+  if (out.negative) text.erase(0, 1);
+  std::from_chars(text.data(), text.data() + text.size(), out.whole);
+  if (out.whole == 0 && out.fraction.empty()) out.negative = false;
+  return std::optional<Decimal>(std::move(out));
 }
 
 }  // namespace
 
+int64_t NumberBounds::least_integer() const {
+  if (least.fraction.empty()) return (least.negative ? -least.whole : least.whole) + (open_least ? 1 : 0);
+  return least.negative ? -least.whole : least.whole + 1;
+}
+
+int64_t NumberBounds::most_integer() const {
+  if (most.fraction.empty()) return (most.negative ? -most.whole : most.whole) - (open_most ? 1 : 0);
+  return most.negative ? -most.whole - 1 : most.whole;
+}
+
 Result<NumberBounds> parse_number_bounds(const json::object& schema, const std::string& path) {
   NumberBounds bounds;
-  int64_t open = 0;
-  SW_ASSIGN(const bool least, read_bound(schema, "minimum", path, bounds.least));
-  SW_ASSIGN(const bool open_least, read_bound(schema, "exclusiveMinimum", path, open));
-  if (open_least && (!least || open >= bounds.least)) bounds.least = open, bounds.open_least = true;
-  SW_ASSIGN(const bool most, read_bound(schema, "maximum", path, bounds.most));
-  SW_ASSIGN(const bool open_most, read_bound(schema, "exclusiveMaximum", path, open));
-  if (open_most && (!most || open <= bounds.most)) bounds.most = open, bounds.open_most = true;
+  SW_ASSIGN(const auto minimum, read_bound(schema, "minimum", path));
+  SW_ASSIGN(const auto above, read_bound(schema, "exclusiveMinimum", path));
+  SW_ASSIGN(const auto maximum, read_bound(schema, "maximum", path));
+  SW_ASSIGN(const auto below, read_bound(schema, "exclusiveMaximum", path));
+  bounds.has_least = minimum || above;
+  bounds.has_most = maximum || below;
+  bounds.open_least = above && (!minimum || compare(*above, *minimum) >= 0);
+  bounds.open_most = below && (!maximum || compare(*below, *maximum) <= 0);
+  if (bounds.has_least) bounds.least = bounds.open_least ? *above : *minimum;
+  if (bounds.has_most) bounds.most = bounds.open_most ? *below : *maximum;
+  // The default of the other side gives way to a bound beyond it.
+  if (!bounds.has_most && compare(bounds.least, bounds.most) >= 0) bounds.most.whole = kMost;
+  if (!bounds.has_least && compare(bounds.least, bounds.most) >= 0) bounds.least.whole = kMost;
   return bounds;
 }
 
@@ -107,26 +226,28 @@ Element integers_between(int64_t least, int64_t most, JsonRules& json) {
 }
 
 Result<Element> numbers_between(const NumberBounds& bounds, bool integer, const std::string& path, JsonRules& json) {
-  const int64_t least = bounds.least + (integer && bounds.open_least ? 1 : 0);
-  const int64_t most = bounds.most - (integer && bounds.open_most ? 1 : 0);
-  const bool open = !integer && (bounds.open_least || bounds.open_most);
-  if (least > most || (least == most && open))
-    return invalid(fmt::format("expected minimum below maximum at {}", path));
-  if (integer) return integers_between(least, most, json);
-  GrammarRules& rules = json.rules();
+  const auto nothing = [&] { return invalid(fmt::format("expected minimum below maximum at {}", path)); };
+  if (integer) {
+    if (bounds.least_integer() > bounds.most_integer()) return nothing();
+    return integers_between(bounds.least_integer(), bounds.most_integer(), json);
+  }
+  const int order = compare(bounds.least, bounds.most);
+  if (order > 0 || (order == 0 && (bounds.open_least || bounds.open_most))) return nothing();
+  const Decimal zero;
   std::vector<Sequence> out;
-  if (least < 0) {
-    const bool below_zero = most < 0;
-    out.push_back({rules.bytes("-"), magnitudes(below_zero ? -most : 0, -least, below_zero ? bounds.open_most : true,
-                                                bounds.open_least, json)});
+  if (bounds.least.negative) {  // -0 is left out
+    const bool below = bounds.most.negative;
+    add_magnitudes(below ? bounds.most : zero, bounds.least, below ? bounds.open_most : true, bounds.open_least, "-",
+                   json, out);
   }
-  if (most > 0) {
-    const bool above_zero = least > 0;
-    out.push_back({magnitudes(above_zero ? least : 0, most, least >= 0 && bounds.open_least, bounds.open_most, json)});
-  } else if (most == 0 && !bounds.open_most) {
-    out.push_back({rules.bytes("0")});
+  if (!bounds.most.negative) {
+    const bool above = !bounds.least.negative;
+    if (above || compare(zero, bounds.most) < 0 || !bounds.open_most) {
+      add_magnitudes(above ? bounds.least : zero, bounds.most, above && bounds.open_least, bounds.open_most, "", json,
+                     out);
+    }
   }
-  return rules.one_of(std::move(out));
+  return json.rules().one_of(std::move(out));
 }
 
 }  // namespace spillway::text

@@ -166,7 +166,7 @@ Result<Element> SchemaCompiler::compile_multiples(const Object& schema, const Nu
   auto step = int64_t(std::min(asked, 1e15));
   if (double(step) != asked)
     return unsupported(fmt::format("expected a whole number at {}.multipleOf, found {}", path, asked));
-  const int64_t least = bounds.least + bounds.open_least, most = bounds.most - bounds.open_most;
+  const int64_t least = bounds.least_integer(), most = bounds.most_integer();
   const int64_t first = least >= 0 ? (least + step - 1) / step : -(-least / step);  // in steps
   const int64_t last = most >= 0 ? most / step : -((-most + step - 1) / step);
   if (first > last) return invalid(fmt::format("expected a multiple between the bounds at {}", path));
@@ -178,8 +178,7 @@ Result<Element> SchemaCompiler::compile_multiples(const Object& schema, const Nu
   int digits = kDigitsMax;
   std::string zeros;
   for (; step % 10 == 0; step /= 10, --digits) zeros += '0';
-  const NumberBounds none;
-  const bool any_negative = bounds.least == none.least, any_positive = bounds.most == none.most;
+  const bool any_negative = !bounds.has_least, any_positive = !bounds.has_most;
   if ((!any_negative && least < 0) || (any_negative && most < 0) || (!any_positive && most > 0) ||
       (any_positive && least > 1) || step > kRemaindersMax) {
     return unsupported(fmt::format("multipleOf {} between these bounds is not supported at {}", asked, path));

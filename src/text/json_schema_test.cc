@@ -1,5 +1,6 @@
 #include "text/json_schema.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -161,6 +162,58 @@ TEST(JsonSchema, NumbersKeepTheirBounds) {
   for (const char* const out : {"1", "1.0", "-0.1", "2", "1e5"}) EXPECT_FALSE(accepts(unit, out)) << out;
 }
 
+TEST(JsonSchema, NumbersKeepBoundsWithFractions) {
+  struct Case {
+    const char* bounds;
+    double least, most;
+    bool open_least, open_most;
+  };
+  for (const Case& one : {Case{R"("minimum":0.5,"maximum":12.25)", 0.5, 12.25, false, false},
+                          Case{R"("exclusiveMinimum":-1.5,"exclusiveMaximum":0.25)", -1.5, 0.25, true, true},
+                          Case{R"("minimum":0.25,"exclusiveMaximum":0.75)", 0.25, 0.75, false, true},
+                          Case{R"("exclusiveMinimum":-0.75,"maximum":-0.25)", -0.75, -0.25, true, false},
+                          Case{R"("minimum":1.01,"maximum":1.1)", 1.01, 1.1, false, false},
+                          Case{R"("exclusiveMinimum":2,"maximum":3)", 2, 3, true, false},
+                          Case{R"("minimum":-2.5,"maximum":0)", -2.5, 0, false, false},
+                          Case{R"("minimum":0.1,"maximum":0.1)", 0.1, 0.1, false, false},
+                          Case{R"("exclusiveMinimum":0)", 0, 1e9, true, false}}) {
+    const std::string schema = std::string("{\"type\":\"number\",") + one.bounds + "}";
+    const auto grammar = Grammar::json_schema(json::parse(schema));
+    ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+    for (int hundredths = -300; hundredths <= 1400; ++hundredths) {
+      const double value = hundredths / 100.0;
+      const bool good = (one.open_least ? value > one.least : value >= one.least) &&
+                        (one.open_most ? value < one.most : value <= one.most);
+      std::string text = fmt::format("{:.2f}", value);
+      if (text == "-0.00") continue;
+      EXPECT_EQ((*grammar)->matches(text), good) << schema << text;
+      EXPECT_EQ((*grammar)->matches(text + "0"), good) << schema << text;
+      while (text.back() == '0') text.pop_back();
+      if (text.back() == '.') text.pop_back();
+      EXPECT_EQ((*grammar)->matches(text), good) << schema << text;
+    }
+    EXPECT_FALSE((*grammar)->matches("1."));
+    EXPECT_FALSE((*grammar)->matches(".5"));
+  }
+  EXPECT_TRUE(accepts(R"({"type":"number","exclusiveMinimum":0.5})", "0.5000001"));
+  EXPECT_TRUE(accepts(R"({"type":"integer","minimum":1.5,"maximum":2.5})", "2"));
+  EXPECT_FALSE(Grammar::json_schema(json::parse(R"({"type":"integer","minimum":1.2,"maximum":1.8})")).ok());
+  EXPECT_FALSE(Grammar::json_schema(json::parse(R"({"type":"number","minimum":0.5,"exclusiveMaximum":0.5})")).ok());
+}
+
+TEST(JsonSchema, BoundsOfManyDigits) {
+  const char* const few = R"({"type":"integer","minimum":9007199254740993,"maximum":9007199254740999})";
+  EXPECT_TRUE(accepts(few, "9007199254740993"));
+  EXPECT_TRUE(accepts(few, "9007199254740999"));
+  EXPECT_FALSE(accepts(few, "9007199254740992"));
+  EXPECT_FALSE(accepts(few, "999999999999999"));
+  EXPECT_TRUE(accepts(R"({"type":"integer","minimum":1000000000000000})", "1000000000000001"));
+  EXPECT_FALSE(accepts(R"({"type":"integer","minimum":1000000000000000})", "5"));
+  EXPECT_FALSE(Grammar::json_schema(json::parse(R"({"type":"integer","minimum":1e19})")).ok());
+  const char* const all = R"({"type":"integer","minimum":-9223372036854775808,"maximum":18446744073709551615})";
+  for (const char* const in : {"-5", "0", "123456789012345"}) EXPECT_TRUE(accepts(all, in)) << in;
+}
+
 TEST(JsonSchema, MultiplesAreThose) {
   struct Case {
     const char* schema;
@@ -272,7 +325,8 @@ TEST(JsonSchema, ErrorsNameTheKeyword) {
   EXPECT_THAT(message(R"({"$ref":"#"})"), testing::HasSubstr("without end"));
   EXPECT_THAT(message(R"({"properties":{"a":{"$ref":"#"}},"required":["a"]})"), testing::HasSubstr("without end"));
   EXPECT_THAT(message(R"x({"pattern":"(?=a)"})x"), testing::HasSubstr("look-around"));
-  EXPECT_THAT(message(R"({"type":"number","minimum":0.5})"), testing::HasSubstr("a whole number at schema.minimum"));
+  EXPECT_THAT(message(R"({"type":"number","minimum":1e20})"),
+              testing::HasSubstr("at most 18 digits at schema.minimum"));
   EXPECT_THAT(message(R"({"type":"integer","minimum":2,"maximum":1})"), testing::HasSubstr("minimum below maximum"));
   EXPECT_THAT(message(R"({"allOf":[{"type":"string"},{"type":"null"}]})"), testing::HasSubstr("schemas that agree"));
 }

@@ -124,7 +124,8 @@ def client(server):
 
 def ask(client, question="What is 12 + 30?", **options):
     options.setdefault("temperature", 0)
-    return client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": question}], **options)
+    options.setdefault("messages", [{"role": "user", "content": question}])
+    return client.chat.completions.create(model=MODEL, **options)
 
 
 def eventually(condition, seconds=10):

@@ -1,4 +1,6 @@
 """Anthropic's messages through the official package."""
+import json
+
 import anthropic
 import pytest
 from conftest import MODEL
@@ -61,3 +63,31 @@ def test_errors(claude):
         claude.messages.create(**say(claude, model="gpt-9"))
     with pytest.raises(anthropic.BadRequestError):
         claude.messages.create(model=MODEL, max_tokens=10, messages=[])
+
+
+def test_models_in_its_form(claude):
+    models = list(claude.models.list())
+    assert [each.id for each in models][0] == MODEL
+    assert models[0].type == "model" and models[0].display_name == MODEL and models[0].created_at.year >= 2024
+    assert claude.models.retrieve("deepseek-chat").id == "deepseek-chat"
+
+
+def test_structured_output(claude):
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["n"],
+              "additionalProperties": False}
+    options = say(claude)
+    options["extra_body"] = {"temperature": 0, "output_config": {"format": {"type": "json_schema", "schema": schema}}}
+    message = claude.messages.create(**{**options, "max_tokens": 1500})
+    assert 1 <= json.loads(message.content[-1].text)["n"] <= 9
+
+
+def test_results_of_tools_go_back(claude):
+    tool = {"name": "now", "input_schema": {"type": "object", "properties": {}}}
+    turns = [{"role": "user", "content": "What is 12 + 30?"},
+             {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "now", "input": {}}]},
+             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "noon"}]}]
+    options = say(claude, tools=[tool])
+    with_tools = claude.messages.count_tokens(model=MODEL, messages=turns, tools=[tool]).input_tokens
+    assert with_tools > claude.messages.count_tokens(model=MODEL, messages=turns).input_tokens + 50  # the model is told of them
+    usage = claude.messages.create(**{**options, "messages": turns}).usage
+    assert usage.input_tokens + usage.cache_read_input_tokens == with_tools

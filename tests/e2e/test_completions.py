@@ -29,6 +29,27 @@ def test_echo_with_logprobs_scores_the_prompt(client, server):
     assert alone.token_logprobs[1:] == pytest.approx(logprobs.token_logprobs[1:len(ids)], abs=1e-4)
 
 
+def test_scored_as_evaluation_harnesses_do(client, server):
+    """lm-evaluation-harness sends ids, asks for one token more, and cuts context and that token off by counting: the end
+    token that the model gives here has to be told of as well."""
+    http = server.http()
+
+    def ids(text):
+        return http.post("/tokenize", json={"model": MODEL, "prompt": text, "add_special_tokens": False}).json()["tokens"]
+
+    whole = client.completions.create(model=MODEL, prompt=PROMPT, temperature=0, max_tokens=200).choices[0].text
+    context, continuation = ids(PROMPT), ids(PROMPT + whole)[len(ids(PROMPT)):]
+    choice = client.completions.create(model=MODEL, prompt=context + continuation, max_tokens=1, temperature=0, echo=True,
+                                       logprobs=1, seed=1234).choices[0]
+    logprobs = choice.logprobs
+    cut = slice(len(context), -1)
+    assert choice.finish_reason == "stop" and len(logprobs.token_logprobs[cut]) == len(continuation)
+    assert all(token == max(top, key=top.get) for token, top in zip(logprobs.tokens[cut], logprobs.top_logprobs[cut]))
+    assert sum(logprobs.token_logprobs[cut]) > -1
+    # Every token is among its own best, however unlikely.
+    assert all(token in top for token, top in zip(logprobs.tokens[1:], logprobs.top_logprobs[1:]))
+
+
 def test_batch_of_prompts(client):
     answer = client.completions.create(model=MODEL, prompt=[PROMPT, "x"], temperature=0, max_tokens=200)
     assert [choice.index for choice in answer.choices] == [0, 1]

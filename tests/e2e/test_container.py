@@ -42,3 +42,17 @@ def test_the_image_has_what_the_program_needs():
     assert packages - ESSENTIAL <= installed, f"lacking: {packages - ESSENTIAL - installed}"
     wanted_not = {package for package in installed if package.startswith("lib")} - packages
     assert not wanted_not, f"not needed: {wanted_not}"
+
+
+def test_what_the_stack_mounts_belongs_to_the_programs_user():
+    """A new named volume takes the owner of the image's folder; without that folder it would be root's."""
+    compose = (DOCKERFILE.parent / "docker-compose.yml").read_text()
+    ours = compose[compose.index("  spillway:"):compose.index("  prometheus:")]
+    mounted = re.findall(r"^      - \w+:(/\S+)$", ours, re.M)
+    made = re.search(r"install -d -o spillway -g spillway (.+)", DOCKERFILE.read_text())[1].split()
+    assert mounted == made
+
+
+def test_a_build_folder_of_the_host_stays_out():
+    ignored = (DOCKERFILE.parents[1] / ".dockerignore").read_text().split("\n")
+    assert {"build", ".git", ".venv"} <= set(ignored)

@@ -28,6 +28,10 @@ def test_openai_client(encoders):
     np.testing.assert_allclose(short, unit(answer.data[0].embedding[:16]), rtol=1e-5, atol=1e-7)
 
 
+def test_as_many_inputs_as_openai_takes(encoders):
+    assert len(encoders.openai().embeddings.create(model="mini", input=["a"] * 2048).data) == 2048
+
+
 def test_a_batch_changes_nobodys_vector(encoders):
     client = encoders.openai()
     together = client.embeddings.create(model="mini", input=TEXTS).data
@@ -147,6 +151,14 @@ def test_tensorflow_serving(encoders):
     answer = http.post("/v1/models/mini:predict", json={"instances": TEXTS}).json()["predictions"]
     openai_vectors = [each.embedding for each in encoders.openai().embeddings.create(model="mini", input=TEXTS).data]
     np.testing.assert_allclose(answer, openai_vectors, rtol=1e-5, atol=1e-7)
+    ids = encoders.tokenizer_ids(TEXTS[0])
+    padded = {"input_ids": ids + [0, 0], "attention_mask": [1] * len(ids) + [0, 0], "token_type_ids": [0] * (len(ids) + 2)}
+    rows = http.post("/v1/models/mini:predict", json={"instances": [padded]}).json()["predictions"]
+    columns = http.post("/v1/models/mini:predict", json={"inputs": {name: [row] for name, row in padded.items()}}).json()["outputs"]
+    for vector in (rows[0], columns[0]):
+        np.testing.assert_allclose(vector, openai_vectors[0], rtol=1e-5, atol=1e-7)
+    refused = http.post("/v1/models/mini:predict", json={"instances": [{"input_ids": ids, "mask": [1]}]})
+    assert refused.status_code == 400 and "attention_mask" in refused.json()["error"]
     assert http.get("/v1/models/mini").json()["model_version_status"][0]["state"] == "AVAILABLE"
     assert encoders.openai().models.retrieve("mini").id == "mini"
 

@@ -195,6 +195,10 @@ def test_the_local_model_is_an_upstream_too(tmp_path):
         extra = {"seed": 3, "max_tokens": 24}
         assert ask(program, "r1", True, **extra) == ask(program, "r1", False, **extra)
         assert [model.id for model in program.openai().models.list()] == ["r1"]
+        assert program.openai().models.retrieve("r1").created > 1_700_000_000
+        http = program.http()
+        assert http.head("/v1/models").headers["Content-Length"] == str(len(http.get("/v1/models").content))
+        assert (http.head("/v1/models/r1").status_code, http.get("/v1/modelsx").status_code) == (200, 404)
     finally:
         program.process.terminate()
         program.process.wait(20)

@@ -317,6 +317,8 @@ def test_each_attempt_is_a_span_that_its_upstream_continues(tmp_path):
         told = [fake.last()["headers"]["traceparent"] for fake in (bad, good)]
         assert told == [f"00-{trace}-{span['spanId']}-01" for span in attempts]
         assert int(attempts[0]["endTimeUnixNano"]) <= int(attempts[1]["startTimeUnixNano"])
+        assert (root["kind"], [span["kind"] for span in attempts]) == (2, [3, 3])  # a server, which is a client twice
+        assert [facts(span)["gen_ai.provider.name"] for span in (root, *attempts)] == ["spillway", "openai", "openai"]
         usage = ["gen_ai.usage.output_tokens" in facts(span) for span in attempts]
         assert usage == [False, True]  # tokens are told for who gave them
     finally:

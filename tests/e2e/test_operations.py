@@ -196,3 +196,12 @@ def test_a_missing_grpc_module_is_named_where_grpc_was_asked_for(tmp_path):
     foreign.write_bytes(b"no library")
     asked = subprocess.run([alone, "serve", "--port", "0", "--metrics-port", "0", "--grpc-port", str(free_port())], capture_output=True, text=True, timeout=60)
     assert asked.returncode != 0 and str(foreign) in asked.stderr
+
+
+def test_command_lines_that_are_not_quite_right(tmp_path):
+    wrong = subprocess.run([BINARY, "serv"], capture_output=True, text=True, timeout=30)
+    assert wrong.returncode == 2 and 'unknown command "serv"; expected one of serve, chat' in wrong.stderr
+    config = tmp_path / "good.yaml"
+    config.write_text("network:\n  port: 1234\n")
+    for arguments in ([str(config)], ["--config", str(config)]):
+        assert subprocess.run([BINARY, "config", "check", *arguments], capture_output=True, timeout=30).returncode == 0

@@ -19,6 +19,7 @@ SCHEMAS = [
     {"type": "object", "additionalProperties": False, "required": ["sum", "even"],
      "properties": {"sum": {"type": "integer"}, "even": {"type": "boolean"}}},
     {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 2, "maxItems": 3},
+    {"type": "array", "items": {"type": "number", "minimum": -0.25, "exclusiveMaximum": 12.5}, "minItems": 3, "maxItems": 3},
     {"type": "object", "additionalProperties": False, "required": ["who", "tags"],
      "properties": {"who": {"$ref": "#/$defs/name"}, "tags": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/name"}}},
      "$defs": {"name": {"type": "string", "minLength": 1, "maxLength": 5}}},
@@ -46,6 +47,14 @@ def test_json_object(client, server):
                      response_format={"type": "json_object"}, extra_body={"thinking": {"type": "disabled"}}).choices[0]
         assert choice.finish_reason == "stop", choice
         assert isinstance(json.loads(choice.message.content), dict)
+
+
+def test_json_goes_on_with_a_prefix(client):
+    begun = '{"sum": 42, "even":'
+    answer = ask(client, messages=[{"role": "user", "content": "What is 12 + 30?"},
+                                   {"role": "assistant", "content": begun, "prefix": True}],
+                 response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMAS[0]}}, max_tokens=200)
+    jsonschema.validate(json.loads(begun + answer.choices[0].message.content), SCHEMAS[0])
 
 
 def test_schema_that_cannot_be_kept_is_refused(client):
@@ -87,3 +96,16 @@ def test_unknown_named_tool_is_refused(client):
     with pytest.raises(openai.APIStatusError) as error:
         ask(client, tools=[WEATHER], tool_choice={"type": "function", "function": {"name": "nothing"}})
     assert error.value.status_code in (400, 422)
+
+
+def test_the_loop_of_tools(client):
+    """What agents do: a call, its result, the next answer."""
+    first = ask(client, tools=[TIME], tool_choice="required", max_tokens=1500, parallel_tool_calls=False).choices[0].message
+    call = first.tool_calls[0]
+    turns = [{"role": "user", "content": "What is 12 + 30?"}, first.model_dump(exclude_none=True, exclude={"reasoning_content"}),
+             {"role": "tool", "tool_call_id": call.id, "content": "noon"}]
+    turns[1]["content"] = None
+    answer = ask(client, messages=turns, tools=[TIME], max_tokens=300)
+    assert answer.choices[0].finish_reason in ("stop", "length", "tool_calls")
+    without = ask(client, messages=turns, max_tokens=1)
+    assert answer.usage.prompt_tokens > without.usage.prompt_tokens + 50  # the model is told of the tools

@@ -194,6 +194,17 @@ class Prometheus:
         return answer.json()["data"]["result"]
 
 
+@pytest.mark.skipif(not shutil.which("promtool"), reason="prometheus is not installed")
+def test_promtool_has_nothing_to_say_to_the_metrics(start, tmp_path):
+    program = start("--dcgm-names", "--influxdb-url", "http://127.0.0.1:9", "--spool-dir", str(tmp_path / "spool"), "--telemetry-interval", "0.2s")
+    ask(program.http())
+    assert program.http().post("/v1/feedback", json={"request_id": ask(program.http()), "conversion": True}).status_code == 200
+    until(lambda: program.metric("spillway_business_conversion_ratio", bound="estimate") > 0 and program.metric("spillway_telemetry_spool_bytes") > 0)
+    text = program.http().get("/metrics", headers={"Accept": "text/plain"}).text
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=30)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not shutil.which("prometheus"), reason="prometheus is not installed")
 def test_prometheus_scrapes_native_histograms_and_exemplars(server, tmp_path):
     prometheus = Prometheus(tmp_path, f"127.0.0.1:{server.port}")
@@ -280,3 +291,63 @@ def test_an_outage_and_a_kill_lose_no_point(tmp_path):
         for part in ([v for at, v in found if at <= killed], [v for at, v in found if at > killed]):
             assert len(part) >= 4
             assert part == list(range(1, len(part) + 1)), "no reading is missing"
+
+
+class VictoriaMetrics:
+    """Written by other people than InfluxDB and Prometheus, and speaks the protocols of both: /api/v2/write and remote write."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = ["victoria-metrics", f"-storageDataPath={folder / 'victoria'}", f"-httpListenAddr=127.0.0.1:{self.port}"]
+
+    def ready(self):
+        until(lambda: httpx.get(self.url + "/health").status_code == 200)
+
+    def points(self, series):
+        """Raw, as they were taken in: {labels: [(ms, value)]}; one taken twice would be there twice."""
+        answer = httpx.get(self.url + "/api/v1/export", params={"match[]": series, "start": time.time() - 600})
+        rows = [json.loads(line) for line in answer.text.splitlines()]
+        return {tuple(sorted(row["metric"].items())): list(zip(row["timestamps"], row["values"])) for row in rows}
+
+
+@pytest.mark.skipif(not shutil.which("victoria-metrics"), reason="victoria-metrics is not installed")
+def test_both_outlets_say_the_same_to_a_third_receiver(tmp_path):
+    victoria = VictoriaMetrics(tmp_path)
+    folder = tmp_path / "program"
+    folder.mkdir()
+    program = Program(folder, *reading_flags(tmp_path, "--influxdb-url", victoria.url, "--influxdb-api", "v2", "--influxdb-org", "an org",
+                                             "--influxdb-token", "secret", "--remote-write-url", victoria.url + "/api/v1/write"))
+    try:
+        program.wait_ready()  # the receiver is down
+        asked = ask(program.http())
+        with running(victoria.command, tmp_path / "victoria.log"):
+            victoria.ready()
+            up = time.time() * 1000
+            by_lines, by_remote_write = READINGS + "_value", READINGS  # it appends the field's name to what comes as lines
+            until(lambda: all(points[-1][0] > up + 1000 for name in (by_lines, by_remote_write) for points in [victoria.points(name).popitem()[1]]))
+            httpx.get(victoria.url + "/internal/force_flush").raise_for_status()  # what it took in becomes visible shard by shard
+            lines, remote = victoria.points('{__name__=~".+_value"}'), victoria.points('{__name__!~".+_value"}')
+    finally:
+        program.stop()
+    assert asked
+
+    def times(found, name):
+        each = [at for labels, points in found.items() if dict(labels)["__name__"] == name for at, _ in points]
+        assert each == sorted(set(each)) and len(each) >= 5, "in order and without duplicates"
+        return each
+
+    last = min(times(lines, by_lines)[-2], times(remote, by_remote_write)[-2])  # later ones may have come to one of the two only
+
+    def told(found, strip):
+        return {strip(dict(labels)): [(at, value) for at, value in points if at <= last] for labels, points in found.items()}
+
+    def line_name(labels):
+        return (labels.pop("__name__").removesuffix("_value"), *sorted(labels.items()))
+
+    lines = {key: points for key, points in told(lines, line_name).items() if points}
+    remote = {key: points for key, points in told(remote, line_name).items() if points}
+    assert len(lines) > 100
+    assert [value for _, value in next(points for key, points in lines.items() if key[0] == READINGS)][:3] == [1, 2, 3]
+    different = {key: (lines.get(key), remote.get(key)) for key in lines.keys() | remote.keys() if lines.get(key) != remote.get(key)}
+    assert not different, dict(list(different.items())[:3])

@@ -1,15 +1,16 @@
 """Every request is on the same books, whichever protocol it came by and whoever answered it: spans, timelines, live state,
 feedback and metrics of requests over gRPC (Triton's own client, our chat service) and of those that an upstream answered."""
 import json
+import subprocess
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from conftest import free_port
+from conftest import BINARY, free_port
 from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from gateway_parts import gateway, upstream
+from gateway_parts import ASK, Fake, gateway, upstream
 from test_telemetry import TRACE, collector, until
 
 PARENT = "b7ad6b7169203331"
@@ -112,3 +113,39 @@ def test_what_an_upstream_answered_is_seen_whole(start, tmp_path):
                 {"role": "user", "content": "What is 12 + 30?"}]}) as stream:
             stream.read()
         assert until(lambda: program.metric("spillway_http_time_to_first_token_seconds_count") >= 1)
+
+
+def test_canary_and_centre_are_judged_by_what_came_of_their_answers(tmp_path):
+    """Arms: who answered, the canary or the others; the shadow, who answered nobody, is no arm. X-Experiment-Arm names one itself."""
+    fakes = [Fake() for _ in range(3)]
+    policies = '  policies: ["canary upstream=edge-int8 fraction=0.5", "shadow upstream=shadow fraction=1"]\n'
+    try:
+        with gateway(tmp_path, *(upstream(name, fake.url, models="[ok]") for name, fake in zip(("centre", "edge-int8", "shadow"), fakes)),
+                     scalars=policies, flags=("--telemetry-interval", "0.3s")) as program:
+            http, converted, total, arm_of_session = program.http(), {}, {}, {}
+            for number in range(60):
+                answer = http.post("/v1/chat/completions", json={"model": "ok", "messages": ASK}, headers={"X-Session-Id": f"s{number % 30}"})
+                arm = answer.headers["X-Spillway-Upstream"]
+                assert arm_of_session.setdefault(number % 30, arm) == arm, "a session stays on its side"
+                won = arm == "edge-int8" or number % 2 == 0
+                said = http.post("/v1/feedback", json={"request_id": answer.headers["X-Request-Id"], "conversion": won})
+                assert said.json()["status"] == "accepted"
+                total[arm] = total.get(arm, 0) + 1
+                converted[arm] = converted.get(arm, 0) + won
+            assert set(total) == {"centre", "edge-int8"} and min(total.values()) >= 10
+            named = http.post("/v1/chat/completions", json={"model": "ok", "messages": ASK}, headers={"X-Experiment-Arm": "prompt-b"})
+            http.post("/v1/feedback", json={"request_id": named.headers["X-Request-Id"], "conversion": True})
+            for arm in total:
+                assert program.metric("spillway_business_outcomes_total", arm=arm, outcome="conversion") == converted[arm]
+            assert program.metric("spillway_business_outcomes_total", arm="prompt-b", outcome="conversion") == 1
+            assert until(lambda: fakes[2].stats()["total"] >= 61)
+            assert 'arm="shadow"' not in http.get("/metrics").text
+
+            def shown():  # by arm, in the terminal
+                top = subprocess.run([BINARY, "top", "--once", "--url", program.url], capture_output=True, text=True, timeout=20).stdout
+                return all(any(arm in line and f"{100 * converted[arm] / total[arm]:.0f}" in line for line in top.splitlines()) for arm in total)
+
+            assert until(shown)
+    finally:
+        for fake in fakes:
+            fake.stop()

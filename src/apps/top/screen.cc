@@ -98,6 +98,7 @@ std::string sentence_of(const std::string& resource) {
       {"idle", "nothing to do"},
       {"loading", "the model is loading"},
       {"draining", "the server is shutting down"},
+      {"device_failed", "a GPU in use reported an error of its own (XID)"},
       {"stalled", "the engine makes no progress"},
       {"upstreams", "no upstream is healthy"},
       {"upstream_time", "upstreams take the time"},

@@ -205,6 +205,19 @@ TEST(AnswerMargin, GrowsWithLateBatchesAndIsForgottenSlowly) {
   EXPECT_EQ(margin.seconds(), 0);
 }
 
+TEST(OneShotAdmission, ARequestOfManyInputsIsTakenWhereNobodyWaits) {
+  std::vector<OneShotRequest> requests(2048);
+  for (OneShotRequest& request : requests) request.tokens.assign(3, 1);
+  OneShotEngineOptions options;
+  options.queue.requests_max = 100;
+  OneShotLoad load;
+  EXPECT_FALSE(check_load(requests, load, options, at(1)));
+  load.waiting[1] = 1;
+  const auto refusal = check_load(requests, load, options, at(1));
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kQueueRequests);
+}
+
 TEST(OneShotAdmission, AnInputIsPredictedToEndWithTheBatchThatItIsIn) {
   OneShotLoad load;
   load.batch_cost = 1000;

@@ -10,6 +10,8 @@
 namespace spillway::engine {
 namespace {
 
+constexpr int64_t kInputsAtOnce = 4096;  // what the HTTP protocols read of one request; OpenAI takes 2048
+
 using Reason = Refusal::Reason;
 
 const char* name_of(models::OneShotOutput output) {
@@ -95,9 +97,9 @@ std::optional<Refusal> check_inputs(std::span<const OneShotRequest> requests, co
   const models::OneShotInfo& info = model.info();
   if (requests.empty()) return refuse(Reason::kInvalid, 0, 1, "expected at least one input, found none");
   const auto count = static_cast<int64_t>(requests.size());
-  if (count > bounds.requests_max) {
-    return refuse(Reason::kTooLong, count, bounds.requests_max,
-                  fmt::format("{} inputs in one request, of at most {}", count, bounds.requests_max));
+  const int64_t most = std::max<int64_t>(bounds.requests_max, kInputsAtOnce);
+  if (count > most) {
+    return refuse(Reason::kTooLong, count, most, fmt::format("{} inputs in one request, of at most {}", count, most));
   }
   int64_t cost = 0;
   for (const OneShotRequest& request : requests) {
@@ -139,8 +141,10 @@ std::optional<Refusal> check_load(std::span<const OneShotRequest> requests, cons
     return busy(Reason::kQueueRequests, std::max(input_s, wait_s / 2), wait_s, found, limit,
                 fmt::format("{} inputs would wait, of at most {}", found, limit));
   };
+  // A request that finds nobody waiting is taken however many inputs it has, so that a client's batch may be larger
+  // than the queue.
   const int64_t inputs = load.waiting_all() + count;
-  if (inputs > options.queue.requests_max) return full(inputs, options.queue.requests_max);
+  if (inputs > options.queue.requests_max && load.waiting_all() > 0) return full(inputs, options.queue.requests_max);
   for (size_t at = 0; at < joining.size(); ++at) {
     const int64_t bound = options.policies[at].requests_max, found = load.waiting[at] + joining[at];
     if (joining[at] > 0 && bound > 0 && found > bound) return full(found, bound);

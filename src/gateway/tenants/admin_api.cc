@@ -187,11 +187,12 @@ AdminResponse AdminApi::audit(const AdminRequest& request) {
   if (!entries.ok()) return failure(entries.error());
   json::array data;
   for (const AuditEntry& entry : *entries) {
+    auto detail = parse_object(entry.detail);
     data.push_back(json::object{{"at", entry.at_unix_s},
                                 {"actor", entry.actor},
                                 {"action", entry.action},
                                 {"subject", entry.subject},
-                                {"detail", entry.detail}});
+                                {"detail", detail.ok() ? *detail : json::object()}});
   }
   return answer(list_of(std::move(data)));
 }

@@ -56,6 +56,10 @@ TEST(AdminApi, AKeyFromCreationToRevocation) {
   ASSERT_EQ(audit.size(), 3u);
   EXPECT_EQ(audit[0].as_object().at("action").as_string(), "key.revoke");
   EXPECT_EQ(audit[2].as_object().at("action").as_string(), "key.create");
+  const json::object& change = audit[1].as_object().at("detail").as_object();  // what it was and what it is
+  EXPECT_EQ(change, (json::object{{"tokens_per_minute", json::array{1000, 5000}}}));
+  EXPECT_EQ(audit[0].as_object().at("detail").at("revoked"), (json::array{false, true}));
+  EXPECT_EQ(audit[2].as_object().at("detail").at("tenant").at(1), object.at("tenant"));
   EXPECT_EQ(audit[2].as_object().at("actor").as_string(), "10.0.0.1:5");
 }
 

@@ -122,6 +122,16 @@ json::object describe_key(const KeyRecord& key) {
           {"revoked", key.revoked}};
 }
 
+std::string describe_change(const KeyRecord& before, const KeyRecord& after) {
+  const json::object old = describe_key(before);
+  json::object changes;
+  for (const auto& [field, value] : describe_key(after)) {
+    if (field == "id" || field == "created_at" || old.at(field) == value) continue;
+    changes[field] = json::array{old.at(field), value};
+  }
+  return json::serialize(changes);
+}
+
 std::string stored_key(const KeyRecord& key) {
   json::object object = describe_key(key);
   std::string hex;

@@ -10,6 +10,8 @@
 namespace spillway::gateway {
 
 boost::json::object describe_key(const KeyRecord& key);
+// What is different, for the audit log: {"FIELD": [BEFORE, AFTER]}.
+std::string describe_change(const KeyRecord& before, const KeyRecord& after);
 std::string stored_key(const KeyRecord& key);
 Result<KeyRecord> parse_stored_key(std::string_view json);
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "gateway/tenants/key_json.h"
 #include "metrics/metrics.h"
 
 namespace spillway::gateway {
@@ -314,7 +315,7 @@ Result<TenantLedger::Created> TenantLedger::create(KeyRecord wanted, const std::
   SW_ASSIGN(wanted.id, make_key_id());
   wanted.digest = key_digest(created.key, options_.pepper);
   wanted.created_unix_s = unix_now();
-  SW_TRY(store_->put_key(wanted, {unix_now(), actor, "key.create", wanted.id, ""}));
+  SW_TRY(store_->put_key(wanted, {unix_now(), actor, "key.create", wanted.id, describe_change({}, wanted)}));
   {
     std::unique_lock lock(keys_mutex_);
     put(wanted, {});
@@ -329,7 +330,7 @@ Result<KeyRecord> TenantLedger::update(const std::string& id, const std::string&
   if (!key) return not_found(fmt::format("no key {}", id));
   KeyRecord record = key->record;
   change(record);
-  SW_TRY(store_->put_key(record, {unix_now(), actor, action, id, ""}));
+  SW_TRY(store_->put_key(record, {unix_now(), actor, action, id, describe_change(key->record, record)}));
   std::unique_lock lock(keys_mutex_);
   put(record, {});
   return record;

@@ -7,7 +7,8 @@
 
 namespace spillway::gateway {
 
-std::string_view stop_reason_of(std::string_view finish_reason) {
+std::string_view stop_reason_of(std::string_view finish_reason, bool calls) {
+  if (calls && finish_reason == "stop") return "tool_use";  // as OpenAI says it where a function was named
   if (finish_reason == "length") return "max_tokens";
   if (finish_reason == "tool_calls" || finish_reason == "function_call") return "tool_use";
   if (finish_reason == "content_filter") return "refusal";
@@ -25,7 +26,8 @@ void UsageFigures::take_openai(const json::object& usage) {
   prompt = number_of(usage, "prompt_tokens");
   output = number_of(usage, "completion_tokens");
   cached = number_of(usage, "prompt_cache_hit_tokens");
-  if (const json::object* details = object_of(usage, "prompt_tokens_details"))
+  const json::object* details = object_of(usage, "prompt_tokens_details");
+  if (details != nullptr && member_of(*details, "cached_tokens") != nullptr)
     cached = number_of(*details, "cached_tokens");
   known = true;
 }
@@ -131,8 +133,9 @@ Result<std::string> chat_answer_to_messages(std::string_view body) {
   if (const json::object* told = object_of(from, "usage")) usage.take_openai(*told);
   json::object to{
       {"id", text_of(from, "id")}, {"type", "message"}, {"role", "assistant"}, {"model", text_of(from, "model")}};
+  const json::array* calls = array_of(*message, "tool_calls");
   to["content"] = std::move(blocks);
-  to["stop_reason"] = stop_reason_of(text_of(*choice, "finish_reason"));
+  to["stop_reason"] = stop_reason_of(text_of(*choice, "finish_reason"), calls != nullptr && !calls->empty());
   to["stop_sequence"] = nullptr;
   to["usage"] = usage.anthropic();
   return json::serialize(to);

@@ -9,6 +9,8 @@ namespace {
 
 Error cannot(std::string_view what) { return invalid(fmt::format("{} cannot be said in OpenAI's dialect", what)); }
 
+constexpr std::string_view kBetweenBlocks = "\n\n";
+
 // The text of a string or of a list of text blocks.
 Result<std::string> plain_text(const json::value* content, std::string_view where) {
   std::string text;
@@ -19,6 +21,7 @@ Result<std::string> plain_text(const json::value* content, std::string_view wher
     const json::object* block = value.if_object();
     if (block == nullptr || text_of(*block, "type") != "text")
       return cannot(fmt::format("{}: a block that is no text", where));
+    if (!text.empty()) text += kBetweenBlocks;
     text += text_of(*block, "text");
   }
   return text;
@@ -46,6 +49,7 @@ class Writer {
     to_["messages"] = std::move(messages_);
     SW_TRY(tools());
     sampling();
+    format();
     return json::serialize(to_);
   }
 
@@ -89,8 +93,13 @@ class Writer {
       }
     }
     if (parts.empty()) return {};
-    if (!images && parts.size() == 1) {
-      messages_.push_back({{"role", "user"}, {"content", parts[0].get_object()["text"]}});
+    if (!images) {  // a string, as some upstreams take no lists
+      std::string text;
+      for (const json::value& part : parts) {
+        if (!text.empty()) text += kBetweenBlocks;
+        text += text_of(part.get_object(), "text");
+      }
+      messages_.push_back({{"role", "user"}, {"content", std::move(text)}});
     } else {
       messages_.push_back({{"role", "user"}, {"content", std::move(parts)}});
     }
@@ -182,6 +191,15 @@ class Writer {
       to_["tool_choice"] = type == "any" ? "required" : type == "none" ? "none" : "auto";
     }
     if (truth_of(choice, "disable_parallel_tool_use")) to_["parallel_tool_calls"] = false;
+  }
+
+  void format() {
+    const json::object* config = object_of(from_, "output_config");
+    const json::object* format = object_of(config == nullptr ? from_ : *config, config ? "format" : "output_format");
+    if (format == nullptr || text_of(*format, "type") != "json_schema") return;
+    json::object holder{{"name", "output"}};
+    copy_member(*format, "schema", holder);
+    to_["response_format"] = json::object{{"type", "json_schema"}, {"json_schema", std::move(holder)}};
   }
 
   void sampling() {

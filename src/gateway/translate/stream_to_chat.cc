@@ -21,6 +21,8 @@ class ToChat final : public StreamTranslator {
       start_block(data, out);
     } else if (type == "content_block_delta") {
       if (const json::object* delta = object_of(data, "delta")) take(*delta, number_of(data, "index"), out);
+    } else if (type == "content_block_stop") {
+      stop_block(number_of(data, "index"), out);
     } else if (type == "message_delta") {
       if (const json::object* usage = object_of(data, "usage")) usage_.take_anthropic(*usage);
       if (const json::object* delta = object_of(data, "delta")) {
@@ -81,7 +83,8 @@ class ToChat final : public StreamTranslator {
     if (type == "text" && !text_of(*block, "text").empty()) tell(chunk({{"content", text_of(*block, "text")}}), out);
     if (type != "tool_use") return;
     const int call = int(calls_.size());
-    calls_[number_of(data, "index")] = call;
+    const json::object* input = object_of(*block, "input");
+    calls_[number_of(data, "index")] = {call, input == nullptr ? "{}" : json::serialize(*input)};
     json::object function{{"name", text_of(*block, "name")}, {"arguments", ""}};
     json::object told{
         {"index", call}, {"id", text_of(*block, "id")}, {"type", "function"}, {"function", std::move(function)}};
@@ -98,16 +101,33 @@ class ToChat final : public StreamTranslator {
       const auto found = calls_.find(block);
       const std::string_view piece = text_of(delta, "partial_json");
       if (found == calls_.end() || piece.empty()) return;
-      json::object told{{"index", found->second}, {"function", json::object{{"arguments", piece}}}};
-      tell(chunk({{"tool_calls", json::array{std::move(told)}}}), out);
+      found->second.untold.clear();
+      tell_arguments(found->second.index, piece, out);
     }
   }
+
+  // A call of which no arguments were told: those of the block's begin, "{}" for none.
+  void stop_block(int64_t block, std::string& out) {
+    const auto found = calls_.find(block);
+    if (found == calls_.end() || found->second.untold.empty()) return;
+    tell_arguments(found->second.index, std::exchange(found->second.untold, {}), out);
+  }
+
+  void tell_arguments(int call, std::string_view piece, std::string& out) const {
+    json::object told{{"index", call}, {"function", json::object{{"arguments", piece}}}};
+    tell(chunk({{"tool_calls", json::array{std::move(told)}}}), out);
+  }
+
+  struct Call {
+    int index = 0;
+    std::string untold;  // arguments, until some come
+  };
 
   const bool include_usage_;
   bool ended_ = false;
   std::string id_, model_;
   int64_t created_ = 0;
-  std::map<int64_t, int> calls_;  // of a block, the call's index
+  std::map<int64_t, Call> calls_;  // by their block
   std::string stop_reason_;
   UsageFigures usage_;
 };

@@ -1,5 +1,6 @@
 // A stream of chat completion chunks told as Anthropic's events.
 #include <map>
+#include <vector>
 
 #include "gateway/translate/answers.h"
 #include "gateway/translate/translate.h"
@@ -16,10 +17,10 @@ class ToMessages final : public StreamTranslator {
       return {};
     }
     SW_ASSIGN(const json::object chunk, parse_json_object(event.data));
-    if (!std::exchange(begun_, true)) begin(chunk, out);
     if (const json::object* usage = object_of(chunk, "usage")) usage_.take_openai(*usage);
     const json::array* choices = array_of(chunk, "choices");
     if (choices == nullptr || choices->empty()) return {};
+    if (!std::exchange(begun_, true)) begin(chunk, out);
     const json::object* choice = choices->front().if_object();
     if (choice == nullptr) return invalid("choices: expected objects");
     if (const json::object* delta = object_of(*choice, "delta")) take(*delta, out);
@@ -30,8 +31,9 @@ class ToMessages final : public StreamTranslator {
   void finish(std::string& out) override {
     if (!begun_ || std::exchange(ended_, true)) return;
     close(out);
-    for (const auto& [index, block] : tools_) stop(block, out);
-    json::object delta{{"stop_reason", stop_reason_of(finish_reason_)}, {"stop_sequence", nullptr}};
+    for (const auto& [index, tool] : tools_) stop(tool.block, out);
+    for (const int block : replaced_) stop(block, out);
+    json::object delta{{"stop_reason", stop_reason_of(finish_reason_, !tools_.empty())}, {"stop_sequence", nullptr}};
     tell("message_delta", {{"type", "message_delta"}, {"delta", std::move(delta)}, {"usage", usage_.anthropic()}}, out);
     tell("message_stop", {{"type", "message_stop"}}, out);
   }
@@ -87,20 +89,26 @@ class ToMessages final : public StreamTranslator {
   void take_call(const json::object& call, std::string& out) {
     const json::object* function = object_of(call, "function");
     const int64_t index = number_of(call, "index");
+    const std::string_view id = text_of(call, "id");
     auto found = tools_.find(index);
+    if (found != tools_.end() && !id.empty() && found->second.id != id) {  // some give every call the index 0
+      replaced_.push_back(found->second.block);
+      tools_.erase(found);
+      found = tools_.end();
+    }
     if (found == tools_.end()) {
       close(out);
-      found = tools_.emplace(index, blocks_++).first;
-      json::object block{{"type", "tool_use"}, {"id", text_of(call, "id")}, {"input", json::object()}};
+      found = tools_.emplace(index, Tool{blocks_++, std::string(id)}).first;
+      json::object block{{"type", "tool_use"}, {"id", id}, {"input", json::object()}};
       block["name"] = function == nullptr ? std::string_view() : text_of(*function, "name");
       tell("content_block_start",
-           {{"type", "content_block_start"}, {"index", found->second}, {"content_block", std::move(block)}}, out);
+           {{"type", "content_block_start"}, {"index", found->second.block}, {"content_block", std::move(block)}}, out);
     }
     const std::string_view arguments = function == nullptr ? std::string_view() : text_of(*function, "arguments");
     if (arguments.empty()) return;
     tell("content_block_delta",
          {{"type", "content_block_delta"},
-          {"index", found->second},
+          {"index", found->second.block},
           {"delta", json::object{{"type", "input_json_delta"}, {"partial_json", arguments}}}},
          out);
   }
@@ -114,12 +122,18 @@ class ToMessages final : public StreamTranslator {
     tell("content_block_stop", {{"type", "content_block_stop"}, {"index", block}}, out);
   }
 
+  struct Tool {
+    int block = 0;
+    std::string id;
+  };
+
   bool begun_ = false;
   bool ended_ = false;
-  int blocks_ = 0;                // begun so far
-  int open_ = 0;                  // the block of open_kind_
-  std::string_view open_kind_;    // "text", "thinking" or none
-  std::map<int64_t, int> tools_;  // blocks of calls, by their index there; open until the end
+  int blocks_ = 0;                 // begun so far
+  int open_ = 0;                   // the block of open_kind_
+  std::string_view open_kind_;     // "text", "thinking" or none
+  std::map<int64_t, Tool> tools_;  // by the call's index there; their blocks are open until the end
+  std::vector<int> replaced_;      // blocks of calls whose index was given to another
   std::string finish_reason_;
   UsageFigures usage_;
 };

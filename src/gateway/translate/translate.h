@@ -22,8 +22,8 @@ Result<std::string> messages_to_chat(std::string_view body, std::string_view mod
 Result<std::string> chat_answer_to_messages(std::string_view body);
 Result<std::string> messages_answer_to_chat(std::string_view body);
 
-// Finish and stop reasons.
-std::string_view stop_reason_of(std::string_view finish_reason);
+// Finish and stop reasons; calls: some were told.
+std::string_view stop_reason_of(std::string_view finish_reason, bool calls);
 std::string_view finish_reason_of(std::string_view stop_reason);
 
 // One stream: shown each event of the upstream's, it appends the client's. The last event of the upstream's stream

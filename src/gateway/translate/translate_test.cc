@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "gateway/translate/json_parts.h"
 
 namespace spillway::gateway {
@@ -69,11 +71,89 @@ TEST(TranslateRequest, MessagesBecomeChat) {
       parsed(*body),
       parsed(
           R"({"model":"gpt","max_tokens":50,"stop":["END"],"stream":true,"stream_options":{"include_usage":true},"reasoning_effort":"medium",
-          "messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"},
+          "messages":[{"role":"system","content":"be \n\nbrief"},{"role":"user","content":"hi"},
             {"role":"assistant","content":"ok","tool_calls":[{"id":"t1","type":"function","function":{"name":"f","arguments":"{\"a\":1}"}}]},
             {"role":"tool","tool_call_id":"t1","content":"one"},{"role":"user","content":"go on"}],
           "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"}}}],
           "tool_choice":{"type":"function","function":{"name":"f"}}})"));
+}
+
+TEST(TranslateRequest, SchemasOfAnswersPassBothWays) {
+  const json::value schema = json::parse(R"({"type":"object","properties":{"a":{"type":"integer"}}})");
+  const std::string messages = R"("messages":[{"role":"user","content":"x"}])";
+  const auto there =
+      chat_to_messages("{\"model\":\"m\"," + messages +
+                           R"(,"response_format":{"type":"json_schema","json_schema":{"name":"n","schema":)" +
+                           json::serialize(schema) + "}}}",
+                       "c", 10);
+  ASSERT_TRUE(there.ok()) << there.error().message;
+  EXPECT_EQ(parsed(*there).at("output_config").at("format"),
+            json::value(json::object{{"type", "json_schema"}, {"schema", schema}}));
+  const auto back = messages_to_chat(*there, "m");
+  ASSERT_TRUE(back.ok()) << back.error().message;
+  EXPECT_EQ(parsed(*back).at("response_format").at("json_schema").at("schema"), schema);
+  const auto beta = messages_to_chat(
+      "{\"max_tokens\":5," + messages + R"(,"output_format":{"type":"json_schema","schema":{}}})", "m");
+  ASSERT_TRUE(beta.ok()) << beta.error().message;
+  EXPECT_EQ(parsed(*beta).at("response_format").at("type"), "json_schema");
+}
+
+// What Anthropic refuses and OpenAI's clients send all the same.
+TEST(TranslateRequest, OddButLegalChatIsMadeAcceptable) {
+  const auto body = chat_to_messages(
+      R"({"temperature":0.2,"top_p":0.9,"messages":[
+            {"role":"user","content":[{"type":"text","text":""},{"type":"text","text":"look"},{"type":"image_url","image_url":{"url":"data:image/jpg;base64,AAAA"}}]},
+            {"role":"assistant","content":"\n\n","tool_calls":[{"id":"functions.f:0","type":"function","function":{"name":"f","arguments":"{}"}}]},
+            {"role":"tool","tool_call_id":"functions.f:0","content":""}],
+          "tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g","parameters":{}}}]})",
+      "claude", 100);
+  ASSERT_TRUE(body.ok()) << body.error().message;
+  EXPECT_EQ(parsed(*body), parsed(
+                               R"({"model":"claude","max_tokens":100,"temperature":0.2,
+          "messages":[
+            {"role":"user","content":[{"type":"text","text":"look"},{"type":"image","source":{"type":"base64","media_type":"image/jpeg","data":"AAAA"}}]},
+            {"role":"assistant","content":[{"type":"tool_use","id":"functions_f_0","name":"f","input":{}}]},
+            {"role":"user","content":[{"type":"tool_result","tool_use_id":"functions_f_0","content":[]}]}],
+          "tools":[{"name":"f","input_schema":{"type":"object"}},{"name":"g","input_schema":{"type":"object"}}],
+          "tool_choice":{"type":"auto"}})"));
+  const auto only_top_p =
+      chat_to_messages(R"({"temperature":1,"top_p":0.9,"messages":[{"role":"user","content":"x"}]})", "c", 10);
+  EXPECT_FALSE(parsed(*only_top_p).as_object().contains("temperature"));
+  EXPECT_EQ(parsed(*only_top_p).at("top_p"), 0.9);
+}
+
+TEST(TranslateRequest, ThinkingIsAskedForOnlyWhereItMayBe) {
+  const auto thinks = [](const std::string& members) {
+    const auto body = chat_to_messages("{\"reasoning_effort\":\"low\"," + members + "}", "c", 10);
+    EXPECT_TRUE(body.ok()) << body.error().message;
+    return parsed(*body).as_object().contains("thinking");
+  };
+  const std::string ask = R"("messages":[{"role":"user","content":"x"}])";
+  const std::string tools = R"(,"tools":[{"type":"function","function":{"name":"f"}}])";
+  EXPECT_TRUE(thinks(ask));
+  EXPECT_TRUE(thinks(ask + tools));
+  EXPECT_FALSE(thinks(ask + tools + R"(,"tool_choice":"required")"));
+  EXPECT_FALSE(thinks(ask + tools + R"(,"tool_choice":{"type":"function","function":{"name":"f"}})"));
+  // Its thinking before the call, signed, is not there to be given back.
+  EXPECT_FALSE(thinks(
+      R"("messages":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"id":"a","function":{"name":"f","arguments":""}}]},
+                {"role":"tool","tool_call_id":"a","content":"1"}])" +
+      tools));
+  EXPECT_FALSE(thinks(R"("messages":[{"role":"user","content":"x"},{"role":"assistant","content":"The answer"}])"));
+  const auto budget = chat_to_messages(
+      R"({"thinking":{"type":"enabled","budget_tokens":2000},"temperature":0,"top_p":0.5,"max_tokens":100,"messages":[{"role":"user","content":"x"}]})",
+      "c", 10);
+  EXPECT_EQ(parsed(*budget).at("thinking").at("budget_tokens"), 2000);
+  EXPECT_EQ(parsed(*budget).at("max_tokens"), 3024);
+  EXPECT_FALSE(parsed(*budget).as_object().contains("top_p"));
+}
+
+// Several blocks of text are one string: DeepSeek takes no lists.
+TEST(TranslateRequest, BlocksOfTextBecomeOneString) {
+  const auto body = messages_to_chat(
+      R"({"messages":[{"role":"user","content":[{"type":"text","text":"one"},{"type":"text","text":"two"}]}]})", "m");
+  ASSERT_TRUE(body.ok());
+  EXPECT_EQ(parsed(*body).at("messages").at(0).at("content"), "one\n\ntwo");
 }
 
 TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
@@ -84,7 +164,11 @@ TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
   EXPECT_NE(wrong(R"("n":2)").error().message.find("n above 1"), std::string::npos);
   EXPECT_NE(wrong(R"("response_format":{"type":"json_object"})").error().message.find("response_format"),
             std::string::npos);
+  EXPECT_NE(wrong(R"("tool_choice":{"type":"allowed_tools","allowed_tools":{}})").error().message.find("allowed_tools"),
+            std::string::npos);
   EXPECT_NE(wrong(R"("logprobs":true)").error().message.find("logprobs"), std::string::npos);
+  EXPECT_NE(wrong(R"("stop":["END","\n"])").error().message.find("stop"), std::string::npos);
+  EXPECT_NE(wrong(R"("functions":[{"name":"f"}])").error().message.find("functions"), std::string::npos);
   EXPECT_FALSE(messages_to_chat(R"({"messages":[{"role":"user","content":[{"type":"document"}]}]})", "m").ok());
   EXPECT_FALSE(messages_to_chat("[]", "m").ok());
   EXPECT_FALSE(
@@ -183,6 +267,74 @@ TEST(TranslateStream, EventsBecomeChunks) {
   EXPECT_EQ(chunks[6].at("usage").at("completion_tokens"), 3);
   EXPECT_TRUE(out.ends_with("data: [DONE]\n\n"));
   for (const json::value& chunk : chunks) EXPECT_EQ(chunk.at("id"), "a");
+}
+
+// Also where a finish reason of "stop" came with calls, as it does when a function was named.
+TEST(TranslateAnswer, CallsAreWhyItStopped) {
+  const auto message = chat_answer_to_messages(
+      R"({"id":"a","model":"m","choices":[{"message":{"content":null,"tool_calls":[{"id":"c","function":{"name":"f","arguments":""}}]},"finish_reason":"stop"}],
+          "usage":{"prompt_tokens":10,"completion_tokens":5,"prompt_cache_hit_tokens":8,"prompt_tokens_details":{"audio_tokens":0}}})");
+  ASSERT_TRUE(message.ok());
+  EXPECT_EQ(parsed(*message).at("stop_reason"), "tool_use");
+  EXPECT_EQ(parsed(*message).at("usage").at("cache_read_input_tokens"), 8);
+}
+
+// Odd but legal: a first chunk of annotations without an answer, two calls under one index, and "stop" at their end.
+TEST(TranslateStream, OddChunksBecomeEvents) {
+  const auto translator = chat_stream_to_messages();
+  const auto events = data_of(translated(
+      *translator,
+      "data: {\"id\":\"\",\"model\":\"\",\"choices\":[],\"prompt_filter_results\":[]}\n\n"
+      "data: {\"id\":\"a\",\"model\":\"m\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n"
+      "data: "
+      "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":"
+      "\"{}\"}}]}}]}\n\n"
+      "data: "
+      "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"d\",\"function\":{\"name\":\"g\",\"arguments\":"
+      "\"{\"}}]}}]}\n\n"
+      "data: "
+      "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"d\",\"function\":{\"arguments\":\"}\"}}]}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n"));
+  EXPECT_EQ(events[0].at("message").at("id"), "a");
+  EXPECT_EQ(events[0].at("message").at("model"), "m");
+  std::map<int64_t, std::string> calls;
+  for (const json::value& event : events) {
+    if (event.at("type") == "content_block_start")
+      calls[event.at("index").as_int64()] = std::string(event.at("content_block").at("name").as_string()) + " ";
+    if (event.at("type") == "content_block_delta")
+      calls[event.at("index").as_int64()] += event.at("delta").at("partial_json").as_string();
+  }
+  EXPECT_EQ(calls, (std::map<int64_t, std::string>{{0, "f {}"}, {1, "g {}"}}));
+  EXPECT_EQ(events[events.size() - 2].at("delta").at("stop_reason"), "tool_use");
+}
+
+// A call without arguments has "{}" in OpenAI's dialect; some upstreams tell the arguments with the block's begin.
+TEST(TranslateStream, ACallWithoutDeltasHasItsArguments) {
+  const auto translator = messages_stream_to_chat(false);
+  const auto chunks =
+      data_of(translated(*translator,
+                         "data: {\"type\":\"message_start\",\"message\":{\"id\":\"a\",\"model\":\"m\"}}\n\n"
+                         "data: "
+                         "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"tool_use\","
+                         "\"id\":\"t\",\"name\":\"f\",\"input\":{}}}\n\n"
+                         "data: "
+                         "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"input_json_delta\","
+                         "\"partial_json\":\"\"}}\n\n"
+                         "data: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
+                         "data: "
+                         "{\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"tool_use\","
+                         "\"id\":\"u\",\"name\":\"g\",\"input\":{\"a\":1}}}\n\n"
+                         "data: {\"type\":\"content_block_stop\",\"index\":1}\n\n"
+                         "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"tool_use\"}}\n\ndata: "
+                         "{\"type\":\"message_stop\"}\n\n"));
+  std::map<int64_t, std::string> arguments;
+  for (const json::value& chunk : chunks) {
+    const json::object& delta = chunk.at("choices").at(0).at("delta").as_object();
+    if (!delta.contains("tool_calls")) continue;
+    const json::value& call = delta.at("tool_calls").at(0);
+    arguments[call.at("index").as_int64()] += call.at("function").at("arguments").as_string();
+  }
+  EXPECT_EQ(arguments, (std::map<int64_t, std::string>{{0, "{}"}, {1, R"({"a":1})"}}));
 }
 
 }  // namespace

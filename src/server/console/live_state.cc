@@ -31,12 +31,6 @@ constexpr const char* kRefusals = "spillway_http_refusals_total";
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
-const char* status_of(const Server& server) {
-  if (server.state() == ServerState::kLoading) return "loading";
-  if (server.state() == ServerState::kDraining) return "draining";
-  return server.stalled() ? "stalled" : "ready";
-}
-
 double unix_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 }  // namespace
@@ -108,6 +102,7 @@ Signals LiveState::signals() const {
   s.loading = server_.state() == ServerState::kLoading;
   s.draining = server_.state() == ServerState::kDraining;
   s.stalled = server_.stalled();
+  s.device_failed = !server_.device_fault().empty();
   s.bandwidth = bandwidth_;
   s.flops_peak = flops_peak_;
   s.cpu_of_others = std::max(0.0, cpu_.busy() - cpu_.own());
@@ -181,7 +176,7 @@ std::string LiveState::make_json(TimePoint at) {
   const double queried = rates_.per_s(kPrefixQueries);
   json::object out{{"at", unix_now()},
                    {"uptime_s", seconds(at - started_)},
-                   {"status", status_of(server_)},
+                   {"status", server_.status()},
                    {"requests",
                     {{"in_flight", server_.requests_in_flight()},
                      {"per_s", double(requests_.count(kWindow_s)) / double(kWindow_s)},

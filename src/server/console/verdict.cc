@@ -41,6 +41,7 @@ Verdict judge(const Signals& s) {
   };
   if (s.loading) return say("loading", Severity::kBusy);
   if (s.draining) return say("draining", Severity::kBusy);
+  if (s.device_failed) return say("device_failed", Severity::kBad);
   if (s.stalled) return say("stalled", Severity::kBad);
   if (s.upstreams > 0 && s.upstreams_down == s.upstreams) return say("upstreams", Severity::kBad);
   const bool waits = s.waiting > 0 && (s.predicted_wait_s > kWait_s || s.time.queue > 0.3);

@@ -18,7 +18,7 @@ struct TimeShares {
 };
 
 struct Signals {
-  bool loading = false, draining = false, stalled = false;
+  bool loading = false, draining = false, stalled = false, device_failed = false;
   bool has_engine = false;
   int running = 0, waiting = 0;
   bool blocked = false;   // something waits that found no slot or no pages
@@ -39,7 +39,7 @@ struct Signals {
 };
 
 struct Verdict {
-  // "loading", "draining", "stalled", "upstreams", "idle", "slots", "kv_pages", "host_cpu", "memory_bandwidth",
+  // "loading", "draining", "device_failed", "stalled", "upstreams", "idle", "slots", "kv_pages", "host_cpu", "memory_bandwidth",
   // "compute", "overhead", "upstream_time", "clients"
   std::string resource;
   enum class Severity { kGood, kBusy, kBad } severity = Severity::kGood;

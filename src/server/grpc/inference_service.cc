@@ -124,9 +124,7 @@ Reactor* InferenceService::ServerLive(Context* context, const inference::ServerL
 
 Reactor* InferenceService::ServerReady(Context* context, const inference::ServerReadyRequest*,
                                        inference::ServerReadyResponse* response) {
-  return health(shared_, context, "ServerReady", [&] {
-    response->set_ready(shared_.server.state() == ServerState::kReady && !shared_.server.stalled());
-  });
+  return health(shared_, context, "ServerReady", [&] { response->set_ready(shared_.server.ready()); });
 }
 
 Reactor* InferenceService::ModelReady(Context* context, const inference::ModelReadyRequest* request,

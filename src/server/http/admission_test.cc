@@ -63,6 +63,22 @@ TEST_F(AdmissionTest, StalledEngineIs503AndNotReady) {
   EXPECT_EQ(get("/health/live").status, 200);
 }
 
+TEST_F(AdmissionTest, AFailedDeviceIsNotReady) {
+  std::atomic<bool> failed = false;
+  ServerOptions options;
+  options.device_fault = [&] { return failed ? std::string("GPU 0 (GPU-0) reported XID 79") : std::string(); };
+  start(std::move(options));
+  EXPECT_EQ(get("/health/ready").status, 200);
+  failed = true;
+  EXPECT_EQ(get("/health/ready").status, 503);
+  EXPECT_EQ(get("/v2/health/ready").status, 503);
+  const Answer health = get("/health");
+  EXPECT_EQ(health.status, 503);
+  EXPECT_THAT(health.body, HasSubstr(R"("status":"device_failed","reason":"GPU 0 (GPU-0) reported XID 79")"));
+  EXPECT_EQ(get("/health/live").status, 200);
+  EXPECT_EQ(post("/v1/chat/completions", kChat + "}").status, 200);  // who asks all the same is answered while it can
+}
+
 TEST_F(AdmissionTest, WillNeverFitIs400) {
   engine::Refusal refusal;
   refusal.reason = Reason::kTooLong;

@@ -167,6 +167,24 @@ TEST_F(ChatTest, JsonModeConstrainsTheAnswerButNotTheReasoning) {
   EXPECT_EQ(std::string(choice.at("message").at("content").as_string()).find("nonsense"), std::string::npos);
 }
 
+TEST_F(ChatTest, JsonModeGoesOnWithWhatTheClientBegan) {
+  model_ = make_model("1}");
+  start();
+  const auto ask = [&](const std::string& begun) {
+    return post(
+        "/v1/chat/completions",
+        R"({"model":"tiny-r1","response_format":{"type":"json_object"},"messages":[{"role":"user","content":"?"},
+                    {"role":"assistant","prefix":true,"content":)" +
+            json::serialize(json::string(begun)) + "}]}");
+  };
+  const Answer answer = ask("\n{\"a\": ");
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(answer.json().at("choices").at(0).at("message").at("content").as_string(), "1}");
+  const Answer refused = ask("Here is the JSON: {");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_THAT(refused.body, HasSubstr("does not begin as response_format asks"));
+}
+
 TEST_F(ChatTest, PromptThatDoesNotFit) {
   start();
   std::string many;

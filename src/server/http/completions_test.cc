@@ -53,6 +53,31 @@ TEST_F(CompletionsTest, EchoWithLogprobsHasOneEntryAToken) {
   EXPECT_THAT(std::string(choice.at("text").as_string()), StartsWith("What is"));
 }
 
+// lm-evaluation-harness asks for one token after the prompt and drops the last entry.
+TEST_F(CompletionsTest, LogprobsTellOfTheEndTokenAsWell) {
+  model_ = make_model("ab");
+  start();
+  const std::string body = R"({"model":"tiny-r1","echo":true,"logprobs":1,"max_tokens":5,"prompt":"What is")";
+  const Answer answer = post("/v1/completions", body + "}");
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  const json::value choice = answer.json().at("choices").at(0);
+  EXPECT_EQ(choice.at("finish_reason").as_string(), "stop");
+  EXPECT_EQ(choice.at("text").as_string(), "What isab");
+  const json::array tokens = choice.at("logprobs").at("tokens").as_array();
+  EXPECT_EQ(static_cast<int64_t>(tokens.size()), answer.json().at("usage").at("total_tokens").as_int64());
+  EXPECT_EQ(tokens.back().as_string(), "<｜end▁of▁sentence｜>");
+  EXPECT_EQ(choice.at("logprobs").at("text_offset").as_array().back().as_int64(), 9);
+
+  json::array streamed;
+  for (const net::SseEvent& event : events(post("/v1/completions", body + R"(,"stream":true})").body)) {
+    if (event.data == "[DONE]") continue;
+    const json::value chunk = json::parse(event.data).at("choices").at(0);
+    if (chunk.at("logprobs").is_null()) continue;
+    for (const json::value& token : chunk.at("logprobs").at("tokens").as_array()) streamed.push_back(token);
+  }
+  EXPECT_EQ(streamed, tokens);
+}
+
 TEST_F(CompletionsTest, PromptLogprobsAlone) {
   start();
   const Answer answer =
@@ -158,6 +183,7 @@ TEST_F(MessagesTest, ErrorsInItsDialect) {
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(answer.json().at("type").as_string(), "error");
   EXPECT_EQ(answer.json().at("error").at("type").as_string(), "invalid_request_error");
+  EXPECT_EQ(post("/v1/messages", kBody + R"(,"temperature":3})").status, 400);  // 422 elsewhere
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ asio::awaitable<void> embeddings(Exchange& exchange) {
   }
   auto request = std::make_shared<const api::EmbeddingsRequest>(std::move(parsed).value());
   std::vector<OneShotOutput> needed{OneShotOutput::kEmbedding};
-  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   if (request->dimensions && *request->dimensions > model->info().embedding_dims) {
     api::ApiError error{api::ErrorKind::kInvalidParameters,

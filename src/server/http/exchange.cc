@@ -86,7 +86,9 @@ asio::awaitable<void> Exchange::send_text(int status, const char* content_type, 
 asio::awaitable<void> Exchange::send_error(ApiError error) {
   outcome_ = api::error_row(error.kind).label;
   std::string body = error_body(error);
-  co_await send_json(error.http_status(), std::move(body));
+  // Anthropic knows no 422: whatever is wrong with a request is a 400 to its clients.
+  const bool unknown = dialect_ == Dialect::kAnthropic && error.http_status() == 422;
+  co_await send_json(unknown ? 400 : error.http_status(), std::move(body));
 }
 
 asio::awaitable<void> Exchange::send_refused(Refused refused) {

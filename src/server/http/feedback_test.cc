@@ -10,6 +10,9 @@ namespace {
 
 class FeedbackTest : public ServerTest {
  protected:
+  // The server uses outcomes_ until it is gone.
+  ~FeedbackTest() override { server_.reset(); }
+
   void start_with_outcomes() {
     ServerOptions options;
     options.outcomes = &outcomes_;

@@ -44,17 +44,23 @@ bool offers_any(const ServedOneShot& model, const std::vector<models::OneShotOut
   return outputs.empty() || std::ranges::any_of(outputs, [&](auto output) { return model.offers(output); });
 }
 
-// Of those that are ready, else of the evicted, the first that gives one of the outputs.
-asio::awaitable<OneShotPtr> first_that_offers(Exchange& exchange, const std::vector<models::OneShotOutput>& outputs) {
+bool takes(const ServedOneShot& model, InputKind inputs) {
+  if (inputs == InputKind::kAny) return true;
+  return inputs == InputKind::kText ? model.text() != nullptr : model.images() != nullptr;
+}
+
+// Of those that are ready, else of the evicted, the first that takes such inputs and gives one of the outputs.
+asio::awaitable<OneShotPtr> first_that_offers(Exchange& exchange, const std::vector<models::OneShotOutput>& outputs,
+                                              InputKind inputs) {
   const auto catalogue = exchange.server().catalogue();
   for (const OneShotPtr& model : catalogue->ready()) {
-    if (offers_any(*model, outputs)) co_return model;
+    if (takes(*model, inputs) && offers_any(*model, outputs)) co_return model;
   }
   const std::vector<ListedModel> listed = catalogue->listed();
   for (const ListedModel& one : listed) {
     if (one.kind != ModelKind::kOneShot || catalogue->is_ready(one.name, "")) continue;
     Result<OneShotPtr> found = co_await await_one_shot(exchange, one.name, "");
-    if (found.ok() && offers_any(**found, outputs)) co_return std::move(found).value();
+    if (found.ok() && takes(**found, inputs) && offers_any(**found, outputs)) co_return std::move(found).value();
   }
   co_return nullptr;
 }
@@ -87,7 +93,11 @@ asio::awaitable<LanguagePtr> find_language(Exchange& exchange, std::string name,
   Result<LanguagePtr> found = co_await await_model<LanguagePtr>(exchange, std::move(acquire));
   if (found.ok()) co_return std::move(found).value();
   if (found.error().code == ErrorCode::kNotFound) {
-    co_await exchange.send_error(model_not_found(name));
+    ApiError error = catalogue->kind(name) == ModelKind::kOneShot
+                         ? ApiError{ErrorKind::kUnsupported, "The model " + name + " generates no text.", "model",
+                                    "model_not_suitable"}
+                         : model_not_found(name);
+    co_await exchange.send_error(std::move(error));
     co_return nullptr;
   }
   Refused refused = not_ready(*catalogue, name, found.error());
@@ -96,10 +106,10 @@ asio::awaitable<LanguagePtr> find_language(Exchange& exchange, std::string name,
 }
 
 asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, std::string version,
-                                          std::vector<models::OneShotOutput> outputs) {
+                                          std::vector<models::OneShotOutput> outputs, InputKind inputs) {
   const auto catalogue = exchange.server().catalogue();
   if (name.empty()) {
-    OneShotPtr model = co_await first_that_offers(exchange, outputs);
+    OneShotPtr model = co_await first_that_offers(exchange, outputs, inputs);
     if (model) co_return model;
     ApiError none{ErrorKind::kNotFound, "No model here can do that.", "model", "model_not_found"};
     co_await exchange.send_error(std::move(none));

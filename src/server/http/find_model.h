@@ -24,9 +24,12 @@ std::string default_language(const ModelCatalogue& catalogue);
 asio::awaitable<LanguagePtr> find_language(Exchange& exchange, std::string name,
                                            std::optional<int64_t> deadline_ms = std::nullopt);
 
-// The model of that name; of an empty name the first that gives one of the outputs. Null: that has been told to the
-// client. A name that is none of one_shot's, but an unsuitable model's, says so.
+enum class InputKind { kAny, kText, kImages };
+
+// The model of that name; of an empty name the first that takes such inputs and gives one of the outputs. Null: that
+// has been told to the client. A name that is none of one_shot's, but an unsuitable model's, says so.
 asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, std::string version,
-                                          std::vector<models::OneShotOutput> outputs);
+                                          std::vector<models::OneShotOutput> outputs,
+                                          InputKind inputs = InputKind::kAny);
 
 }  // namespace spillway::server

@@ -8,6 +8,7 @@
 #include "metrics/timeline.h"
 #include "net/channel.h"
 #include "net/sse.h"
+#include "server/http/aside.h"
 
 namespace spillway::server {
 namespace {
@@ -20,8 +21,6 @@ metrics::Counter refusals_total("spillway_http_refusals_total", "Generations ref
 metrics::Counter disconnects_total("spillway_http_disconnects_total",
                                    "Clients that left before their answer was complete.");
 metrics::Counter keep_alives_total("spillway_http_keep_alives_total", "Keep-alive comments sent on silent streams.");
-// A body over this takes long enough to tokenise that other connections would feel it.
-constexpr size_t kAsideBytes = 16 << 10;
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -151,17 +150,6 @@ class Pump {
   std::optional<api::FinishReason> finish_;
 };
 
-asio::awaitable<api::Parsed<Plan>> plan_aside(Exchange& exchange, std::function<api::Parsed<Plan>()> make_plan) {
-  // The job may outlive this frame when the server stops, so what it writes to is shared.
-  auto result = std::make_shared<std::optional<api::Parsed<Plan>>>();
-  std::function<void()> work = [result, make_plan = std::move(make_plan)] {
-    trace::Span span("server", "plan aside");
-    result->emplace(make_plan());
-  };
-  co_await exchange.server().run_aside(std::move(work));
-  co_return std::move(**result);
-}
-
 }  // namespace
 
 void OpenAiReply::keep_alive(std::string& out) { net::append_sse_comment(out, "keep-alive"); }
@@ -219,8 +207,12 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
     co_return;
   }
   std::optional<api::Parsed<Plan>> planned;
-  if (job.constrained || exchange.request().body.size() > kAsideBytes) {
-    planned.emplace(co_await plan_aside(exchange, std::move(job.make)));
+  if (job.constrained || takes_long(exchange)) {
+    std::function<api::Parsed<Plan>()> make = [make_plan = std::move(job.make)] {
+      trace::Span span("server", "plan aside");
+      return make_plan();
+    };
+    planned.emplace(co_await make_aside<api::Parsed<Plan>>(exchange, std::move(make)));
   } else {
     trace::Span span("server", "plan", "bytes", static_cast<int64_t>(exchange.request().body.size()));
     planned.emplace(job.make());

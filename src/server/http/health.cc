@@ -12,18 +12,6 @@ namespace {
 
 namespace json = boost::json;
 
-const char* status_name(const Server& server) {
-  switch (server.state()) {
-    case ServerState::kLoading:
-      return "loading";
-    case ServerState::kDraining:
-      return "draining";
-    case ServerState::kReady:
-      break;
-  }
-  return server.stalled() ? "stalled" : "ready";
-}
-
 json::object model_state(const ServedModel& model) {
   const engine::EngineState state = model.engine().state();
   return {{"id", model.name()},
@@ -51,9 +39,10 @@ json::object model_state(const ServedOneShot& model) {
 }
 
 asio::awaitable<void> send_state(Exchange& exchange, bool details) {
-  const char* status = status_name(exchange.server());
+  const char* status = exchange.server().status();
   const bool ready = std::string_view(status) == "ready";
   json::object body{{"status", status}};
+  if (details && std::string_view(status) == "device_failed") body["reason"] = exchange.server().device_fault();
   if (details) {
     body["requests_in_flight"] = exchange.server().requests_in_flight();
     json::array& models = (body["models"] = json::array()).as_array();

@@ -65,7 +65,7 @@ asio::awaitable<void> kserve_server(Exchange& exchange) {
 asio::awaitable<void> kserve_live(Exchange& exchange) { co_await exchange.send_json(200, R"({"live":true})"); }
 
 asio::awaitable<void> kserve_ready(Exchange& exchange) {
-  const bool ready = exchange.server().state() == ServerState::kReady && !exchange.server().stalled();
+  const bool ready = exchange.server().ready();
   co_await exchange.send_json(ready ? 200 : 503, ready ? R"({"ready":true})" : R"({"ready":false})");
 }
 

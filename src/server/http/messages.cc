@@ -4,6 +4,7 @@
 
 #include "api/anthropic.h"
 #include "net/sse.h"
+#include "server/http/aside.h"
 #include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
@@ -103,7 +104,10 @@ asio::awaitable<void> count_tokens(Exchange& exchange) {
   }
   LanguagePtr model = co_await find_language(exchange, messages_model(exchange.server(), request->model));
   if (!model) co_return;
-  const api::Parsed<PromptIds> prompt = chat_prompt(*model, *request);
+  std::function<api::Parsed<PromptIds>()> make = [model, request = std::move(request).value()] {
+    return chat_prompt(*model, request);
+  };
+  const auto prompt = co_await make_here_or_aside<api::Parsed<PromptIds>>(exchange, std::move(make));
   if (!prompt.ok()) {
     co_await exchange.send_error(prompt.error());
     co_return;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "api/completions.h"
+#include "server/http/aside.h"
 #include "server/http/find_model.h"
 #include "server/http/generate.h"
 #include "server/http/routes.h"
@@ -22,6 +23,12 @@ api::ModelEntry entry_of(const ListedModel& model, const std::string& id) {
   const bool language = model.kind == ModelKind::kLanguage;
   return {
       id, model.created, kOwner, id == model.name ? "" : model.name, model.tokens_max, language ? "" : model.version};
+}
+
+// Anthropic's clients, who ask on the same path, name their version of the API.
+api::ModelsDialect dialect_of(const Exchange& exchange) {
+  const bool anthropic = exchange.request().headers.contains("anthropic-version");
+  return anthropic ? api::ModelsDialect::kAnthropic : api::ModelsDialect::kOpenAi;
 }
 
 // An absent model means the default one here: these endpoints ask about the server, not for an answer of a model.
@@ -58,7 +65,8 @@ asio::awaitable<void> list_models(Exchange& exchange) {
     entries.push_back(entry_of(model, model.name));
     for (const std::string& alias : model.aliases) entries.push_back(entry_of(model, alias));
   }
-  co_await exchange.send_json(200, api::models_response(entries));
+  std::string body = api::models_response(entries, dialect_of(exchange));
+  co_await exchange.send_json(200, std::move(body));
 }
 
 asio::awaitable<void> one_model(Exchange& exchange) {
@@ -67,7 +75,7 @@ asio::awaitable<void> one_model(Exchange& exchange) {
   const std::string id = path.substr(path.find(kMark) + kMark.size());
   for (const ListedModel& model : exchange.server().catalogue()->listed()) {
     if (model.name != id && std::ranges::find(model.aliases, id) == model.aliases.end()) continue;
-    std::string body = api::model_response(entry_of(model, id));
+    std::string body = api::model_response(entry_of(model, id), dialect_of(exchange));
     co_await exchange.send_json(200, std::move(body));
     co_return;
   }
@@ -96,8 +104,39 @@ OneShotPtr tokenizing_one_shot(const Server& server, const std::string& name) {
 std::string tokenized(const text::Tokenizer& tokenizer, const std::vector<int32_t>& ids, int tokens_max,
                       bool with_texts) {
   std::vector<std::string> texts;
-  for (const int32_t id : ids) texts.push_back(api::utf8_lossy(tokenizer.token_bytes(id)));
+  if (with_texts) {
+    for (const int32_t id : ids) texts.push_back(api::utf8_lossy(tokenizer.token_bytes(id)));
+  }
   return api::tokenize_response(ids, tokens_max, with_texts ? &texts : nullptr);
+}
+
+api::Parsed<std::string> tokenized_by(const ServedOneShot& model, const api::TokenizeRequest& request) {
+  const text::EncodeOptions options{.add_special_tokens = request.add_special_tokens, .parse_added_tokens = false};
+  const std::vector<int32_t> ids = model.tokenizer()->encode(request.prompt.value_or(""), options).ids;
+  return tokenized(*model.tokenizer(), ids, model.text()->tokens_max(), request.return_token_strs);
+}
+
+api::Parsed<std::string> tokenized_by(const ServedModel& model, const api::TokenizeRequest& request) {
+  std::vector<int32_t> ids;
+  if (request.chat) {
+    api::Parsed<PromptIds> prompt = chat_prompt(model, *request.chat);
+    if (!prompt.ok()) return prompt.error();
+    ids = std::move(prompt->ids);
+  } else {
+    ids = encode_raw(model, request.prompt.value_or(""), request.add_special_tokens);
+  }
+  return tokenized(model.tokenizer(), ids, model.context_tokens_max(), request.return_token_strs);
+}
+
+using MakeBody = std::function<api::Parsed<std::string>()>;
+
+asio::awaitable<void> send_made(Exchange& exchange, MakeBody make) {
+  api::Parsed<std::string> body = co_await make_here_or_aside<api::Parsed<std::string>>(exchange, std::move(make));
+  if (body.ok()) {
+    co_await exchange.send_json(200, std::move(*body));
+  } else {
+    co_await exchange.send_error(body.error());
+  }
 }
 
 }  // namespace
@@ -108,29 +147,15 @@ asio::awaitable<void> tokenize(Exchange& exchange) {
     co_await exchange.send_error(request.error());
     co_return;
   }
-  if (const OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model); one_shot && !request->chat) {
-    const text::EncodeOptions options{.add_special_tokens = request->add_special_tokens, .parse_added_tokens = false};
-    const std::vector<int32_t> ids = one_shot->tokenizer()->encode(request->prompt.value_or(""), options).ids;
-    std::string body =
-        tokenized(*one_shot->tokenizer(), ids, one_shot->text()->tokens_max(), request->return_token_strs);
-    co_await exchange.send_json(200, std::move(body));
-    co_return;
-  }
-  LanguagePtr model = co_await named_or_default(exchange, request->model);
-  if (!model) co_return;
-  std::vector<int32_t> ids;
-  if (request->chat) {
-    api::Parsed<PromptIds> prompt = chat_prompt(*model, *request->chat);
-    if (!prompt.ok()) {
-      co_await exchange.send_error(prompt.error());
-      co_return;
-    }
-    ids = std::move(prompt->ids);
+  MakeBody make;
+  if (OneShotPtr one_shot = tokenizing_one_shot(exchange.server(), request->model); one_shot && !request->chat) {
+    make = [one_shot, request = std::move(*request)] { return tokenized_by(*one_shot, request); };
   } else {
-    ids = encode_raw(*model, request->prompt.value_or(""), request->add_special_tokens);
+    LanguagePtr model = co_await named_or_default(exchange, request->model);
+    if (!model) co_return;
+    make = [model, request = std::move(*request)] { return tokenized_by(*model, request); };
   }
-  std::string body = tokenized(model->tokenizer(), ids, model->context_tokens_max(), request->return_token_strs);
-  co_await exchange.send_json(200, std::move(body));
+  co_await send_made(exchange, std::move(make));
 }
 
 asio::awaitable<void> detokenize(Exchange& exchange) {
@@ -143,12 +168,10 @@ asio::awaitable<void> detokenize(Exchange& exchange) {
   LanguagePtr model;
   if (!one_shot) model = co_await named_or_default(exchange, request->model);
   if (!one_shot && !model) co_return;
-  auto body = detokenized(one_shot ? *one_shot->tokenizer() : model->tokenizer(), request->tokens);
-  if (body.ok()) {
-    co_await exchange.send_json(200, std::move(*body));
-  } else {
-    co_await exchange.send_error(body.error());
-  }
+  MakeBody make = [one_shot, model, ids = std::move(request->tokens)] {
+    return detokenized(one_shot ? *one_shot->tokenizer() : model->tokenizer(), ids);
+  };
+  co_await send_made(exchange, std::move(make));
 }
 
 }  // namespace spillway::server

@@ -7,6 +7,7 @@
 
 #include "metrics/metrics.h"
 #include "net/channel.h"
+#include "server/http/aside.h"
 #include "server/http/generate.h"
 #include "server/one_shot/one_shot_call.h"
 
@@ -18,17 +19,6 @@ using api::ErrorKind;
 
 metrics::Counter disconnects_total("spillway_one_shot_disconnects_total",
                                    "Clients that left before a one-shot answer was complete.");
-
-// A body over this takes long enough to tokenise or decode that other connections would feel it.
-constexpr size_t kAsideBytes = 16 << 10;
-
-asio::awaitable<api::Parsed<OneShotRequests>> make_aside(Exchange& exchange, MakeRequests make) {
-  // The job may outlive this frame when the server stops, so what it writes to is shared.
-  auto result = std::make_shared<std::optional<api::Parsed<OneShotRequests>>>();
-  std::function<void()> work = [result, make = std::move(make)] { result->emplace(make()); };
-  co_await exchange.server().run_aside(std::move(work));
-  co_return std::move(**result);
-}
 
 // Deadline and priority of the request and its headers.
 std::optional<ApiError> apply(const Exchange& exchange, const api::EncodeCommon& common, OneShotRequests& requests) {
@@ -63,11 +53,7 @@ asio::awaitable<std::optional<OneShotOutputs>> run_one_shot(Exchange& exchange, 
     co_return std::nullopt;
   }
   std::optional<api::Parsed<OneShotRequests>> made;
-  if (exchange.request().body.size() > kAsideBytes) {
-    made.emplace(co_await make_aside(exchange, std::move(make)));
-  } else {
-    made.emplace(make());
-  }
+  made.emplace(co_await make_here_or_aside<api::Parsed<OneShotRequests>>(exchange, std::move(make)));
   std::optional<ApiError> error;
   if (!made->ok()) error = made->error();
   if (!error && common != nullptr) error = apply(exchange, *common, **made);

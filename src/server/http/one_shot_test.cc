@@ -94,6 +94,23 @@ TEST_F(OneShotTest, SaysWhichModelCannotWhat) {
               HasSubstr("from 0 to 30521, found 40000"));
   EXPECT_THAT(error_message(post("/v1/embeddings", R"({"model":"mini","input":"x","prompt_name":"query"})")),
               HasSubstr("prompts (none)"));
+  const Answer chat = post("/v1/chat/completions", R"({"model":"mini","messages":[{"role":"user","content":"x"}]})");
+  EXPECT_EQ(chat.status, 400);
+  EXPECT_EQ(chat.json().at("error").at("code").as_string(), "model_not_suitable");
+  EXPECT_EQ(error_message(chat), "The model mini generates no text.");
+}
+
+TEST_F(OneShotTest, AnUnnamedModelIsOneThatTakesTheInput) {
+  start({}, false);
+  server_->serve(std::make_shared<FixedCatalogue>(std::vector<LanguagePtr>{},
+                                                  std::vector<OneShotPtr>{vision_.served, classifier_.served}));
+  classifier_.engine->answer = [](const auto&) { return std::vector<float>{0, 2, 1}; };
+  const Answer tei = post("/predict", R"({"inputs":"a"})");
+  ASSERT_EQ(tei.status, 200) << tei.body;
+  EXPECT_EQ(tei.json().at(0).at("label").as_string(), "neutral");
+  const Answer classes = post("/classify", R"({"input":"a"})");
+  ASSERT_EQ(classes.status, 200) << classes.body;
+  EXPECT_EQ(classes.json().at("model").as_string(), "moods");
 }
 
 TEST_F(OneShotTest, RefusalsDeadlinesAndFailuresAreTold) {

@@ -58,7 +58,8 @@ asio::awaitable<void> rerank(Exchange& exchange) {
   auto request = std::make_shared<const api::RerankRequest>(std::move(parsed).value());
   if (request->tei) exchange.set_dialect(Dialect::kTei);
   std::vector<OneShotOutput> needed = rankers();
-  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  OneShotPtr model =
+      co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   std::function<api::Parsed<ScorePlan>()> plan = [request, model] {
     std::vector<TextPair> pairs;
@@ -86,7 +87,8 @@ asio::awaitable<void> score(Exchange& exchange) {
   }
   auto request = std::make_shared<const api::ScoreRequest>(std::move(parsed).value());
   std::vector<OneShotOutput> needed = rankers();
-  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  OneShotPtr model =
+      co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   std::function<api::Parsed<ScorePlan>()> plan = [request, model] {
     const std::vector<TextPair> pairs(request->pairs.begin(), request->pairs.end());
@@ -137,7 +139,8 @@ asio::awaitable<void> classify(Exchange& exchange) {
   }
   auto request = std::make_shared<const api::ClassifyRequest>(std::move(parsed).value());
   std::vector<OneShotOutput> needed{OneShotOutput::kScores};
-  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  const InputKind inputs = request->images.empty() ? InputKind::kText : InputKind::kImages;
+  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), inputs);
   if (!model) co_return;
   MakeRequests make = [request, model] {
     if (!request->images.empty()) return image_requests(*model, request->images);

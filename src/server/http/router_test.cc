@@ -1,7 +1,11 @@
 // The other routes and what the router does before each: errors, keys, CORS, health, metrics, models, tokenize.
 #include <gmock/gmock.h>
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
 #include <fstream>
+#include <future>
 
 #include "server/server_fixture_for_test.h"
 
@@ -12,6 +16,29 @@ namespace json = boost::json;
 using ::testing::HasSubstr;
 
 class RouterTest : public ServerTest {};
+
+// The threads for long texts are kept busy: their requests wait for one, and nobody else does.
+TEST_F(RouterTest, LongTextsAreTokenisedAside) {
+  start();
+  std::promise<void> release;
+  boost::asio::io_context context;
+  std::function<void()> blocks = [opened = release.get_future().share()] { opened.wait(); };
+  for (int thread = 0; thread < 2; ++thread) {
+    boost::asio::co_spawn(context, server_->run_aside(blocks), boost::asio::detached);
+  }
+  context.poll();
+  std::string text;
+  while (text.size() < 20'000) text += "7 x ";
+  const std::string message = R"({"model":"tiny-r1","messages":[{"role":"user","content":")" + text + "\"}]}";
+  std::vector<std::unique_ptr<net::RawClient>> waiting;
+  waiting.push_back(open("/tokenize", R"({"model":"tiny-r1","prompt":")" + text + "\"}"));
+  waiting.push_back(open("/v1/messages/count_tokens", message));
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(get("/health/live").status, 200);
+  for (const auto& client : waiting) EXPECT_FALSE(client->has_answer());
+  release.set_value();
+  for (const auto& client : waiting) EXPECT_THAT(client->read_response(), HasSubstr("200 OK"));
+  context.run();
+}
 
 TEST_F(RouterTest, UnknownPathsAndMethods) {
   start();

@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "server/http/aside.h"
 #include "server/http/one_shot.h"
 #include "server/http/routes.h"
 #include "server/kserve/tensors.h"
@@ -37,7 +38,7 @@ asio::awaitable<std::optional<Embedded>> embed(Exchange& exchange, api::Parsed<a
   embedded.request = std::make_shared<const api::TeiEmbedRequest>(std::move(parsed).value());
   EmbedRequestPtr request = embedded.request;
   std::vector<OneShotOutput> needed{output};
-  embedded.model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  embedded.model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!embedded.model) co_return std::nullopt;
   MakeRequests make = [request, model = embedded.model, output]() -> api::Parsed<OneShotRequests> {
     auto made = text_requests(*model, request->inputs, request->prompt_name, request->common.truncation, output);
@@ -103,7 +104,7 @@ asio::awaitable<void> tei_predict(Exchange& exchange) {
   }
   auto request = std::make_shared<const api::TeiPredictRequest>(std::move(parsed).value());
   std::vector<OneShotOutput> needed{OneShotOutput::kScores};
-  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed));
+  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   MakeRequests make = [request, model]() -> api::Parsed<OneShotRequests> {
     if (model->text() == nullptr) {
@@ -144,10 +145,13 @@ asio::awaitable<void> tei_decode(Exchange& exchange) {
     co_await exchange.send_error(as_tei(images));
     co_return;
   }
-  std::vector<std::string> texts;
-  for (const auto& ids : request->ids)
-    texts.push_back(api::utf8_lossy(model->tokenizer()->decode(ids, request->skip_special_tokens)));
-  std::string body = api::tei_decode_response(texts);
+  std::function<std::string()> make = [model, request = std::move(*request)] {
+    std::vector<std::string> texts;
+    for (const auto& ids : request.ids)
+      texts.push_back(api::utf8_lossy(model->tokenizer()->decode(ids, request.skip_special_tokens)));
+    return api::tei_decode_response(texts);
+  };
+  std::string body = co_await make_here_or_aside<std::string>(exchange, std::move(make));
   co_await exchange.send_json(200, std::move(body));
 }
 

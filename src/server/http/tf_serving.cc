@@ -32,11 +32,12 @@ api::Parsed<engine::OneShotRequest> request_of(const ServedOneShot& model, const
                     "instances", ""};
   }
   if (textual) {
-    const api::TextOrIds text = input.index() == 0 ? api::TextOrIds(std::get<0>(input)) : std::get<1>(input);
+    const auto* given = std::get_if<api::TfIds>(&input);
+    const api::TextOrIds text = given ? api::TextOrIds(given->ids) : api::TextOrIds(std::get<std::string>(input));
     auto encoding = model.text()->any(text, "", {});
     if (!encoding.ok()) return encoding.error();
     out.tokens = std::move(encoding->ids);
-    out.types = std::move(encoding->type_ids);
+    out.types = given && !given->types.empty() ? given->types : std::move(encoding->type_ids);
     return out;
   }
   if (const auto* file = std::get_if<api::TfImage>(&input)) {

@@ -107,15 +107,18 @@ void record_as_dcgm(const std::string& gpu, const GpuReading& reading, const std
 
 }  // namespace
 
-void record_gpus(Nvml& nvml, bool dcgm_names, TimePoint now) {
+void record_gpus(Nvml& nvml, bool dcgm_names, TimePoint now, GpuFaults* faults) {
   const std::vector<GpuReading> readings = nvml.read_due(now);
   for (size_t call = 0; call < Nvml::kCalls; ++call) {
     period.with({Nvml::name_of_call(call)}).set(nvml.period_s(call));
   }
   std::vector<std::optional<double>> last_xid(readings.size());
+  std::vector<std::string> uuids;
+  for (const GpuReading& reading : readings) uuids.push_back(reading.uuid);
   for (const Nvml::Xid& xid : nvml.take_xids()) {
     xids.with({std::to_string(xid.gpu), std::to_string(xid.code)}).add();
     last_xid[xid.gpu] = double(xid.code);
+    if (faults != nullptr) faults->take(xid.gpu, xid.code, uuids);
   }
   for (size_t i = 0; i < readings.size(); ++i) {
     record(std::to_string(i), readings[i], nvml.driver_version());

@@ -98,6 +98,49 @@ TEST(Nvml, WhatIsNotDueIsLeftOut) {
   EXPECT_TRUE((*nvml)->read_due(now + std::chrono::hours(1))[0].energy_joules.has_value());
 }
 
+TEST(GpuFaults, AnXidOfACardInUseIsAFault) {
+  auto nvml = Nvml::load(FAKE_NVML);
+  ASSERT_TRUE(nvml.ok());
+  const std::set<uint64_t> applications = {13, 31, 43, 45};
+  GpuFaults used({"GPU-0"}, applications), unused({"GPU-1"}, applications), on_cpu({}, applications),
+      ignored({"GPU-0"}, {79});
+  const std::vector<std::string> uuids = {"GPU-0", "GPU-1"};
+  std::vector<GpuFaults*> all = {&used, &unused, &on_cpu, &ignored};
+  for (const Nvml::Xid& xid : (*nvml)->take_xids()) {
+    for (GpuFaults* faults : all) faults->take(xid.gpu, xid.code, uuids);
+  }
+  EXPECT_EQ(used.fault(), "GPU 0 (GPU-0) reported XID 79");
+  EXPECT_EQ(unused.fault(), "");
+  EXPECT_EQ(on_cpu.fault(), "");
+  EXPECT_EQ(ignored.fault(), "");
+  used.take(0, 48, uuids);
+  EXPECT_EQ(used.fault(), "GPU 0 (GPU-0) reported XID 79");  // the first says what began it
+}
+
+TEST(GpuFaults, AnApplicationsXidIsNone) {
+  GpuFaults faults({"GPU-0"}, {13, 31});
+  faults.take(0, 13, {"GPU-0"});
+  faults.take(0, 31, {"GPU-0"});
+  faults.take(7, 79, {"GPU-0"});  // of no card
+  EXPECT_EQ(faults.fault(), "");
+  faults.take(0, 95, {"GPU-0"});
+  EXPECT_NE(faults.fault(), "");
+}
+
+TEST(GpuFaults, APartOfACardMayBeOfAnyCard) {
+  GpuFaults part({"GPU-of-a-mig-instance"}, {});
+  part.take(1, 79, {"GPU-0", "GPU-1"});
+  EXPECT_EQ(part.fault(), "GPU 1 (GPU-1) reported XID 79");
+}
+
+TEST(GpuFaults, AreToldByTheReadings) {
+  auto nvml = Nvml::load(FAKE_NVML);
+  ASSERT_TRUE(nvml.ok());
+  GpuFaults faults({"GPU-0"}, {});
+  record_gpus(**nvml, false, std::chrono::steady_clock::now(), &faults);
+  EXPECT_EQ(faults.fault(), "GPU 0 (GPU-0) reported XID 79");
+}
+
 TEST(Nvml, MetricsUnderBothNames) {
   auto nvml = Nvml::load(FAKE_NVML);
   ASSERT_TRUE(nvml.ok());

@@ -18,6 +18,7 @@ namespace spillway::tensor::cuda {
 // What a device can do; values.
 struct DeviceInfo {
   std::string name;
+  std::string uuid;          // as the driver's tools write it: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   int64_t memory_bytes = 0;

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <mutex>
 #include <vector>
 
@@ -18,11 +20,21 @@ int attribute(cudaDeviceAttr name, int index) {
   return value;
 }
 
+std::string uuid_text(const cudaUUID_t& uuid) {
+  std::string text = "GPU";
+  for (int i = 0; i < 16; ++i) {
+    if (i == 0 || (i >= 4 && i <= 10 && i % 2 == 0)) text += '-';
+    text += fmt::format("{:02x}", static_cast<unsigned char>(uuid.bytes[i]));
+  }
+  return text;
+}
+
 DeviceInfo describe(int index, int driver, int runtime) {
   cudaDeviceProp properties{};
   SW_CUDA(cudaGetDeviceProperties(&properties, index));
   DeviceInfo info;
   info.name = properties.name;
+  info.uuid = uuid_text(properties.uuid);
   info.major = properties.major;
   info.minor = properties.minor;
   info.multiprocessors = properties.multiProcessorCount;

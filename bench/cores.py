@@ -1,0 +1,22 @@
+"""Which cores of the machine are for what is measured, and which for the programs that measure it."""
+import os
+
+
+class Cores:
+    """With a list such as "0,1" confined commands have those cores; this process and its other children have all others."""
+    HELP = "cores for what is measured alone, such as 0,1; the load has the others"
+
+    def __init__(self, measured=None):
+        self.measured = measured
+        if measured:
+            rest = os.sched_getaffinity(0) - {int(core) for core in measured.split(",")}
+            if not rest:
+                raise SystemExit(f"--cores {measured} leaves none for the load")
+            os.sched_setaffinity(0, rest)
+
+    def confined(self, *command):
+        command = [str(part) for part in command]
+        return ["taskset", "-c", self.measured, *command] if self.measured else command
+
+    def fake_threads(self):
+        return max(1, len(os.sched_getaffinity(0)) // 4)

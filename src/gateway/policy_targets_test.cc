@@ -1,0 +1,42 @@
+#include "gateway/policy_targets.h"
+
+#include <gmock/gmock.h>
+
+namespace spillway::gateway {
+namespace {
+
+using testing::HasSubstr;
+
+std::string problem(std::vector<std::string> policies) {
+  std::vector<UpstreamOptions> upstreams(3);
+  upstreams[0].info.name = "edge-1";
+  upstreams[1].info.name = "vision";
+  upstreams[2].info.name = "centre";
+  upstreams[2].discovery = UpstreamOptions::Discovery::kDns;
+  const Status checked = check_policy_targets(policies, upstreams);
+  return checked.ok() ? "" : checked.error().message;
+}
+
+TEST(PolicyTargets, AreUpstreamsTiersOrPatterns) {
+  EXPECT_EQ(
+      problem({"rule images=true use=vision", "canary upstream=edge-1", "rule tools=true avoid=edge|vis*",
+               "rule prefer=centre-10.0.0.1", "rule use=centre*", "rule use=centre-*|provider", "least_predicted"}),
+      "");
+}
+
+TEST(PolicyTargets, WhoIsNotThereIsNamed) {
+  EXPECT_EQ(
+      problem({"least_loaded", "rule images=true use=visoin"}),
+      "gateway.policies[1] rule: use: expected an upstream (edge-1, vision, centre-*) or a tier, found \"visoin\"");
+  EXPECT_THAT(problem({"shadow upstream=trial"}), HasSubstr("gateway.policies[0] shadow: upstream"));
+  EXPECT_THAT(problem({"rule use=vision|vison"}), HasSubstr("found \"vison\""));
+  EXPECT_THAT(problem({"rule use=edge-2*"}), HasSubstr("edge-2"));
+}
+
+TEST(PolicyTargets, TheTierCentreIsNotTheUpstream) {
+  EXPECT_EQ(problem({"rule use=centre"}), "");  // the tier
+  EXPECT_THAT(problem({"canary upstream=centrum"}), HasSubstr("centrum"));
+}
+
+}  // namespace
+}  // namespace spillway::gateway
