@@ -198,6 +198,38 @@ TEST(Checkpoint, GivesBackThePagesOfATableThatIsReadByRows) {
   EXPECT_EQ(read_row(5), std::byte{0});
 }
 
+TEST(Checkpoint, TakenTensorsStayUntilAllHaveGivenThemBack) {
+  const Folder folder;
+  const std::string header = R"({"a":{"dtype":"F32","shape":[4096,1024],"data_offsets":[0,16777216]}})";
+  const std::string path = folder.write("model.safetensors", file_of(header, 16 << 20));
+  const auto source = open_checkpoint(folder.path());
+  ASSERT_TRUE(source.ok());
+  EXPECT_TRUE((*source)->settled());
+  tensor::TensorView view;
+  {
+    const auto stored = WeightScope(**source).tensor("a", {4096, 1024});
+    ASSERT_TRUE(stored.ok());
+    view = stored->view();
+    EXPECT_TRUE((*source)->take(view));
+    EXPECT_TRUE((*source)->take(view));  // two who share it
+    for (int64_t i = 0; i < 16 << 20; i += 4096) *const_cast<volatile std::byte*>(view.data + i);
+  }
+  EXPECT_EQ((*source)->mapped_bytes(), 16 << 20);
+  EXPECT_FALSE((*source)->settled());
+  (*source)->expect_few();  // not of what is taken
+  EXPECT_GE(resident_of(path), 16 << 20);
+  (*source)->give_back(view);
+  EXPECT_GE(resident_of(path), 16 << 20);
+  (*source)->give_back(view);
+  EXPECT_TRUE((*source)->settled());
+  EXPECT_EQ(resident_of(path), 0);
+
+  const auto random = random_weights({});
+  const auto made = random->open("w", {4, 4}, kMatrixTypes);
+  ASSERT_TRUE(made.ok());
+  EXPECT_FALSE(random->take(made->view()));  // not a file's
+}
+
 TEST(Checkpoint, SmallFloatsAreUsedInPlaceAndLocated) {
   const Folder folder;
   const std::string header = R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},)"
