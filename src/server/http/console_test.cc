@@ -23,6 +23,8 @@ TEST_F(ConsoleTest, TheRootLeadsToThePage) {
   const Answer root = get("/");
   EXPECT_EQ(root.status, 307);
   EXPECT_EQ(root.headers.value_or("Location", ""), "/console");
+  EXPECT_EQ(get("/console/").body, get("/console").body);
+  EXPECT_EQ(get("/console/api/requests/").status, 404);
   EXPECT_EQ(get("/nowhere").status, 404);
 }
 

@@ -137,7 +137,7 @@ struct Found {
 bool matches(const Route& route, std::string_view path, std::vector<std::string>& arguments) {
   const std::string_view pattern = route.path;
   if (pattern == "/" || !pattern.ends_with('/')) return matches(pattern, path, arguments);
-  return path.size() > pattern.size() && path.starts_with(pattern);
+  return path.starts_with(pattern);
 }
 
 // The first whose pattern the path is, whatever the method.
