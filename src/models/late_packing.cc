@@ -1,8 +1,6 @@
 #include "models/late_packing.h"
 
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/log.h"
 
@@ -11,11 +9,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Gives way to serving, but not wholly: packed weights are read faster.
-void give_way() {
-  constexpr int kPriority = 5;
-  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), kPriority);  // of this thread; advice only
-}
+constexpr int kNiceness = 5;  // gives way to serving, but not wholly: packed weights are read faster
 
 }  // namespace
 
@@ -40,7 +34,7 @@ bool LatePacking::stopped_within(std::chrono::milliseconds time) {
 }
 
 void LatePacking::pack() {
-  give_way();
+  ::setpriority(PRIO_PROCESS, 0, kNiceness);  // of this thread; advice only
   if (stopped_within(after_)) return;
   const auto start = Clock::now();
   size_t bytes = 0;

@@ -139,10 +139,6 @@ std::string variant_of(const LoadOptions& options, const boost::json::object& co
   return std::string(name_of(resolve_precision(options.precision, stored)));
 }
 
-}  // namespace
-
-namespace {
-
 // Null when all is to be packed before the model is given.
 LatePacking* attach_late_packing(const LoadOptions& options, PackedWeights* packed, weights::WeightSource& source) {
   if (options.device.kind != tensor::DeviceKind::kCpu || options.random_weights ||

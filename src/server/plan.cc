@@ -120,7 +120,6 @@ std::optional<ApiError> set_tools(Plan& plan, const ServedModel& model, const ap
   if (request.tool_choice.kind == Choice::kAuto) return std::nullopt;
   auto grammar = model.grammars().tools(request, plan.text.parser.tools, in_reasoning);
   if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "tools", ""};
-  plan.written.clear();
   plan.grammar = std::move(grammar).value();
   return std::nullopt;
 }
@@ -157,8 +156,11 @@ api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& re
   plan.text.parser.reasoning = model.reasons();
   plan.text.parser.starts_in_reasoning = in_reasoning;
   if (auto error = set_format(plan, model, request.format, in_reasoning)) return *error;
-  if (auto error = set_written(plan, model, request)) return *error;
+  const std::shared_ptr<const text::Grammar> of_format = plan.grammar;
   if (auto error = set_tools(plan, model, request, in_reasoning)) return *error;
+  if (plan.grammar == of_format) {  // forced calls begin anew
+    if (auto error = set_written(plan, model, request)) return *error;
+  }
   const bool tools = plan.text.parser.tools != text::ToolStyle::kNone;
   if (plan.grammar) model.trie();  // built here rather than on the connection's thread
   plan.text.skip_special_tokens = !tools && !special(model, "<think>") && !special(model, "</think>");

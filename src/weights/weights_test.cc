@@ -177,10 +177,15 @@ int64_t resident_of(const std::string& path) {
   return kib * 1024;
 }
 
+// A checkpoint of one tensor "a", [4096, 1024] of float32. Returns its file.
+std::string write_table(const Folder& folder) {
+  const std::string header = R"({"a":{"dtype":"F32","shape":[4096,1024],"data_offsets":[0,16777216]}})";
+  return folder.write("model.safetensors", file_of(header, 16 << 20));
+}
+
 TEST(Checkpoint, GivesBackThePagesOfATableThatIsReadByRows) {
   const Folder folder;
-  const std::string header = R"({"a":{"dtype":"F32","shape":[4096,1024],"data_offsets":[0,16777216]}})";
-  const std::string path = folder.write("model.safetensors", file_of(header, 16 << 20));
+  const std::string path = write_table(folder);
   const auto source = open_checkpoint(folder.path());
   ASSERT_TRUE(source.ok());
   auto stored = WeightScope(**source).tensor("a", {4096, 1024});
@@ -200,8 +205,7 @@ TEST(Checkpoint, GivesBackThePagesOfATableThatIsReadByRows) {
 
 TEST(Checkpoint, TakenTensorsStayUntilAllHaveGivenThemBack) {
   const Folder folder;
-  const std::string header = R"({"a":{"dtype":"F32","shape":[4096,1024],"data_offsets":[0,16777216]}})";
-  const std::string path = folder.write("model.safetensors", file_of(header, 16 << 20));
+  const std::string path = write_table(folder);
   const auto source = open_checkpoint(folder.path());
   ASSERT_TRUE(source.ok());
   EXPECT_TRUE((*source)->settled());

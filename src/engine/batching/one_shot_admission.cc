@@ -10,8 +10,6 @@
 namespace spillway::engine {
 namespace {
 
-constexpr int64_t kInputsAtOnce = 4096;  // what the HTTP protocols read of one request; OpenAI takes 2048
-
 using Reason = Refusal::Reason;
 
 const char* name_of(models::OneShotOutput output) {

@@ -9,6 +9,10 @@
 
 namespace spillway::engine {
 
+// A request of so many inputs is taken where nobody waits, however short the line; no protocol reads more of one
+// (held to by server/one_shot/tasks.cc).
+inline constexpr int64_t kInputsAtOnce = 4096;
+
 // What is ahead of an input.
 struct OneShotLoad {
   std::array<int, 3> waiting{};  // by priority (index: priority + 1)

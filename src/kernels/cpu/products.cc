@@ -249,9 +249,15 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
   }
 }
 
-size_t thread_bytes(std::span<const Product> products) {
-  size_t most = 0;
-  for (const Product& product : products) most = std::max(most, scratch_sizes(product).bytes());
+// Enough for any of them.
+ScratchSizes scratch_sizes(std::span<const Product> products) {
+  ScratchSizes most;
+  for (const Product& product : products) {
+    const ScratchSizes sizes = scratch_sizes(product);
+    most.acc = std::max(most.acc, sizes.acc);
+    most.widened = std::max(most.widened, sizes.widened);
+    most.copied = std::max(most.copied, sizes.copied);
+  }
   return most;
 }
 
@@ -265,11 +271,11 @@ int64_t group_panels(const Product& product) {
 }  // namespace
 
 size_t products_bytes(std::span<const Product> products, const tensor::Stream& stream) {
-  return thread_bytes(products) * static_cast<size_t>(stream.threads());
+  return scratch_sizes(products).bytes() * static_cast<size_t>(stream.threads());
 }
 
 void run_products(std::span<const Product> products, std::byte* scratch, tensor::Stream& stream) {
-  const size_t bytes = thread_bytes(products);
+  const ScratchSizes sizes = scratch_sizes(products);
   int64_t panels = 0, most = kGroupPanels;
   for (const Product& product : products) {
     panels += panels_of(product.weight->n);
@@ -287,8 +293,7 @@ void run_products(std::span<const Product> products, std::byte* scratch, tensor:
       ++product;
       count = (panels_of(product->weight->n) + width - 1) / width;
     }
-    std::byte* mine = scratch + static_cast<size_t>(thread) * bytes;
-    const ScratchSizes sizes = scratch_sizes(*product);
+    std::byte* mine = scratch + static_cast<size_t>(thread) * sizes.bytes();
     const int64_t begin = group * width;
     const ThreadScratch parts{.acc = reinterpret_cast<float*>(mine),
                               .widened = mine + sizes.acc,

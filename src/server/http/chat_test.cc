@@ -170,12 +170,12 @@ TEST_F(ChatTest, JsonModeConstrainsTheAnswerButNotTheReasoning) {
 TEST_F(ChatTest, JsonModeGoesOnWithWhatTheClientBegan) {
   model_ = make_model("1}");
   start();
-  const auto ask = [&](const std::string& begun) {
+  const auto ask = [&](const std::string& begun, const std::string& more = "") {
     return post(
         "/v1/chat/completions",
         R"({"model":"tiny-r1","response_format":{"type":"json_object"},"messages":[{"role":"user","content":"?"},
                     {"role":"assistant","prefix":true,"content":)" +
-            json::serialize(json::string(begun)) + "}]}");
+            json::serialize(json::string(begun)) + "}]" + more + "}");
   };
   const Answer answer = ask("\n{\"a\": ");
   ASSERT_EQ(answer.status, 200) << answer.body;
@@ -183,6 +183,9 @@ TEST_F(ChatTest, JsonModeGoesOnWithWhatTheClientBegan) {
   const Answer refused = ask("Here is the JSON: {");
   EXPECT_EQ(refused.status, 400);
   EXPECT_THAT(refused.body, HasSubstr("does not begin as response_format asks"));
+  const Answer forced = ask("Let me look it up: ",
+                            R"(,"tool_choice":"required","tools":[{"type":"function","function":{"name":"look_up"}}])");
+  EXPECT_EQ(forced.status, 200) << forced.body << ": the call is no part of what was begun";
 }
 
 TEST_F(ChatTest, PromptThatDoesNotFit) {

@@ -42,8 +42,8 @@ asio::awaitable<void> send_state(Exchange& exchange, bool details) {
   const char* status = exchange.server().status();
   const bool ready = std::string_view(status) == "ready";
   json::object body{{"status", status}};
-  if (details && std::string_view(status) == "device_failed") body["reason"] = exchange.server().device_fault();
   if (details) {
+    if (std::string fault = exchange.server().device_fault(); !fault.empty()) body["reason"] = std::move(fault);
     body["requests_in_flight"] = exchange.server().requests_in_flight();
     json::array& models = (body["models"] = json::array()).as_array();
     for (const LanguagePtr& model : exchange.server().models()) models.push_back(model_state(*model));

@@ -6,7 +6,12 @@
 #include <cmath>
 #include <map>
 
+#include "api/encode.h"
+#include "engine/batching/one_shot_admission.h"
+
 namespace spillway::server {
+
+static_assert(api::kInputsMax <= engine::kInputsAtOnce, "a request that was read could be too long for every line");
 
 using api::ApiError;
 using api::ErrorKind;
