@@ -214,19 +214,26 @@ bool Attempt::too_slow() {
 Step Attempt::take_events(std::string_view bytes) {
   splitter_.feed(bytes);
   RawEvent event;
-  while (!finished_ && splitter_.next(event)) {
-    if (auto step = take(event)) return *step;
+  AnswerFacts facts;
+  while (!finished_) {
+    if (!continuation_ && pattern_.match(splitter_.front(), event, facts)) {
+      splitter_.take(event.bytes.size());
+    } else if (!splitter_.next(event)) {
+      break;
+    } else if (event.comment) {
+      take_marker(event.comment_text);
+      continue;
+    } else {
+      facts = facts_of_event(protocol_, event);
+      pattern_.learn(event, facts);
+    }
+    if (auto step = take(event, facts)) return *step;
   }
   return {};
 }
 
 // One event: nothing when the stream goes on.
-std::optional<Step> Attempt::take(const RawEvent& event) {
-  if (event.comment) {
-    take_marker(event.comment_text);
-    return std::nullopt;
-  }
-  AnswerFacts facts = facts_of_event(protocol_, event);
+std::optional<Step> Attempt::take(const RawEvent& event, AnswerFacts& facts) {
   if (facts.error) {
     Step step = refusal(200, event.data);
     if (step.kind == Step::Kind::kForClient) step = failed(Outcome::kFailed, "error_event", std::move(step.message));

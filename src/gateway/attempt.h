@@ -12,6 +12,7 @@
 
 #include "gateway/call.h"
 #include "gateway/continuation.h"
+#include "gateway/event_pattern.h"
 #include "gateway/resume.h"
 #include "gateway/source.h"
 #include "gateway/sse_events.h"
@@ -69,7 +70,7 @@ class Attempt {
   asio::awaitable<Step> read_whole(TimePoint deadline);
   asio::awaitable<Step> read_refusal();
   Step take_events(std::string_view bytes);
-  std::optional<Step> take(const RawEvent& event);
+  std::optional<Step> take(const RawEvent& event, AnswerFacts& facts);
   void take_marker(std::string_view text);
   void note_told(const AnswerFacts& facts);
   bool too_slow();
@@ -97,6 +98,7 @@ class Attempt {
   std::unique_ptr<Source> source_;
   std::string body_;  // where it differs from the client's
   EventSplitter splitter_;
+  EventPattern pattern_;
   std::string out_;
   std::string unmarked_;  // events whose marker has not come yet
   Resume told_;
