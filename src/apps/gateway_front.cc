@@ -105,6 +105,8 @@ Status GatewayFront::open_tenants(const config::Config& config) {
     SW_ASSIGN(const auto redis, gateway::parse_redis_url(where));
     store = gateway::make_redis_store(redis);
     shared = gateway::make_redis_limits(redis);
+  } else if (where.find("://") != std::string::npos) {
+    return invalid("gateway.tenants: expected a file or redis://, found " + where.substr(0, where.find("://") + 3));
   } else {
     SW_ASSIGN(store, gateway::open_sqlite_store(where));
   }

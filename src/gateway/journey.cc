@@ -171,6 +171,8 @@ asio::awaitable<Step> Journey::try_upstreams() {
     Step step = co_await first_token();
     trace::end_async("gateway", "attempt", reinterpret_cast<uintptr_t>(this), traced, "attempt", attempts_);
     if (left()) co_return step;
+    const bool first_of_stream = step.kind == Step::Kind::kGood && call_.scan.stream;
+    if (first_of_stream) co_return step;  // goes out first; relay() books it
     count_attempt(*attempt_, step.kind == Step::Kind::kGood ? "ok" : step.reason);
     if (step.kind == Step::Kind::kForClient && step.reason == kContextLength && leave_short_contexts())
       step.kind = Step::Kind::kFailed;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <hiredis/hiredis.h>
 
+#include <cerrno>
 #include <charconv>
 
 namespace spillway::gateway {
@@ -76,13 +77,18 @@ Error RedisConnection::drop(const std::string& what) {
   return {ErrorCode::kUnavailable, fmt::format("redis {}:{}: {}", options_.host, options_.port, what)};
 }
 
+// hiredis tells of a time-out as the system does of a read that finds nothing.
+std::string RedisConnection::broken() const {
+  return context_->err == REDIS_ERR_IO && errno == EAGAIN ? "no answer in time" : context_->errstr;
+}
+
 Status RedisConnection::connect() {
   if (context_ != nullptr) return {};
   if (std::chrono::steady_clock::now() < retry_at_)
     return Error{ErrorCode::kUnavailable, fmt::format("redis {}:{}: not reachable", options_.host, options_.port)};
   context_ = redisConnectWithTimeout(options_.host.c_str(), options_.port, timeval_of(options_.timeout));
   if (context_ == nullptr) return drop("out of memory");
-  if (context_->err != 0) return drop(context_->errstr);
+  if (context_->err != 0) return drop(broken());
   if (redisSetTimeout(context_, timeval_of(options_.timeout)) != REDIS_OK) return drop("no time-out can be set");
   const std::string& user = options_.user;
   if (!options_.password.empty())
@@ -101,7 +107,7 @@ Status RedisConnection::introduce(const Command& command) {
   }
   const RedisReply reply(
       static_cast<redisReply*>(redisCommandArgv(context_, static_cast<int>(words.size()), words.data(), sizes.data())));
-  if (!reply) return drop(context_->errstr);
+  if (!reply) return drop(broken());
   if (reply->type == REDIS_REPLY_ERROR) return drop(std::string(reply->str, reply->len));
   return {};
 }
@@ -116,12 +122,12 @@ Result<std::vector<RedisReply>> RedisConnection::run(const std::vector<Command>&
       sizes.push_back(word.size());
     }
     if (redisAppendCommandArgv(context_, static_cast<int>(words.size()), words.data(), sizes.data()) != REDIS_OK)
-      return drop(context_->errstr);
+      return drop(broken());
   }
   std::vector<RedisReply> replies;
   for (size_t i = 0; i < commands.size(); ++i) {
     void* reply = nullptr;
-    if (redisGetReply(context_, &reply) != REDIS_OK) return drop(context_->errstr);
+    if (redisGetReply(context_, &reply) != REDIS_OK) return drop(broken());
     replies.emplace_back(static_cast<redisReply*>(reply));
   }
   return replies;

@@ -51,6 +51,7 @@ class RedisConnection {
   Status connect();
   Status introduce(const Command& command);
   Error drop(const std::string& what);
+  std::string broken() const;
 
   const RedisOptions options_;
   redisContext* context_ = nullptr;
