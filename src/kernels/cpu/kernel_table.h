@@ -72,6 +72,9 @@ struct AttentionTask {
   int64_t page_stride = 0;  // bytes
   int64_t k_row = 0;        // elements between keys of neighbouring positions (rows) or dimensions (transposed)
   int64_t v_row = 0;
+  // Keys in rows: what is likely to be asked for next, of the same pages' layout, to be fetched meanwhile; or null.
+  const int32_t* next_pages = nullptr;
+  int next_context = 0;
   float* work = nullptr;  // attention_work_floats()
 };
 
