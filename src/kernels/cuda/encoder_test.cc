@@ -302,7 +302,9 @@ TEST_P(DeviceEncoderKernels, AttentionOverSequences) {
       args.exact = GetParam() == DeviceNumbers::kFp32;
       args.y = y;
       device_attention(args, *stream_);
-      EXPECT_LT(error(read(y), expected), std::min(tolerance(), 1.2e-2)) << dim << " window " << window;
+      // Scores of up to 20 or so, whose rounding to 11 bits moves a weight by a percent.
+      const double limit = GetParam() == DeviceNumbers::kTf32 ? 1e-2 : std::min(tolerance(), 1.2e-2);
+      EXPECT_LT(error(read(y), expected), limit) << dim << " window " << window;
       if (GetParam() != DeviceNumbers::kFp8) continue;
       args.y = y8;
       args.y_scale = &scale;
