@@ -6,9 +6,10 @@ take everything, so that their own work is not measured. Prints for processor ti
 the paired ratios and the ratio of the sums, in which also what comes rarely counts, each with its 95% confidence interval
 (bootstrap over pairs); with --null off against off, which says what the machine alone makes of it.
 
-  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--interval 10s] [--scrape 15] [--program build/release/spillway] [--null] [--cores 0,1]
+  bench/telemetry_cost.py [--pairs 60] [--requests 100] [--clients 8] [--interval 10s] [--scrape 15] [--program build/release/spillway] [--null] [--cores 0,1/3,4]
 """
 import argparse
+import concurrent.futures
 import http.server
 import json
 import pathlib
@@ -35,10 +36,10 @@ class Taker(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def start(cores, program, folder, *flags):
+def start(confined, program, folder, *flags):
     folder.mkdir()
     port_file = folder / "port"
-    command = cores.confined(program, "serve", "--port", "0", "--port-file", port_file, "--metrics-port", "0", "--grpc-port", "0", *flags)
+    command = confined(program, "serve", "--port", "0", "--port-file", port_file, "--metrics-port", "0", "--grpc-port", "0", *flags)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=open(folder / "log.txt", "w"))
     while not port_file.exists():
         time.sleep(0.05)
@@ -71,11 +72,45 @@ def slice_of_load(args, url, seed, process):
             "p99, ms": 1e3 * report["total"]["p99_s"]}
 
 
-def interval(pairs, measure, rounds=4000):
-    """What measure says of the pairs, with its 95% interval."""
+def interval(pairs, figure, rounds=1000):
+    """What figure says of the pairs, with its 95% interval."""
     draw = random.Random(1)
-    drawn = sorted(measure(draw.choices(pairs, k=len(pairs))) for _ in range(rounds))
-    return f"{measure(pairs):.4f} ({drawn[int(0.025 * rounds)]:.4f} to {drawn[int(0.975 * rounds)]:.4f})"
+    drawn = sorted(figure(draw.choices(pairs, k=len(pairs))) for _ in range(rounds))
+    return f"{figure(pairs):.4f} ({drawn[int(0.025 * rounds)]:.4f} to {drawn[int(0.975 * rounds)]:.4f})"
+
+
+def measure(args, number, confined, sink, folder):
+    """The pairs of two servers that live as long as this, and the counters of the one with telemetry."""
+    nothing = ["--no-telemetry-hardware", "--no-feedback", "--telemetry-interval", "3600s"]
+    everything = ["--telemetry-interval", args.interval, "--spool-dir", str(folder / "spool"), "--influxdb-url", sink, "--remote-write-url",
+                  sink + "/api/v1/write", "--otlp-url", sink + "/v1/traces"]
+    off, off_url = start(confined, args.program, folder / "off", *nothing)
+    on, on_url = start(confined, args.program, folder / "on", *(nothing if args.null else everything))
+    stop = threading.Event()
+
+    def scrape():
+        while not stop.wait(args.scrape):
+            urllib.request.urlopen(on_url + "/metrics", timeout=30).read()
+
+    if not args.null:
+        threading.Thread(target=scrape, daemon=True).start()
+    pairs = []
+    try:
+        for turn in range(args.pairs + 2):
+            both = [("off", off_url, off), ("on", on_url, on)]
+            seed = number * (args.pairs + 2) + turn
+            found = {name: slice_of_load(args, url, seed, process)
+                     for name, url, process in (both if turn % 2 else reversed(both))}
+            if turn >= 2:  # the first warm both
+                pairs.append(found)
+        text = urllib.request.urlopen(on_url + "/metrics").read().decode()
+    finally:
+        stop.set()
+        for process in (off, on):
+            process.terminate()
+            process.wait()
+    counters = ("spillway_telemetry_sampling_cpu_seconds_total ", "process_cpu_seconds_total ")
+    return pairs, [line for line in text.splitlines() if line.startswith(counters)]
 
 
 def main():
@@ -87,50 +122,28 @@ def main():
     parser.add_argument("--scrape", type=float, default=15, help="seconds between scrapes, as deploy/prometheus has it")
     parser.add_argument("--program", default="build/release/spillway")
     parser.add_argument("--null", action="store_true", help="off against off: what the machine alone can make of it")
-    parser.add_argument("--cores", help=Cores.HELP)
+    parser.add_argument("--cores", help=Cores.HELP + "; several pairs of servers at once: 0,1/3,4/6,7")
     args = parser.parse_args()
     cores = Cores(args.cores)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="telemetry_cost_"))
     taker = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
     threading.Thread(target=taker.serve_forever, daemon=True).start()
     sink = f"http://127.0.0.1:{taker.server_port}"
-    nothing = ["--no-telemetry-hardware", "--no-feedback", "--telemetry-interval", "3600s"]
-    everything = ["--telemetry-interval", args.interval, "--spool-dir", str(folder / "spool"), "--influxdb-url", sink, "--remote-write-url",
-                  sink + "/api/v1/write", "--otlp-url", sink + "/v1/traces"]
-    off, off_url = start(cores, args.program, folder / "off", *nothing)
-    on, on_url = start(cores, args.program, folder / "on", *(nothing if args.null else everything))
-    stop = threading.Event()
-
-    def scrape():
-        while not stop.wait(args.scrape):
-            urllib.request.urlopen(on_url + "/metrics", timeout=30).read()
-
-    if not args.null:
-        threading.Thread(target=scrape, daemon=True).start()
-    pairs = []
-    try:
-        for seed in range(args.pairs + 2):
-            both = [("off", off_url, off), ("on", on_url, on)]
-            found = {name: slice_of_load(args, url, seed, process)
-                     for name, url, process in (both if seed % 2 else reversed(both))}
-            if seed >= 2:  # the first warm both
-                pairs.append(found)
-        text = urllib.request.urlopen(on_url + "/metrics").read().decode()
-    finally:
-        stop.set()
-        for process in (off, on):
-            process.terminate()
-            process.wait()
-    print(f"{args.pairs} pairs of {args.requests} requests" + (", off against off" if args.null else ""))
+    folders = [folder / str(number) for number in range(len(cores.sets))]
+    for each in folders:
+        each.mkdir()
+    with concurrent.futures.ThreadPoolExecutor(len(folders)) as pool:
+        done = list(pool.map(lambda number: measure(args, number, cores.sets[number], sink, folders[number]), range(len(folders))))
+    pairs = [pair for some, _ in done for pair in some]
+    print(f"{len(pairs)} pairs of {args.requests} requests" + (", off against off" if args.null else ""))
     for key in pairs[0]["on"]:
         values = [(pair["off"][key], pair["on"][key]) for pair in pairs]
         a, b = (statistics.median(side) for side in zip(*values))
         median = interval(values, lambda some: statistics.median(on / off for off, on in some))
         sums = interval(values, lambda some: sum(on for _, on in some) / sum(off for off, _ in some))
         print(f"{key:18} off {a:9.1f}  on {b:9.1f}  on/off: median {median}, of sums {sums}")
-    for line in text.splitlines():
-        if line.startswith(("spillway_telemetry_sampling_cpu_seconds_total ", "process_cpu_seconds_total ")):
-            print(line)
+    for line in (line for _, lines in done for line in lines):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,12 @@ class Fake {
       Headers headers = Headers::of("Content-Type", "application/json", "Retry-After", "1");
       std::string body = error("slow down", "rate_limit_exceeded");
       co_await writer.send(429, std::move(headers), std::move(body));
+    } else if (fault == "o-series" && request.body.find("\"max_tokens\"") != std::string::npos) {
+      std::string body = error(
+          "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+          "'max_completion_tokens' instead.",
+          "unsupported_parameter");
+      co_await send(writer, 400, std::move(body));
     } else if (fault == "context") {
       std::string body = error("too long", "context_length_exceeded");
       co_await send(writer, 400, std::move(body));
@@ -203,10 +209,11 @@ class Fake {
     const bool anthropic = request.path.ends_with("/messages"), tools = fault == "tools";
     std::string body = request.path.ends_with("/embeddings") ? embeddings(options_.name)
                        : request.path.ends_with("/rerank")   ? ranking(options_.name)
-                       : anthropic && stream                 ? anthropic_events(options_.name, tools, options_.tokens)
-                       : anthropic                           ? anthropic_whole(options_.name, tools, options_.tokens)
-                       : stream                              ? openai_tool_events(options_.name)
-                                                             : openai_tools(options_.name);
+                       : anthropic && stream
+                           ? anthropic_events(options_.name, tools, options_.tokens, fault == "lead" ? " " : "")
+                       : anthropic ? anthropic_whole(options_.name, tools, options_.tokens)
+                       : stream    ? openai_tool_events(options_.name)
+                                   : openai_tools(options_.name);
     if (fault == "cut") body.resize(body.size() * 2 / 3);
     if (!stream) {
       co_await send(writer, 200, std::move(body));

@@ -212,6 +212,9 @@ void Journey::note_failure(const std::shared_ptr<Attempt>& attempt, size_t index
   if (step.outcome == Outcome::kClientError) {
     unfit_.insert(index);
     was_open_ = true;  // who goes elsewhere for want of a model is no load that comes twice
+  } else if (step.again && step.outcome == Outcome::kAbandoned) {
+    again_ = index;  // in words that it takes
+    was_open_ = true;
   } else if (key_left && upstream.may_admit(now())) {
     again_ = index;  // with another key
   } else if (step.again && !asked_again_ && !was_open_) {

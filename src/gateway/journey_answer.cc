@@ -123,8 +123,8 @@ asio::awaitable<bool> Journey::take_up(const Step& broken) {
   note_failure(attempt_, current_, broken);
   again_.reset();
   tried_.insert(current_);
-  const bool possible =
-      (resume->exact || resume->continuable()) && call_.endpoint == Endpoint::kChat && call_.scan.n == 1;
+  const bool turns = call_.endpoint == Endpoint::kChat || call_.endpoint == Endpoint::kMessages;
+  const bool possible = (resume->exact || resume->continuable()) && turns && call_.scan.n == 1;
   if (!possible) co_return false;
   resume_ = std::move(resume);
   attempt_.reset();

@@ -41,6 +41,17 @@ struct LineCopy {
   char* out = nullptr;
 };
 
+// Groups of kInt8Group bf16 weights of each of kPanel rows, from byte `at` on, to the same of an int8 panel.
+struct QuantizeTask {
+  const char* const* rows = nullptr;
+  int64_t at = 0;
+  int64_t groups = 0;
+  const char* const* next = nullptr;  // rows to be fetched meanwhile, as LineCopy's
+  int64_t next_at = 0;
+  uint8_t* out = nullptr;
+  float* scales = nullptr;  // [groups][kPanel]
+};
+
 // Rows of queries against one kv head of one sequence.
 struct AttentionTask {
   int rows = 0;
@@ -61,6 +72,9 @@ struct AttentionTask {
   int64_t page_stride = 0;  // bytes
   int64_t k_row = 0;        // elements between keys of neighbouring positions (rows) or dimensions (transposed)
   int64_t v_row = 0;
+  // Keys in rows: what is likely to be asked for next, of the same pages' layout, to be fetched meanwhile; or null.
+  const int32_t* next_pages = nullptr;
+  int next_context = 0;
   float* work = nullptr;  // attention_work_floats()
 };
 
@@ -128,6 +142,7 @@ struct KernelTable {
   // Rows of weights to panels, of formats by words and of f8; null: no faster than the generic way.
   void (*copy_words)(const LineCopy&) = nullptr;
   void (*copy_pairs)(const LineCopy&) = nullptr;
+  void (*quantize_panel)(const QuantizeTask&) = nullptr;  // the bits of quantize_weights of widened rows
 
   // Rows.
   // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].

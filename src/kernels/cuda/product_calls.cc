@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemm_bf16.h"
+#include "kernels/cuda/gemm_bf16_prefill.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/layers.h"
@@ -191,6 +192,19 @@ void own_bf16(TensorView x, const PackedLinear& w, TensorView y, const float* bi
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
   run(launch_bf16_product(product, native(stream)), "bf16_product");
+}
+
+void prompt_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
+  Bf16PromptProduct product;
+  product.m = int(x.shape[0]);
+  product.x = x.data;
+  product.x_stride = w.k;
+  product.weight = weight_of(w);
+  product.epilogue = epilogue;
+  product.y = y.data;
+  product.y_type = scalar_of(y.dtype);
+  product.y_stride = y.shape[1];
+  run(launch_bf16_prompt_product(product, native(stream)), "bf16_prompt_product");
 }
 
 }  // namespace spillway::kernels::cuda
