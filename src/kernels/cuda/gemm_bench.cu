@@ -59,7 +59,9 @@ std::vector<double> expected_outputs(const Case& c, const std::vector<double>& p
       for (int j = 0; j < c.k; ++j) sum += static_cast<double>(x[i * c.k + j]) * x[i * c.k + j];
       factor = 1 / std::sqrt(sum / c.k + eps);
     }
-    const auto value = [&](int j) { return product[static_cast<size_t>(i) * c.n + j] * factor + (c.bias ? bias[j] : 0); };
+    const auto value = [&](int j) {
+      return product[static_cast<size_t>(i) * c.n + j] * factor + (c.bias ? bias[j] : 0);
+    };
     for (int j = 0; j < columns; ++j) {
       double v = value(j);
       if (c.epilogue == Epilogue::kSwiGlu) v = v / (1 + std::exp(-v)) * value(j + columns);
@@ -92,7 +94,8 @@ void check_small_batch(const Case& c, uint32_t seed) {
   fill(x.data, inputs, c.x_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 2);
   fill(norm.data, c.k, Fill::kF32, seed + 3);
   fill(bias.data, c.n, Fill::kF32, seed + 4);
-  if (c.epilogue == Epilogue::kAdd) fill(y.data, outputs, c.y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 5);
+  if (c.epilogue == Epilogue::kAdd)
+    fill(y.data, outputs, c.y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 5);
   const std::vector<float> before = to_host(y.data, c.y_type, outputs);
   const auto blocks = static_cast<unsigned>((inputs + 255) / 256);
   if (c.x_type == Scalar::kF32) {
@@ -103,8 +106,7 @@ void check_small_batch(const Case& c, uint32_t seed) {
   const std::vector<float> x_host = to_host(x32.data, Scalar::kF32, inputs);
   if (c.norm) multiply_rows<<<blocks, 256>>>(x32.as<float>(), norm.as<float>(), inputs, c.k);
   const auto product = reference(x32.as<float>(), w.weight, c.m);
-  const auto expected =
-      expected_outputs(c, product, x_host, to_host(bias.data, Scalar::kF32, c.n), before, 1e-6f);
+  const auto expected = expected_outputs(c, product, x_host, to_host(bias.data, Scalar::kF32, c.n), before, 1e-6f);
   SmallBatchProduct p;
   p.m = c.m, p.x = x.data, p.x_type = c.x_type, p.x_stride = c.k, p.weight = w.weight;
   if (c.norm) p.norm_weight = norm.data, p.norm_type = Scalar::kF32;
@@ -195,7 +197,8 @@ void check_bf16_product(const Case& c, int share, uint32_t seed) {
   Buffer x(inputs * 2), x32(inputs * 4), bias(c.n * 4), y(outputs * 4);
   fill(x.data, inputs, Fill::kBf16, seed + 2);
   fill(bias.data, c.n, Fill::kF32, seed + 4);
-  if (c.epilogue == Epilogue::kAdd) fill(y.data, outputs, c.y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 5);
+  if (c.epilogue == Epilogue::kAdd)
+    fill(y.data, outputs, c.y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 5);
   const std::vector<float> before = to_host(y.data, c.y_type, outputs);
   to_f32<<<static_cast<unsigned>((inputs + 255) / 256), 256>>>(x.as<__nv_bfloat16>(), x32.as<float>(), inputs);
   const auto expected = expected_outputs(c, reference(x32.as<float>(), w.weight, c.m), {},
@@ -236,7 +239,8 @@ void check_bf16_products() {
 void check_experts(WeightFormat format, int tokens, uint32_t seed) {
   constexpr int kExperts = 6, kSlots = 4, kHidden = 1024, kInter = 384;
   const int all = tokens * kSlots;
-  const RandomWeight up(format, kExperts * 2 * kInter, kHidden, seed), down(format, kExperts * kHidden, kInter, seed + 2);
+  const RandomWeight up(format, kExperts * 2 * kInter, kHidden, seed),
+      down(format, kExperts * kHidden, kInter, seed + 2);
   Buffer x(tokens * kHidden * 4), h(all * kInter * 4), y(tokens * kHidden * 4), ids(all * 4), weights(all * 4);
   fill(x.data, tokens * kHidden, Fill::kF32, seed + 4);
   fill(weights.data, all, Fill::kF32, seed + 5);
@@ -258,7 +262,8 @@ void check_experts(WeightFormat format, int tokens, uint32_t seed) {
     }
   }
   compare("experts of few tokens, gate and up", to_host(h.data, Scalar::kF32, expected.size()), expected, 6e-3);
-  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden), factors = to_host(weights.data, Scalar::kF32, all);
+  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden),
+             factors = to_host(weights.data, Scalar::kF32, all);
   const auto outs = reference(h.as<float>(), down.weight, all);
   p.x = h.data, p.x_stride = kInter, p.weight = down.weight, p.weight.n = kHidden;
   p.y = y.data, p.y_stride = kHidden, p.add = true;
@@ -309,7 +314,7 @@ double weight_bytes(WeightFormat format, double n, double k) {
 }
 
 void time_small_batches(const Pool& pool, WeightFormat format, std::initializer_list<int> rows = {1, 2, 4, 8, 16, 32}) {
-  const int shapes[][2] = {{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584},
+  const int shapes[][2] = {{4608, 3584}, {3584, 3584},  {37888, 3584}, {3584, 18944}, {152064, 3584},
                            {2112, 7168}, {24576, 1536}, {7168, 16384}, {4096, 7168},  {7168, 2048}};
   Buffer x(32 * 18944 * 2), y(static_cast<size_t>(32) * 152064 * 2);
   fill(x.data, 32 * 18944, Fill::kBf16, 9);
@@ -343,7 +348,8 @@ void time_experts(const Pool& pool) {
   for (const int tokens : {1, 2, 4}) {
     const double seconds = time_graph(16, 5, [&](int i, cudaStream_t stream) {
       ExpertProduct p;
-      p.tokens = tokens, p.slots = kSlots, p.experts = 256, p.ids = ids.as<int32_t>() + i % kSets * 128, p.weights = weights.as<float>();
+      p.tokens = tokens, p.slots = kSlots, p.experts = 256, p.ids = ids.as<int32_t>() + i % kSets * 128,
+      p.weights = weights.as<float>();
       p.x = x.data, p.x_stride = 7168, p.y = h.data, p.y_stride = 2048;
       p.weight = {WeightFormat::kF8Block, 4096, 7168, pool.data.data, pool.scales.data, 128};
       check(launch_experts_gate_up(p, stream), "gate up");
@@ -379,9 +385,9 @@ void time_bf16_products(const Pool& pool) {
 }
 
 // Qwen2.5-7B's products of one decode step, chained as in the model (without attention), in one graph.
-void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool wide = false) {
-  Buffer x(static_cast<size_t>(m) * 3584 * 2), qkv(static_cast<size_t>(m) * 4608 * 2), h(static_cast<size_t>(m) * 18944 * 2),
-      logits(static_cast<size_t>(m) * 152064 * 4), norm(3584 * 2);
+void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool wide = false, int blocks = 0) {
+  Buffer x(static_cast<size_t>(m) * 3584 * 2), qkv(static_cast<size_t>(m) * 4608 * 2),
+      h(static_cast<size_t>(m) * 18944 * 2), logits(static_cast<size_t>(m) * 152064 * 4), norm(3584 * 2);
   fill(x.data, m * 3584, Fill::kBf16, 3);
   fill(qkv.data, m * 4608, Fill::kBf16, 4);
   fill(norm.data, 3584, Fill::kBf16, 5);
@@ -403,6 +409,7 @@ void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool
       p.m = m, p.x = from.data, p.x_stride = stride, p.weight = cursor.next(format, n, k);
       if (normed) p.norm_weight = norm.data;
       p.y = to.data, p.y_stride = columns, p.y_type = y_type, p.epilogue = epilogue, p.overlap = overlap;
+      p.blocks = blocks;
       check(launch_small_batch(p, stream), "model");
     };
     for (int layer = 0; layer < 28; ++layer) {
@@ -413,8 +420,9 @@ void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool
     }
     product(x, 3584, 152064, 3584, logits, 152064, Epilogue::kStore, true, Scalar::kF32);
   });
-  std::printf("Qwen2.5-7B %-5s %s m=%-3d overlap %d: %.3f ms, %.2f TB/s, %.0f tok/s without attention\n", name(format),
-              wide ? "wide" : "few ", m, overlap, seconds * 1e3, bytes / seconds * 1e-12, m / seconds);
+  std::printf("Qwen2.5-7B %-5s %s m=%-3d overlap %d: %.3f ms, %.2f TB/s, %.0f tok/s without attention (blocks %d)\n",
+              name(format), wide ? "wide" : "few ", m, overlap, seconds * 1e3, bytes / seconds * 1e-12, m / seconds,
+              blocks);
 }
 
 __global__ void read_kernel(const uint4* data, int64_t count, uint32_t* out) {
@@ -464,7 +472,8 @@ int run_token() {
   time_ceiling(pool);
   for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kF8Block, WeightFormat::kBf16}) {
     pool.prepare(format);
-    time_model(pool, format, 1, true);
+    for (const int blocks : {0, 1, 2}) time_model(pool, format, 1, true, false, blocks);
+    for (const int m : {2, 4}) time_model(pool, format, m, true);
     time_small_batches(pool, format, {1});
   }
   return 0;

@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce<kDown>(args, ring, choice);
   } else {
-    if constexpr (kKept) keep_x<false>(s, kDown ? slots : plan.e.tokens, {kept, nullptr, nullptr});
+    if constexpr (kKept) keep_x<InputKind::kKept, kFormat>(s, kDown ? slots : plan.e.tokens, {kept, nullptr, nullptr});
     consume<kFormat, kDown, kKept>(plan, ring, choice, kept, sums, places);
   }
 #endif

@@ -1,9 +1,10 @@
 // The tokens' values on their way to shared memory, where the streamed products keep them for the whole launch
 // (gemv_stream.cuh): normalised if asked for, zeros past K; as bf16, or as float16 scaled by a power of two for each
-// token, so that whatever bf16 or float32 holds has its place; unscale takes that off the sums again. By the consumers;
-// a token's bits do not depend on the others.
+// token, so that whatever bf16 or float32 holds has its place; unscale takes that off the sums again; or as bytes
+// (gemv_bytes.cuh). By the consumers; a token's bits do not depend on the others.
 #pragma once
 
+#include "kernels/cuda/gemv_bytes.cuh"
 #include "kernels/cuda/gemv_stream.cuh"
 
 namespace spillway::kernels::cuda {
@@ -34,10 +35,14 @@ __device__ __forceinline__ uint32_t pack_kept(float low, float high, float scale
     return pack_bf16(low, high);
   }
 }
-template <bool kHalf>
-__device__ __forceinline__ void store_kept(char* to, const float (&v)[8], float scale) {
-  *reinterpret_cast<uint4*>(to) = make_uint4(pack_kept<kHalf>(v[0], v[1], scale), pack_kept<kHalf>(v[2], v[3], scale),
-                                             pack_kept<kHalf>(v[4], v[5], scale), pack_kept<kHalf>(v[6], v[7], scale));
+template <InputKind kKind, WeightFormat kFormat>
+__device__ __forceinline__ void store_kept(const StreamPlan& plan, char* row, int at, const float (&v)[8],
+                                           float scale) {
+  constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  if constexpr (kKind == InputKind::kKeptBytes) return store_kept_bytes<kFormat>(plan, row, at, v);
+  *reinterpret_cast<uint4*>(row + at * 2) =
+      make_uint4(pack_kept<kHalf>(v[0], v[1], scale), pack_kept<kHalf>(v[2], v[3], scale),
+                 pack_kept<kHalf>(v[4], v[5], scale), pack_kept<kHalf>(v[6], v[7], scale));
 }
 
 // A token's sum of squares and largest value over the consumers; parts() before their barrier, all() behind it.
@@ -83,8 +88,9 @@ __device__ __forceinline__ float norm_factor(const SmallBatchProduct& p, float s
   return p.norm_weight != nullptr ? rsqrtf(sum / static_cast<float>(p.weight.k) + p.norm_eps) : 1.0f;
 }
 
-template <bool kHalf>
+template <InputKind kKind, WeightFormat kFormat>
 __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const KeptRows& rows) {
+  constexpr bool kHalf = kKind == InputKind::kKeptHalf;
   const SmallBatchProduct& p = plan.p;
   const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
   const bool normed = p.norm_weight != nullptr, facts_needed = normed || kHalf;
@@ -117,7 +123,7 @@ __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] *= factor * w[i];
       }
-      store_kept<kHalf>(rows.at + token * plan.x_stride + at * 2, v, scale);
+      store_kept<kKind, kFormat>(plan, rows.at + token * plan.x_stride, at, v, scale);
     }
   }
   ptx::named_barrier(1, kConsumers);
@@ -125,8 +131,9 @@ __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const
 
 // keep_x of one token with a norm whose row the consumers' registers hold: the norm's weights are read before the
 // kernel in front has ended, the row once. The same bits.
-template <bool kHalf>
+template <InputKind kKind, WeightFormat kFormat>
 struct HeldRow {
+  static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
   static constexpr int kGroups = 2;  // of 8 elements a thread
   float weights[kGroups][8];
 
@@ -167,7 +174,62 @@ struct HeldRow {
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[n][i] *= factor * weights[n][i];
       }
-      store_kept<kHalf>(rows.at + place(n) * 2, v[n], scale);
+      store_kept<kKind, kFormat>(plan, rows.at, place(n), v[n], scale);
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
+};
+
+// keep_x of one token of bf16 without a norm: all of the row is under way at once, where a loop waits for one piece
+// after the other. The same bits.
+template <InputKind kKind, WeightFormat kFormat>
+struct LongRow {
+  static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  static constexpr int kPieces = 10;  // of 8 elements a thread
+
+  static __device__ __forceinline__ bool takes(const StreamPlan& plan) {
+    return plan.p.m == 1 && plan.p.norm_weight == nullptr && plan.p.x_type == Scalar::kBf16 &&
+           plan.kept_elements <= kPieces * kConsumers * 8;
+  }
+  static __device__ __forceinline__ int place(int piece) {
+    return (piece * kConsumers + static_cast<int>(threadIdx.x)) * 8;
+  }
+  static __device__ __forceinline__ void widen(uint4 q, float (&v)[8]) {
+    const uint32_t words[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      v[2 * j] = __uint_as_float(words[j] << 16);
+      v[2 * j + 1] = __uint_as_float(words[j] & 0xFFFF0000u);
+    }
+  }
+  static __device__ __forceinline__ void keep(const StreamPlan& plan, const KeptRows& rows) {
+    const auto* x = static_cast<const __nv_bfloat16*>(plan.p.x);
+    uint4 pieces[kPieces];
+#pragma unroll
+    for (int n = 0; n < kPieces; ++n) {
+      pieces[n] = place(n) < plan.p.weight.k ? *reinterpret_cast<const uint4*>(x + place(n)) : uint4{};
+    }
+    float scale = 1.0f;
+    if constexpr (kHalf) {
+      RowFacts<kHalf> facts;
+#pragma unroll
+      for (int n = 0; n < kPieces; ++n) {
+        float v[8];
+        widen(pieces[n], v);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) facts.take(v[i], v[i]);
+      }
+      facts.parts(rows, 0);
+      ptx::named_barrier(1, kConsumers);
+      facts.all(rows, 0);
+      scale = facts.scale(rows, 0, 1.0f);
+    }
+#pragma unroll
+    for (int n = 0; n < kPieces; ++n) {
+      if (place(n) >= plan.kept_elements) break;
+      float v[8];
+      widen(pieces[n], v);
+      store_kept<kKind, kFormat>(plan, rows.at, place(n), v, scale);
     }
     ptx::named_barrier(1, kConsumers);
   }

@@ -103,8 +103,10 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const flo
 
 template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
+  constexpr bool kBytes = kKind == InputKind::kKeptBytes;
   const Share share(plan);
-  WarpProduct<kFormat, kColumns, kKind> product;
+  std::conditional_t<kBytes, ByteProduct<kFormat>, WarpProduct<kFormat, kColumns, kKind>> product;
+  if constexpr (kBytes) product.begin(plan, kept);
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
@@ -122,7 +124,11 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
         fragment_rows(next_rows, globals);
         next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
       }
-      product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
+      if constexpr (kBytes) {
+        product.run(plan, ring, stage, parity, tiles, step, scales);
+      } else {
+        product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
+      }
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
     places.wait_free(pass);
@@ -168,14 +174,17 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     if (threadIdx.x == kConsumers) produce(args, ring);
   } else {
     const KeptRows rows{kept, partial, unscale};
-    const bool held = kKept && HeldRow<kHalf>::takes(plan);
-    HeldRow<kHalf> row;
+    using Held = HeldRow<kKind, kFormat>;
+    const bool held = kKept && Held::takes(plan);
+    Held row;
     if (held) row.load_norm(plan);
     ptx::wait_for_previous();
     if (held) {
       row.keep(plan, rows);
+    } else if (kKept && LongRow<kKind, kFormat>::takes(plan)) {
+      if constexpr (kKept) LongRow<kKind, kFormat>::keep(plan, rows);
     } else if constexpr (kKept) {
-      keep_x<kHalf>(plan, plan.p.m, rows);
+      keep_x<kKind, kFormat>(plan, plan.p.m, rows);
     }
     consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
   }
@@ -187,14 +196,14 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   plan->p = p;
   const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
   plan->units = p.weight.n / rows_of_unit;
-  // Widening needs more warps than one block has; two blocks a multiprocessor leave no room for the next product's
-  // first weights, and narrower stages: for the widest weights only, of four bits earlier, and for the longest rows.
-  const int64_t rows_of_half = p.weight.n / (2 * processors);
-  const bool wide = rows_of_half >= (p.weight.format == WeightFormat::kInt4 ? 64 : 256);
-  const bool long_rows = p.m == 1 && p.weight.k > 8192 && rows_of_half >= 8;
-  const bool doubled = p.weight.format != WeightFormat::kBf16 && p.m <= 2 && (wide || long_rows);
+  // Two blocks a multiprocessor leave no room for the next product's first weights, and narrower stages: for one
+  // token's longest rows, which each block takes time to keep, and whose weights arrive meanwhile.
+  const bool long_rows = p.m == 1 && p.weight.k > 8192 && p.weight.n >= 16 * processors;
+  const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
-  const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m};
+  const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
+  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits;
+  const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m, bytes};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
 
@@ -221,6 +230,9 @@ cudaError_t launch(const SmallBatchProduct& p, cudaStream_t stream) {
                                : small_batch_kernel<kFormat, kColumns, InputKind::kStage>;
   if constexpr (kColumns == 1 && Format<kFormat>::kHalves) {
     if (args.plan.kept && !p.same_bits) kernel = small_batch_kernel<kFormat, kColumns, InputKind::kKeptHalf>;
+  }
+  if constexpr (kColumns == 1 && (kFormat == WeightFormat::kInt8 || kFormat == WeightFormat::kInt4)) {
+    if (args.plan.column_bytes > 0) kernel = small_batch_kernel<kFormat, kColumns, InputKind::kKeptBytes>;
   }
   size_t shared = stream_shared_bytes(args.plan, p.m);
   if (p.epilogue == Epilogue::kAdd && grid <= processor_count()) shared = std::max(shared, kAloneBytes);

@@ -3,10 +3,10 @@
 // Each output is one fixed chain of sums over K (eight interleaved slices, added in order), so a row's bits depend on
 // its own x and the weight only, not on the other rows; nor on m where same_bits is asked for. Tolerance against
 // float64 on the stored weight: relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet; with a fused norm,
-// the normalised x is rounded to bf16; weights of 8 and 4 bits multiply x in float16, scaled for its range, where rows
-// are few). Float32 or normalised rows are kept in shared memory: where m * k * 2 bytes are more than about 64 KB, the
-// tokens go in several launches, each of which reads the weight. Runs on sm_80 and later; the asynchronous path needs
-// sm_90.
+// the normalised x is rounded to bf16; FP8 weights multiply x in float16, scaled for its range, int8 and int4 in 16
+// bits for each group of 128 where rows are few). Float32 or normalised rows are kept in shared memory: where m * k * 2
+// bytes are more than about 64 KB, the tokens go in several launches, each of which reads the weight. Runs on sm_80 and
+// later; the asynchronous path needs sm_90.
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"
@@ -33,7 +33,8 @@ struct SmallBatchProduct {
   // but the weight and the norm's weight before that one has finished. Safe after any kernel. With kAdd its blocks do
   // not fit twice into a multiprocessor, so that they lie evenly although a small kernel still runs.
   bool overlap = true;
-  bool same_bits = false;  // of a row, for every m: float16 is left out, which is faster for few rows only
+  bool same_bits = false;  // of a row, for every m: what is faster for few rows only is left out
+  int blocks = 0;          // of a multiprocessor at once, 1 or 2; 0: chosen
 };
 
 cudaError_t launch_small_batch(const SmallBatchProduct& product, cudaStream_t stream);

@@ -30,9 +30,10 @@ constexpr int kKeptBytesMax = 64 * 1024;
 
 // Where the tokens' values come from.
 enum class InputKind {
-  kStage,     // bf16, beside the weights of a stage
-  kKept,      // bf16, kept
-  kKeptHalf,  // float16, kept and scaled (gemv_keep.cuh)
+  kStage,      // bf16, beside the weights of a stage
+  kKept,       // bf16, kept
+  kKeptHalf,   // float16, kept and scaled (gemv_keep.cuh)
+  kKeptBytes,  // integers of 16 bits as two columns of bytes, kept (gemv_bytes.cuh)
 };
 
 struct StreamPlan {
@@ -47,6 +48,7 @@ struct StreamPlan {
   int stage_bytes;
   bool kept;          // the tokens' values
   int kept_elements;  // of a token: whole steps
+  int column_bytes;   // of a column of bytes; 0: the tokens are not kept so
   int x_stride;       // bytes from token to token: kept, or in a box
   int x_boxes;        // of a stage
   int x_stage;        // bytes of a stage; 0 if kept
@@ -332,6 +334,7 @@ struct StreamShape {
   int step_elements;
   int share;   // units of a block
   int tokens;  // to keep, if they are kept
+  bool bytes;  // kept as bytes
 };
 
 // Fills what follows from p, units and block_units. shared_bytes holds the ring and what lies beside it.
@@ -346,9 +349,11 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->box_rows = plan->apart ? 2 * plan->block_units : shape.rows_of_unit == 2 ? 2 * plan->pitch : plan->block_units;
   // Kept rows are 64 or 16 bytes longer: neighbouring tokens' reads fall on different banks.
   const bool bytes = p.weight.format == WeightFormat::kF8Block || p.weight.format == WeightFormat::kInt8;
-  const int kept_stride = plan->k_steps * step_elements * 2 + (bytes ? 16 : 64);
+  int kept_stride = plan->k_steps * step_elements * 2 + (bytes ? 16 : 64);
   plan->kept = keep;
   plan->kept_elements = plan->k_steps * step_elements;
+  plan->column_bytes = keep && shape.bytes ? plan->kept_elements + (bytes ? 64 : 16) : 0;
+  if (plan->column_bytes > 0) kept_stride = 2 * plan->column_bytes + plan->kept_elements / 128 * 8;
   const int x_row = step_elements * 2;  // of one stage
   plan->x_stride = plan->kept ? kept_stride : x_row < 1024 ? x_row : 1024;
   plan->x_boxes = plan->kept ? 0 : x_row / plan->x_stride;

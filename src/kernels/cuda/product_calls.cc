@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/gemm_bf16.h"
+#include "kernels/cuda/gemm_bf16_prefill.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/layers.h"
@@ -106,7 +107,7 @@ void library_product(TensorView x, const void* w, const PackedLinear& packed, Te
   run(run_library(product, stream), "cuBLASLt product");
 }
 
-void fp8_product(TensorView x, const InputNorm& norm, const PackedLinear& w, TensorView y, bool accumulate,
+void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLinear& w, TensorView y, bool accumulate,
                  tensor::Stream& stream) {
   const int64_t m = x.shape[0], stride = (m + 3) / 4 * 4;
   const size_t q_bytes = size_t((m * w.k + 255) / 256 * 256);
@@ -116,7 +117,8 @@ void fp8_product(TensorView x, const InputNorm& norm, const PackedLinear& w, Ten
   quantize.k = int(w.k);
   quantize.x = x.data;
   quantize.x_type = scalar_of(x.dtype);
-  quantize.x_stride = w.k;
+  quantize.x_stride = x.shape[1];
+  if (gates) quantize.source = QuantizeSource::kSwiGlu;
   if (!norm.empty()) {
     quantize.source = QuantizeSource::kRmsNorm;
     quantize.norm_weight = norm.weight.data;
@@ -191,6 +193,19 @@ void own_bf16(TensorView x, const PackedLinear& w, TensorView y, const float* bi
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
   run(launch_bf16_product(product, native(stream)), "bf16_product");
+}
+
+void prompt_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
+  Bf16PromptProduct product;
+  product.m = int(x.shape[0]);
+  product.x = x.data;
+  product.x_stride = w.k;
+  product.weight = weight_of(w);
+  product.epilogue = epilogue;
+  product.y = y.data;
+  product.y_type = scalar_of(y.dtype);
+  product.y_stride = y.shape[1];
+  run(launch_bf16_prompt_product(product, native(stream)), "bf16_prompt_product");
 }
 
 }  // namespace spillway::kernels::cuda

@@ -17,9 +17,14 @@ void small_batch(tensor::TensorView x, const InputNorm& norm, const PackedLinear
 void own_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, const float* bias, Epilogue epilogue,
               tensor::Stream& stream);
 
+// gemm_bf16_prefill: as own_bf16, many rows; N of 16 with kSwiGlu.
+void prompt_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, Epilogue epilogue,
+                 tensor::Stream& stream);
+
 // gemm_fp8, or the library's block-scaled product where it is faster, over activations quantised to scratch: sm_90, K a
 // multiple of 128, N of 8.
-void fp8_product(tensor::TensorView x, const InputNorm& norm, const PackedLinear& w, tensor::TensorView y,
+// gates: x is gates and ups, whose SwiGLU is quantised.
+void fp8_product(tensor::TensorView x, const InputNorm& norm, bool gates, const PackedLinear& w, tensor::TensorView y,
                  bool accumulate, tensor::Stream& stream);
 
 // cuBLASLt over plain rows [N, K] at `w`, of x's type. In fixed shapes where the stream asks for batch invariance.

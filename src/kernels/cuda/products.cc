@@ -58,13 +58,19 @@ bool takes_own_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream)
          (x.shape[0] <= kOwnRowsMax || stream.batch_invariant()) && w.k % 64 == 0 && w.n % 8 == 0;
 }
 
+// Of gate and up with their SwiGLU; the library's products without it are no faster.
+bool takes_prompt_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream) {
+  return Context::of(stream).capability() == 90 && w.format == PackedFormat::kBf16 && x.dtype == DType::kBF16 &&
+         x.shape[0] > kOwnRowsMax && !stream.batch_invariant() && w.k % 64 == 0 && w.n % 16 == 0;
+}
+
 // Without bias, for any number of rows. norm: of an FP8 product, which quantises what it norms.
 void plain_product(TensorView x, const InputNorm& norm, const PackedLinear& w, TensorView y, bool accumulate,
                    tensor::Stream& stream) {
   const bool widens =
       w.format == PackedFormat::kF8 || w.format == PackedFormat::kInt8 || w.format == PackedFormat::kInt4;
   if (!widens) return library_product(x, w.data.view().data, w, y, accumulate, stream);
-  if (takes_fp8(w, stream)) return fp8_product(x, norm, w, y, accumulate, stream);
+  if (takes_fp8(w, stream)) return fp8_product(x, norm, false, w, y, accumulate, stream);
   void* wide = stream.scratch(size_t(w.n * w.k) * 2);
   run(launch_dequantize_weight(weight_of(w), wide, native(stream)), "dequantize_weight");
   library_product(x, wide, w, y, accumulate, stream);
@@ -96,7 +102,8 @@ Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight
                .y_type = norm.normed.dtype,
                .y_stride = weight.k,
                .rows = rows,
-               .width = weight.k},
+               .width = weight.k,
+               .starts_next = takes_own_bf16(norm.normed, weight, stream) && !takes_small_batch(weight, rows, stream)},
               stream);
   return {norm.normed, {}};
 }
@@ -106,8 +113,13 @@ Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight
 void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stream& stream,
             const LinearOptions& options) {
   if (x.shape[0] == 0) return;
-  SW_CHECK(x.shape[1] == weight.k && y.shape[1] == weight.n, "x " + to_string(x.shape) + ", y " + to_string(y.shape));
+  SW_CHECK(x.shape[1] == (options.gates ? 2 : 1) * weight.k && y.shape[1] == weight.n,
+           "x " + to_string(x.shape) + ", y " + to_string(y.shape));
   SW_CHECK(options.activation == Activation::kNone, "activations in products run on the CPU");
+  if (options.gates) {
+    SW_CHECK(options.norm.empty() && options.bias.empty(), "gates with a norm or a bias");
+    return fp8_product(x, {}, true, weight, y, options.accumulate, stream);
+  }
   const Input input = norm_input(x, options.norm, weight, stream);
   x = input.x;
   const Epilogue epilogue = options.accumulate ? Epilogue::kAdd : Epilogue::kStore;
@@ -127,6 +139,13 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
   if (bias != nullptr) add_bias(y, options.bias, stream);
 }
 
+bool takes_gates(const PackedLinear& gate_up, const PackedLinear& down, int64_t rows, tensor::Stream& stream) {
+  const auto quantises = [&](const PackedLinear& w) {
+    return takes_fp8(w, stream) && !takes_small_batch(w, rows, stream);
+  };
+  return quantises(gate_up) && quantises(down);
+}
+
 void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, TensorView y, tensor::Stream& stream,
                   const InputNorm& norm) {
   if (x.shape[0] == 0) return;
@@ -138,6 +157,7 @@ void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, Te
   if (takes_own_bf16(x, gate_up, stream) && gate_up.n % 16 == 0) {
     return own_bf16(x, gate_up, y, nullptr, Epilogue::kSwiGlu, stream);
   }
+  if (takes_prompt_bf16(x, gate_up, stream)) return prompt_bf16(x, gate_up, y, Epilogue::kSwiGlu, stream);
   plain_product(x, input.inside, gate_up, work, false, stream);
   silu_mul(work, y, stream);
 }
