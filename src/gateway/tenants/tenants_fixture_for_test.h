@@ -63,7 +63,7 @@ struct LedgerFixture {
 inline Admission reserve(Tenants& tenants, const Caller& caller, int64_t prompt, int64_t output, Price price = {},
                          const std::string& model = "m") {
   std::promise<Admission> promise;
-  tenants.reserve(caller, {model, prompt, output, price},
+  tenants.reserve(caller, {model, prompt, output, price, {}},
                   [&](Admission admission) { promise.set_value(std::move(admission)); });
   return promise.get_future().get();
 }

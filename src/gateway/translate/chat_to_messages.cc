@@ -129,6 +129,9 @@ class Writer {
       if (message == nullptr) return invalid("messages: expected objects");
       SW_TRY(take(*message));
     }
+    // Anthropic wants a message: instructions alone are it.
+    if (messages_.empty() && !system_.empty())
+      add("user", {json::object{{"type", "text"}, {"text", std::exchange(system_, {})}}});
     if (!system_.empty()) to_["system"] = system_;
     to_["messages"] = std::move(messages_);
     return {};

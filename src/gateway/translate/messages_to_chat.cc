@@ -210,7 +210,15 @@ class Writer {
       to_["stream_options"] = json::object{{"include_usage", true}};
     }
     if (const json::object* metadata = object_of(from_, "metadata")) copy_member(*metadata, "user_id", to_, "user");
+    effort();
+  }
+
+  // A budget of thinking, or the effort that newer models are given with adaptive thinking.
+  void effort() {
+    const json::object* config = object_of(from_, "output_config");
+    const std::string_view named = config == nullptr ? std::string_view() : text_of(*config, "effort");
     const json::object* thinking = object_of(from_, "thinking");
+    if (!named.empty()) to_["reasoning_effort"] = named == "low" || named == "medium" ? named : "high";
     if (thinking == nullptr || text_of(*thinking, "type") != "enabled") return;
     const int64_t budget = number_of(*thinking, "budget_tokens");
     to_["reasoning_effort"] = budget <= 2048 ? "low" : budget <= 8192 ? "medium" : "high";

@@ -122,6 +122,27 @@ TEST(TranslateRequest, OddButLegalChatIsMadeAcceptable) {
   EXPECT_EQ(parsed(*only_top_p).at("top_p"), 0.9);
 }
 
+TEST(TranslateRequest, InstructionsAloneAreAMessage) {
+  const auto body = chat_to_messages(R"({"messages":[{"role":"system","content":"say hi"}]})", "c", 10);
+  ASSERT_TRUE(body.ok()) << body.error().message;
+  EXPECT_EQ(parsed(*body).at("messages"),
+            json::parse(R"([{"role":"user","content":[{"type":"text","text":"say hi"}]}])"));
+  EXPECT_FALSE(parsed(*body).as_object().contains("system"));
+}
+
+TEST(TranslateRequest, EffortPassesToo) {
+  const auto effort = [](const std::string& members) {
+    const auto body =
+        messages_to_chat("{\"max_tokens\":5," + members + R"("messages":[{"role":"user","content":"x"}]})", "m");
+    EXPECT_TRUE(body.ok());
+    const json::object out = parsed(*body).as_object();
+    return out.contains("reasoning_effort") ? std::string(out.at("reasoning_effort").as_string()) : "";
+  };
+  EXPECT_EQ(effort(R"("thinking":{"type":"adaptive"},"output_config":{"effort":"medium"},)"), "medium");
+  EXPECT_EQ(effort(R"("output_config":{"effort":"max"},)"), "high");
+  EXPECT_EQ(effort(R"("thinking":{"type":"adaptive"},)"), "");
+}
+
 TEST(TranslateRequest, ThinkingIsAskedForOnlyWhereItMayBe) {
   const auto thinks = [](const std::string& members) {
     const auto body = chat_to_messages("{\"reasoning_effort\":\"low\"," + members + "}", "c", 10);
