@@ -37,6 +37,17 @@ std::string model_list(const std::vector<std::string>& names) {
   return body + "]}";
 }
 
+// What the caller may use.
+std::vector<std::string> shown_models(const gateway::Gateway& gateway, const std::optional<gateway::Caller>& caller) {
+  std::vector<std::string> models = gateway.models();
+  const auto& aliases = gateway.options().aliases;
+  std::erase_if(models, [&](const std::string& name) {
+    const auto alias = aliases.find(name);
+    return caller && (alias == aliases.end() ? !caller->may_use(name) : !caller->may_use(alias->second, name));
+  });
+  return models;
+}
+
 std::string_view client_key(const net::HttpRequest& request) {
   const std::string_view key = request.headers.value_or("x-api-key", "");
   const std::string_view authorization = request.headers.value_or("Authorization", "");
@@ -94,6 +105,8 @@ Status GatewayFront::open_tenants(const config::Config& config) {
     SW_ASSIGN(const auto redis, gateway::parse_redis_url(where));
     store = gateway::make_redis_store(redis);
     shared = gateway::make_redis_limits(redis);
+  } else if (where.find("://") != std::string::npos) {
+    return invalid("gateway.tenants: expected a file or redis://, found " + where.substr(0, where.find("://") + 3));
   } else {
     SW_ASSIGN(store, gateway::open_sqlite_store(where));
   }
@@ -294,6 +307,7 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
     answered.facts.cost = done.cost;
     co_return answered;
   }
+  std::optional<gateway::Caller> asking;
   if (tenants_ && !is_open(request.path)) {
     const auto caller = tenants_->authenticate(client_key(request));
     if (!caller.ok()) {
@@ -304,13 +318,14 @@ net::asio::awaitable<std::optional<server::FrontAnswer>> GatewayFront::answer(ne
       server::FrontAnswer answered = answer_of(status, api::error_row(caller.error().kind).label);
       co_return answered;
     }
+    asking = *caller;
   }
   std::string_view path = request.path;
   if (path.starts_with("/v1")) path.remove_prefix(3);
   const bool asks = request.method == "GET" || request.method == "HEAD";
   const bool one = path.starts_with("/models/");
   if (!asks || (path != "/models" && !one)) co_return std::nullopt;
-  const std::vector<std::string> models = gateway->models();
+  const std::vector<std::string> models = shown_models(*gateway, asking);
   const std::string name(path.substr(std::min(path.size(), std::string_view("/models/").size())));
   const bool known = !one || std::ranges::find(models, name) != models.end();
   const int status = known ? 200 : 404;

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <sstream>
 
 #include "apps/command.h"
 #include "gateway/call.h"
@@ -58,7 +59,10 @@ Result<gateway::RequestFeatures> read_features(const ExplainOptions& options) {
   net::HttpRequest request;
   request.method = "POST";
   request.id = "explain";
-  request.body.assign(std::istreambuf_iterator<char>(in), {});
+  std::ostringstream body;
+  if (in.peek() != std::ifstream::traits_type::eof()) body << in.rdbuf();
+  if (in.bad()) return not_found(options.request + ": expected a readable request body in JSON, found none");
+  request.body = body.str();
   for (const std::string& header : options.headers) {
     const size_t colon = header.find(':');
     if (colon == std::string::npos) return invalid("--header: expected \"name: value\", found \"" + header + "\"");

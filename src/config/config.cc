@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 #include "config/yaml.h"
 
@@ -103,8 +104,10 @@ Config::Config() : origins_(kOptionCount) {
 Status Config::load_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) return not_found(path + ": expected a readable YAML file, found none");
-  const std::string text((std::istreambuf_iterator<char>(in)), {});
-  return load_yaml(text, path);
+  std::ostringstream text;  // a stream's iterators would throw where the path is a folder
+  if (in.peek() != std::ifstream::traits_type::eof()) text << in.rdbuf();
+  if (in.bad()) return not_found(path + ": expected a readable YAML file, found something that cannot be read");
+  return load_yaml(text.str(), path);
 }
 
 Status Config::load_yaml(std::string_view text, const std::string& name) {

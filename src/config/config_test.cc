@@ -187,6 +187,20 @@ TEST(Render, PrintedConfigurationLoadsBack) {
   }
 }
 
+TEST(Render, PasswordsInAddressesAreNotShown) {
+  Config config;
+  ASSERT_TRUE(config.load_yaml("gateway: {tenants: \"redis://:sesame@db/3\"}", "f.yaml").ok());
+  EXPECT_THAT(print_yaml(config), ::testing::Not(HasSubstr("sesame")));
+  EXPECT_THAT(print_json(config), ::testing::Not(HasSubstr("sesame")));
+  ASSERT_TRUE(config.load_yaml("gateway: {tenants: \"redis://db/3\"}", "f.yaml").ok());
+  EXPECT_THAT(print_yaml(config), HasSubstr("redis://db/3"));
+}
+
+TEST(Config, AFolderIsNoFile) {
+  Config config;
+  EXPECT_THAT(config.load_file("/").error().message, HasSubstr("/: expected a readable YAML file"));
+}
+
 TEST(Render, CommittedDocumentEqualsTheTable) {
   std::ifstream in(SPILLWAY_SOURCE_DIR "/docs/configuration.md");
   const std::string committed((std::istreambuf_iterator<char>(in)), {});

@@ -28,6 +28,14 @@ size_t secrets_in(const Value& value) {
   return text == nullptr || !text->empty();
 }
 
+// Never printed: secrets, and addresses with a password in them.
+bool is_hidden(const Option& option, const Value& value) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (option.secret || text == nullptr) return option.secret;
+  const size_t host = text->find("://");
+  return host != std::string::npos && text->find('@', host) != std::string::npos;
+}
+
 // In a table cell, bars and line ends would end the cell.
 std::string cell(std::string text) {
   for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) text.replace(at, 1, "\\|");
@@ -60,7 +68,7 @@ std::string print_yaml(const Config& config) {
       out += section + ":\n";
     }
     const std::string origin = describe_origin(config.origin(i));
-    if (option.secret) {
+    if (is_hidden(option, config.value(i))) {
       out += fmt::format("  # {}: {} not shown  # {}\n", name_of(option), secrets_in(config.value(i)), origin);
     } else {
       const std::string line = fmt::format("  {}: {}", name_of(option), format_yaml(option, config.value(i)));
@@ -75,7 +83,7 @@ std::string print_json(const Config& config) {
   for (size_t i = 0; i < kOptionCount; ++i) {
     const Option& option = kOptions[i];
     std::string value;
-    if (option.secret) {
+    if (is_hidden(option, config.value(i))) {
       value = fmt::format("({} not shown)", secrets_in(config.value(i)));
     } else {
       value = format_value(option, config.value(i));

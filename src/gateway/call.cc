@@ -104,6 +104,7 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
     return ApiError{ErrorKind::kInvalidFormat, "model: expected a plain name", "model", ""};
   const auto alias = options.aliases.find(*model);
   call.features.model = alias == options.aliases.end() ? *model : alias->second;
+  if (alias != options.aliases.end()) call.alias = *model;
   const auto traced = continue_trace(request.headers.value_or("traceparent", ""));
   call.trace = traced ? *traced : begin_trace();
   call.request = std::move(request);

@@ -23,6 +23,7 @@ struct Call {
   net::HttpRequest request;
   BodyScan scan;
   RequestFeatures features;
+  std::string alias;  // by which the client calls the model; empty: by its name
   TimePoint received;
   TimePoint deadline;
   std::string client_key;  // as presented, for upstreams that get it passed on

@@ -142,10 +142,12 @@ Result<std::vector<std::string>> read_secrets(const std::vector<std::string>& re
     } else if (reference.starts_with("file:")) {
       std::ifstream in(reference.substr(5));
       if (!in) return invalid("expected a readable file of keys, found none at " + reference.substr(5));
+      const size_t had = secrets.size();
       for (std::string line; std::getline(in, line);) {
         while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
         if (!line.empty() && line[0] != '#') secrets.push_back(line);
       }
+      if (secrets.size() == had) return invalid("expected keys, one a line, found none in " + reference.substr(5));
     } else {
       return invalid("expected env:NAME or file:PATH, found something else (keys do not belong into this file)");
     }

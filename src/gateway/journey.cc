@@ -105,14 +105,15 @@ asio::awaitable<bool> Journey::admit() {
   }
   caller_ = std::move(caller).value();
   priority_ = std::min(priority_, caller_.priority);
-  if (!caller_.may_use(call_.features.model)) {
-    ApiError error{ErrorKind::kPermission, "This key may not use the model `" + call_.features.model + "`.", "model",
-                   ""};
+  if (!caller_.may_use(call_.features.model, call_.alias)) {
+    const std::string& asked = call_.alias.empty() ? call_.features.model : call_.alias;
+    ApiError error{ErrorKind::kPermission, "This key may not use the model `" + asked + "`.", "model", ""};
     co_await send_error(std::move(error));
     co_return false;
   }
   Need need;
   need.model = call_.features.model;
+  need.alias = call_.alias;
   need.prompt_tokens = call_.features.prompt_tokens;
   if (call_.generates()) {
     need.output_tokens = call_.scan.n * call_.scan.max_tokens.value_or(output_tokens_expected(call_.features));
@@ -170,6 +171,8 @@ asio::awaitable<Step> Journey::try_upstreams() {
     Step step = co_await first_token();
     trace::end_async("gateway", "attempt", reinterpret_cast<uintptr_t>(this), traced, "attempt", attempts_);
     if (left()) co_return step;
+    const bool first_of_stream = step.kind == Step::Kind::kGood && call_.scan.stream;
+    if (first_of_stream) co_return step;  // goes out first; relay() books it
     count_attempt(*attempt_, step.kind == Step::Kind::kGood ? "ok" : step.reason);
     if (step.kind == Step::Kind::kForClient && step.reason == kContextLength && leave_short_contexts())
       step.kind = Step::Kind::kFailed;

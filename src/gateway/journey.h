@@ -98,6 +98,7 @@ class Journey {
 
   // ---- journey_answer.cc ----
   asio::awaitable<void> relay();
+  void note_first_token();
   asio::awaitable<bool> take_up(const Step& broken);
   asio::awaitable<void> tell_error(const Step& step);
   asio::awaitable<bool> write(std::string_view bytes);

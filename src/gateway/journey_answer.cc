@@ -73,17 +73,24 @@ net::Headers Journey::stream_headers() const {
   return fields;
 }
 
+// Behind the first token's back: it does not wait for the books.
+void Journey::note_first_token() {
+  count_attempt(*attempt_, "ok");
+  mark(metrics::Moment::Kind::kFirstByte, last_upstream_);
+  first_token_seconds.with({last_upstream_})
+      .observe(seconds(*first_token_after_), metrics::trace_id_of(call_.request.timeline));
+}
+
 asio::awaitable<void> Journey::relay() {
   set_answered(200, "ok");
   first_token_after_ = now() - call_.received;
-  first_token_seconds.with({last_upstream_})
-      .observe(seconds(*first_token_after_), metrics::trace_id_of(call_.request.timeline));
   bool alive = true;
   if (!writer_.started() && !attempt_->finished()) {  // else the whole goes at the end
     net::Headers fields = stream_headers();
     alive = co_await writer_.start_stream(200, std::move(fields), attempt_->out());
     attempt_->out().clear();
   }
+  note_first_token();
   while (alive && !attempt_->finished()) {
     if (!attempt_->out().empty()) alive = co_await writer_.write(attempt_->out());
     if (!alive) break;
@@ -135,6 +142,8 @@ asio::awaitable<bool> Journey::take_up(const Step& broken) {
     last_ = step;
     co_return false;
   }
+  count_attempt(*attempt_, "ok");
+  mark(metrics::Moment::Kind::kFirstByte, last_upstream_);
   const UpstreamKind kind = attempt_->upstream().options().kind;
   const bool exactly = resume_->exact && (kind == UpstreamKind::kSpillway || kind == UpstreamKind::kLocal);
   resumed_total.with({exactly ? "exact" : "prefix"}).add();

@@ -60,6 +60,7 @@ Status check_policy_targets(const std::vector<std::string>& policies, const std:
 
 Status check_aliases(const std::map<std::string, std::string>& aliases, const std::vector<UpstreamOptions>& upstreams) {
   std::set<std::string> models;
+  if (upstreams.empty()) return {};  // told by Gateway
   for (const UpstreamOptions& upstream : upstreams) {
     if (upstream.info.models.empty()) return {};
     models.insert(upstream.info.models.begin(), upstream.info.models.end());

@@ -29,7 +29,8 @@ struct Caller {
   int priority = 0;                 // of its requests, at most
   std::vector<std::string> models;  // names or "prefix*"; empty: all
 
-  bool may_use(std::string_view model) const;
+  // alias: of the model, whose right is the model's; may be empty.
+  bool may_use(std::string_view model, std::string_view alias = {}) const;
 };
 
 struct TokenUsage {
@@ -44,6 +45,7 @@ struct Need {
   int64_t prompt_tokens = 0;  // estimated
   int64_t output_tokens = 0;  // max_tokens, or what is expected where the client named none
   Price price;                // of the dearest upstream it may go to
+  std::string alias;  // by which the model was asked for; may be empty
 };
 
 struct Denial {

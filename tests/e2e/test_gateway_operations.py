@@ -58,6 +58,11 @@ def test_a_bad_configuration_is_refused_whole_and_names_its_place(fakes, tmp_pat
         write_config(tmp_path / "gateway.yaml", upstream("there", fakes[1].url), scalars='  policies: ["no_such"]\n')
         assert program.http().post("/admin/v1/reload", headers=ADMIN).status_code == 422
         assert program.http().post("/admin/v1/reload").status_code == 401
+        (tmp_path / "gateway.yaml").unlink()
+        (tmp_path / "gateway.yaml").mkdir()  # as a mount that is not there
+        answer = program.http().post("/admin/v1/reload", headers=ADMIN)
+        assert (answer.status_code, "expected a readable YAML file" in answer.text) == (422, True)
+        (tmp_path / "gateway.yaml").rmdir()
         assert fakes[1].stats()["total"] == 0
         write_config(tmp_path / "gateway.yaml", upstream("there", fakes[1].url), scalars="  admin_key: env:ADMIN\n")
         assert program.http().post("/admin/v1/reload", headers=ADMIN).status_code == 200
@@ -108,6 +113,23 @@ def test_tenants_are_asked_for_keys_and_held_to_their_limits(fakes, tmp_path):
         assert sum(row["output_tokens"] for row in usage) == 60
         assert program.http().get("/admin/v1/audit", headers=ADMIN).json()["data"][0]["action"] == "key.create"
         assert made["key"].encode() not in (tmp_path / "tenants.db").read_bytes()
+
+
+def test_a_key_may_be_given_an_alias_and_sees_only_its_models(fakes, tmp_path):
+    with gateway(tmp_path, upstream("here", fakes[0].url, models="[ok, other]"), environment={"ADMIN": "admin-secret"},
+                 scalars=f'  admin_key: env:ADMIN\n  tenants: "{tmp_path}/t.db"\n  aliases: ["best=ok", "worst=other"]\n') as program:
+        http = program.http()
+        key = http.post("/admin/v1/keys", headers=ADMIN, json={"tenant": "acme", "models": ["best"]}).json()["key"]
+        client = program.openai().with_options(api_key=key)
+        assert [model.id for model in client.models.list()] == ["best"]
+        assert client.chat.completions.create(model="best", messages=ASK).choices[0].message.content == TEXT
+        for refused in ("ok", "other", "worst"):  # the alias is the right, not what it stands for
+            with pytest.raises(openai.PermissionDeniedError):
+                client.chat.completions.create(model=refused, messages=ASK)
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("other")
+        wide = http.post("/admin/v1/keys", headers=ADMIN, json={"tenant": "acme", "models": ["ok"]}).json()["key"]
+        assert [model.id for model in client.with_options(api_key=wide).models.list()] == ["best", "ok"]
 
 
 def test_concurrent_requests_do_not_pass_a_token_limit_together(fakes, tmp_path):

@@ -176,7 +176,7 @@ void TenantLedger::reserve(const Caller& caller, const Need& need, ReserveDone d
           Denial{error(api::ErrorKind::kAuthentication, "This API key was revoked.", "invalid_api_key"), {}}});
     return;
   }
-  if (!caller.may_use(need.model)) {
+  if (!caller.may_use(need.model, need.alias)) {
     denials.with({"model"}).add();
     done({std::nullopt,
           Denial{error(api::ErrorKind::kPermission, fmt::format("This key may not use the model {}.", need.model)),

@@ -18,12 +18,13 @@ namespace spillway::gateway {
 struct RedisOptions {
   std::string host = "127.0.0.1";
   int port = 6379;
-  std::string password;
+  std::string user, password;
+  int database = 0;
   std::string prefix = "spillway";                    // of every key
   Duration timeout = std::chrono::milliseconds(250);  // to connect, and for each batch
 };
 
-// "redis://[:PASSWORD@]HOST[:PORT]".
+// "redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]".
 Result<RedisOptions> parse_redis_url(std::string_view url);
 
 struct RedisReplyDeleter {
@@ -48,7 +49,9 @@ class RedisConnection {
 
  private:
   Status connect();
+  Status introduce(const Command& command);
   Error drop(const std::string& what);
+  std::string broken() const;
 
   const RedisOptions options_;
   redisContext* context_ = nullptr;

@@ -1,6 +1,7 @@
 // Limits and keys shared through a real Redis, started for the test on a port of its own.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <hiredis/hiredis.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -197,14 +198,44 @@ TEST_F(RedisTenants, AHangingRedisDelaysNobodyForLong) {
   redis_.pause(false);
 }
 
+TEST_F(RedisTenants, UserAndDatabaseAreTheConnections) {
+  const auto run = [](RedisConnection& connection, const RedisConnection::Command& command) {
+    const auto reply = connection.run(command);
+    EXPECT_TRUE(reply.ok()) << reply.error().message;
+    return reply.ok() && (*reply)->str != nullptr ? std::string((*reply)->str, (*reply)->len) : std::string();
+  };
+  RedisConnection first(redis_.options());
+  run(first, {"ACL", "SETUSER", "spill", "on", ">pass word", "~*", "&*", "+@all"});
+  RedisOptions options = redis_.options();
+  options.user = "spill";
+  options.password = "pass word";
+  options.database = 3;
+  RedisConnection named(options);
+  run(named, {"SET", "where", "three"});
+  EXPECT_EQ(run(named, {"ACL", "WHOAMI"}), "spill");
+  EXPECT_EQ(run(named, {"GET", "where"}), "three");
+  EXPECT_EQ(run(first, {"GET", "where"}), "");
+  options.password = "wrong";
+  RedisConnection refused(options);
+  EXPECT_THAT(refused.run(RedisConnection::Command{"PING"}).error().message, testing::HasSubstr("WRONGPASS"));
+}
+
 TEST(RedisUrl, Parses) {
   const auto options = parse_redis_url("redis://:pa:ss@db.example:6380").value();
   EXPECT_EQ(options.host, "db.example");
   EXPECT_EQ(options.port, 6380);
   EXPECT_EQ(options.password, "pa:ss");
   EXPECT_EQ(parse_redis_url("redis://h").value().port, 6379);
-  for (const char* bad : {"h:1", "redis://", "redis://h:0", "redis://h:x", "redis://user@h", "redis://:1"})
+  EXPECT_EQ(parse_redis_url("redis://h/").value().database, 0);
+  const auto whole = parse_redis_url("redis://spill:pass@[::1]:6380/3").value();
+  EXPECT_EQ(whole.host, "::1");
+  EXPECT_EQ(whole.user, "spill");
+  EXPECT_EQ(whole.port, 6380);
+  EXPECT_EQ(whole.database, 3);
+  for (const char* bad : {"h:1", "redis://", "redis://h:0", "redis://h:x", "redis://user@h", "redis://:1",
+                          "redis://h/x", "redis://h/-1", "redis://[::1", "redis://[::1]x"})
     EXPECT_FALSE(parse_redis_url(bad).ok()) << bad;
+  EXPECT_THAT(parse_redis_url("redis://:sesame@h:x").error().message, testing::Not(testing::HasSubstr("sesame")));
 }
 
 }  // namespace

@@ -2,7 +2,8 @@
 
 namespace spillway::gateway {
 
-bool Caller::may_use(std::string_view model) const {
+bool Caller::may_use(std::string_view model, std::string_view alias) const {
+  if (!alias.empty() && may_use(alias)) return true;
   if (models.empty()) return true;
   for (const std::string& pattern : models) {
     if (pattern == model) return true;
