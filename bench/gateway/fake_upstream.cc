@@ -93,6 +93,7 @@ class Fake {
 
  private:
   using Left = std::shared_ptr<std::atomic<bool>>;
+  enum class Usage { kWithTheEnd, kAlone, kNone };
 
   std::string fault_of(const HttpRequest& request) {
     const size_t at = request.body.find("\"model\"");
@@ -201,7 +202,10 @@ class Fake {
     } else if (!stream) {
       co_await whole(fault, writer, left);
     } else {
-      co_await events(fault, writer, left);
+      // As vLLM and OpenAI, which tell the usage of a stream in a chunk of its own, to who asks for it.
+      const bool asked = request.body.find("\"include_usage\":true") != std::string::npos;
+      const Usage usage = fault != "usage" ? Usage::kWithTheEnd : asked ? Usage::kAlone : Usage::kNone;
+      co_await events(fault, writer, left, usage);
     }
   }
 
@@ -265,7 +269,7 @@ class Fake {
     return out;
   }
 
-  asio::awaitable<void> events(std::string fault, ResponseWriter& writer, Left left) {
+  asio::awaitable<void> events(std::string fault, ResponseWriter& writer, Left left, Usage told) {
     Headers headers = Headers::of("Content-Type", "text/event-stream");
     bool good = co_await writer.start_stream(200, std::move(headers));
     if (fault == "keepalive") {
@@ -305,7 +309,11 @@ class Fake {
     if (!good || *left) co_return;
     const std::string usage = fmt::format(R"(,"usage":{{"prompt_tokens":7,"completion_tokens":{},"total_tokens":{}}})",
                                           options_.tokens, options_.tokens + 7);
-    std::string last = chunk("{}", fault == "filter" ? "\"content_filter\"" : "\"stop\"", usage);
+    std::string last =
+        chunk("{}", fault == "filter" ? "\"content_filter\"" : "\"stop\"", told == Usage::kWithTheEnd ? usage : "");
+    if (told == Usage::kAlone)
+      append_sse_event(last,
+                       R"({"id":"fake-1","object":"chat.completion.chunk","created":1,"choices":[])" + usage + "}");
     if (fault != "no-done") last += "data: [DONE]\n\n";
     co_await writer.write(last);
     co_await writer.end();

@@ -39,6 +39,13 @@ Step failed(Outcome outcome, const char* reason, std::string message, bool again
 
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
+// In the words of OpenAI, vLLM, SGLang, llama.cpp and Anthropic.
+bool tells_of_context(std::string_view code, std::string_view message) {
+  return contains(code, "context_length") || contains(code, "context_size") || contains(message, "context length") ||
+         contains(message, "context window") || contains(message, "context size") ||
+         contains(message, "prompt is too long");
+}
+
 }  // namespace
 
 Attempt::Attempt(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream, Upstream::Ticket ticket,
@@ -89,8 +96,15 @@ bool Attempt::resumes_exactly() const {
 }
 
 // What the body says more than the client's: where to go on from.
-std::vector<Splice> Attempt::changes() const {
+std::vector<Splice> Attempt::changes() {
   std::vector<Splice> more;
+  const bool silent = upstream_->options().kind == UpstreamKind::kOpenAi && !translator_;  // the others tell it unasked
+  if (silent && upstream_->options().stream_usage && call_.generates()) {
+    if (auto usage = asking_for_usage(call_.request.body, call_.scan)) {
+      more.push_back(std::move(*usage));
+      usage_asked_ = true;
+    }
+  }
   if (resumes_exactly()) {
     more.push_back(member(call_.scan, kResumeMember, resume_->json()));
   } else if (continues_prefix() && !continuation_->prefix().empty()) {
@@ -247,6 +261,7 @@ std::optional<Step> Attempt::take(const RawEvent& event, AnswerFacts& facts) {
     usage_ = facts.usage;
     has_usage_ = true;
   }
+  if (facts.usage_only && usage_asked_) return std::nullopt;
   if (facts.progress) progress();
   text_bytes_ += facts.text_bytes;
   finish_seen_ |= !facts.finish_reason.empty();
@@ -431,7 +446,7 @@ Step Attempt::refusal(int status, std::string_view body) const {
     step.kind = Step::Kind::kForClient;
     step.outcome = Outcome::kClientError;
     step.reason = "client_error";
-    if (contains(code, "context_length")) step.reason = "context_length";
+    if (tells_of_context(code, step.message)) step.reason = kContextLength.data();
   }
   return step;
 }

@@ -20,6 +20,9 @@
 
 namespace spillway::gateway {
 
+// The reason of a step: the prompt is too long for the upstream's model.
+inline constexpr std::string_view kContextLength = "context_length";
+
 // How a step of an attempt ended.
 struct Step {
   enum class Kind { kGood, kForClient, kFailed } kind = Kind::kGood;
@@ -74,7 +77,7 @@ class Attempt {
   void take_marker(std::string_view text);
   void note_told(const AnswerFacts& facts);
   bool too_slow();
-  std::vector<Splice> changes() const;
+  std::vector<Splice> changes();
   bool continues_prefix() const { return continuation_.has_value(); }
   bool resumes_exactly() const;
   Step failure_of(const Error& error, bool began) const;
@@ -111,6 +114,7 @@ class Attempt {
   bool marked_ = false;  // the upstream sends markers
   bool concluded_ = false;
   bool cancelled_ = false;
+  bool usage_asked_ = false;     // by the gateway: the client gets no chunk of its own with it
   bool tokens_renamed_ = false;  // max_tokens, in the body
   bool has_usage_ = false;
   TokenUsage usage_;

@@ -174,6 +174,7 @@ const std::map<std::string_view, Apply>& fields() {
       {"tls_verify", field(&UpstreamOptions::tls_verify)},
       {"discovery", set_discovery},
       {"service", field(&UpstreamOptions::service)},
+      {"stream_usage", field(&UpstreamOptions::stream_usage)},
       {"continuation_safe", field(&UpstreamOptions::continuation_safe)},
       {"tokens_per_s_min", field(&UpstreamOptions::tokens_per_s_min)},
       {"images", flag([](auto& u, bool v) { u.info.images = v; })},

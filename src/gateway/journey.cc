@@ -171,6 +171,8 @@ asio::awaitable<Step> Journey::try_upstreams() {
     trace::end_async("gateway", "attempt", reinterpret_cast<uintptr_t>(this), traced, "attempt", attempts_);
     if (left()) co_return step;
     count_attempt(*attempt_, step.kind == Step::Kind::kGood ? "ok" : step.reason);
+    if (step.kind == Step::Kind::kForClient && step.reason == kContextLength && leave_short_contexts())
+      step.kind = Step::Kind::kFailed;
     if (step.kind != Step::Kind::kFailed) {
       mark(metrics::Moment::Kind::kFirstByte, last_upstream_);
       co_return step;

@@ -31,6 +31,8 @@ TimePoint now() { return std::chrono::steady_clock::now(); }
 ApiError error_of(const Step& step) {
   switch (step.outcome) {
     case Outcome::kClientError:
+      if (step.reason == kContextLength)
+        return {ErrorKind::kInvalidFormat, step.message, "messages", "context_length_exceeded"};
       if (step.status == 404) return {ErrorKind::kNotFound, step.message, "model", "model_not_found"};
       return {ErrorKind::kInvalidFormat, "No upstream can do what is asked: " + step.message, "", ""};
     case Outcome::kKeyRefused:

@@ -89,6 +89,23 @@ bool Journey::start_by_force(TimePoint at) {
   return false;
 }
 
+// The prompt was too long for the upstream that was asked: so it is for all whose context is known to be no longer.
+// Whether anybody is left.
+bool Journey::leave_short_contexts() {
+  const int64_t had = gateway_->upstreams()[current_]->info().context_tokens_max;
+  bool any = false;
+  for (size_t i = 0; i < gateway_->upstreams().size(); ++i) {
+    const UpstreamInfo& info = gateway_->upstreams()[i]->info();
+    const int64_t has = info.context_tokens_max;  // 0: not known
+    const bool longer = has == 0 ? had > 0 : has > had && has > call_.features.prompt_tokens;
+    if (!longer)
+      unfit_.insert(i);
+    else
+      any |= has_model(info, call_.features.model) && fits(i);
+  }
+  return any;
+}
+
 // Whether only this process has the model. Waiting for its device to be well again is no use: it answers while it can.
 bool Journey::only_local() const {
   bool any = false;

@@ -102,7 +102,12 @@ struct LinearOptions {
   bool accumulate = false;                    // y += instead of y =
   Activation activation = Activation::kNone;  // of the whole: y = activation(x W^T + bias (+ y)); CPU only
   InputNorm norm = {};
+  bool gates = false;  // x is [M, 2 K], gates and ups: y = W (silu(gate) * up). Where takes_gates() says so
 };
+
+// Whether `down` reads what `gate_up` gives for so many rows and does the SwiGLU itself, where gated_linear would do it
+// in a pass of its own.
+bool takes_gates(const PackedLinear& gate_up, const PackedLinear& down, int64_t rows, tensor::Stream& stream);
 
 // x activations [M, K], y [M, N]: activations or f32. x and y do not overlap.
 void linear(tensor::TensorView x, const PackedLinear& weight, tensor::TensorView y, tensor::Stream& stream,

@@ -60,6 +60,11 @@ void gated_linear(tensor::TensorView x, const PackedLinear& gate_up, tensor::Ten
   operations(stream.device()).gated_linear(x, gate_up, work, y, stream, norm);
 }
 
+bool takes_gates(const PackedLinear& gate_up, const PackedLinear& down, int64_t rows, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).takes_gates;
+  return function != nullptr && function(gate_up, down, rows, stream);
+}
+
 void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLinear> weights, tensor::TensorView y,
                     tensor::Stream& stream) {
   const trace::Span span("kernel", "linear_by_head");

@@ -49,6 +49,7 @@ struct Operations {
   Result<PackedLinear> (*pack_linear)(std::span<const WeightSource>, Precision, tensor::Stream&) = nullptr;
   decltype(&kernels::linear) linear = nullptr;
   decltype(&kernels::gated_linear) gated_linear = nullptr;
+  decltype(&kernels::takes_gates) takes_gates = nullptr;  // null: never
   decltype(&kernels::linear_by_head) linear_by_head = nullptr;
   decltype(&kernels::dequantize) dequantize = nullptr;
   Result<HeadLinear> (*pack_heads)(tensor::TensorView, int, int64_t, int64_t, bool, Precision,

@@ -81,8 +81,8 @@ void Linear::apply_unbiased(tensor::TensorView x, tensor::TensorView y, tensor::
   kernels::linear(x, weight_, y, stream, {.norm = norm});
 }
 
-void Linear::add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const {
-  kernels::linear(x, weight_, y, stream, {.bias = bias_.view(), .accumulate = true});
+void Linear::add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream, bool gates) const {
+  kernels::linear(x, weight_, y, stream, {.bias = bias_.view(), .accumulate = true, .gates = gates});
 }
 
 Result<RmsNorm> RmsNorm::load(const weights::WeightScope& scope, const std::string& name, int64_t size, double epsilon,

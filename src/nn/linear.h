@@ -79,7 +79,8 @@ class Linear {
   // The same without the bias, which the caller adds.
   void apply_unbiased(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream,
                       const kernels::InputNorm& norm = {}) const;
-  void add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream) const;
+  // gates: x is [T, 2 inputs], by kernels::takes_gates.
+  void add_to(tensor::TensorView x, tensor::TensorView y, tensor::Stream& stream, bool gates = false) const;
 
   const kernels::PackedLinear& weight() const { return weight_; }
   const tensor::Tensor& bias() const { return bias_; }

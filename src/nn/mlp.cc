@@ -35,6 +35,12 @@ void GatedMlp::add_to(tensor::TensorView x, tensor::TensorView y, const Step& st
   const tensor::TensorView gate_up = step.activation({tokens, 2 * inner_});
   const tensor::TensorView inner = step.activation({tokens, inner_});
   step.stream.stage(norm.empty() ? "gate and up product" : "norm, gate and up product", product_cost(gate_up_, tokens));
+  if (gate_up_bias_.empty() && down_.bias().empty() &&
+      kernels::takes_gates(gate_up_, down_.weight(), tokens, step.stream)) {
+    kernels::linear(x, gate_up_, gate_up, step.stream, {.norm = norm});
+    step.stream.stage("SwiGLU, down product", down_.cost(tokens));
+    return down_.add_to(gate_up, y, step.stream, true);
+  }
   if (gate_up_bias_.empty()) {
     kernels::gated_linear(x, gate_up_, gate_up, inner, step.stream, norm);
   } else {

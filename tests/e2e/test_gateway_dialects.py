@@ -192,3 +192,42 @@ def test_models_that_want_max_completion_tokens_get_it(tmp_path, stream):
             assert program.metric("spillway_gateway_attempts_total", upstream="far", result="max_tokens") == 1
     finally:
         far.stop()
+
+
+def test_the_usage_of_streams_is_known_also_where_only_who_asks_is_told(tmp_path):
+    """As OpenAI and vLLM: without asking, a stream would be booked by its bytes. Who did not ask gets no chunk more."""
+    far, log = Fake("--name", "far"), tmp_path / "access.jsonl"
+    try:
+        with gateway(tmp_path, upstream("far", far.url), scalars=f'  access_log: "{log}"\n') as program:
+            http, body = program.http(), {"model": "usage", "messages": ASK, "stream": True}
+            for more, told in (({}, 0), ({"stream_options": None}, 0), ({"stream_options": {}}, 0),
+                               ({"stream_options": {"include_usage": False}}, 0), ({"stream_options": {"include_usage": True}}, 1)):
+                chunks = events(http.post("/v1/chat/completions", json={**body, **more}).text)
+                assert len([chunk for chunk in chunks if not chunk["choices"]]) == told, more
+                assert far.last()["body"]["stream_options"] == {"include_usage": True}, more
+                assert sum(chunk.get("usage") is not None for chunk in chunks) == told, more
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [(line["prompt_tokens"], line["output_tokens"]) for line in lines] == [(7, 20)] * 5
+        with gateway(tmp_path, upstream("far", far.url, stream_usage="false")) as program:
+            program.http().post("/v1/chat/completions", json=body)
+            assert "stream_options" not in far.last()["body"]
+    finally:
+        far.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_too_long_for_one_goes_to_a_longer_context(tmp_path, stream):
+    small, alike, large = Fake("--name", "small"), Fake("--name", "alike"), Fake("--name", "large")
+    try:
+        with gateway(tmp_path, upstream("small", small.url, tier="edge", context_tokens_max=1000, models="{context: context, too-long: context}"),
+                     upstream("alike", alike.url, tier="centre", context_tokens_max=1000),
+                     upstream("large", large.url, tier="provider", context_tokens_max=100000, models="{context: ok, too-long: context}"),
+                     scalars='  policies: ["edge_first"]\n') as program:
+            assert ask(program, "context", stream) == (TEXT, "stop")
+            assert (small.stats()["total"], alike.stats()["total"], large.stats()["total"]) == (1, 0, 1)
+            with pytest.raises(openai.BadRequestError) as told:  # too long for everybody: told as such
+                program.openai().chat.completions.create(model="too-long", messages=ASK, stream=stream)
+            assert (told.value.code, large.stats()["total"]) == ("context_length_exceeded", 2)
+    finally:
+        for one in (small, alike, large):
+            one.stop()

@@ -16,14 +16,16 @@ constexpr int kAttentionBlock = 64;  // context positions between two updates of
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
 constexpr int kChunkDims = 64;       // elements of keys in rows that lie together once widened
 
-// One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
+// One tile: acc[r][c] += sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
   const void* x =
       nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
-  float* acc = nullptr;            // [rows][kPanel]
+  float* acc = nullptr;            // [rows][acc_stride], of which kPanel each
+  int64_t acc_stride = kPanel;
+  bool fresh = false;              // acc holds nothing yet: as if zeros
   const float* scale = nullptr;    // [kPanel]: acc += scale * sum; null: acc continues the chain of sums
   const float* x_scale = nullptr;  // int8: [rows]
   const int32_t* x_sum = nullptr;  // int8: [rows], 128 * sum of the quantised x

@@ -41,6 +41,19 @@ namespace {
 
 using tensor::DType;
 
+// Rows that are rounded first: the panel's bytes as copy_panel() makes them of bf16 rows.
+void pack_rounded(const PanelRows& rows, int64_t k, std::byte* out) {
+  std::vector<float> values(static_cast<size_t>(k));
+  std::vector<uint16_t> rounded(static_cast<size_t>(k * kPanel));
+  const std::byte* data[kPanel] = {};
+  for (int c = 0; c < kPanel && read_row(rows, c, 0, k, values.data()); ++c) {
+    uint16_t* row = rounded.data() + c * k;
+    kernel_table().round_to_bf16(values.data(), k, row);
+    data[c] = reinterpret_cast<const std::byte*>(row);
+  }
+  copy_panel(data, PackedFormat::kBf16, 0, k, out);
+}
+
 void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
   std::vector<float> values(static_cast<size_t>(k));
   for (int c = 0; c < kPanel; ++c) {
@@ -49,12 +62,9 @@ void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::
       const float value = values[static_cast<size_t>(i)];
       if (format == PackedFormat::kF32) {
         std::memcpy(out + (i * kPanel + c) * 4, &value, 4);
-      } else if (format == PackedFormat::kF16) {
+      } else {
         const uint16_t bits = tensor::float_to_f16(value);
         std::memcpy(out + (i * kPanel + c) * 2, &bits, 2);
-      } else {
-        const uint16_t bits = tensor::float_to_bf16(value);
-        std::memcpy(out + (i / 2 * kPanel + c) * 4 + i % 2 * 2, &bits, 2);
       }
     }
   }
@@ -154,10 +164,11 @@ void pack_panels(const StackedRows& rows, const float* smooth, PackedLinear& pac
       for (size_t c = 0; c < kPanel; ++c) data[c] = panel.row[c].data;
       return copy_panel(data, packed.format, 0, packed.k, out);
     }
-    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) {
       for (WeightRow& row : panel.row) row.scales = nullptr;  // they are applied to the sums
     }
+    if (packed.format == PackedFormat::kBf16) return pack_rounded(panel, packed.k, out);
+    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     pack_converted(panel, packed.format, packed.k, out);
   });
 }

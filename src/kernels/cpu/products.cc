@@ -1,7 +1,6 @@
 #include "kernels/cpu/products.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/cpu/packing.h"
 #include "kernels/late_weight.h"
@@ -147,9 +146,23 @@ const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte*
   return out;
 }
 
+// Where a panel's sums of some rows are made.
+struct Sums {
+  float* at = nullptr;
+  int64_t stride = kPanel;
+  bool in_place = false;  // where they stay
+};
+
+// In y where they are the result as they are, else at acc.
+Sums sums_of(const Product& product, int64_t panel, int64_t row, float* acc) {
+  const bool plain = product.bias == nullptr && !product.accumulate && product.activation == Activation::kNone;
+  if (!plain || (panel + 1) * kPanel > product.weight->n) return {.at = acc};
+  return {.at = product.y + row * product.y_stride + panel * kPanel, .stride = product.y_stride, .in_place = true};
+}
+
 // The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel, which the piece has.
 void multiply_piece(const Product& product, const Path& path, const Piece& piece, int64_t k0, int64_t k,
-                    int64_t tile_begin, int64_t tile_end, float* acc) {
+                    int64_t tile_begin, int64_t tile_end, const Sums& sums) {
   const PackedLinear& w = *product.weight;
   const PackedRows& x = product.x;
   const int64_t k_all = padded_k(w.k);
@@ -166,12 +179,14 @@ void multiply_piece(const Product& product, const Path& path, const Piece& piece
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
     tile.rows = static_cast<int>(std::min(height, x.rows - t * height));
-    tile.acc = acc + (t - tile_begin) * height * kPanel;
+    tile.acc = sums.at + (t - tile_begin) * height * sums.stride;
+    tile.acc_stride = sums.stride;
     const std::byte* rows = x.data + t * height * k_all * element;
     for (int64_t at = 0; at < k; at += path.segment) {
       tile.k = std::min(path.segment, k - at);
       tile.x = rows + (k0 + at) * tile.rows * element;
       tile.w = piece.data + at * piece_k_bytes;
+      tile.fresh = k0 + at == 0;
       if (blocks > 0) {
         const int64_t block = (k0 + at) / w.scale_block;
         tile.scale = piece.scales + at / w.scale_block * scale_floats(w);
@@ -184,11 +199,12 @@ void multiply_piece(const Product& product, const Path& path, const Piece& piece
   }
 }
 
-void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const float* acc) {
+void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const Sums& made) {
+  if (made.in_place) return;
   const int64_t n0 = panel * kPanel;
   const auto width = static_cast<int>(std::min<int64_t>(kPanel, product.weight->n - n0));
   RowSums sums;
-  sums.sums = acc;
+  sums.sums = made.at;
   sums.bias = product.bias != nullptr ? product.bias + n0 : nullptr;
   sums.accumulate = product.accumulate;
   sums.activation = product.activation;
@@ -211,10 +227,10 @@ void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin,
   for (int64_t tile = 0; tile < tiles_of(product.x.rows); ++tile) {
     const int64_t row = tile * height, rows = std::min(height, product.x.rows - row);
     for (int64_t p = panel_begin; p < panel_end; ++p) {
-      std::memset(acc, 0, static_cast<size_t>(rows * kPanel) * sizeof(float));
+      const Sums sums = sums_of(product, p, row, acc);
       const Piece panel{path.panels + p * stride, packed_scales(w, p, 0)};
-      multiply_piece(product, path, panel, 0, k, tile, tile + 1, acc);
-      write_out(product, p, row, rows, acc);
+      multiply_piece(product, path, panel, 0, k, tile, tile + 1, sums);
+      write_out(product, p, row, rows, sums);
     }
   }
 }
@@ -230,7 +246,7 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
     const int64_t row = tile * tile_height(product.x.rows);
     const int64_t rows = std::min(tile_end * tile_height(product.x.rows), product.x.rows) - row;
     const int64_t acc_stride = rows * kPanel;
-    std::fill(scratch.acc, scratch.acc + acc_stride * (panel_end - panel_begin), 0.0f);
+    const auto sums = [&](int64_t p) { return sums_of(product, p, row, scratch.acc + (p - panel_begin) * acc_stride); };
     for (int64_t k0 = 0; k0 < k_all; k0 += path.chunk) {
       const int64_t k = std::min(path.chunk, k_all - k0);
       for (int64_t p = panel_begin; p < panel_end; ++p) {
@@ -245,12 +261,10 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
           if (w.format == PackedFormat::kInt8) piece.scales = scratch.scales;
         }
         piece.data = widen(w, path, piece.data, k, scratch.widened);
-        multiply_piece(product, path, piece, k0, k, tile, tile_end, scratch.acc + (p - panel_begin) * acc_stride);
+        multiply_piece(product, path, piece, k0, k, tile, tile_end, sums(p));
       }
     }
-    for (int64_t p = panel_begin; p < panel_end; ++p) {
-      write_out(product, p, row, rows, scratch.acc + (p - panel_begin) * acc_stride);
-    }
+    for (int64_t p = panel_begin; p < panel_end; ++p) write_out(product, p, row, rows, sums(p));
   }
 }
 

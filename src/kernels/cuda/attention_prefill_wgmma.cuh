@@ -65,8 +65,18 @@ struct WidePrefill {
   __device__ __forceinline__ WidePrefill(const WidePrefillParams& p_, Shared& shared_)
       : p(p_), shared(shared_), lane(threadIdx.x & 31), warp((threadIdx.x >> 5) & 3) {}
 
+  // Rounds go to and fro over the blocks: long tiles come first, and the block with the longest of one round gets the
+  // shortest of the next.
+  __device__ __forceinline__ bool has(int round) const {
+    return round * static_cast<int>(gridDim.x) < p.tiles * p.kv_heads;
+  }
+  __device__ __forceinline__ int item_of(int round) const {
+    const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+    return round * blocks + (round % 2 == 0 ? block : blocks - 1 - block);
+  }
   // The same tiles in every warp; false when there is none with this number.
   __device__ __forceinline__ bool take(int item) {
+    if (item >= p.tiles * p.kv_heads) return false;
     kv_head = item % p.kv_heads;
     tile = find_row_tile(p.batch, p.group, p.tile_rows, p.tiles - 1 - item / p.kv_heads);
     if (tile.sequence < 0) return false;
@@ -75,7 +85,6 @@ struct WidePrefill {
     tokens = p.batch.positions[tile.row_begin + (min(tile.first + p.tile_rows, tile.rows) - 1) / p.group] + 1;
     return true;
   }
-  __device__ __forceinline__ int items() const { return p.tiles * p.kv_heads; }
   __device__ __forceinline__ int stage() const { return count & 1; }
   __device__ __forceinline__ uint32_t parity() const { return (count >> 1) & 1; }
 
@@ -101,8 +110,8 @@ struct WidePrefill {
   // zero do not remove NaN.
   __device__ __forceinline__ void load(const CUtensorMap* keys, const CUtensorMap* values) {
     uint32_t tails = 0;
-    for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
-      if (!take(item)) continue;
+    for (int round = 0; has(round); ++round) {
+      if (!take(item_of(round))) continue;
       for (int token = 0; token < tokens; token += kTokens, ++count) {
         const int s = stage();
         const bool partial = token + kTokens > context;
@@ -134,8 +143,8 @@ struct WidePrefill {
   __device__ __forceinline__ void load_queries(const CUtensorMap* queries) {
     const int thread = static_cast<int>(threadIdx.x) & 63;
     uint32_t done = 0;
-    for (int item = static_cast<int>(blockIdx.x); item < items(); item += static_cast<int>(gridDim.x)) {
-      if (!take(item)) continue;
+    for (int round = 0; has(round); ++round) {
+      if (!take(item_of(round))) continue;
       const uint32_t at = done % Shared::kAhead;
       ptx::barrier_wait(&shared.queries_empty[at], (done / Shared::kAhead & 1) ^ 1);
       ++done;

@@ -1,5 +1,7 @@
 // Norms, activation, embedding and gathering of rows; contracts in kernels/elementwise.h. One block a row: each reads
 // its row once and writes it once, so the floor is those bytes; in decode they are a launch's latency.
+#include <algorithm>
+
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/rows.cuh"
 
@@ -55,7 +57,8 @@ __device__ void store_4(Out* to, const float (&v)[4]) {
 
 template <class In, class Out>
 __global__ void __launch_bounds__(kNormThreads)
-    norm_rows_4(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride, int width) {
+    norm_rows_4(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride, int width,
+                bool starts_next) {
   __shared__ float partial[32];
   const In* row = x + blockIdx.x * x_stride;
   Out* out = y + blockIdx.x * y_stride;
@@ -66,6 +69,7 @@ __global__ void __launch_bounds__(kNormThreads)
     if (i < width) load_4(weight + i, w[g]);
   }
   take_turn();
+  if (starts_next) ptx::launch_dependents();
 #pragma unroll
   for (int g = 0; g < kNormGroups; ++g) {
     const int i = (g * blockDim.x + threadIdx.x) * 4;
@@ -88,6 +92,55 @@ __global__ void __launch_bounds__(kNormThreads)
 #pragma unroll
     for (int e = 0; e < 4; ++e) v[g][e] *= scale * w[g][e];
     store_4(out + i, v[g]);
+  }
+}
+
+// The same for many rows: small blocks that keep the weight and go from row to row, so that a multiprocessor has many
+// rows' chains at once. The sum has another order.
+constexpr int kPromptThreads = 128, kPromptGroups = 8, kPromptRows = 256, kPromptBlocks = 5;  // a multiprocessor
+
+template <class In, class Out>
+__global__ void __launch_bounds__(kPromptThreads, kPromptBlocks)
+    norm_prompt_rows(const In* x, int64_t x_stride, const float* weight, float eps, Out* y, int64_t y_stride, int width,
+                     int rows) {
+  __shared__ float partial[2][kPromptThreads / 32];
+  float w[kPromptGroups][4] = {};
+#pragma unroll
+  for (int g = 0; g < kPromptGroups; ++g) {
+    const int i = (g * kPromptThreads + static_cast<int>(threadIdx.x)) * 4;
+    if (i < width) load_4(weight + i, w[g]);
+  }
+  take_turn();
+  int place = 0;
+  for (int r = blockIdx.x; r < rows; r += gridDim.x, place ^= 1) {
+    const In* row = x + r * x_stride;
+    Out* out = y + r * y_stride;
+    float v[kPromptGroups][4] = {}, sum = 0;
+#pragma unroll
+    for (int g = 0; g < kPromptGroups; ++g) {
+      const int i = (g * kPromptThreads + static_cast<int>(threadIdx.x)) * 4;
+      if (i < width) load_4(row + i, v[g]);
+    }
+#pragma unroll
+    for (int g = 0; g < kPromptGroups; ++g) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum += v[g][e] * v[g][e];
+    }
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    if (threadIdx.x % 32 == 0) partial[place][threadIdx.x / 32] = sum;
+    __syncthreads();  // two places: nobody writes one that another still reads
+    sum = 0;
+#pragma unroll
+    for (int i = 0; i < kPromptThreads / 32; ++i) sum += partial[place][i];
+    const float scale = 1.0f / sqrtf(sum / width + eps);
+#pragma unroll
+    for (int g = 0; g < kPromptGroups; ++g) {
+      const int i = (g * kPromptThreads + static_cast<int>(threadIdx.x)) * 4;
+      if (i >= width) break;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) v[g][e] *= scale * w[g][e];
+      store_4(out + i, v[g]);
+    }
   }
 }
 
@@ -115,6 +168,21 @@ __global__ void silu_mul_rows(const T* gate_up, T* y, int64_t width) {
   }
 }
 
+// Four at once.
+template <class T>
+__global__ void silu_mul_rows_4(const T* gate_up, T* y, int64_t width) {
+  take_turn();
+  const T* row = gate_up + blockIdx.x * 2 * width;
+  for (int64_t i = (blockIdx.y * blockDim.x + threadIdx.x) * 4; i < width; i += gridDim.y * blockDim.x * 4) {
+    float gate[4], up[4];
+    load_4(row + i, gate);
+    load_4(row + width + i, up);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) gate[e] = __fdividef(gate[e], 1.0f + __expf(-gate[e])) * up[e];
+    store_4(y + blockIdx.x * width + i, gate);
+  }
+}
+
 template <class In, class Out>
 __global__ void pick_rows(const In* table, const int32_t* ids, Out* y, int64_t width) {
   take_turn();
@@ -138,10 +206,17 @@ void norm_slices(const NormSlices& args, tensor::Stream& stream) {
     by_type(args.y_type, [&](auto out) {
       using In = decltype(in);
       using Out = decltype(out);
+      if (takes_groups<In, Out>(args) && args.rows >= kPromptRows && !stream.batch_invariant() &&
+          args.width <= kPromptGroups * kPromptThreads * 4) {
+        const auto blocks = unsigned(std::min<int64_t>(args.rows, kPromptBlocks * processor_count()));
+        return launch_row_kernel("norm_prompt_rows", norm_prompt_rows<In, Out>, blocks, kPromptThreads, 0, stream,
+                                 static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps,
+                                 static_cast<Out*>(args.y), args.y_stride, int(args.width), int(args.rows));
+      }
       if (takes_groups<In, Out>(args)) {
         return launch_row_kernel("norm_rows", norm_rows_4<In, Out>, unsigned(args.rows), group_threads(args.width), 0,
                                  stream, static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps,
-                                 static_cast<Out*>(args.y), args.y_stride, int(args.width));
+                                 static_cast<Out*>(args.y), args.y_stride, int(args.width), args.starts_next);
       }
       launch_row_kernel("norm_rows", norm_rows<In, Out>, unsigned(args.rows), threads_for(args.width), 0, stream,
                         static_cast<const In*>(args.x), args.x_stride, args.weight, args.eps, static_cast<Out*>(args.y),
@@ -173,6 +248,11 @@ void silu_mul(TensorView gate_up, TensorView y, tensor::Stream& stream) {
   const auto blocks = unsigned((width + 1023) / 1024);
   by_type(y.dtype, [&](auto type) {
     using T = decltype(type);
+    if (width % 4 == 0 && sizeof(T) == 2) {  // float32 keeps the exact exponential
+      return launch_row_kernel("silu_mul_rows", silu_mul_rows_4<T>,
+                               dim3(unsigned(rows), unsigned((width + 4095) / 4096)), 256, 0, stream,
+                               gate_up.raw<const T>(), y.raw<T>(), width);
+    }
     launch_row_kernel("silu_mul_rows", silu_mul_rows<T>, dim3(unsigned(rows), blocks), 256, 0, stream,
                       gate_up.raw<const T>(), y.raw<T>(), width);
   });

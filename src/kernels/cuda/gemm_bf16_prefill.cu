@@ -24,7 +24,8 @@ constexpr int kABytes = kRows * 128;
 constexpr int kBBytes = kWeightRows * 128;
 constexpr int kStageBytes = kABytes + kBBytes;
 constexpr int kSharedBytes = kStages * kStageBytes + 1024 + 2 * kStages * 8;
-constexpr int kBand = 8;
+constexpr int kBand = 4;
+constexpr int kLead = 2;  // stages of the first warpgroup; fewer than kStages
 
 struct Arguments {
   CUtensorMap a, b;
@@ -108,6 +109,7 @@ __device__ void consume(const Arguments& args, const Stages& s) {
   uint32_t phase = 0;
   for (TilePlace place; walk.next(args, &place);) {
     float sums[kWeightRows / 2];
+    if (group == 1) ptx::named_barrier(2, 256);
     for (int kb = 0; kb < args.k_blocks; ++kb) {
       ptx::barrier_wait(&s.full[stage], phase);
       const uint64_t a = ptx::tile_descriptor(s.a + stage * kABytes + group * 64 * 128);
@@ -117,6 +119,9 @@ __device__ void consume(const Arguments& args, const Stages& s) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) ptx::product_bf16(sums, a + 2 * j, b + 2 * j, kb | j);
       ptx::products_commit();
+      // The second warpgroup stays two stages behind: it has the tensor cores while the first one stores its tile, and
+      // leaves them to the next tile of the first while it stores its own.
+      if (group == 0 && kb == min(kLead, args.k_blocks) - 1) ptx::named_arrive(2, 256);
       ptx::products_wait<1>();
       ptx::hold(sums);
       if (kb > 0) leave(s, stage == 0 ? kStages - 1 : stage - 1);
@@ -129,7 +134,13 @@ __device__ void consume(const Arguments& args, const Stages& s) {
     float out[64];
     if constexpr (kGated) {
 #pragma unroll
-      for (int i = 0; i < 64; ++i) out[i] = __fdividef(sums[i], 1.0f + __expf(-sums[i])) * sums[64 + i];
+      for (int i = 0; i < 64; i += 2) {
+        // One reciprocal for two: 1 / a = b / (a b). Below -40 the factor stays at e^-40, so that a b is finite.
+        const float a = 1.0f + __expf(-fmaxf(sums[i], -40.0f)), b = 1.0f + __expf(-fmaxf(sums[i + 1], -40.0f));
+        const float inverse = __fdividef(1.0f, a * b);
+        out[i] = sums[i] * (inverse * b) * sums[64 + i];
+        out[i + 1] = sums[i + 1] * (inverse * a) * sums[64 + i + 1];
+      }
       store_wave(args.output, place, row, out);
     } else {
 #pragma unroll

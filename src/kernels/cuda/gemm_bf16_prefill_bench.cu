@@ -77,7 +77,7 @@ void time_shape(int m, int n, int k, bool gated) {
   fill(w.data, static_cast<int64_t>(n) * k * weights, Fill::kBf16, 8, 0.02f);
   const double flops = 2.0 * m * n * k;
   const auto weight = [&](int i) { return w.as<char>() + i % weights * w_bytes; };
-  for (const int band : {4, 8, 16}) {
+  for (const int band : {2, 3, 4, 6, 8}) {
     const double seconds = time_graph(calls, 5, [&](int i, cudaStream_t stream) {
       Bf16PromptProduct p;
       p.m = m, p.x = x.data, p.x_stride = k, p.weight = {WeightFormat::kBf16, n, k, weight(i), nullptr, 128};

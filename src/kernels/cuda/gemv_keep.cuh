@@ -180,4 +180,59 @@ struct HeldRow {
   }
 };
 
+// keep_x of one token of bf16 without a norm: all of the row is under way at once, where a loop waits for one piece
+// after the other. The same bits.
+template <InputKind kKind, WeightFormat kFormat>
+struct LongRow {
+  static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  static constexpr int kPieces = 10;  // of 8 elements a thread
+
+  static __device__ __forceinline__ bool takes(const StreamPlan& plan) {
+    return plan.p.m == 1 && plan.p.norm_weight == nullptr && plan.p.x_type == Scalar::kBf16 &&
+           plan.kept_elements <= kPieces * kConsumers * 8;
+  }
+  static __device__ __forceinline__ int place(int piece) {
+    return (piece * kConsumers + static_cast<int>(threadIdx.x)) * 8;
+  }
+  static __device__ __forceinline__ void widen(uint4 q, float (&v)[8]) {
+    const uint32_t words[4] = {q.x, q.y, q.z, q.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      v[2 * j] = __uint_as_float(words[j] << 16);
+      v[2 * j + 1] = __uint_as_float(words[j] & 0xFFFF0000u);
+    }
+  }
+  static __device__ __forceinline__ void keep(const StreamPlan& plan, const KeptRows& rows) {
+    const auto* x = static_cast<const __nv_bfloat16*>(plan.p.x);
+    uint4 pieces[kPieces];
+#pragma unroll
+    for (int n = 0; n < kPieces; ++n) {
+      pieces[n] = place(n) < plan.p.weight.k ? *reinterpret_cast<const uint4*>(x + place(n)) : uint4{};
+    }
+    float scale = 1.0f;
+    if constexpr (kHalf) {
+      RowFacts<kHalf> facts;
+#pragma unroll
+      for (int n = 0; n < kPieces; ++n) {
+        float v[8];
+        widen(pieces[n], v);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) facts.take(v[i], v[i]);
+      }
+      facts.parts(rows, 0);
+      ptx::named_barrier(1, kConsumers);
+      facts.all(rows, 0);
+      scale = facts.scale(rows, 0, 1.0f);
+    }
+#pragma unroll
+    for (int n = 0; n < kPieces; ++n) {
+      if (place(n) >= plan.kept_elements) break;
+      float v[8];
+      widen(pieces[n], v);
+      store_kept<kKind, kFormat>(plan, rows.at, place(n), v, scale);
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
+};
+
 }  // namespace spillway::kernels::cuda

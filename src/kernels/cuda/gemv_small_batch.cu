@@ -181,6 +181,8 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     ptx::wait_for_previous();
     if (held) {
       row.keep(plan, rows);
+    } else if (kKept && LongRow<kKind, kFormat>::takes(plan)) {
+      if constexpr (kKept) LongRow<kKind, kFormat>::keep(plan, rows);
     } else if constexpr (kKept) {
       keep_x<kKind, kFormat>(plan, plan.p.m, rows);
     }
@@ -194,13 +196,10 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   plan->p = p;
   const int rows_of_unit = p.epilogue == Epilogue::kSwiGlu ? 2 : 1;
   plan->units = p.weight.n / rows_of_unit;
-  // Widening needs more warps than one block has; two blocks a multiprocessor leave no room for the next product's
-  // first weights, and narrower stages: for the widest weights only, of four bits earlier, and for the longest rows.
-  const int64_t rows_of_half = p.weight.n / (2 * processors);
-  const bool wide = rows_of_half >= (p.weight.format == WeightFormat::kInt4 ? 64 : 256);
-  const bool long_rows = p.m == 1 && p.weight.k > 8192 && rows_of_half >= 8;
-  const bool doubled =
-      p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && p.m <= 2 && (wide || long_rows);
+  // Two blocks a multiprocessor leave no room for the next product's first weights, and narrower stages: for one
+  // token's longest rows, which each block takes time to keep, and whose weights arrive meanwhile.
+  const bool long_rows = p.m == 1 && p.weight.k > 8192 && p.weight.n >= 16 * processors;
+  const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
   const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits;

@@ -14,6 +14,7 @@ Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::sp
                            const WeightSource& down, Precision precision, tensor::Stream& stream);
 decltype(kernels::linear) linear;
 decltype(kernels::gated_linear) gated_linear;
+decltype(kernels::takes_gates) takes_gates;
 decltype(kernels::route_tokens) route_tokens;
 decltype(kernels::expert_mlp) expert_mlp;
 decltype(kernels::rms_norm) rms_norm;
@@ -40,6 +41,9 @@ struct NormSlices {
   int64_t y_stride = 0;
   int64_t rows = 0;
   int64_t width = 0;
+  // Lets the next kernel start at once: a product that has every multiprocessor to itself, whose weight arrives
+  // meanwhile.
+  bool starts_next = false;
 };
 void norm_slices(const NormSlices& args, tensor::Stream& stream);
 

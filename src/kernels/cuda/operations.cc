@@ -15,6 +15,7 @@ Operations operations() {
   table.fill_rope_table = cpu::fill_rope_table;  // likewise
   table.linear = linear;
   table.gated_linear = gated_linear;
+  table.takes_gates = takes_gates;
   table.route_tokens = route_tokens;
   table.expert_mlp = expert_mlp;
   table.rms_norm = rms_norm;

@@ -107,7 +107,7 @@ void library_product(TensorView x, const void* w, const PackedLinear& packed, Te
   run(run_library(product, stream), "cuBLASLt product");
 }
 
-void fp8_product(TensorView x, const InputNorm& norm, const PackedLinear& w, TensorView y, bool accumulate,
+void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLinear& w, TensorView y, bool accumulate,
                  tensor::Stream& stream) {
   const int64_t m = x.shape[0], stride = (m + 3) / 4 * 4;
   const size_t q_bytes = size_t((m * w.k + 255) / 256 * 256);
@@ -117,7 +117,8 @@ void fp8_product(TensorView x, const InputNorm& norm, const PackedLinear& w, Ten
   quantize.k = int(w.k);
   quantize.x = x.data;
   quantize.x_type = scalar_of(x.dtype);
-  quantize.x_stride = w.k;
+  quantize.x_stride = x.shape[1];
+  if (gates) quantize.source = QuantizeSource::kSwiGlu;
   if (!norm.empty()) {
     quantize.source = QuantizeSource::kRmsNorm;
     quantize.norm_weight = norm.weight.data;

@@ -23,7 +23,8 @@ void prompt_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView
 
 // gemm_fp8, or the library's block-scaled product where it is faster, over activations quantised to scratch: sm_90, K a
 // multiple of 128, N of 8.
-void fp8_product(tensor::TensorView x, const InputNorm& norm, const PackedLinear& w, tensor::TensorView y,
+// gates: x is gates and ups, whose SwiGLU is quantised.
+void fp8_product(tensor::TensorView x, const InputNorm& norm, bool gates, const PackedLinear& w, tensor::TensorView y,
                  bool accumulate, tensor::Stream& stream);
 
 // cuBLASLt over plain rows [N, K] at `w`, of x's type. In fixed shapes where the stream asks for batch invariance.

@@ -70,7 +70,7 @@ void plain_product(TensorView x, const InputNorm& norm, const PackedLinear& w, T
   const bool widens =
       w.format == PackedFormat::kF8 || w.format == PackedFormat::kInt8 || w.format == PackedFormat::kInt4;
   if (!widens) return library_product(x, w.data.view().data, w, y, accumulate, stream);
-  if (takes_fp8(w, stream)) return fp8_product(x, norm, w, y, accumulate, stream);
+  if (takes_fp8(w, stream)) return fp8_product(x, norm, false, w, y, accumulate, stream);
   void* wide = stream.scratch(size_t(w.n * w.k) * 2);
   run(launch_dequantize_weight(weight_of(w), wide, native(stream)), "dequantize_weight");
   library_product(x, wide, w, y, accumulate, stream);
@@ -102,7 +102,8 @@ Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight
                .y_type = norm.normed.dtype,
                .y_stride = weight.k,
                .rows = rows,
-               .width = weight.k},
+               .width = weight.k,
+               .starts_next = takes_own_bf16(norm.normed, weight, stream) && !takes_small_batch(weight, rows, stream)},
               stream);
   return {norm.normed, {}};
 }
@@ -112,8 +113,13 @@ Input norm_input(TensorView x, const InputNorm& norm, const PackedLinear& weight
 void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stream& stream,
             const LinearOptions& options) {
   if (x.shape[0] == 0) return;
-  SW_CHECK(x.shape[1] == weight.k && y.shape[1] == weight.n, "x " + to_string(x.shape) + ", y " + to_string(y.shape));
+  SW_CHECK(x.shape[1] == (options.gates ? 2 : 1) * weight.k && y.shape[1] == weight.n,
+           "x " + to_string(x.shape) + ", y " + to_string(y.shape));
   SW_CHECK(options.activation == Activation::kNone, "activations in products run on the CPU");
+  if (options.gates) {
+    SW_CHECK(options.norm.empty() && options.bias.empty(), "gates with a norm or a bias");
+    return fp8_product(x, {}, true, weight, y, options.accumulate, stream);
+  }
   const Input input = norm_input(x, options.norm, weight, stream);
   x = input.x;
   const Epilogue epilogue = options.accumulate ? Epilogue::kAdd : Epilogue::kStore;
@@ -131,6 +137,13 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
   if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
   plain_product(x, input.inside, weight, y, options.accumulate, stream);
   if (bias != nullptr) add_bias(y, options.bias, stream);
+}
+
+bool takes_gates(const PackedLinear& gate_up, const PackedLinear& down, int64_t rows, tensor::Stream& stream) {
+  const auto quantises = [&](const PackedLinear& w) {
+    return takes_fp8(w, stream) && !takes_small_batch(w, rows, stream);
+  };
+  return quantises(gate_up) && quantises(down);
 }
 
 void gated_linear(TensorView x, const PackedLinear& gate_up, TensorView work, TensorView y, tensor::Stream& stream,
