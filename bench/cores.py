@@ -1,5 +1,7 @@
 """Which cores of the machine are for what is measured, and which for the programs that measure it."""
+import functools
 import os
+import re
 
 
 class Cores:
@@ -9,14 +11,23 @@ class Cores:
     def __init__(self, measured=None):
         self.measured = measured
         if measured:
-            rest = os.sched_getaffinity(0) - {int(core) for core in measured.split(",")}
+            rest = os.sched_getaffinity(0) - {int(core) for core in re.split("[,/]", measured)}
             if not rest:
                 raise SystemExit(f"--cores {measured} leaves none for the load")
             os.sched_setaffinity(0, rest)
 
+    @property
+    def sets(self):
+        """How to confine a command, for each set of a list such as "0,1/3,4"."""
+        return [functools.partial(confined, one) for one in self.measured.split("/")] if self.measured else [self.confined]
+
     def confined(self, *command):
-        command = [str(part) for part in command]
-        return ["taskset", "-c", self.measured, *command] if self.measured else command
+        return confined(self.measured, *command)
 
     def fake_threads(self):
         return max(1, len(os.sched_getaffinity(0)) // 4)
+
+
+def confined(cores, *command):
+    command = [str(part) for part in command]
+    return ["taskset", "-c", cores, *command] if cores else command

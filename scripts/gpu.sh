@@ -45,7 +45,7 @@ if wanted golden; then
 fi
 if wanted sanitize && command -v compute-sanitizer >/dev/null; then
   for program in "${programs[@]}"; do
-    [[ "$program" == *_check || "$program" == cuda_gemm_*bench ]] || continue
+    [[ "$program" == *_check || "$program" == cuda_gemm_*bench || "$program" == cuda_encoder_*bench ]] || continue
     run "memcheck-$program" 90 compute-sanitizer --tool memcheck --error-exitcode 1 "$build/$program" small
     run "racecheck-$program" 90 compute-sanitizer --tool racecheck --error-exitcode 1 "$build/$program" small
   done

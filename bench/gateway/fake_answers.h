@@ -65,7 +65,8 @@ inline std::string anthropic_whole(std::string_view name, bool tools, int tokens
       name, content, tools ? "tool_use" : "end_turn", kAnthropicUsage);
 }
 
-inline std::string anthropic_events(std::string_view name, bool tools, int tokens) {
+// lead: what the first text begins with.
+inline std::string anthropic_events(std::string_view name, bool tools, int tokens, std::string_view lead = "") {
   std::string out;
   const auto event = [&](std::string_view type, std::string_view rest) {
     append_sse_event(out, fmt::format(R"({{"type":"{}"{}}})", type, rest), type);
@@ -89,7 +90,8 @@ inline std::string anthropic_events(std::string_view name, bool tools, int token
   } else {
     event("content_block_start", R"(,"index":0,"content_block":{"type":"text","text":""})");
     for (int i = 0; i < tokens; ++i) {
-      event("content_block_delta", fmt::format(R"(,"index":0,"delta":{{"type":"text_delta","text":"t{} "}})", i));
+      event("content_block_delta",
+            fmt::format(R"(,"index":0,"delta":{{"type":"text_delta","text":"{}t{} "}})", i == 0 ? lead : "", i));
     }
     event("content_block_stop", R"(,"index":0)");
   }

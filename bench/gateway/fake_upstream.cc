@@ -93,6 +93,7 @@ class Fake {
 
  private:
   using Left = std::shared_ptr<std::atomic<bool>>;
+  enum class Usage { kWithTheEnd, kAlone, kNone };
 
   std::string fault_of(const HttpRequest& request) {
     const size_t at = request.body.find("\"model\"");
@@ -172,6 +173,12 @@ class Fake {
       Headers headers = Headers::of("Content-Type", "application/json", "Retry-After", "1");
       std::string body = error("slow down", "rate_limit_exceeded");
       co_await writer.send(429, std::move(headers), std::move(body));
+    } else if (fault == "o-series" && request.body.find("\"max_tokens\"") != std::string::npos) {
+      std::string body = error(
+          "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+          "'max_completion_tokens' instead.",
+          "unsupported_parameter");
+      co_await send(writer, 400, std::move(body));
     } else if (fault == "context") {
       std::string body = error("too long", "context_length_exceeded");
       co_await send(writer, 400, std::move(body));
@@ -195,7 +202,10 @@ class Fake {
     } else if (!stream) {
       co_await whole(fault, writer, left);
     } else {
-      co_await events(fault, writer, left);
+      // As vLLM and OpenAI, which tell the usage of a stream in a chunk of its own, to who asks for it.
+      const bool asked = request.body.find("\"include_usage\":true") != std::string::npos;
+      const Usage usage = fault != "usage" ? Usage::kWithTheEnd : asked ? Usage::kAlone : Usage::kNone;
+      co_await events(fault, writer, left, usage);
     }
   }
 
@@ -203,10 +213,11 @@ class Fake {
     const bool anthropic = request.path.ends_with("/messages"), tools = fault == "tools";
     std::string body = request.path.ends_with("/embeddings") ? embeddings(options_.name)
                        : request.path.ends_with("/rerank")   ? ranking(options_.name)
-                       : anthropic && stream                 ? anthropic_events(options_.name, tools, options_.tokens)
-                       : anthropic                           ? anthropic_whole(options_.name, tools, options_.tokens)
-                       : stream                              ? openai_tool_events(options_.name)
-                                                             : openai_tools(options_.name);
+                       : anthropic && stream
+                           ? anthropic_events(options_.name, tools, options_.tokens, fault == "lead" ? " " : "")
+                       : anthropic ? anthropic_whole(options_.name, tools, options_.tokens)
+                       : stream    ? openai_tool_events(options_.name)
+                                   : openai_tools(options_.name);
     if (fault == "cut") body.resize(body.size() * 2 / 3);
     if (!stream) {
       co_await send(writer, 200, std::move(body));
@@ -258,7 +269,7 @@ class Fake {
     return out;
   }
 
-  asio::awaitable<void> events(std::string fault, ResponseWriter& writer, Left left) {
+  asio::awaitable<void> events(std::string fault, ResponseWriter& writer, Left left, Usage told) {
     Headers headers = Headers::of("Content-Type", "text/event-stream");
     bool good = co_await writer.start_stream(200, std::move(headers));
     if (fault == "keepalive") {
@@ -298,7 +309,11 @@ class Fake {
     if (!good || *left) co_return;
     const std::string usage = fmt::format(R"(,"usage":{{"prompt_tokens":7,"completion_tokens":{},"total_tokens":{}}})",
                                           options_.tokens, options_.tokens + 7);
-    std::string last = chunk("{}", fault == "filter" ? "\"content_filter\"" : "\"stop\"", usage);
+    std::string last =
+        chunk("{}", fault == "filter" ? "\"content_filter\"" : "\"stop\"", told == Usage::kWithTheEnd ? usage : "");
+    if (told == Usage::kAlone)
+      append_sse_event(last,
+                       R"({"id":"fake-1","object":"chat.completion.chunk","created":1,"choices":[])" + usage + "}");
     if (fault != "no-done") last += "data: [DONE]\n\n";
     co_await writer.write(last);
     co_await writer.end();

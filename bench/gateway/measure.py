@@ -1,6 +1,7 @@
 """Measures the gateway beside HAProxy and nginx as bare reverse proxies, all in one run, against fake upstreams.
 
     python3 bench/gateway/measure.py [--build build/release] [--only latency,rate,...] [--seconds 5] [--cores 0,1]
+                                     [--rounds 5] [--peers haproxy,nginx]
 
 Prints a Markdown table, one row a figure and proxy; the last rows are the faults, which are tests (tests/e2e) and run here
 with all their repeats. HAProxy and nginx are measured when they are installed (Debian packages haproxy, nginx-light), the
@@ -24,7 +25,6 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent))
 
 from cores import Cores  # noqa: E402
-ROUNDS = 5
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -46,8 +46,9 @@ def wait_port(port, seconds=20):
 
 
 class Bench:
-    def __init__(self, build, seconds, cores):
+    def __init__(self, build, seconds, cores, rounds, peers):
         self.build, self.seconds, self.cores = pathlib.Path(build), seconds, cores
+        self.rounds, self.peers = rounds, peers
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gateway-bench-"))
         self.started = []
 
@@ -105,9 +106,9 @@ server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://u; proxy_http
 
     def proxies(self, upstream, **options):
         yield "spillway", *self.spillway([(upstream, {})], **options)
-        if shutil.which("haproxy"):
+        if "haproxy" in self.peers and shutil.which("haproxy"):
             yield "haproxy", *self.haproxy(upstream)
-        if shutil.which("nginx"):
+        if "nginx" in self.peers and shutil.which("nginx"):
             yield "nginx", *self.nginx(upstream)
 
     def load(self, port, *flags, reference=None):
@@ -151,7 +152,7 @@ def latency(bench):
     runs = {name: [] for name in names}
     for name in names:
         bench.load(ports[name], "--requests", 500)
-    for _ in range(2 * ROUNDS - 1):
+    for _ in range(2 * bench.rounds - 1):
         for name in names:
             runs[name].append(bench.load(ports[name], "--requests", 3000, reference=fake))
     best = {name: {q: median([r["latency_us"][q] for r in runs[name]]) for q in ("p50", "p99")} for name in names}
@@ -166,7 +167,7 @@ def rate(bench):
     fake = bench.fake("--healthy", "--threads", bench.cores.fake_threads())
     proxies = list(bench.proxies(fake))
     seen = {name: [] for name, _, _ in proxies}
-    for round_ in range(ROUNDS):
+    for round_ in range(bench.rounds):
         for name, port, process in proxies:
             if round_ == 0:
                 bench.load(port, "--connections", 64, "--seconds", 1)
@@ -178,18 +179,19 @@ def rate(bench):
     for name, figures in seen.items():
         each = median([figure for figure, _ in figures])
         yield (f"requests a CPU second, {name}", f"{each:,.0f}, {1e6 / each:.1f} µs each ({min(f for f, _ in figures):,.0f} to "
-               f"{max(f for f, _ in figures):,.0f} in {ROUNDS} rounds; {median([r for _, r in figures]):,.0f} a second of the clock)")
+               f"{max(f for f, _ in figures):,.0f} in {bench.rounds} rounds; {median([r for _, r in figures]):,.0f} a second of the clock)")
 
 
 def streams(bench):
     """About 500 streams under way: 100 begin each second, of 20 tokens 250 ms apart. Time from sending to the first token."""
     fake = bench.fake("--healthy", "--token-us", "250000", "--threads", bench.cores.fake_threads())
-    flags = ("--stream", "--connections", 700, "--rate", 100, "--seconds", max(10, bench.seconds))
+    reference = bench.fake("--healthy")  # says the same, at once
+    flags = ("--stream", "--connections", 700, "--rate", 100, "--seconds", max(8, bench.seconds))
     ports = [("direct", fake)] + [(name, port) for name, port, _ in bench.proxies(fake)]
     runs = {name: [] for name, _ in ports}
-    for _ in range(3):
+    for _ in range(min(3, bench.rounds)):
         for name, port in ports:
-            result = bench.load(port, *flags, reference=fake)
+            result = bench.load(port, *flags, reference=reference)
             assert clean(result), (name, result)
             runs[name].append(result["first_us"])
     whole = {name: {q: median([r[q] for r in runs[name]]) for q in ("p50", "p99")} for name in runs}
@@ -288,11 +290,13 @@ def main():
     parser.add_argument("--only", default=",".join(ALL))
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--cores", help=Cores.HELP)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of latency and rate; of streams, at most 3")
+    parser.add_argument("--peers", default="haproxy,nginx")
     options = parser.parse_args()
     cores = Cores(options.cores)
     print("| figure | measured |\n|---|---|")
     for name in options.only.split(","):
-        bench = Bench(options.build, options.seconds, cores)
+        bench = Bench(options.build, options.seconds, cores, options.rounds, options.peers.split(","))
         try:
             for row in ALL[name](bench):
                 print("| " + " | ".join(row) + " |", flush=True)

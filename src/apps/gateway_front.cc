@@ -128,6 +128,10 @@ void GatewayFront::begin(server::Server& server, std::function<Status()> reload)
   around_->local = [&server](net::HttpRequest request, net::ResponseWriter& writer) {
     return server.answer_locally(std::move(request), writer);
   };
+  around_->local_well = [&server] {
+    const std::string_view status = server.status();
+    return status != "device_failed" && status != "stalled";
+  };
   discoverer_ = std::thread([this] { discover(); });
   begun_ = true;
 }

@@ -101,7 +101,7 @@ inline constexpr Option kOptions[] = {
   {"batching.delay_max", "batching-delay-max", Type::kDuration, "2ms", "The longest that a batch is held back for more to come, where measurements say that it pays. 0: never.", "", 0, 60},
   {"batching.latency_target", "batching-latency-target", Type::kDuration, "0s", "Keep batches small enough that a request waits for one and is in one within this. 0: as large as pays.", "", 0, 3600},
   {"batching.cooldown", "batching-cooldown", Type::kDuration, "30s", "The largest batch and the delay change no more than once in this.", "", 0, 86400},
-  {"batching.warm_up", "batching-warm-up", Type::kDuration, "1s", "Time for sample batches, which are measured, before a model is ready. 0: none.", "", 0, 600},
+  {"batching.warm_up", "batching-warm-up", Type::kDuration, "1s", "Time for sample batches, which are measured, before a model is ready; on a GPU as much again for the sizes of batches that it prepares for. 0: none.", "", 0, 600},
   {"batching.timeout", "batching-timeout", Type::kDuration, "0s", "Longest wait for a batch of a request that names no deadline. 0: none.", "", 0, 86400},
   {"batching.timeout_action", "batching-timeout-action", Type::kString, "reject", "What becomes of a request past its time: it ends, or goes behind the rest of its priority.", "reject|delay"},
   {"batching.weight", "batching-weight", Type::kFloat, "1", "Share of the device among one-shot models that all have work.", "", 0.001, 1000},

@@ -13,11 +13,21 @@ namespace {
 
 using Reason = Refusal::Reason;
 
-// Seconds of prefill work, with the decode rows that share its steps.
-double prefill_s(const Load& load, const Limits& limits, double tokens) {
+// Seconds of prefill work when each of its steps has so many decode rows beside it.
+double prefill_s_beside(const Load& load, const Limits& limits, double tokens, int decode_rows) {
   if (!load.cost.measured || tokens <= 0) return 0;
-  const double steps = std::ceil(tokens / std::max(1, limits.batch_tokens - load.decoding));
-  return load.cost.step_s(steps * load.decoding, tokens) + (steps - 1) * load.cost.base_s;
+  const double steps = std::ceil(tokens / std::max(1, limits.batch_tokens - decode_rows));
+  const double rows = steps * decode_rows;
+  return load.cost.step_s(rows, tokens) + (steps - 1) * load.cost.base_s + load.draft_row_s * (rows + tokens);
+}
+
+// The same beside the decoding sequences of now. Where those fill the steps, prefill goes on as fast as they end and
+// make room for `requests`.
+double prefill_s(const Load& load, const Limits& limits, double tokens, int requests) {
+  const double beside = prefill_s_beside(load, limits, tokens, load.decode_rows);
+  if (load.completions_per_s <= 0) return beside;
+  const double alone = prefill_s_beside(load, limits, tokens, 0);
+  return std::clamp(requests / load.completions_per_s, std::min(alone, beside), beside);
 }
 
 }  // namespace
@@ -43,7 +53,8 @@ int64_t Queued::tokens_from(Priority priority) const {
 
 double predicted_wait_s(const Load& load, const EngineOptions& options, const Limits& limits, Priority priority) {
   const double prefill =
-      prefill_s(load, limits, static_cast<double>(load.waiting.tokens_from(priority) + load.prefill_tokens));
+      prefill_s(load, limits, static_cast<double>(load.waiting.tokens_from(priority) + load.prefill_tokens),
+                load.waiting.requests_from(priority) + load.prefilling);
   // Places come free as requests end.
   const int slots = load.blocked ? 0 : std::max(0, options.sequences_max - load.running);
   const int excess = load.waiting.requests_from(priority) + 1 - slots;
@@ -96,7 +107,7 @@ std::optional<Refusal> check_load(const Request& request, const Load& load, cons
   }
   const int64_t tokens = load.waiting.tokens_from(Priority::kLow) + static_cast<int64_t>(request.prompt.size());
   if (tokens > options.queue_tokens_max) {
-    return busy(Reason::kQueueTokens, std::max(place_s, prefill_s(load, limits, tokens - options.queue_tokens_max)),
+    return busy(Reason::kQueueTokens, std::max(place_s, prefill_s(load, limits, tokens - options.queue_tokens_max, 1)),
                 wait_s, tokens, options.queue_tokens_max,
                 fmt::format("{} prompt tokens would wait, of at most {}", tokens, options.queue_tokens_max));
   }
@@ -107,7 +118,7 @@ std::optional<Refusal> check_load(const Request& request, const Load& load, cons
   }
   if (request.deadline != TimePoint::max()) {
     const double left_s = seconds(request.deadline - now);
-    const double first_token_s = wait_s + prefill_s(load, limits, static_cast<double>(request.prompt.size()));
+    const double first_token_s = wait_s + prefill_s(load, limits, static_cast<double>(request.prompt.size()), 1);
     if (left_s <= 0 || first_token_s > left_s) {
       return busy(Reason::kDeadline, std::max(place_s, first_token_s - left_s), wait_s, std::llround(first_token_s),
                   std::llround(left_s),
@@ -124,14 +135,19 @@ Load load_of(const Core& core) {
   load.running = static_cast<int>(state.running.size());
   for (const auto& sequence : state.running) {
     const auto remaining = static_cast<int64_t>(sequence->tokens.size()) - sequence->computed;
-    if (remaining > 1) load.prefill_tokens += remaining;
-    load.decoding += remaining == 1;
+    if (remaining > 1) {
+      load.prefill_tokens += remaining;
+      ++load.prefilling;
+    } else if (remaining == 1) {
+      load.decode_rows += sequence->draft >= 0 ? 2 : 1;
+    }
   }
   for (const auto& sequence : state.waiting) {
     load.waiting.add(sequence->request->priority, static_cast<int64_t>(sequence->tokens.size()));
   }
   load.blocked = state.blocked;
   load.cost = state.costs.cost();
+  load.draft_row_s = state.draft_row_s;
   if (core.completions().measured()) load.completions_per_s = core.completions().per_s();
   return load;
 }

@@ -29,10 +29,12 @@ struct Queued {
 struct Load {
   Queued waiting;
   int running = 0;
-  int decoding = 0;
-  int64_t prefill_tokens = 0;  // that running sequences still have to compute
+  int decode_rows = 0;         // that the next step's decoding sequences take, drafts included
+  int prefilling = 0;          // running sequences that have no token yet
+  int64_t prefill_tokens = 0;  // that those still have to compute
   bool blocked = false;        // slots or pages are the bottleneck
   StepCost cost;
+  double draft_row_s = 0;        // of the draft layer, which runs over every row; 0: there is none
   double completions_per_s = 0;  // 0: not measured yet
   double seconds_since_progress = 0;
   bool draining = false;

@@ -208,7 +208,7 @@ std::vector<Case> cases() {
     for (const double load : {0.1, 0.5, 0.8, 0.95}) {
       all.push_back({name, device, arrivals(1, duration_s, [=](double) { return load * most; })});
     }
-    for (const double load : {0.4, 0.7}) all.push_back({name, device, recorded(device, load), 1.07});
+    for (const double load : {0.4, 0.7}) all.push_back({name, device, recorded(device, load), 1.055});
     // A square wave, and one whose period is the cooldown's.
     all.push_back({name, device,
                    arrivals(2, duration_s, [=](double at) { return std::fmod(at, 2) < 1 ? 0.1 * most : 0.9 * most; })});

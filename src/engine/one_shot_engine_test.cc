@@ -269,6 +269,23 @@ TEST(OneShotEngine, AFailingModelFailsItsBatchAlone) {
   EXPECT_EQ(get(next.answers[0]).outcome, Outcome::kDone);
 }
 
+TEST(OneShotEngine, PreparesForEachSizeOfTheModelBeforeRequestsCome) {
+  std::vector<int64_t> costs;
+  FakeOneShotModel::Options fake{.cost_max = 400, .inputs_max = 3, .on_run = [&](auto batch) {
+                                   costs.push_back(0);
+                                   for (const models::OneShotInput& input : batch) costs.back() += input.cost();
+                                 }};
+  fake.prepared_costs = {16, 144, 300, 390, 500};  // the last two: four inputs, more than a batch holds
+  OneShotEngineOptions options;
+  options.threads = 1;
+  options.warm_up_s = 10;
+  const auto engine = start_one_shot_engine(std::make_unique<FakeOneShotModel>(fake), options);
+  ASSERT_TRUE(engine.ok());
+  ASSERT_GE(costs.size(), 3u);
+  EXPECT_EQ(std::vector<int64_t>(costs.end() - 3, costs.end()), (std::vector<int64_t>{16, 144, 300}));
+  EXPECT_EQ(costs[costs.size() - 4], 3 * 128);  // the largest that was measured
+}
+
 // Two engines that always have work: their shares of the device follow their weights.
 TEST(DeviceShareTest, TurnsFollowTheWeights) {
   auto share = std::make_shared<DeviceShare>();

@@ -160,6 +160,29 @@ TEST_F(AdmissionTest, WaitForPlacesComesFromTheMeasuredCompletions) {
   EXPECT_NEAR(predicted_wait_s(load_, options_, limits_, Priority::kNormal), 5, 1e-9);
 }
 
+TEST_F(AdmissionTest, DraftsTakeRowsAndTimeFromPrefill) {
+  load_.completions_per_s = 0;
+  load_.waiting.add(Priority::kNormal, 100);
+  load_.decode_rows = 20;
+  // Two steps of 20 decode rows: two bases, 40 rows and 100 tokens.
+  EXPECT_NEAR(predicted_wait_s(load_, options_, limits_, Priority::kNormal), 0.160, 1e-9);
+  load_.decode_rows = 60;  // three steps of 60
+  EXPECT_NEAR(predicted_wait_s(load_, options_, limits_, Priority::kNormal), 0.310, 1e-9);
+  load_.draft_row_s = 0.001;
+  EXPECT_NEAR(predicted_wait_s(load_, options_, limits_, Priority::kNormal), 0.310 + 0.280, 1e-9);
+}
+
+TEST_F(AdmissionTest, PrefillGoesOnAsDecodingSequencesEnd) {
+  load_.decode_rows = 100;  // no row is left
+  load_.completions_per_s = 10;
+  load_.prefilling = 3;
+  load_.prefill_tokens = 100;
+  load_.waiting.add(Priority::kNormal, 50);
+  EXPECT_NEAR(predicted_wait_s(load_, options_, limits_, Priority::kNormal), 0.4, 1e-9);
+  load_.completions_per_s = 1000;  // but not faster than it can be computed
+  EXPECT_NEAR(predicted_wait_s(load_, options_, limits_, Priority::kNormal), 2 * 0.01 + 0.15, 1e-9);
+}
+
 TEST_F(AdmissionTest, DeadlinesThatCannotBeMetAreRefused) {
   load_.waiting.add(Priority::kNormal, 5000);  // 5 s and more
   request_.deadline = TimePoint(from_seconds(3));

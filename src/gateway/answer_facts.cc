@@ -41,6 +41,9 @@ class Reader {
       if (key == "type") {
         type = text();
         known = true;
+      } else if (key == "index") {
+        facts_.index_text = cursor_.value();
+        facts_.index = JsonCursor(facts_.index_text).integer().value_or(0);
       } else if (key == "delta") {
         delta();
       } else if (key == "content") {
@@ -55,6 +58,7 @@ class Reader {
         cursor_.skip();
       }
     }
+    facts_.type = type;
     facts_.done = type == "message_stop";
     facts_.sound = cursor_.finished() && known;
     return facts_;

@@ -24,8 +24,10 @@ struct AnswerFacts {
   std::string_view finish_reason;  // empty: none yet
   std::string_view content;        // raw JSON string of the text in it, where it is one choice's
   std::string_view reasoning;
-  int64_t text_bytes = 0;  // content, reasoning and tool arguments
-  int64_t index = 0;       // the highest index of its choices
+  int64_t text_bytes = 0;       // content, reasoning and tool arguments
+  int64_t index = 0;            // the highest index of its choices; Anthropic: of the block
+  std::string_view type;        // Anthropic: of the event
+  std::string_view index_text;  // Anthropic: where the index stands
   bool tool_call = false;
   std::string_view id;
   std::string_view model;

@@ -39,6 +39,13 @@ Step failed(Outcome outcome, const char* reason, std::string message, bool again
 
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
+// In the words of OpenAI, vLLM, SGLang, llama.cpp and Anthropic.
+bool tells_of_context(std::string_view code, std::string_view message) {
+  return contains(code, "context_length") || contains(code, "context_size") || contains(message, "context length") ||
+         contains(message, "context window") || contains(message, "context size") ||
+         contains(message, "prompt is too long");
+}
+
 }  // namespace
 
 Attempt::Attempt(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream, Upstream::Ticket ticket,
@@ -57,9 +64,10 @@ Attempt::Attempt(std::shared_ptr<Lane> lane, std::shared_ptr<Upstream> upstream,
       began_at_(std::chrono::system_clock::now()),
       began_(now()) {
   if (resume_) told_ = *resume_;
+  if (resume_ && !resumes_exactly()) continuation_.emplace(resume_, protocol_);
   if (protocol_ == call_.protocol) return;
-  translator_ =
-      protocol_ == Protocol::kOpenAi ? chat_stream_to_messages() : messages_stream_to_chat(call_.scan.include_usage);
+  translator_ = protocol_ == Protocol::kOpenAi ? chat_stream_to_messages()
+                                               : messages_stream_to_chat(call_.scan.include_usage, told_.id);
 }
 
 Attempt::~Attempt() { conclude(Outcome::kAbandoned); }
@@ -88,15 +96,24 @@ bool Attempt::resumes_exactly() const {
 }
 
 // What the body says more than the client's: where to go on from.
-std::vector<Splice> Attempt::changes() const {
+std::vector<Splice> Attempt::changes() {
   std::vector<Splice> more;
+  const bool silent = upstream_->options().kind == UpstreamKind::kOpenAi && !translator_;  // the others tell it unasked
+  if (silent && upstream_->options().stream_usage && call_.generates()) {
+    if (auto usage = asking_for_usage(call_.request.body, call_.scan)) {
+      more.push_back(std::move(*usage));
+      usage_asked_ = true;
+    }
+  }
   if (resumes_exactly()) {
     more.push_back(member(call_.scan, kResumeMember, resume_->json()));
-  } else if (resume_) {
+  } else if (continues_prefix() && !continuation_->prefix().empty()) {
     const UpstreamKind kind = upstream_->options().kind;
-    std::string message = R"({"role":"assistant","content":")" + resume_->content + '"';
-    if (kind != UpstreamKind::kAnthropic && kind != UpstreamKind::kOpenAi) message += ",\"prefix\":true";
-    more.push_back({{call_.scan.messages.begin + call_.scan.messages.size - 1, 0}, "," + message + "}"});
+    const bool openai = protocol_ == Protocol::kOpenAi;
+    std::string message = R"(,{"role":"assistant","content":")";
+    message.append(continuation_->prefix())
+        .append(openai && kind != UpstreamKind::kOpenAi ? "\",\"prefix\":true}" : "\"}");
+    more.push_back({{call_.scan.messages.begin + call_.scan.messages.size - 1, 0}, std::move(message)});
     if (kind == UpstreamKind::kOpenAi) {  // as vLLM and SGLang take it
       more.push_back(member(call_.scan, "continue_final_message", "true"));
       more.push_back(member(call_.scan, "add_generation_prompt", "false"));
@@ -121,7 +138,10 @@ Step Attempt::open() {
   if (spillway && call_.scan.stream && call_.endpoint == Endpoint::kChat && call_.scan.n == 1) {
     request.headers.add(std::string(kResumeHeader), "1");
   }
-  auto body = upstream_body(call_, upstream.kind, upstream_->model_name(call_.features.model), changes(), body_);
+  const std::string_view model = upstream_->model_name(call_.features.model);
+  auto body = upstream_body(call_, upstream.kind, model, changes(), body_);
+  tokens_renamed_ = call_.scan.max_tokens && protocol_ == Protocol::kOpenAi && upstream_->completion_tokens(model);
+  if (body.ok() && tokens_renamed_) body = with_completion_tokens(*body, body_);
   if (!body.ok()) {
     conclude(Outcome::kAbandoned);  // it was not asked, so that says nothing of it
     return failed(Outcome::kClientError, "untranslatable", body.error().message);
@@ -208,19 +228,26 @@ bool Attempt::too_slow() {
 Step Attempt::take_events(std::string_view bytes) {
   splitter_.feed(bytes);
   RawEvent event;
-  while (!finished_ && splitter_.next(event)) {
-    if (auto step = take(event)) return *step;
+  AnswerFacts facts;
+  while (!finished_) {
+    if (!continuation_ && pattern_.match(splitter_.front(), event, facts)) {
+      splitter_.take(event.bytes.size());
+    } else if (!splitter_.next(event)) {
+      break;
+    } else if (event.comment) {
+      take_marker(event.comment_text);
+      continue;
+    } else {
+      facts = facts_of_event(protocol_, event);
+      pattern_.learn(event, facts);
+    }
+    if (auto step = take(event, facts)) return *step;
   }
   return {};
 }
 
 // One event: nothing when the stream goes on.
-std::optional<Step> Attempt::take(const RawEvent& event) {
-  if (event.comment) {
-    take_marker(event.comment_text);
-    return std::nullopt;
-  }
-  const AnswerFacts facts = facts_of_event(protocol_, event);
+std::optional<Step> Attempt::take(const RawEvent& event, AnswerFacts& facts) {
   if (facts.error) {
     Step step = refusal(200, event.data);
     if (step.kind == Step::Kind::kForClient) step = failed(Outcome::kFailed, "error_event", std::move(step.message));
@@ -234,6 +261,7 @@ std::optional<Step> Attempt::take(const RawEvent& event) {
     usage_ = facts.usage;
     has_usage_ = true;
   }
+  if (facts.usage_only && usage_asked_) return std::nullopt;
   if (facts.progress) progress();
   text_bytes_ += facts.text_bytes;
   finish_seen_ |= !facts.finish_reason.empty();
@@ -244,13 +272,17 @@ std::optional<Step> Attempt::take(const RawEvent& event) {
   }
   if (facts.progress || facts.done || finish_seen_) progressed_ = true;
   // A resumed stream begins anew with an event that the client has had.
-  if (resume_ && !facts.progress && !facts.has_usage && !facts.done && facts.finish_reason.empty()) return std::nullopt;
-  told_.content.append(facts.content);
-  told_.reasoning.append(facts.reasoning);
-  told_.any |= facts.progress;
-  told_.tool_call |= facts.tool_call;
-  Status told = tell(event, facts);
-  if (!told.ok()) return failed(Outcome::kFailed, "garbage", told.error().message);
+  if (resume_ && !continuation_ && !facts.progress && !facts.has_usage && !facts.done && facts.finish_reason.empty())
+    return std::nullopt;
+  const std::optional<RawEvent> news = continuation_ ? continuation_->edit(event, facts) : event;
+  if (!news) return std::nullopt;
+  note_told(facts);
+  std::string& out = marked_ ? unmarked_ : out_;
+  if (!translator_) {
+    out.append(news->bytes);
+  } else if (const Status told = translator_->event(*news, out); !told.ok()) {
+    return failed(Outcome::kFailed, "garbage", told.error().message);
+  }
   if (facts.done || finish_seen_) {  // what is complete needs no marker
     out_.append(unmarked_);
     unmarked_.clear();
@@ -259,22 +291,22 @@ std::optional<Step> Attempt::take(const RawEvent& event) {
   return std::nullopt;
 }
 
-// Passes the event on: as it came, in the client's dialect, or under the name that the client knows the answer by.
-Status Attempt::tell(const RawEvent& event, const AnswerFacts& facts) {
-  std::string& out = marked_ ? unmarked_ : out_;
-  if (translator_) return translator_->event(event, out);
+// What the client knows by now, should somebody else have to go on.
+void Attempt::note_told(const AnswerFacts& facts) {
+  told_.content.append(facts.content);
+  told_.reasoning.append(facts.reasoning);
+  told_.any |= facts.progress;
+  told_.tool_call |= facts.tool_call;
   if (!resume_ && told_.id.empty()) told_.id = facts.id;
-  const bool renamed = continues_prefix() && !facts.id.empty() && !told_.id.empty();
-  const char* id_end = facts.id.data() + facts.id.size();
-  const bool inside =
-      renamed && facts.id.data() >= event.bytes.data() && id_end <= event.bytes.data() + event.bytes.size();
-  if (!inside) {
-    out.append(event.bytes);
-    return {};
+  if (facts.type == "content_block_start") {
+    told_.block = facts.index;
+    told_.block_open = true;
+  } else if (facts.type == "content_block_stop") {
+    told_.block_open = false;
+  } else if (translator_ && call_.protocol == Protocol::kAnthropic && !told_.content.empty()) {
+    told_.block = told_.reasoning.empty() ? 0 : 1;  // as the translator numbers them
+    told_.block_open = true;
   }
-  out.append(event.bytes.substr(0, size_t(facts.id.data() - event.bytes.data()))).append(told_.id);
-  out.append(id_end, size_t(event.bytes.data() + event.bytes.size() - id_end));
-  return {};
 }
 
 void Attempt::take_marker(std::string_view text) {
@@ -381,6 +413,11 @@ asio::awaitable<Step> Attempt::read_refusal() {
 Step Attempt::refusal(int status, std::string_view body) const {
   const AnswerFacts facts = facts_of_body(protocol_, body);
   std::string message = unescaped(facts.error_message).value_or("");
+  if (status == 400 && protocol_ == Protocol::kOpenAi && call_.scan.max_tokens && !tokens_renamed_ &&
+      contains(message, "max_completion_tokens")) {
+    upstream_->wants_completion_tokens(upstream_->model_name(call_.features.model));
+    return failed(Outcome::kAbandoned, "max_tokens", std::move(message), true);
+  }
   if (message.empty()) message = fmt::format("status {}", status);
   const std::string_view code = facts.error_code;
   Step step = failed(Outcome::kFailed, "status_5xx", std::move(message));
@@ -409,7 +446,7 @@ Step Attempt::refusal(int status, std::string_view body) const {
     step.kind = Step::Kind::kForClient;
     step.outcome = Outcome::kClientError;
     step.reason = "client_error";
-    if (contains(code, "context_length")) step.reason = "context_length";
+    if (tells_of_context(code, step.message)) step.reason = kContextLength.data();
   }
   return step;
 }

@@ -11,12 +11,17 @@
 #include <string>
 
 #include "gateway/call.h"
+#include "gateway/continuation.h"
+#include "gateway/event_pattern.h"
 #include "gateway/resume.h"
 #include "gateway/source.h"
 #include "gateway/sse_events.h"
 #include "gateway/translate/translate.h"
 
 namespace spillway::gateway {
+
+// The reason of a step: the prompt is too long for the upstream's model.
+inline constexpr std::string_view kContextLength = "context_length";
 
 // How a step of an attempt ended.
 struct Step {
@@ -68,12 +73,12 @@ class Attempt {
   asio::awaitable<Step> read_whole(TimePoint deadline);
   asio::awaitable<Step> read_refusal();
   Step take_events(std::string_view bytes);
-  std::optional<Step> take(const RawEvent& event);
+  std::optional<Step> take(const RawEvent& event, AnswerFacts& facts);
   void take_marker(std::string_view text);
-  Status tell(const RawEvent& event, const AnswerFacts& facts);
+  void note_told(const AnswerFacts& facts);
   bool too_slow();
-  std::vector<Splice> changes() const;
-  bool continues_prefix() const { return resume_ != nullptr && !resumes_exactly(); }
+  std::vector<Splice> changes();
+  bool continues_prefix() const { return continuation_.has_value(); }
   bool resumes_exactly() const;
   Step failure_of(const Error& error, bool began) const;
   Step refusal(int status, std::string_view body) const;
@@ -88,13 +93,15 @@ class Attempt {
   const net::Handler local_;
   const uint64_t answer_bytes_max_;
   const std::shared_ptr<const Resume> resume_;
-  const Protocol protocol_;  // of the upstream
+  const Protocol protocol_;                   // of the upstream
+  std::optional<Continuation> continuation_;  // goes on from words, not from tokens
   const std::array<uint8_t, 8> span_;
   const std::chrono::system_clock::time_point began_at_;
   std::unique_ptr<StreamTranslator> translator_;  // where the client speaks another dialect
   std::unique_ptr<Source> source_;
   std::string body_;  // where it differs from the client's
   EventSplitter splitter_;
+  EventPattern pattern_;
   std::string out_;
   std::string unmarked_;  // events whose marker has not come yet
   Resume told_;
@@ -107,6 +114,8 @@ class Attempt {
   bool marked_ = false;  // the upstream sends markers
   bool concluded_ = false;
   bool cancelled_ = false;
+  bool usage_asked_ = false;     // by the gateway: the client gets no chunk of its own with it
+  bool tokens_renamed_ = false;  // max_tokens, in the body
   bool has_usage_ = false;
   TokenUsage usage_;
   int64_t text_bytes_ = 0;

@@ -87,8 +87,9 @@ class Scanner {
 
   void stream_options() {
     const std::string_view value = cursor_.value();
-    if (!value.starts_with('{')) return;
+    if (!value.starts_with('{') && value != "null") return;
     scan_.stream_options = span_of(value);
+    if (value[0] != '{') return;
     JsonCursor inner(value);
     std::string_view key;
     inner.enter_object();
@@ -154,6 +155,19 @@ std::string spliced(std::string_view body, const std::vector<Splice>& splices) {
     at = splice.where.begin + splice.where.size;
   }
   return out.append(body.substr(at));
+}
+
+std::optional<Splice> asking_for_usage(std::string_view body, const BodyScan& scan) {
+  if (!scan.stream || scan.include_usage) return std::nullopt;
+  const std::string_view given = scan.stream_options.of(body);
+  if (given.empty()) return member(scan, "stream_options", R"({"include_usage":true})");
+  if (given[0] == '{' && given.find("include_usage") == given.npos) {
+    const bool bare = given.find('"') == given.npos;
+    return Splice{{scan.stream_options.begin + 1, 0}, bare ? R"("include_usage":true)" : R"("include_usage":true,)"};
+  }
+  const bool alone = given.find(',') == given.npos;  // "include_usage": false
+  if (!alone) return std::nullopt;
+  return Splice{scan.stream_options, R"({"include_usage":true})"};
 }
 
 Splice member(const BodyScan& scan, std::string_view name, std::string_view json) {

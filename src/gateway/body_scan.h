@@ -49,6 +49,10 @@ struct Splice {
 };
 std::string spliced(std::string_view body, const std::vector<Splice>& splices);
 
+// What asks an OpenAI-like upstream for the usage of a stream whose client did not; nothing: it is asked for, or cannot
+// be.
+std::optional<Splice> asking_for_usage(std::string_view body, const BodyScan& scan);
+
 // A splice that adds a member at the end of the object.
 Splice member(const BodyScan& scan, std::string_view name, std::string_view json);
 

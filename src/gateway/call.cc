@@ -142,10 +142,12 @@ Protocol upstream_protocol(Endpoint endpoint, UpstreamKind kind) {
 Result<std::string_view> upstream_body(const Call& call, UpstreamKind kind, std::string_view model,
                                        const std::vector<Splice>& more, std::string& buffer) {
   if (upstream_protocol(call.endpoint, kind) != call.protocol) {
+    const std::string changed = more.empty() ? std::string() : spliced(call.request.body, more);
+    const std::string_view body = more.empty() ? std::string_view(call.request.body) : changed;
     if (call.protocol == Protocol::kOpenAi) {
-      SW_ASSIGN(buffer, chat_to_messages(call.request.body, model, kTokensUnnamed));
+      SW_ASSIGN(buffer, chat_to_messages(body, model, kTokensUnnamed));
     } else {
-      SW_ASSIGN(buffer, messages_to_chat(call.request.body, model));
+      SW_ASSIGN(buffer, messages_to_chat(body, model));
     }
     return std::string_view(buffer);
   }
@@ -161,6 +163,22 @@ Result<std::string_view> upstream_body(const Call& call, UpstreamKind kind, std:
   std::ranges::sort(splices, {}, [](const Splice& splice) { return splice.where.begin; });
   buffer = spliced(call.request.body, splices);
   return std::string_view(buffer);
+}
+
+std::string_view with_completion_tokens(std::string_view body, std::string& buffer) {
+  JsonCursor cursor(body);
+  std::vector<Splice> splices;
+  std::string_view key;
+  if (!cursor.enter_object()) return body;
+  while (cursor.next_member(key)) {
+    if (key == "max_completion_tokens") return body;
+    if (key == "max_tokens")
+      splices.push_back({{size_t(key.data() - body.data()), key.size()}, "max_completion_tokens"});
+    cursor.skip();
+  }
+  std::string changed = spliced(body, splices);  // body may be the buffer
+  buffer = std::move(changed);
+  return buffer;
 }
 
 net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream, std::string_view key,

@@ -45,6 +45,9 @@ std::string upstream_path(Endpoint endpoint, UpstreamKind kind);
 Result<std::string_view> upstream_body(const Call& call, UpstreamKind kind, std::string_view model,
                                        const std::vector<Splice>& more, std::string& buffer);
 
+// The body with the newer name of max_tokens, which OpenAI's reasoning models want. body may be the buffer's.
+std::string_view with_completion_tokens(std::string_view body, std::string& buffer);
+
 // span: of the attempt.
 net::Headers upstream_headers(const Call& call, const UpstreamOptions& upstream, std::string_view key,
                               const std::array<uint8_t, 8>& span, TimePoint now);

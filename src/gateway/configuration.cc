@@ -174,6 +174,7 @@ const std::map<std::string_view, Apply>& fields() {
       {"tls_verify", field(&UpstreamOptions::tls_verify)},
       {"discovery", set_discovery},
       {"service", field(&UpstreamOptions::service)},
+      {"stream_usage", field(&UpstreamOptions::stream_usage)},
       {"continuation_safe", field(&UpstreamOptions::continuation_safe)},
       {"tokens_per_s_min", field(&UpstreamOptions::tokens_per_s_min)},
       {"images", flag([](auto& u, bool v) { u.info.images = v; })},
@@ -312,10 +313,12 @@ Result<GatewayOptions> gateway_options(const config::Config& config) {
     if (equals == 0 || equals == alias.npos || equals + 1 == alias.size()) {
       return invalid("gateway.aliases: expected ALIAS=MODEL, found \"" + alias + "\"");
     }
-    options.aliases[alias.substr(0, equals)] = alias.substr(equals + 1);
+    const auto [was, fresh] = options.aliases.try_emplace(alias.substr(0, equals), alias.substr(equals + 1));
+    if (!fresh) return invalid("gateway.aliases: the alias " + was->first + " is given twice");
   }
   SW_ASSIGN(options.upstreams, Reader(config).upstreams());
   options.policies = config.strings("gateway.policies");
+  SW_TRY(check_aliases(options.aliases, options.upstreams));
   SW_TRY(check_policy_targets(options.policies, options.upstreams));
   options.retry_budget.share = config.number("gateway.retry_share");
   options.retry_budget.floor_per_s = config.number("gateway.retry_floor");

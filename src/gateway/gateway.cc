@@ -16,6 +16,9 @@ namespace {
 
 std::atomic<uint64_t> next_id{1};
 
+constexpr Duration kLocalInterval = std::chrono::milliseconds(100);
+constexpr int kLocalUnwellLooks = 20;  // what it said of itself lasts, when nobody asks
+
 // The index goes by places in the list, so it goes on only where the list is the same.
 std::shared_ptr<PrefixIndex> prefixes_after(const Gateway* before, const std::vector<UpstreamOptions>& upstreams,
                                             std::shared_ptr<PrefixIndex> known) {
@@ -95,7 +98,20 @@ std::shared_ptr<Lane> Gateway::lane(const asio::any_io_executor& executor) {
   return lane;
 }
 
+// The models of this process say by a call what others say by /health: they are spared while they are not well.
+void Gateway::look_at_local(TimePoint now) {
+  TimePoint due = look_at_local_at_.load();
+  if (!around_->local_well || now < due || !look_at_local_at_.compare_exchange_strong(due, now + kLocalInterval))
+    return;
+  const bool well = around_->local_well();
+  for (const auto& upstream : upstreams_) {
+    if (upstream->options().kind == UpstreamKind::kLocal)
+      upstream->unwell(well ? TimePoint() : now + kLocalUnwellLooks * kLocalInterval);
+  }
+}
+
 Decision Gateway::decide(const RequestFeatures& features, TimePoint now) {
+  look_at_local(now);
   std::vector<UpstreamState> states;
   states.reserve(upstreams_.size());
   for (const auto& upstream : upstreams_) states.push_back(upstream->state(now));

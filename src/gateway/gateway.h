@@ -5,6 +5,8 @@
 // (server).
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,7 +46,8 @@ struct Surroundings {
   ResponseCache* cache = nullptr;
   Coalescer<CachedResponse>* coalescer = nullptr;  // of embeddings
   SpanSink* spans = nullptr;
-  net::Handler local;  // the models in this process, for upstreams of kind local
+  net::Handler local;                // the models in this process, for upstreams of kind local
+  std::function<bool()> local_well;  // whether they can be relied upon; missing: always
 };
 
 // Never changed after it was made: another configuration is another Gateway, and requests under way end with theirs.
@@ -79,6 +82,7 @@ class Gateway : public std::enable_shared_from_this<Gateway> {
   std::shared_ptr<Lane> lane(const asio::any_io_executor& executor);
 
  private:
+  void look_at_local(TimePoint now);
   Gateway(GatewayOptions options, PolicyChain policies, std::shared_ptr<AccessLog> access_log,
           std::shared_ptr<const Surroundings> around, const Gateway* before);
 
@@ -91,6 +95,7 @@ class Gateway : public std::enable_shared_from_this<Gateway> {
   RetryBudget retry_budget_;
   std::shared_ptr<PrefixIndex> prefixes_;
   WaitingLine waiting_;
+  std::atomic<TimePoint> look_at_local_at_{TimePoint()};
   std::unique_ptr<Prober> prober_;
 };
 

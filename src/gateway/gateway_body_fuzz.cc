@@ -9,6 +9,7 @@
 #include "gateway/answer_facts.h"
 #include "gateway/body_scan.h"
 #include "gateway/discovery.h"
+#include "gateway/event_pattern.h"
 #include "gateway/prober.h"
 #include "gateway/resume.h"
 #include "gateway/trace_context.h"
@@ -30,6 +31,30 @@ std::string split_stream(std::string_view text, size_t piece, Protocol protocol)
     }
   }
   return all;
+}
+
+// What is known of an event by the one before it is what reading it says.
+void compare_with_pattern(std::string_view text, Protocol protocol) {
+  EventSplitter splitter;
+  EventPattern pattern;
+  splitter.feed(text);
+  for (RawEvent event;;) {
+    RawEvent guessed;
+    AnswerFacts expected;
+    const bool known = pattern.match(splitter.front(), guessed, expected);
+    const bool more = splitter.next(event);
+    SW_CHECK(more || !known, "a known event is whole");
+    if (!more) return;
+    const AnswerFacts facts = facts_of_event(protocol, event);
+    if (known) {
+      SW_CHECK(guessed.bytes == event.bytes && guessed.data == event.data && guessed.name == event.name, "the event");
+      SW_CHECK(!event.comment && facts.sound && facts.progress && !facts.done && !facts.error, "its kind");
+      SW_CHECK(facts.content == expected.content && facts.reasoning == expected.reasoning, "its words");
+      SW_CHECK(facts.text_bytes == expected.text_bytes && facts.index == expected.index, "its size");
+      SW_CHECK(!facts.has_usage && !facts.tool_call && facts.finish_reason.empty(), "nothing else");
+    }
+    pattern.learn(event, facts);
+  }
 }
 
 void translate_stream(std::string_view text, StreamTranslator& translator) {
@@ -61,6 +86,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 1: {
       const std::string whole = split_stream(text, text.size() + 1, protocol);
       SW_CHECK(split_stream(text, 1 + data[1], protocol) == whole, "events do not depend on the pieces they come in");
+      compare_with_pattern(text, protocol);
       break;
     }
     case 2:

@@ -171,6 +171,8 @@ asio::awaitable<Step> Journey::try_upstreams() {
     trace::end_async("gateway", "attempt", reinterpret_cast<uintptr_t>(this), traced, "attempt", attempts_);
     if (left()) co_return step;
     count_attempt(*attempt_, step.kind == Step::Kind::kGood ? "ok" : step.reason);
+    if (step.kind == Step::Kind::kForClient && step.reason == kContextLength && leave_short_contexts())
+      step.kind = Step::Kind::kFailed;
     if (step.kind != Step::Kind::kFailed) {
       mark(metrics::Moment::Kind::kFirstByte, last_upstream_);
       co_return step;
@@ -212,6 +214,9 @@ void Journey::note_failure(const std::shared_ptr<Attempt>& attempt, size_t index
   if (step.outcome == Outcome::kClientError) {
     unfit_.insert(index);
     was_open_ = true;  // who goes elsewhere for want of a model is no load that comes twice
+  } else if (step.again && step.outcome == Outcome::kAbandoned) {
+    again_ = index;  // in words that it takes
+    was_open_ = true;
   } else if (key_left && upstream.may_admit(now())) {
     again_ = index;  // with another key
   } else if (step.again && !asked_again_ && !was_open_) {

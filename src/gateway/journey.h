@@ -73,6 +73,8 @@ class Journey {
   bool choose_at_once();           // the same where nobody waits and there is room
   bool pick(TimePoint at);         // starts the best who has room
   bool start(size_t upstream, bool force);
+  bool only_local() const;
+  bool leave_short_contexts();
   bool start_by_force(TimePoint at);
   bool fits(size_t upstream) const;  // whether it may be asked at all, at this stage
   bool wait_in_line(TimePoint at, TimePoint until);

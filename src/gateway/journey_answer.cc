@@ -31,6 +31,8 @@ TimePoint now() { return std::chrono::steady_clock::now(); }
 ApiError error_of(const Step& step) {
   switch (step.outcome) {
     case Outcome::kClientError:
+      if (step.reason == kContextLength)
+        return {ErrorKind::kInvalidFormat, step.message, "messages", "context_length_exceeded"};
       if (step.status == 404) return {ErrorKind::kNotFound, step.message, "model", "model_not_found"};
       return {ErrorKind::kInvalidFormat, "No upstream can do what is asked: " + step.message, "", ""};
     case Outcome::kKeyRefused:
@@ -123,8 +125,8 @@ asio::awaitable<bool> Journey::take_up(const Step& broken) {
   note_failure(attempt_, current_, broken);
   again_.reset();
   tried_.insert(current_);
-  const bool possible =
-      (resume->exact || resume->continuable()) && call_.endpoint == Endpoint::kChat && call_.scan.n == 1;
+  const bool turns = call_.endpoint == Endpoint::kChat || call_.endpoint == Endpoint::kMessages;
+  const bool possible = (resume->exact || resume->continuable()) && turns && call_.scan.n == 1;
   if (!possible) co_return false;
   resume_ = std::move(resume);
   attempt_.reset();

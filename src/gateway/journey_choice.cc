@@ -41,8 +41,9 @@ bool Journey::fits(size_t index) const {
   if (!resume_) return true;
   const bool own = upstream.kind == UpstreamKind::kSpillway || upstream.kind == UpstreamKind::kLocal;
   if (own && resume_->exact) return true;
-  const bool same_dialect = upstream_protocol(call_.endpoint, upstream.kind) == call_.protocol;
-  return upstream.continuation_safe && same_dialect && resume_->continuable();
+  const Protocol theirs = upstream_protocol(call_.endpoint, upstream.kind);
+  const bool sayable = theirs == call_.protocol || call_.protocol == Protocol::kOpenAi;
+  return upstream.continuation_safe && sayable && resume_->continuable();
 }
 
 bool Journey::start(size_t index, bool force) {
@@ -86,6 +87,34 @@ bool Journey::start_by_force(TimePoint at) {
     if (start(i, true)) return true;
   }
   return false;
+}
+
+// The prompt was too long for the upstream that was asked: so it is for all whose context is known to be no longer.
+// Whether anybody is left.
+bool Journey::leave_short_contexts() {
+  const int64_t had = gateway_->upstreams()[current_]->info().context_tokens_max;
+  bool any = false;
+  for (size_t i = 0; i < gateway_->upstreams().size(); ++i) {
+    const UpstreamInfo& info = gateway_->upstreams()[i]->info();
+    const int64_t has = info.context_tokens_max;  // 0: not known
+    const bool longer = has == 0 ? had > 0 : has > had && has > call_.features.prompt_tokens;
+    if (!longer)
+      unfit_.insert(i);
+    else
+      any |= has_model(info, call_.features.model) && fits(i);
+  }
+  return any;
+}
+
+// Whether only this process has the model. Waiting for its device to be well again is no use: it answers while it can.
+bool Journey::only_local() const {
+  bool any = false;
+  for (const auto& upstream : gateway_->upstreams()) {
+    if (!has_model(upstream->info(), call_.features.model)) continue;
+    if (upstream->options().kind != UpstreamKind::kLocal) return false;
+    any = true;
+  }
+  return any;
 }
 
 // Whether nobody else could still be asked.
@@ -205,7 +234,7 @@ asio::awaitable<bool> Journey::choose() {
     if (!place_ && nobody_ever(at)) break;
     if (!tried_.empty()) tried_.clear();  // everybody had a turn: another round, for who failed may be well again
     const bool never = attempts_ == 0;
-    if (never && at >= until - kLastChance) started = start_by_force(at);
+    if (never && (at >= until - kLastChance || only_local())) started = start_by_force(at);
     if (started) break;
     if (at >= until) {
       if (place_ && never) refuse("expired", "no upstream had room before the deadline", kRetryAfterMin);

@@ -31,6 +31,7 @@ struct UpstreamOptions {
   bool pass_key = false;    // without keys: the client's own key goes on
   std::string tls_ca_file;  // empty: the system's roots
   bool tls_verify = true;
+  bool stream_usage = true;        // openai: asked for the usage of streams, which it would not tell
   bool continuation_safe = false;  // a cut answer may be continued by an assistant prefix
   bool hedge = true;               // may get a second copy of a slow request
 

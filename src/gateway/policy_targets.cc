@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 
 namespace spillway::gateway {
 namespace {
@@ -53,6 +54,21 @@ Status check_policy_targets(const std::vector<std::string>& policies, const std:
       if (!checked.ok())
         return Error(checked.error()).in(fmt::format("gateway.policies[{}] {}: {}", i, spec->name, option));
     }
+  }
+  return {};
+}
+
+Status check_aliases(const std::map<std::string, std::string>& aliases, const std::vector<UpstreamOptions>& upstreams) {
+  std::set<std::string> models;
+  for (const UpstreamOptions& upstream : upstreams) {
+    if (upstream.info.models.empty()) return {};
+    models.insert(upstream.info.models.begin(), upstream.info.models.end());
+  }
+  for (const auto& [alias, model] : aliases) {
+    if (models.contains(model)) continue;
+    const char* why = aliases.contains(model) ? ", itself an alias" : "";
+    return invalid(fmt::format("gateway.aliases: {}: expected a model of the upstreams' ({}), found \"{}\"{}", alias,
+                               fmt::join(models, ", "), model, why));
   }
   return {};
 }

@@ -38,5 +38,17 @@ TEST(PolicyTargets, TheTierCentreIsNotTheUpstream) {
   EXPECT_THAT(problem({"canary upstream=centrum"}), HasSubstr("centrum"));
 }
 
+TEST(Aliases, StandForAModelThatSomebodyHas) {
+  std::vector<UpstreamOptions> upstreams(2);
+  upstreams[0].info.models = {"r1", "v3"};
+  upstreams[1].info.models = {"r1"};
+  EXPECT_TRUE(check_aliases({{"gpt-4o", "v3"}}, upstreams).ok());
+  EXPECT_EQ(check_aliases({{"gpt-4o", "v4"}}, upstreams).error().message,
+            "gateway.aliases: gpt-4o: expected a model of the upstreams' (r1, v3), found \"v4\"");
+  EXPECT_THAT(check_aliases({{"a", "b"}, {"b", "r1"}}, upstreams).error().message, HasSubstr("itself an alias"));
+  upstreams[1].info.models.clear();  // whoever names none has any
+  EXPECT_TRUE(check_aliases({{"gpt-4o", "v4"}}, upstreams).ok());
+}
+
 }  // namespace
 }  // namespace spillway::gateway

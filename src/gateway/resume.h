@@ -25,6 +25,8 @@ struct Resume {
   std::string reasoning;
   bool any = false;        // the client has seen something
   bool tool_call = false;  // of which a call of a tool, which no prefix can continue
+  int64_t block = -1;      // Anthropic: the last that began
+  bool block_open = false;
 
   // Whether whoever continues an assistant's words can go on from here.
   bool continuable() const { return !content.empty() && !tool_call; }

@@ -26,6 +26,9 @@ class EventSplitter {
   void feed(std::string_view bytes);
   // The views hold until the next call of feed() or next().
   bool next(RawEvent& event);
+  // What next() would begin with; empty while an event is unfinished. take(): the first bytes of it were an event.
+  std::string_view front() const { return carried_.empty() ? rest_ : std::string_view(); }
+  void take(size_t bytes) { rest_.remove_prefix(bytes); }
 
   bool too_long() const { return rest_.size() + carried_.size() > event_bytes_max_; }
   // Bytes of an unfinished event.

@@ -184,6 +184,16 @@ std::optional<Duration> Upstream::first_token_quantile(TimePoint now, double q) 
   return first_tokens_.quantile(now, q);
 }
 
+void Upstream::wants_completion_tokens(std::string_view model) {
+  std::lock_guard lock(mutex_);
+  completion_tokens_.emplace(model);
+}
+
+bool Upstream::completion_tokens(std::string_view model) const {
+  std::lock_guard lock(mutex_);
+  return completion_tokens_.contains(model);
+}
+
 Result<net::TlsContext> Upstream::tls() {
   std::lock_guard lock(tls_mutex_);
   if (!tls_) {

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <mutex>
 #include <optional>
+#include <set>
+#include <string>
 #include <string_view>
 
 #include "gateway/breaker.h"
@@ -70,6 +72,10 @@ class Upstream {
   int in_flight() const;
   int limit() const;  // how many it is given at once now
 
+  // It has refused max_tokens for this model of its: max_completion_tokens is asked for from then on.
+  void wants_completion_tokens(std::string_view model);
+  bool completion_tokens(std::string_view model) const;
+
   // Made at the first use, for reading the system's roots takes a while and memory.
   Result<net::TlsContext> tls();
 
@@ -87,8 +93,9 @@ class Upstream {
   int64_t in_flight_prompt_tokens_ = 0;
   std::mutex tls_mutex_;
   net::TlsContext tls_;
-  TimePoint rests_until_;   // it said Retry-After and has no other key
-  TimePoint unwell_until_;  // it said so
+  TimePoint rests_until_;                                 // it said Retry-After and has no other key
+  TimePoint unwell_until_;                                // it said so
+  std::set<std::string, std::less<>> completion_tokens_;  // its names of models
   ServiceRate rate_;
   std::optional<LoadReport> report_;
   int in_flight_at_report_ = 0;

@@ -93,7 +93,7 @@ void device_rope(tensor::TensorView x, int64_t stride, int heads, int head_dim, 
 
 // Attention of every row to its own sequence, or to the rows at most `window` away in it. The work is a list of tiles:
 // kAttentionTile rows of one sequence from `row`. Tiles of no rows are allowed (end 0), so a list may be padded.
-constexpr int kAttentionTile = 128;
+constexpr int kAttentionTile = 192;
 struct AttentionTile {
   int32_t row = 0;    // first
   int32_t begin = 0;  // of the sequence

@@ -257,6 +257,7 @@ int main(int argc, char** argv) {
                         {"f8 blocks", DType::kF8E4M3, Precision::kBf16, bf16},
                         {"fp32 of bf16", DType::kBF16, Precision::kFp32, f32},
                         {"bf16 in rows", DType::kBF16, Precision::kBf16, bf16, true},
+                        {"int8 in rows", DType::kBF16, Precision::kInt8, int8, true},
                         {"f8 blocks in rows", DType::kF8E4M3, Precision::kBf16, bf16, true},
                         {"fp32 of bf16 in rows", DType::kBF16, Precision::kFp32, f32, true}};
   for (const Case& c : cases) {

@@ -256,6 +256,9 @@ TEST_P(Linear, RowsGiveTheBitsOfPanelsBeforeAndAfterPacking) {
       {DType::kF8E4M3, Precision::kBf16, 512, 256, 384}, {DType::kF8E4M3, Precision::kBf16, 300, 333, 523},
       {DType::kF8E4M3, Precision::kFp32, 150, 70, 331},  {DType::kF8E4M3, Precision::kFp32, 1, 2, 5},
       {DType::kBF16, Precision::kBf16, 5, 1, 1},         {DType::kF32, Precision::kFp32, 33, 31, 1030},
+      {DType::kBF16, Precision::kInt8, 96, 64, 512},     {DType::kBF16, Precision::kInt8, 70, 45, 331},
+      {DType::kF32, Precision::kInt8, 40, 60, 203},      {DType::kF16, Precision::kInt8, 33, 31, 1030},
+      {DType::kBF16, Precision::kInt8, 5, 1, 1},
   };
   for (const Case& c : cases) {
     const bool f8 = c.dtype == DType::kF8E4M3;
@@ -286,11 +289,12 @@ TEST_P(Linear, RowsGiveTheBitsOfPanelsBeforeAndAfterPacking) {
     ASSERT_EQ(packed.size(), panels->data.bytes());
     EXPECT_EQ(std::memcmp(packed.data(), panels->data.view().data, packed.size()), 0);
     EXPECT_EQ(rows->late->panels(), packed.data());
+    EXPECT_TRUE(same_bits(rows->late->scales(), panels->scales));
     check("packed");
   }
 }
 
-TEST(PackLinear, IsLateOnlyWhereTheBytesAreTheFormatsAndStay) {
+TEST(PackLinear, IsLateOnlyWherePiecesCanBeMadeOfBytesThatStay) {
   tensor::Stream stream(1);
   const Weight bf16 = make_weight(40, 64, DType::kBF16, false, 1), f32 = make_weight(40, 64, DType::kF32, false, 1),
                f16 = make_weight(40, 64, DType::kF16, false, 1), f8 = make_weight(40, 64, DType::kF8E4M3, true, 1);
@@ -305,9 +309,13 @@ TEST(PackLinear, IsLateOnlyWhereTheBytesAreTheFormatsAndStay) {
   };
   EXPECT_TRUE(late(bf16.source, Precision::kBf16));
   EXPECT_TRUE(late(f8.source, Precision::kFp32));
-  EXPECT_FALSE(late(f32.source, Precision::kBf16));   // rounded
-  EXPECT_FALSE(late(f8.source, Precision::kBf16));    // small: widened
-  EXPECT_FALSE(late(bf16.source, Precision::kInt8));  // quantised
+  EXPECT_FALSE(late(f32.source, Precision::kBf16));  // rounded
+  EXPECT_FALSE(late(f8.source, Precision::kBf16));   // small: widened
+  EXPECT_TRUE(late(bf16.source, Precision::kInt8));
+  EXPECT_TRUE(late(f16.source, Precision::kInt8));
+  EXPECT_FALSE(late(bf16.source, Precision::kW8A8));  // its scales are of whole weights
+  EXPECT_FALSE(late(f8.source, Precision::kInt8));    // of blocks
+  EXPECT_FALSE(late(transposed, Precision::kInt8));
   EXPECT_FALSE(late(transposed, Precision::kBf16));
   EXPECT_FALSE(late(f16.source, Precision::kFp32));
   later.stays = false;

@@ -83,6 +83,13 @@ class DeviceEncoder final : public OneShotModel {
 
   const OneShotInfo& info() const override { return info_; }
   int64_t batch_cost_max() const override { return cost_max_; }
+  std::vector<int64_t> prepared_costs() const override {
+    std::vector<int64_t> costs;
+    for (int64_t tokens = token_bucket(1); tokens <= std::min(cost_max_, kGraphTokensMax);
+         tokens = token_bucket(tokens + 1))
+      costs.push_back(tokens);
+    return costs;
+  }
   int batch_inputs_max() const override { return kInputsMax; }
   int64_t launches() const override { return launches_; }
 

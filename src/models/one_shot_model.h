@@ -76,6 +76,10 @@ class OneShotModel {
   // The last batch's work once more, for measurements of a device alone; false where there is nothing apart from run().
   virtual bool recompute(tensor::Stream&) { return false; }
 
+  // Costs of batches, ascending, whose first run takes longer than any later one because something is chosen or made
+  // for that size; none where there are no such sizes. Whoever starts the model runs one of each before requests come.
+  virtual std::vector<int64_t> prepared_costs() const { return {}; }
+
   // Kernels that the last run() launched; 0 where nobody counts.
   virtual int64_t launches() const { return 0; }
 };

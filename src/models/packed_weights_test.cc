@@ -113,7 +113,7 @@ TEST_P(PackedWeightsTest, TheFileComputesTheSameBits) {
   EXPECT_EQ(inode_of(only_file()), written);  // all came from it, or it would have been written again
 }
 
-// Goldens are float32 and FP8, which fp32 precision computes with as stored.
+// Goldens are float32 and FP8, which fp32 precision computes with as stored, and int8 quantises (float32 on the way).
 class LateWeightsTest : public PackedWeightsTest {
  protected:
   static constexpr std::chrono::milliseconds kNever{1'000'000}, kAtOnce{0};
@@ -145,7 +145,7 @@ class LateWeightsTest : public PackedWeightsTest {
 };
 INSTANTIATE_TEST_SUITE_P(Families, LateWeightsTest,
                          testing::Combine(testing::Values("deepseek_v3", "deepseek_v3_fp8", "llama", "qwen2", "qwen3"),
-                                          testing::Values(PrecisionChoice::kFp32)));
+                                          testing::Values(PrecisionChoice::kFp32, PrecisionChoice::kInt8)));
 
 TEST_P(LateWeightsTest, ComputeTheSameBitsFromRowsWhileTheyArePackedAndAfter) {
   const auto bits = expected();

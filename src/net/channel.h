@@ -4,6 +4,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <deque>
 #include <memory>
@@ -13,6 +14,7 @@
 
 #include "base/clock.h"
 #include "net/wait_point.h"
+#include "net/wakes.h"
 
 namespace spillway::net {
 
@@ -22,13 +24,17 @@ namespace asio = boost::asio;
 // its executor and the io_context are gone.
 class Signal : public std::enable_shared_from_this<Signal> {
  public:
-  explicit Signal(asio::any_io_executor executor) : executor_(executor), point_(std::move(executor)) {}
+  explicit Signal(asio::any_io_executor executor) : executor_(executor), point_(std::move(executor)) {
+    // Any other kind of executor orders its handlers itself.
+    if (const auto* context = executor_.target<asio::io_context::executor_type>()) wakes_ = Wakes::of(*context);
+  }
 
   void notify() {
     std::lock_guard lock(mutex_);
     if (std::exchange(set_, true) || !waiting_) return;
     // A consumer waits, so its io_context lives: it cannot leave while the lock is held.
-    asio::post(executor_, [self = shared_from_this()] { self->point_.wake(); });
+    if (wakes_) return wakes_->add(shared_from_this());
+    asio::post(executor_, [self = shared_from_this()] { self->resume(); });
   }
 
   // Consumer only. True when notified, false at the deadline.
@@ -42,6 +48,10 @@ class Signal : public std::enable_shared_from_this<Signal> {
   }
 
  private:
+  friend class Wakes;
+
+  void resume() { point_.wake(); }
+
   // Lives in the waiting coroutine; leaves the signal when that is destroyed half-way, too.
   struct Waiter {
     explicit Waiter(Signal& waited) : signal(waited.shared_from_this()) {}
@@ -58,6 +68,7 @@ class Signal : public std::enable_shared_from_this<Signal> {
   };
 
   const asio::any_io_executor executor_;
+  std::shared_ptr<Wakes> wakes_;
   WaitPoint point_;
   std::mutex mutex_;
   bool set_ = false;

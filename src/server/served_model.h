@@ -86,7 +86,7 @@ class ServedModel {
   const PromptGuard& guard() const { return *guard_; }
   text::ToolStyle tool_style() const { return tool_style_; }  // kNone: its template knows no tools
   const ToolSupport& tool_support() const { return tool_support_; }
-  bool reasons() const { return reasons_; }                   // its template or vocabulary knows <think>
+  bool reasons() const { return reasons_; }  // its template or vocabulary knows <think>
   std::optional<int32_t> think_end() const { return think_end_; }
   const GenerationDefaults& defaults() const { return defaults_; }
   const std::vector<int32_t>& end_tokens() const { return end_tokens_; }

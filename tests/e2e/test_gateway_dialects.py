@@ -142,3 +142,92 @@ def test_embeddings_and_rankings_pass(to_openai, fake):
     ranked = to_openai.http().post("/v1/rerank", json={"model": "ok", "query": "q", "documents": ["a", "b"]}).json()
     assert [row["index"] for row in ranked["results"]] == [1, 0]
     assert fake.last()["path"] == "/v1/rerank"
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+@pytest.mark.parametrize("first", ["openai", "anthropic"])
+def test_a_cut_stream_goes_on_at_anthropics(tmp_path, first, client):
+    """What was said ends in a blank, which Anthropic refuses; what it then begins with is no second one."""
+    cut, good = Fake("--name", "cut"), Fake("--name", "good", "--tokens", "5")
+    try:
+        with gateway(tmp_path, upstream("cut", cut.url, tier="edge", kind=first),
+                     upstream("good", good.url, tier="centre", kind="anthropic", continuation_safe="true", models="{cut: lead}"),
+                     scalars='  policies: ["edge_first"]\n') as program:
+            if client == "openai":
+                stream = program.openai().chat.completions.create(model="cut", messages=ASK, stream=True)
+                chunks = list(stream)
+                text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+                assert len({chunk.id for chunk in chunks}) == 1
+                assert chunks[-1].choices[0].finish_reason == "stop"
+            else:
+                with program.anthropic().messages.stream(model="cut", messages=ASK, max_tokens=99) as stream:
+                    text = "".join(stream.text_stream)  # the client's accumulation checks blocks and their numbers
+                    message = stream.get_final_message()
+                assert (message.stop_reason, [block.text for block in message.content]) == ("end_turn", [text])
+            said = text[:-len("t0 t1 t2 t3 t4 ")]
+            assert said and said == TEXT[:len(said)] and text == said + "t0 t1 t2 t3 t4 "
+            assert good.last()["body"]["messages"][-1]["role"] == "assistant"
+            last = good.last()["body"]["messages"][-1]["content"]
+            assert (last if isinstance(last, str) else last[-1]["text"]) == said.rstrip()
+    finally:
+        cut.stop()
+        good.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_models_that_want_max_completion_tokens_get_it(tmp_path, stream):
+    """As OpenAI's reasoning models: max_tokens is refused; the gateway says it in the newer words and remembers that."""
+    far = Fake("--name", "far")
+    try:
+        with gateway(tmp_path, upstream("far", far.url, models="{best: o-series, other: ok}")) as program:
+            assert ask(program, "best", stream, max_tokens=99) == (TEXT, "stop")
+            body = far.last()["body"]
+            assert (body["max_completion_tokens"], "max_tokens" in body, far.stats()["total"]) == (99, False, 2)
+            client = program.anthropic()
+            message = client.messages.create(model="best", messages=ASK, max_tokens=77)
+            assert (message.content[0].text, message.stop_reason) == (TEXT, "end_turn")
+            assert (far.last()["body"]["max_completion_tokens"], far.stats()["total"]) == (77, 3)
+            assert ask(program, "other", stream, max_tokens=99) == (TEXT, "stop")
+            assert far.last()["body"]["max_tokens"] == 99
+            assert program.metric("spillway_gateway_attempts_total", upstream="far", result="max_tokens") == 1
+    finally:
+        far.stop()
+
+
+def test_the_usage_of_streams_is_known_also_where_only_who_asks_is_told(tmp_path):
+    """As OpenAI and vLLM: without asking, a stream would be booked by its bytes. Who did not ask gets no chunk more."""
+    far, log = Fake("--name", "far"), tmp_path / "access.jsonl"
+    try:
+        with gateway(tmp_path, upstream("far", far.url), scalars=f'  access_log: "{log}"\n') as program:
+            http, body = program.http(), {"model": "usage", "messages": ASK, "stream": True}
+            for more, told in (({}, 0), ({"stream_options": None}, 0), ({"stream_options": {}}, 0),
+                               ({"stream_options": {"include_usage": False}}, 0), ({"stream_options": {"include_usage": True}}, 1)):
+                chunks = events(http.post("/v1/chat/completions", json={**body, **more}).text)
+                assert len([chunk for chunk in chunks if not chunk["choices"]]) == told, more
+                assert far.last()["body"]["stream_options"] == {"include_usage": True}, more
+                assert sum(chunk.get("usage") is not None for chunk in chunks) == told, more
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [(line["prompt_tokens"], line["output_tokens"]) for line in lines] == [(7, 20)] * 5
+        with gateway(tmp_path, upstream("far", far.url, stream_usage="false")) as program:
+            program.http().post("/v1/chat/completions", json=body)
+            assert "stream_options" not in far.last()["body"]
+    finally:
+        far.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_too_long_for_one_goes_to_a_longer_context(tmp_path, stream):
+    small, alike, large = Fake("--name", "small"), Fake("--name", "alike"), Fake("--name", "large")
+    try:
+        with gateway(tmp_path, upstream("small", small.url, tier="edge", context_tokens_max=1000, models="{context: context, too-long: context}"),
+                     upstream("alike", alike.url, tier="centre", context_tokens_max=1000),
+                     upstream("large", large.url, tier="provider", context_tokens_max=100000, models="{context: ok, too-long: context}"),
+                     scalars='  policies: ["edge_first"]\n') as program:
+            assert ask(program, "context", stream) == (TEXT, "stop")
+            assert (small.stats()["total"], alike.stats()["total"], large.stats()["total"]) == (1, 0, 1)
+            with pytest.raises(openai.BadRequestError) as told:  # too long for everybody: told as such
+                program.openai().chat.completions.create(model="too-long", messages=ASK, stream=stream)
+            assert (told.value.code, large.stats()["total"]) == ("context_length_exceeded", 2)
+    finally:
+        for one in (small, alike, large):
+            one.stop()

@@ -52,6 +52,9 @@ def test_a_bad_configuration_is_refused_whole_and_names_its_place(fakes, tmp_pat
             assert answer.status_code == 422
             assert "gateway.upstreams[0]" in answer.json()["error"]["message"]
             assert ask(program, "ok", False) == (TEXT, "stop")
+        write_config(tmp_path / "gateway.yaml", upstream("there", fakes[1].url, models="[r1]"), scalars='  aliases: ["best=r2"]\n  admin_key: env:ADMIN\n')
+        answer = program.http().post("/admin/v1/reload", headers=ADMIN)
+        assert (answer.status_code, 'gateway.aliases: best: expected a model of the upstreams\' (r1), found "r2"' in answer.text.replace('\\"', '"')) == (422, True)
         write_config(tmp_path / "gateway.yaml", upstream("there", fakes[1].url), scalars='  policies: ["no_such"]\n')
         assert program.http().post("/admin/v1/reload", headers=ADMIN).status_code == 422
         assert program.http().post("/admin/v1/reload").status_code == 401

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <exception>
 
+#include "base/log.h"
 #include "base/trace.h"
 
 namespace spillway::engine {
@@ -37,6 +38,24 @@ struct Sample {
   }
 };
 
+// Batches of inputs like the sample's.
+Status prepare(BatchRunner& runner, const Sample& sample, const BatchLimitOptions& limits, double allowed_s) {
+  const auto began = Clock::now();
+  const int64_t each = sample.input.cost();
+  for (const int64_t cost : runner.model().prepared_costs()) {
+    std::vector<models::OneShotInput> batch(static_cast<size_t>((cost + each - 1) / each), sample.input);
+    if (cost > limits.cost_max || std::ssize(batch) > limits.inputs_max) break;
+    if (seconds(Clock::now() - began) > allowed_s) {
+      SW_INFO("sizes of batches from {} tokens on are not prepared for within {:.1f} s", cost, allowed_s);
+      break;
+    }
+    if (cost % each > 0) batch.back().tokens = batch.back().tokens.first(static_cast<size_t>(cost % each));
+    const BatchRunner::Output output = runner.run(batch, [] {});
+    if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
+  }
+  return {};
+}
+
 }  // namespace
 
 BatchRunner::Output BatchRunner::run(std::span<const models::OneShotInput> batch,
@@ -67,13 +86,14 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
   const Sample sample(runner.model().info(), limits.cost_max);
   const int64_t cost = sample.input.cost();
   const int64_t most = std::min<int64_t>(limits.inputs_max, std::max<int64_t>(1, limits.cost_max / cost));
-  bool first = true;
+  bool first = true, in_time = true;
   double last_s = 0;
-  for (int64_t inputs = 1;; inputs = std::min(inputs * 2, most)) {
+  for (int64_t inputs = 1; in_time; inputs = std::min(inputs * 2, most)) {
     const std::vector<models::OneShotInput> batch(static_cast<size_t>(inputs), sample.input);
     for (int i = runner.overlaps() ? -kDeviceUntimed : first ? -1 : 0; i < kWarmUpRuns; ++i) {
       const double expected_s = i <= 0 && inputs > 1 ? 2 * last_s : last_s;
-      if (!first && seconds(Clock::now() - began) + expected_s > allowed_s) return scheduler.warmed_up(), Status();
+      in_time = first || seconds(Clock::now() - began) + expected_s <= allowed_s;
+      if (!in_time) break;
       const BatchRunner::Output output = runner.run(batch, [] {});
       if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
       last_s = output.latency_s;
@@ -84,6 +104,7 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
     }
     if (inputs == most) break;
   }
+  SW_TRY(prepare(runner, sample, limits, allowed_s));
   scheduler.warmed_up();
   return {};
 }

@@ -37,7 +37,8 @@ class BatchRunner {
 };
 
 // Sample batches, from one input up, until the time is over or the largest has been measured; the first touches
-// everything and is not. An error when the model cannot compute one.
+// everything and is not. Then one of each size that the model prepares for, for as much time again: else the request
+// that first has a size waits for it. An error when the model cannot compute one.
 Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitOptions& limits, double allowed_s);
 
 }  // namespace spillway::engine

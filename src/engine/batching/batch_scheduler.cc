@@ -6,7 +6,7 @@
 namespace spillway::engine {
 namespace {
 
-constexpr double kLoadMax = 0.98;    // a device cannot be busier: what is above waits
+constexpr double kLoadMax = 0.85;    // what is above, as in a burst, does not last
 constexpr double kLoadMargin = 1.1;  // the load is measured over few batches: what is higher than it seems costs more
 constexpr double kSplitGain = 0.85;  // smaller batches must lower the longest wait to this share
 

@@ -17,6 +17,7 @@ class FakeOneShotModel final : public models::OneShotModel {
     int inputs_max = 16;
     bool vision = false;
     std::function<void(std::span<const models::OneShotInput>)> on_run = nullptr;
+    std::vector<int64_t> prepared_costs = {};
   };
 
   explicit FakeOneShotModel(Options options) : options_(std::move(options)) {
@@ -33,6 +34,7 @@ class FakeOneShotModel final : public models::OneShotModel {
   const models::OneShotInfo& info() const override { return info_; }
   int64_t batch_cost_max() const override { return options_.cost_max; }
   int batch_inputs_max() const override { return options_.inputs_max; }
+  std::vector<int64_t> prepared_costs() const override { return options_.prepared_costs; }
 
   // The first token (pixel) and the sum of all.
   std::vector<tensor::TensorView> run(std::span<const models::OneShotInput> batch, tensor::Stream&) override {

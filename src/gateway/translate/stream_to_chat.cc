@@ -10,7 +10,7 @@ namespace {
 
 class ToChat final : public StreamTranslator {
  public:
-  explicit ToChat(bool include_usage) : include_usage_(include_usage) {}
+  ToChat(bool include_usage, std::string id) : include_usage_(include_usage), id_(std::move(id)) {}
 
   Status event(const RawEvent& event, std::string& out) override {
     SW_ASSIGN(const json::object data, parse_json_object(event.data));
@@ -69,7 +69,7 @@ class ToChat final : public StreamTranslator {
   void begin(const json::object& data, std::string& out) {
     created_ = unix_now();
     if (const json::object* message = object_of(data, "message")) {
-      id_ = text_of(*message, "id");
+      if (id_.empty()) id_ = text_of(*message, "id");
       model_ = text_of(*message, "model");
       if (const json::object* usage = object_of(*message, "usage")) usage_.take_anthropic(*usage);
     }
@@ -134,8 +134,8 @@ class ToChat final : public StreamTranslator {
 
 }  // namespace
 
-std::unique_ptr<StreamTranslator> messages_stream_to_chat(bool include_usage) {
-  return std::make_unique<ToChat>(include_usage);
+std::unique_ptr<StreamTranslator> messages_stream_to_chat(bool include_usage, std::string id) {
+  return std::make_unique<ToChat>(include_usage, std::move(id));
 }
 
 }  // namespace spillway::gateway

@@ -35,7 +35,8 @@ class StreamTranslator {
   virtual void finish(std::string& out) = 0;
 };
 std::unique_ptr<StreamTranslator> chat_stream_to_messages();
-// include_usage: the client asked for a chunk of its own with the usage.
-std::unique_ptr<StreamTranslator> messages_stream_to_chat(bool include_usage);
+// include_usage: the client asked for a chunk of its own with the usage. id: by which the client knows the answer
+// already; empty: as the upstream calls it.
+std::unique_ptr<StreamTranslator> messages_stream_to_chat(bool include_usage, std::string id = {});
 
 }  // namespace spillway::gateway

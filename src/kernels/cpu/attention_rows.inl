@@ -94,6 +94,31 @@ void widen_block(const AttentionTask& t, const char* base, int64_t row, int dims
   }
 }
 
+// Keys that come after this block: of the task's next, or of the first of the next task's.
+struct NextBlock {
+  const int32_t* pages;
+  int start;
+  int tokens;
+};
+SW_INLINE NextBlock next_block(const AttentionTask& t, int start, int context) {
+  start += kAttentionBlock;
+  const bool ours = start < context;
+  const int end = ours ? context : t.next_context;
+  if (!ours) start = 0;
+  const int left = end - start;
+  return {ours ? t.pages : t.next_pages, start, left < kAttentionBlock ? left : kAttentionBlock};
+}
+
+// Asks for its rows [j, j + kScorePositions).
+SW_INLINE void fetch_keys(const AttentionTask& t, const NextBlock& next, int j) {
+  if (next.pages == nullptr || j >= next.tokens) return;
+  // Of one page, which holds a multiple of them.
+  const int64_t row_bytes = t.k_row * (t.bf16 ? 2 : 4);
+  const int at = next.start + j;
+  const char* rows = t.k_base + next.pages[at / t.page_tokens] * t.page_stride + at % t.page_tokens * row_bytes;
+  for (int64_t i = 0; i < kScorePositions * row_bytes; i += 64) __builtin_prefetch(rows + i, 0, 2);
+}
+
 // scores[j][lanes] = scale * q . k_j for kScorePositions positions of one chunk, added to what the chunks before left.
 template <class Lanes>
 SW_INLINE void score_positions(const float* q, const float* keys, int dims, bool first, float scale, float* scores) {
@@ -117,7 +142,7 @@ SW_INLINE void score_positions(const float* q, const float* keys, int dims, bool
 }
 
 template <class Lanes>
-void score_tile(const AttentionTask& t, const RowsWork& w, int tile, int tokens) {
+void score_tile(const AttentionTask& t, const RowsWork& w, int tile, int tokens, const NextBlock& next) {
   const float* q = w.q + (int64_t)tile * kLanes * t.k_dim;
   float* scores = w.scores + (int64_t)tile * kLanes * kAttentionBlock;
   for (int at = 0; at < t.k_dim; at += kChunkDims) {
@@ -125,6 +150,7 @@ void score_tile(const AttentionTask& t, const RowsWork& w, int tile, int tokens)
     const float* keys = w.keys + (int64_t)at * kAttentionBlock;
     const float scale = at + dims == t.k_dim ? t.scale : 1.0f;
     for (int j = 0; j < tokens; j += kScorePositions) {
+      if (at == 0) fetch_keys(t, next, j);
       score_positions<Lanes>(q + at * kLanes, keys + j * kChunkDims, dims, at == 0, scale, scores + j * kLanes);
     }
   }
@@ -222,11 +248,12 @@ void rows_blocks(const AttentionTask& t, const RowsWork& w) {
     const int tokens = context - start < kAttentionBlock ? context - start : kAttentionBlock;
     widen_block<Element>(t, t.k_base, t.k_row, t.k_dim, start, tokens, w.keys);
     if (w.values != w.keys) widen_block<Element>(t, t.v_base, t.v_row, t.v_dim, start, tokens, w.values);
-    for (int i = tile; i < w.tiles; ++i) {
+    NextBlock next = next_block(t, start, context);
+    for (int i = tile; i < w.tiles; ++i, next.pages = nullptr) {
       if (t.rows - i * kLanes <= kLanes / 2) {
-        score_tile<HalfV>(t, w, i, tokens);
+        score_tile<HalfV>(t, w, i, tokens, next);
       } else {
-        score_tile<V>(t, w, i, tokens);
+        score_tile<V>(t, w, i, tokens, next);
       }
       soften_tile(t, w, i, start, tokens);
       weigh_tile(t, w, i, tokens);

@@ -19,8 +19,9 @@ int64_t work_floats(const AttentionTask& task, int rows) {
   return padded * task.k_dim + int64_t{rows} * (kAttentionBlock + 2 + task.v_dim);
 }
 
-void run_task(const RowsTask& task, const HeadRows& queries, const HeadRows* tails, int heads, float* out,
-              float* work) {
+// next: what the thread is likely to run after it; or null.
+void run_task(const RowsTask& task, const RowsTask* next, const HeadRows& queries, const HeadRows* tails, int heads,
+              float* out, float* work) {
   std::array<int32_t, kTaskRows> positions;
   std::array<const float*, kTaskRows> q;
   std::array<const float*, kTaskRows> q_tail;
@@ -42,6 +43,10 @@ void run_task(const RowsTask& task, const HeadRows& queries, const HeadRows* tai
   rows.q_tail = tails != nullptr ? q_tail.data() : nullptr;
   rows.out = outs.data();
   rows.work = work;
+  if (next != nullptr && next->common.pages != task.common.pages) {
+    rows.next_pages = next->common.pages;
+    rows.next_context = next->position + next->tokens;
+  }
   rows.transposed ? kernel_table().attention(rows) : kernel_table().attention_of_rows(rows);
 }
 
@@ -82,7 +87,9 @@ void run_attention(const std::vector<RowsTask>& tasks, const HeadRows& queries, 
   const auto last = static_cast<int64_t>(tasks.size()) - 1;
   // The longest contexts come last in the list and are started first.
   stream.parallel_tasks(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
-    run_task(tasks[static_cast<size_t>(last - i)], queries, tails, heads, target, work + thread * floats);
+    const int64_t after = last - i - stream.threads();
+    run_task(tasks[static_cast<size_t>(last - i)], after < 0 ? nullptr : &tasks[static_cast<size_t>(after)], queries,
+             tails, heads, target, work + thread * floats);
   });
 }
 

@@ -5,39 +5,43 @@
 SW_INLINE __m512 dot_bf16(__m512 acc, __m512i a, __m512i b) { return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b); }
 
 template <int R>
-void tile_bf16_rows(const int32_t* x, const uint16_t* w, int64_t k, float* acc, const float* scale) {
-  __m512 s0[R], s1[R];
+SW_INLINE void keep_sums(const Tile& t, const V* s0, const V* s1) {
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    s0[r] = scale != nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * kPanel);
-    s1[r] = scale != nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * kPanel + kLanes);
+    float* a = t.acc + r * t.acc_stride;
+    store(a, t.scale != nullptr ? fma(s0[r], load(t.scale), sums_before(t, a)) : s0[r]);
+    store(a + kLanes, t.scale != nullptr ? fma(s1[r], load(t.scale + kLanes), sums_before(t, a + kLanes)) : s1[r]);
   }
-  for (int64_t i = 0; i < k; i += 2, w += 2 * kPanel, x += R) {
+}
+
+template <int R>
+void tile_bf16_rows(const Tile& t) {
+  const auto* x = (const int32_t*)t.x;
+  const auto* w = (const uint16_t*)t.w;
+  V s0[R], s1[R];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const float* a = t.acc + r * t.acc_stride;
+    s0[r] = t.scale != nullptr ? V{} : sums_before(t, a);
+    s1[r] = t.scale != nullptr ? V{} : sums_before(t, a + kLanes);
+  }
+  for (int64_t i = 0; i < t.k; i += 2, w += 2 * kPanel, x += R) {
     const __m512i w0 = _mm512_loadu_si512(w);
     const __m512i w1 = _mm512_loadu_si512(w + kPanel);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const __m512i b = _mm512_set1_epi32(x[r]);
-      s0[r] = dot_bf16(s0[r], w0, b);
-      s1[r] = dot_bf16(s1[r], w1, b);
+      s0[r] = (V)dot_bf16((__m512)s0[r], w0, b);
+      s1[r] = (V)dot_bf16((__m512)s1[r], w1, b);
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    float* a = acc + r * kPanel;
-    if (scale != nullptr) {
-      s0[r] = _mm512_fmadd_ps(s0[r], _mm512_loadu_ps(scale), _mm512_loadu_ps(a));
-      s1[r] = _mm512_fmadd_ps(s1[r], _mm512_loadu_ps(scale + kLanes), _mm512_loadu_ps(a + kLanes));
-    }
-    _mm512_storeu_ps(a, s0[r]);
-    _mm512_storeu_ps(a + kLanes, s1[r]);
-  }
+  keep_sums<R>(t, s0, s1);
 }
 
 template <int R>
 void tile_bf16_exactly(const Tile& t) {
   if (t.rows == R) {
-    tile_bf16_rows<R>((const int32_t*)t.x, (const uint16_t*)t.w, t.k, t.acc, t.scale);
+    tile_bf16_rows<R>(t);
   } else if constexpr (R > 1) {
     tile_bf16_exactly<R - 1>(t);
   }
@@ -130,8 +134,9 @@ void tile_f8_rows(const Tile& t) {
   V s0[R], s1[R];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    s0[r] = t.scale != nullptr ? V{} : load(t.acc + r * kPanel);
-    s1[r] = t.scale != nullptr ? V{} : load(t.acc + r * kPanel + kLanes);
+    const float* a = t.acc + r * t.acc_stride;
+    s0[r] = t.scale != nullptr ? V{} : sums_before(t, a);
+    s1[r] = t.scale != nullptr ? V{} : sums_before(t, a + kLanes);
   }
   for (int64_t i = 0; i < t.k; i += 2, w += 2 * kPanel, x += R) {
     __m512i w0, w1;
@@ -143,12 +148,7 @@ void tile_f8_rows(const Tile& t) {
       s1[r] = (V)dot_bf16((__m512)s1[r], w1, b);
     }
   }
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    float* a = t.acc + r * kPanel;
-    store(a, t.scale != nullptr ? fma(s0[r], load(t.scale), load(a)) : s0[r]);
-    store(a + kLanes, t.scale != nullptr ? fma(s1[r], load(t.scale + kLanes), load(a + kLanes)) : s1[r]);
-  }
+  keep_sums<R>(t, s0, s1);
 }
 
 constexpr int kF8RowsMax = 8;

@@ -35,6 +35,7 @@ SW_INLINE KernelTable fill_table() {
 #if defined(__AVX512BW__)
   table.copy_words = copy_words;
   table.copy_pairs = copy_pairs;
+  table.quantize_panel = quantize_panel;
 #endif
 #if defined(__AVX512BF16__)
   table.native_bf16 = true;

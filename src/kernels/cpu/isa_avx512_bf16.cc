@@ -15,6 +15,7 @@ namespace {
 #include "kernels/cpu/transpose.inl"
 #include "kernels/cpu/tiles.inl"
 #include "kernels/cpu/int8.inl"
+#include "kernels/cpu/quantize_panel.inl"
 #include "kernels/cpu/bytes.inl"
 #include "kernels/cpu/bf16.inl"
 #include "kernels/cpu/rows.inl"

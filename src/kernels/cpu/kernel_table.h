@@ -16,14 +16,16 @@ constexpr int kAttentionBlock = 64;  // context positions between two updates of
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
 constexpr int kChunkDims = 64;       // elements of keys in rows that lie together once widened
 
-// One tile: acc[r][c] (+)= sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
+// One tile: acc[r][c] += sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
 struct Tile {
   const void* x =
       nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
-  float* acc = nullptr;            // [rows][kPanel]
+  float* acc = nullptr;            // [rows][acc_stride], of which kPanel each
+  int64_t acc_stride = kPanel;
+  bool fresh = false;              // acc holds nothing yet: as if zeros
   const float* scale = nullptr;    // [kPanel]: acc += scale * sum; null: acc continues the chain of sums
   const float* x_scale = nullptr;  // int8: [rows]
   const int32_t* x_sum = nullptr;  // int8: [rows], 128 * sum of the quantised x
@@ -39,6 +41,17 @@ struct LineCopy {
   const char* const* next = nullptr;  // rows to be fetched meanwhile, as many bytes from next_at on; or null
   int64_t next_at = 0;
   char* out = nullptr;
+};
+
+// Groups of kInt8Group bf16 weights of each of kPanel rows, from byte `at` on, to the same of an int8 panel.
+struct QuantizeTask {
+  const char* const* rows = nullptr;
+  int64_t at = 0;
+  int64_t groups = 0;
+  const char* const* next = nullptr;  // rows to be fetched meanwhile, as LineCopy's
+  int64_t next_at = 0;
+  uint8_t* out = nullptr;
+  float* scales = nullptr;  // [groups][kPanel]
 };
 
 // Rows of queries against one kv head of one sequence.
@@ -61,6 +74,9 @@ struct AttentionTask {
   int64_t page_stride = 0;  // bytes
   int64_t k_row = 0;        // elements between keys of neighbouring positions (rows) or dimensions (transposed)
   int64_t v_row = 0;
+  // Keys in rows: what is likely to be asked for next, of the same pages' layout, to be fetched meanwhile; or null.
+  const int32_t* next_pages = nullptr;
+  int next_context = 0;
   float* work = nullptr;  // attention_work_floats()
 };
 
@@ -128,6 +144,7 @@ struct KernelTable {
   // Rows of weights to panels, of formats by words and of f8; null: no faster than the generic way.
   void (*copy_words)(const LineCopy&) = nullptr;
   void (*copy_pairs)(const LineCopy&) = nullptr;
+  void (*quantize_panel)(const QuantizeTask&) = nullptr;  // the bits of quantize_weights of widened rows
 
   // Rows.
   // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].

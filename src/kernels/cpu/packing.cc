@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/int8_packing.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/operations.h"
 #include "kernels/cpu/panel_copy.h"
@@ -40,6 +41,19 @@ namespace {
 
 using tensor::DType;
 
+// Rows that are rounded first: the panel's bytes as copy_panel() makes them of bf16 rows.
+void pack_rounded(const PanelRows& rows, int64_t k, std::byte* out) {
+  std::vector<float> values(static_cast<size_t>(k));
+  std::vector<uint16_t> rounded(static_cast<size_t>(k * kPanel));
+  const std::byte* data[kPanel] = {};
+  for (int c = 0; c < kPanel && read_row(rows, c, 0, k, values.data()); ++c) {
+    uint16_t* row = rounded.data() + c * k;
+    kernel_table().round_to_bf16(values.data(), k, row);
+    data[c] = reinterpret_cast<const std::byte*>(row);
+  }
+  copy_panel(data, PackedFormat::kBf16, 0, k, out);
+}
+
 void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::byte* out) {
   std::vector<float> values(static_cast<size_t>(k));
   for (int c = 0; c < kPanel; ++c) {
@@ -48,52 +62,9 @@ void pack_converted(const PanelRows& rows, PackedFormat format, int64_t k, std::
       const float value = values[static_cast<size_t>(i)];
       if (format == PackedFormat::kF32) {
         std::memcpy(out + (i * kPanel + c) * 4, &value, 4);
-      } else if (format == PackedFormat::kF16) {
+      } else {
         const uint16_t bits = tensor::float_to_f16(value);
         std::memcpy(out + (i * kPanel + c) * 2, &bits, 2);
-      } else {
-        const uint16_t bits = tensor::float_to_bf16(value);
-        std::memcpy(out + (i / 2 * kPanel + c) * 4 + i % 2 * 2, &bits, 2);
-      }
-    }
-  }
-}
-
-// By groups of K: kInt8Group, or all of it. smooth: [k] that columns are multiplied with, or null. with_sums: behind
-// the scales of each group the sums of its integers (W8A8).
-struct Int8Packing {
-  int64_t k = 0;
-  int64_t group = 0;
-  const float* smooth = nullptr;
-  bool with_sums = false;
-};
-
-void pack_int8(const PanelRows& rows, const Int8Packing& p, std::byte* out, float* scales) {
-  const int64_t stride = padded_k(p.group);
-  std::vector<float> values(static_cast<size_t>(p.group));
-  std::vector<uint8_t> bytes(static_cast<size_t>(kPanel * stride));
-  for (int64_t begin = 0; begin < p.k; begin += p.group, scales += p.with_sums ? 2 * kPanel : kPanel) {
-    const int64_t count = std::min<int64_t>(p.group, p.k - begin);
-    if (count < stride || !rows.full) std::fill(bytes.begin(), bytes.end(), uint8_t{128});
-    for (int c = 0; c < kPanel; ++c) {
-      if (!read_row(rows, c, begin, count, values.data())) continue;
-      for (int64_t i = 0; p.smooth != nullptr && i < count; ++i) values[static_cast<size_t>(i)] *= p.smooth[begin + i];
-      uint8_t* row = bytes.data() + c * stride;
-      scales[c] = kernel_table().quantize_weights(values.data(), count, row);
-      if (!p.with_sums) continue;
-      int32_t sum = 0;
-      for (int64_t i = 0; i < count; ++i) sum += row[i] - 128;
-      scales[kPanel + c] = static_cast<float>(sum);
-    }
-    const auto words = static_cast<int>(padded_k(count) / 4);
-    std::byte* target = out + begin * kPanel;
-    for (int c = 0; c < kPanel; c += 4) {
-      const std::byte* four[4];
-      for (int j = 0; j < 4; ++j) four[j] = reinterpret_cast<const std::byte*>(bytes.data() + (c + j) * stride);
-      int i = 0;
-      for (; i + 4 <= words; i += 4) transpose_4x4(four, 4 * i, target + (i * kPanel + c) * 4);
-      for (; i < words; ++i) {
-        for (int j = 0; j < 4; ++j) std::memcpy(target + (i * kPanel + c + j) * 4, four[j] + 4 * i, 4);
       }
     }
   }
@@ -181,31 +152,38 @@ void pack_panels(const StackedRows& rows, const float* smooth, PackedLinear& pac
   const bool int8 = packed.format == PackedFormat::kInt8, scaled = packed.scale_block > 0;
   const int64_t blocks = scaled ? (packed.k + packed.scale_block - 1) / packed.scale_block : 0;
   const bool stored = as_stored(first, packed.format), w8a8 = packed.precision == Precision::kW8A8;
-  const Int8Packing packing{.k = packed.k, .group = packed.scale_block, .smooth = smooth, .with_sums = w8a8};
+  const Int8Packing packing{.group = packed.scale_block, .smooth = smooth, .with_sums = w8a8};
   stream.parallel_tasks(panels_of(packed.n), [&](int64_t p, int) {
     PanelRows panel = rows.panel(p * kPanel);
     std::byte* out = packed.data.raw<std::byte>() + p * bytes;
     float* scales = scaled ? packed.scales.as<float>() + p * blocks * (w8a8 ? 2 : 1) * kPanel : nullptr;
-    if (int8) return pack_int8(panel, packing, out, scales);
+    if (int8) return pack_int8(panel, packing, 0, packed.k, out, scales);
     if (scaled) pack_scales(panel, blocks, scales);
     if (stored) {
       const std::byte* data[kPanel];
       for (size_t c = 0; c < kPanel; ++c) data[c] = panel.row[c].data;
       return copy_panel(data, packed.format, 0, packed.k, out);
     }
-    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     if (scaled) {
       for (WeightRow& row : panel.row) row.scales = nullptr;  // they are applied to the sums
     }
+    if (packed.format == PackedFormat::kBf16) return pack_rounded(panel, packed.k, out);
+    if (!panel.full || padded_k(packed.k) != packed.k) std::memset(out, 0, static_cast<size_t>(bytes));
     pack_converted(panel, packed.format, packed.k, out);
   });
 }
 
+// Whether products can have pieces of the panel from the source's rows.
+bool has_pieces(const WeightSource& source, const PackedLinear& packed) {
+  if (packed.precision == Precision::kInt8) return !source.transposed && source.scales.empty();
+  return packed.format != PackedFormat::kF16 && as_stored(source, packed.format);
+}
+
 // Whether the sources' bytes stay where they are until the panels are made.
-bool is_late(PackLater* later, const StackedRows& rows, PackedFormat format) {
-  if (later == nullptr || format == PackedFormat::kF16) return false;
+bool is_late(PackLater* later, const StackedRows& rows, const PackedLinear& packed) {
+  if (later == nullptr) return false;
   for (const WeightSource& source : rows.sources) {
-    if (!as_stored(source, format) || !later->take(source.weight)) return false;
+    if (!has_pieces(source, packed) || !later->take(source.weight)) return false;
   }
   return true;
 }
@@ -213,7 +191,7 @@ bool is_late(PackLater* later, const StackedRows& rows, PackedFormat format) {
 void pack_later(PackLater& later, const PackRequest& request, const StackedRows& rows, PackedLinear& packed) {
   std::vector<const std::byte*> pointers(static_cast<size_t>(panels_of(rows.n) * kPanel));
   for (int64_t n = 0; n < rows.n; ++n) pointers[static_cast<size_t>(n)] = rows.row(n).data;
-  if (packed.scale_block > 0) {
+  if (packed.scale_block > 0 && packed.format != PackedFormat::kInt8) {
     const int64_t blocks = packed.scales.shape()[1];
     for (int64_t p = 0; p < panels_of(rows.n); ++p) {
       pack_scales(rows.panel(p * kPanel), blocks, packed.scales.as<float>() + p * blocks * kPanel);
@@ -222,8 +200,9 @@ void pack_later(PackLater& later, const PackRequest& request, const StackedRows&
   std::vector<tensor::TensorView> sources;
   for (const WeightSource& source : rows.sources) sources.push_back(source.weight);
   const tensor::TensorView scales = packed.scales.view();
-  packed.late = std::make_shared<LateWeight>(packed.format, rows.k, std::move(pointers), std::move(packed.scales),
-                                             std::move(sources));
+  packed.late =
+      std::make_shared<LateWeight>(LateWeight::Rows{rows.sources.front().weight.dtype, rows.k, std::move(pointers)},
+                                   packed.format, std::move(packed.scales), std::move(sources));
   packed.scales = tensor::Tensor::borrow(scales);
   later.add(request, packed.late);
 }
@@ -285,7 +264,7 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
                       .of = store == nullptr ? 0 : hash_of(rows, *store)};
   if (store != nullptr && take_stored(*store, request, data, scales, packed)) return packed;
   if (scaled) packed.scales = tensor::Tensor::zeros(tensor::DType::kF32, scales);
-  if (PackLater* later = PackScope::later(); is_late(later, rows, packed.format)) {
+  if (PackLater* later = PackScope::later(); is_late(later, rows, packed)) {
     pack_later(*later, request, rows, packed);
     return packed;
   }

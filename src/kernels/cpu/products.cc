@@ -1,10 +1,8 @@
 #include "kernels/cpu/products.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/cpu/packing.h"
-#include "kernels/cpu/panel_copy.h"
 #include "kernels/late_weight.h"
 
 namespace spillway::kernels::cpu {
@@ -35,6 +33,11 @@ struct Path {
 
 // Floats of scales and the like that a panel has for each block of K.
 int64_t scale_floats(const PackedLinear& w) { return w.precision == Precision::kW8A8 ? 2 * kPanel : kPanel; }
+
+// Blocks of K that share a scale; 0 without scales.
+int64_t blocks_of(int64_t k, const PackedLinear& w) {
+  return w.scale_block > 0 ? (k + w.scale_block - 1) / w.scale_block : 0;
+}
 
 const std::byte* panels_now(const PackedLinear& w) {
   return w.late == nullptr ? w.data.raw<const std::byte>() : w.late->panels();
@@ -92,8 +95,9 @@ struct ScratchSizes {
   size_t acc = 0;
   size_t widened = 0;
   size_t copied = 0;  // of rows: a piece of a panel
+  size_t scales = 0;  // and those of its groups, which are quantised on the way
 
-  size_t bytes() const { return acc + widened + copied; }
+  size_t bytes() const { return acc + widened + copied + scales; }
 };
 
 ScratchSizes scratch_sizes(const Product& product) {
@@ -106,6 +110,7 @@ ScratchSizes scratch_sizes(const Product& product) {
   sizes.acc = rounded(std::min(product.x.rows, tiles * kRowTile) * kGroupPanels * kPanel * 4);
   sizes.widened = path.widen == Path::Widen::kNo ? 0 : rounded(path.chunk * kPanel * 4);
   sizes.copied = late ? rounded(panel_bytes(w.format, path.chunk)) : 0;
+  if (late && w.format == PackedFormat::kInt8) sizes.scales = rounded(blocks_of(path.chunk, w) * kPanel * 4);
   return sizes;
 }
 
@@ -113,17 +118,15 @@ struct ThreadScratch {
   float* acc = nullptr;
   std::byte* widened = nullptr;
   std::byte* copied = nullptr;
+  float* scales = nullptr;
   int64_t next_panel = 0;  // where the thread is likely to go on after its group
 };
 
-// K elements [k0, k0 + k) of a late weight's panel, while the piece at (next_panel, next_k0) is fetched.
-const std::byte* copy_piece(const PackedLinear& w, int64_t panel, int64_t k0, int64_t k, int64_t next_panel,
-                            int64_t next_k0, std::byte* out) {
-  NextRows next{.rows = w.late->rows(next_panel), .begin = next_k0};
-  if (next.rows != nullptr && next.rows[kPanel - 1] == nullptr) next.rows = nullptr;
-  copy_panel(w.late->rows(panel), w.format, k0, std::min(k, w.k - k0), out, next);
-  return out;
-}
+// Some K elements of a panel.
+struct Piece {
+  const std::byte* data = nullptr;
+  const float* scales = nullptr;  // of the first block of K; null: none
+};
 
 const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte* piece, int64_t k, std::byte* out) {
   const KernelTable& table = kernel_table();
@@ -143,9 +146,23 @@ const std::byte* widen(const PackedLinear& w, const Path& path, const std::byte*
   return out;
 }
 
-// The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel.
-void multiply_piece(const Product& product, const Path& path, int64_t panel, const std::byte* piece, int64_t k0,
-                    int64_t k, int64_t tile_begin, int64_t tile_end, float* acc) {
+// Where a panel's sums of some rows are made.
+struct Sums {
+  float* at = nullptr;
+  int64_t stride = kPanel;
+  bool in_place = false;  // where they stay
+};
+
+// In y where they are the result as they are, else at acc.
+Sums sums_of(const Product& product, int64_t panel, int64_t row, float* acc) {
+  const bool plain = product.bias == nullptr && !product.accumulate && product.activation == Activation::kNone;
+  if (!plain || (panel + 1) * kPanel > product.weight->n) return {.at = acc};
+  return {.at = product.y + row * product.y_stride + panel * kPanel, .stride = product.y_stride, .in_place = true};
+}
+
+// The row tiles [tile_begin, tile_end) against K elements [k0, k0 + k) of one panel, which the piece has.
+void multiply_piece(const Product& product, const Path& path, const Piece& piece, int64_t k0, int64_t k,
+                    int64_t tile_begin, int64_t tile_end, const Sums& sums) {
   const PackedLinear& w = *product.weight;
   const PackedRows& x = product.x;
   const int64_t k_all = padded_k(w.k);
@@ -153,8 +170,7 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
   const int64_t piece_k_bytes = path.widen == Path::Widen::kNo     ? panel_bytes(w.format, 4) / 4
                                 : path.widen == Path::Widen::kBf16 ? kPanel * 2
                                                                    : kPanel * 4;
-  const int64_t blocks = w.scale_block > 0 ? (w.k + w.scale_block - 1) / w.scale_block : 0;
-  const float* scales = blocks > 0 ? w.scales.as<float>() + panel * blocks * scale_floats(w) : nullptr;
+  const int64_t blocks = blocks_of(w.k, w);
   const int64_t tiles = tiles_of(x.rows);
   const int64_t height = tile_height(x.rows);
   const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * element);
@@ -163,15 +179,17 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
     tile.rows = static_cast<int>(std::min(height, x.rows - t * height));
-    tile.acc = acc + (t - tile_begin) * height * kPanel;
+    tile.acc = sums.at + (t - tile_begin) * height * sums.stride;
+    tile.acc_stride = sums.stride;
     const std::byte* rows = x.data + t * height * k_all * element;
     for (int64_t at = 0; at < k; at += path.segment) {
       tile.k = std::min(path.segment, k - at);
       tile.x = rows + (k0 + at) * tile.rows * element;
-      tile.w = piece + at * piece_k_bytes;
+      tile.w = piece.data + at * piece_k_bytes;
+      tile.fresh = k0 + at == 0;
       if (blocks > 0) {
         const int64_t block = (k0 + at) / w.scale_block;
-        tile.scale = scales + block * scale_floats(w);
+        tile.scale = piece.scales + at / w.scale_block * scale_floats(w);
         tile.x_scale = x_scales + t * height * blocks + block * tile.rows;
         tile.x_sum = x_sums + t * height * blocks + block * tile.rows;
         if (x.format == RowFormat::kBytes) tile.x_zero = x_zeros + t * height * blocks + block * tile.rows;
@@ -181,11 +199,12 @@ void multiply_piece(const Product& product, const Path& path, int64_t panel, con
   }
 }
 
-void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const float* acc) {
+void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t rows, const Sums& made) {
+  if (made.in_place) return;
   const int64_t n0 = panel * kPanel;
   const auto width = static_cast<int>(std::min<int64_t>(kPanel, product.weight->n - n0));
   RowSums sums;
-  sums.sums = acc;
+  sums.sums = made.at;
   sums.bias = product.bias != nullptr ? product.bias + n0 : nullptr;
   sums.accumulate = product.accumulate;
   sums.activation = product.activation;
@@ -196,6 +215,11 @@ void write_out(const Product& product, int64_t panel, int64_t row_begin, int64_t
   kernel_table().finish_rows(sums);
 }
 
+const float* packed_scales(const PackedLinear& w, int64_t panel, int64_t k0) {
+  if (w.scale_block == 0) return nullptr;
+  return w.scales.as<float>() + (panel * blocks_of(w.k, w) + k0 / w.scale_block) * scale_floats(w);
+}
+
 void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin, int64_t panel_end, float* acc) {
   const PackedLinear& w = *product.weight;
   const int64_t k = padded_k(w.k), stride = panel_bytes(w.format, k);
@@ -203,9 +227,10 @@ void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin,
   for (int64_t tile = 0; tile < tiles_of(product.x.rows); ++tile) {
     const int64_t row = tile * height, rows = std::min(height, product.x.rows - row);
     for (int64_t p = panel_begin; p < panel_end; ++p) {
-      std::memset(acc, 0, static_cast<size_t>(rows * kPanel) * sizeof(float));
-      multiply_piece(product, path, p, path.panels + p * stride, 0, k, tile, tile + 1, acc);
-      write_out(product, p, row, rows, acc);
+      const Sums sums = sums_of(product, p, row, acc);
+      const Piece panel{path.panels + p * stride, packed_scales(w, p, 0)};
+      multiply_piece(product, path, panel, 0, k, tile, tile + 1, sums);
+      write_out(product, p, row, rows, sums);
     }
   }
 }
@@ -221,31 +246,25 @@ void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, c
     const int64_t row = tile * tile_height(product.x.rows);
     const int64_t rows = std::min(tile_end * tile_height(product.x.rows), product.x.rows) - row;
     const int64_t acc_stride = rows * kPanel;
-    std::fill(scratch.acc, scratch.acc + acc_stride * (panel_end - panel_begin), 0.0f);
+    const auto sums = [&](int64_t p) { return sums_of(product, p, row, scratch.acc + (p - panel_begin) * acc_stride); };
     for (int64_t k0 = 0; k0 < k_all; k0 += path.chunk) {
       const int64_t k = std::min(path.chunk, k_all - k0);
       for (int64_t p = panel_begin; p < panel_end; ++p) {
-        const std::byte* piece = path.panels;
-        if (piece != nullptr) {
-          piece += p * stride + panel_bytes(w.format, k0);
-        } else {
+        Piece piece{path.panels + p * stride + panel_bytes(w.format, k0), packed_scales(w, p, k0)};
+        if (path.panels == nullptr) {
           const bool last = p + 1 == panel_end, ends = last && k0 + k >= w.k;
-          piece = copy_piece(w, p, k0, k,
-                             ends   ? scratch.next_panel
-                             : last ? panel_begin
-                                    : p + 1,
-                             ends   ? 0
-                             : last ? k0 + k
-                                    : k0,
-                             scratch.copied);
+          const LateWeight::Place next = ends   ? LateWeight::Place{scratch.next_panel, 0}
+                                         : last ? LateWeight::Place{panel_begin, k0 + k}
+                                                : LateWeight::Place{p + 1, k0};
+          w.late->piece({p, k0}, k, scratch.copied, scratch.scales, next);
+          piece.data = scratch.copied;
+          if (w.format == PackedFormat::kInt8) piece.scales = scratch.scales;
         }
-        piece = widen(w, path, piece, k, scratch.widened);
-        multiply_piece(product, path, p, piece, k0, k, tile, tile_end, scratch.acc + (p - panel_begin) * acc_stride);
+        piece.data = widen(w, path, piece.data, k, scratch.widened);
+        multiply_piece(product, path, piece, k0, k, tile, tile_end, sums(p));
       }
     }
-    for (int64_t p = panel_begin; p < panel_end; ++p) {
-      write_out(product, p, row, rows, scratch.acc + (p - panel_begin) * acc_stride);
-    }
+    for (int64_t p = panel_begin; p < panel_end; ++p) write_out(product, p, row, rows, sums(p));
   }
 }
 
@@ -257,6 +276,7 @@ ScratchSizes scratch_sizes(std::span<const Product> products) {
     most.acc = std::max(most.acc, sizes.acc);
     most.widened = std::max(most.widened, sizes.widened);
     most.copied = std::max(most.copied, sizes.copied);
+    most.scales = std::max(most.scales, sizes.scales);
   }
   return most;
 }
@@ -298,6 +318,7 @@ void run_products(std::span<const Product> products, std::byte* scratch, tensor:
     const ThreadScratch parts{.acc = reinterpret_cast<float*>(mine),
                               .widened = mine + sizes.acc,
                               .copied = mine + sizes.acc + sizes.widened,
+                              .scales = reinterpret_cast<float*>(mine + sizes.acc + sizes.widened + sizes.copied),
                               .next_panel = begin + width * stream.threads()};
     run_group(*product, begin, std::min(begin + width, panels_of(product->weight->n)), parts);
   });

@@ -133,3 +133,6 @@ SW_INLINE void store_some(float* p, V v, int lanes) {
   if (lanes == kLanes) return store(p, v);
   for (int i = 0; i < lanes; ++i) p[i] = v[i];
 }
+
+// What a tile's sums at a go on from.
+SW_INLINE V sums_before(const Tile& t, const float* a) { return t.fresh ? V{} : load(a); }

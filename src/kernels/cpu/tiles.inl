@@ -32,17 +32,19 @@ SW_INLINE Pair load_pair(const uint8_t* f8, int c) {
 
 // The panel as stored: float, uint16_t (bf16 pairs) or uint8_t (f8). Every one sums in the same order.
 template <int R, class Element>
-void tile_f32_rows(const float* x, int stride, const Element* w, int64_t k, float* acc, const float* scale) {
+void tile_f32_rows(const Tile& t, int row) {
+  const float* scale = t.scale;
+  float* acc = t.acc + row * t.acc_stride;
   for (int c = 0; c < kPanel; c += 2 * kLanes) {
     V s0[R], s1[R];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      s0[r] = scale != nullptr ? V{} : load(acc + r * kPanel + c);
-      s1[r] = scale != nullptr ? V{} : load(acc + r * kPanel + c + kLanes);
+      s0[r] = scale != nullptr ? V{} : sums_before(t, acc + r * t.acc_stride + c);
+      s1[r] = scale != nullptr ? V{} : sums_before(t, acc + r * t.acc_stride + c + kLanes);
     }
-    const float* b = x;
-    const Element* panel = w;
-    for (int64_t i = 0; i < k; i += 2, b += 2 * stride, panel += 2 * kPanel) {
+    const float* b = (const float*)t.x + row;
+    const auto* panel = (const Element*)t.w;
+    for (int64_t i = 0; i < t.k; i += 2, b += 2 * t.rows, panel += 2 * kPanel) {
       const Pair w0 = load_pair(panel, c);
       const Pair w1 = load_pair(panel, c + kLanes);
 #pragma GCC unroll 16
@@ -52,15 +54,15 @@ void tile_f32_rows(const float* x, int stride, const Element* w, int64_t k, floa
       }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        s0[r] = fma(splat(b[stride + r]), w0.second, s0[r]);
-        s1[r] = fma(splat(b[stride + r]), w1.second, s1[r]);
+        s0[r] = fma(splat(b[t.rows + r]), w0.second, s0[r]);
+        s1[r] = fma(splat(b[t.rows + r]), w1.second, s1[r]);
       }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      float* a = acc + r * kPanel + c;
-      store(a, scale != nullptr ? fma(s0[r], load(scale + c), load(a)) : s0[r]);
-      store(a + kLanes, scale != nullptr ? fma(s1[r], load(scale + c + kLanes), load(a + kLanes)) : s1[r]);
+      float* a = acc + r * t.acc_stride + c;
+      store(a, scale != nullptr ? fma(s0[r], load(scale + c), sums_before(t, a)) : s0[r]);
+      store(a + kLanes, scale != nullptr ? fma(s1[r], load(scale + c + kLanes), sums_before(t, a + kLanes)) : s1[r]);
     }
   }
 }
@@ -68,7 +70,7 @@ void tile_f32_rows(const float* x, int stride, const Element* w, int64_t k, floa
 template <int R, class Element>
 void tile_f32_exactly(const Tile& t, int row, int rows) {
   if (rows == R) {
-    tile_f32_rows<R>((const float*)t.x + row, t.rows, (const Element*)t.w, t.k, t.acc + row * kPanel, t.scale);
+    tile_f32_rows<R, Element>(t, row);
   } else if constexpr (R > 1) {
     tile_f32_exactly<R - 1, Element>(t, row, rows);
   }

@@ -99,9 +99,9 @@ __device__ __forceinline__ void product_n128_shared(float (&d)[64], uint64_t a, 
   product_n128_of<T, true>(d, a, b, add);
 }
 
-// d[64 x 64] = (add ? d : 0) + a[64 x 16] b[16 x 64], a in registers as mma.m16n8k16 has it.
-template <typename T>
-__device__ __forceinline__ void product_n64_values(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+// As product_n64 and with b[16 x 64] as it lies (kTransposed), a in registers as mma.m16n8k16 has it.
+template <typename T, bool kTransposed>
+__device__ __forceinline__ void product_n64_of(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
 #define SW_PRODUCT(type)                                                                                     \
   asm volatile(                                                                                              \
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"                                                           \
@@ -109,14 +109,26 @@ __device__ __forceinline__ void product_n64_values(float (&d)[32], const uint32_
       " {"                                                                                                   \
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
       "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"                                                     \
-      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"                                                         \
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, %38;\n}"                                                       \
       : SW_ACC32(d)                                                                                          \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add), "n"(kTransposed ? 1 : 0))
   if constexpr (std::is_same_v<T, __half>)
     SW_PRODUCT("f16");
   else
     SW_PRODUCT("bf16");
 #undef SW_PRODUCT
+}
+
+// d[64 x 64] = (add ? d : 0) + a[64 x 16] b[64 x 16]^T, a in registers.
+template <typename T>
+__device__ __forceinline__ void product_n64_rows(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+  product_n64_of<T, false>(d, a, b, add);
+}
+
+// d[64 x 64] = (add ? d : 0) + a[64 x 16] b[16 x 64], a in registers.
+template <typename T>
+__device__ __forceinline__ void product_n64_values(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int add) {
+  product_n64_of<T, true>(d, a, b, add);
 }
 
 // d[64 x 128] = (add ? d : 0) + a[64 x 16] b[16 x 128], a in registers as mma.m16n8k16 has it.

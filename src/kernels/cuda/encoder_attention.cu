@@ -1,3 +1,6 @@
+#include <algorithm>
+
+#include "kernels/cuda/attention_maps.h"
 #include "kernels/cuda/encoder_attention.cuh"
 #include "kernels/cuda/encoder_attention_wgmma.cuh"
 #include "kernels/cuda/operations_encoder.h"
@@ -16,20 +19,35 @@ void launch(const sequence::Arguments& args, unsigned tiles, tensor::Stream& str
                     dim3(unsigned(args.heads), tiles * sequence::kParts), sequence::kThreads, kShared, stream, args);
 }
 
-// On warpgroup products: heads of 33 to 64 elements.
+// On warpgroup products.
 template <class T>
-void launch_wide(const sequence::Arguments& args, unsigned tiles, tensor::Stream& stream) {
-  launch_row_kernel("attend_wide", sequence::attend_wide<T>, dim3(unsigned(args.heads), tiles), sequence::kWideThreads,
-                    sequence::kWideShared, stream, args);
+void launch_wide(const sequence::Arguments& args, const DeviceAttentionArgs& whole, tensor::Stream& stream) {
+  CUtensorMap maps[3];
+  const tensor::TensorView* parts[] = {&whole.q, &whole.k, &whole.v};
+  for (int i = 0; i < 3; ++i) {
+    RowsMap rows{parts[i]->data, parts[i]->dtype};
+    rows.rows = parts[i]->shape[0];
+    rows.columns = int64_t{args.heads} * args.dim;
+    rows.row_stride = args.stride * 2;
+    rows.outer_stride = rows.row_stride * rows.rows;
+    SW_CHECK(make_rows_map(&maps[i], rows), "tensor maps for rows of a multiple of 16 bytes");
+  }
+  const int blocks = std::min(processor_count(), args.tile_count * args.heads);
+  launch_row_kernel("attend_wide", sequence::attend_wide<T>, dim3(unsigned(blocks)), sequence::kWideThreads,
+                    sequence::kWideShared, stream, args, maps[0], maps[1], maps[2]);
 }
 
 template <class T>
-void launch_dim(const sequence::Arguments& args, unsigned tiles, tensor::Stream& stream) {
+void launch_dim(const sequence::Arguments& args, const DeviceAttentionArgs& whole, tensor::Stream& stream) {
   SW_CHECK(args.dim % 2 == 0 && args.dim <= 128, "heads of an even width up to 128");
+  const auto tiles = unsigned(args.tile_count);
   if (args.dim <= 16) return launch<T, 16>(args, tiles, stream);
   if (args.dim <= 32) return launch<T, 32>(args, tiles, stream);
-  const bool wide = compute_capability() == 90 && args.dim % 8 == 0 && args.stride % 8 == 0;
-  if (args.dim <= 64) return wide ? launch_wide<T>(args, tiles, stream) : launch<T, 64>(args, tiles, stream);
+  // Where the work does not fill the device, smaller blocks are done sooner: 3.8 against 4.7 us for 16 heads of 128.
+  const bool fills = 2 * args.tile_count * args.heads > processor_count();
+  if (args.dim == sequence::kWideDim && fills && compute_capability() == 90 && args.stride % 8 == 0)
+    return launch_wide<T>(args, whole, stream);
+  if (args.dim <= 64) return launch<T, 64>(args, tiles, stream);
   launch<T, 128>(args, tiles, stream);
 }
 
@@ -49,9 +67,9 @@ void attention_half(const DeviceAttentionArgs& args, tensor::Stream& stream) {
   a.scale_log2 = args.scale * kLog2E;
   a.y = args.y.data;
   a.y_scale = args.y_scale == nullptr ? nullptr : args.y_scale->on_device.raw<float>();
-  const auto tiles = unsigned(args.tiles.shape[0]);
-  if (args.q.dtype == DType::kF16) return launch_dim<__half>(a, tiles, stream);
-  launch_dim<__nv_bfloat16>(a, tiles, stream);
+  a.tile_count = int(args.tiles.shape[0]);
+  if (args.q.dtype == DType::kF16) return launch_dim<__half>(a, args, stream);
+  launch_dim<__nv_bfloat16>(a, args, stream);
 }
 
 void device_attention(const DeviceAttentionArgs& args, tensor::Stream& stream) {

@@ -24,6 +24,7 @@ struct Arguments {
   float scale_log2;  // of scores, times log2(e)
   void* y;
   const float* y_scale;  // of e4m3
+  int tile_count;
 };
 
 // Byte offset of a chunk of 8 elements in a row.

@@ -275,7 +275,7 @@ TEST_P(DeviceEncoderKernels, AttentionOverSequences) {
   Tensor device_tiles = ints(tiles);
   for (const int dim : {12, 16, 32, 48, 64, 96, 128}) {
     for (const int window : {0, 3, 64}) {
-      const int heads = 3;
+      const int heads = dim == 64 ? 12 : 3;  // those of 64 have a kernel for work that fills the device
       const int64_t hidden = int64_t{heads} * dim, rows = offsets.back();
       const Pair qkv = random({rows, 3 * hidden}, 2);
       const Tensor y = poisoned({rows, hidden}, type()), y8 = poisoned({rows, hidden}, DType::kF8E4M3);
@@ -302,7 +302,9 @@ TEST_P(DeviceEncoderKernels, AttentionOverSequences) {
       args.exact = GetParam() == DeviceNumbers::kFp32;
       args.y = y;
       device_attention(args, *stream_);
-      EXPECT_LT(error(read(y), expected), std::min(tolerance(), 1.2e-2)) << dim << " window " << window;
+      // Scores of up to 20 or so, whose rounding to 11 bits moves a weight by a percent.
+      const double limit = GetParam() == DeviceNumbers::kTf32 ? 1e-2 : std::min(tolerance(), 1.2e-2);
+      EXPECT_LT(error(read(y), expected), limit) << dim << " window " << window;
       if (GetParam() != DeviceNumbers::kFp8) continue;
       args.y = y8;
       args.y_scale = &scale;
