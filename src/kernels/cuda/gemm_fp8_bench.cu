@@ -515,8 +515,9 @@ int run_small() {
     check_quantize(source, Scalar::kBf16);
   }
   for (const int tile : {64, 128, 192, 256}) check_dense(150, 272, 512, tile, Scalar::kF32, Epilogue::kAdd, 10 + tile);
-  check_dense(33, 272, 4096, 0, Scalar::kF32, Epilogue::kAdd, 20);
-  check_dense(150, 272, 1152, 0, Scalar::kBf16, Epilogue::kStore, 30);
+  check_dense(33, 272, 6144, 0, Scalar::kF32, Epilogue::kAdd, 20);     // K by eight,
+  check_dense(150, 272, 3072, 0, Scalar::kBf16, Epilogue::kStore, 30);  // by four,
+  check_dense(70, 136, 1664, 0, Scalar::kF32, Epilogue::kStore, 60);    // by two, unevenly
   check_contiguous(4, 256, 512, 64, 300);
   check_masked(5, 64, 256, 512, 400);
   check_experts(5, ExpertsWay::kGrouped, 500);
