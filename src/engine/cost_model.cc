@@ -10,7 +10,8 @@ namespace {
 constexpr double kFade = 0.99;      // a step ago counts 1 % less
 constexpr double kRidge = 1e-6;     // keeps the system solvable when every step looks the same
 constexpr double kTokenScale = 64;  // prefill tokens come by the hundred, rows by the one
-constexpr double kRateMemory_s = 30;
+// A rate remembers some events, so that what happens often is followed quickly when the machine slows down.
+constexpr double kRateEvents = 200, kRateMemoryMin_s = 3, kRateMemoryMax_s = 30;
 
 }  // namespace
 
@@ -59,7 +60,8 @@ void CostModel::solve() {
 }
 
 void Rate::observe(double events, double busy_s) {
-  const double keep = std::exp(-busy_s / kRateMemory_s);
+  const double memory_s = std::clamp(kRateEvents / std::max(per_s(), 1e-9), kRateMemoryMin_s, kRateMemoryMax_s);
+  const double keep = std::exp(-busy_s / memory_s);
   events_ = events_ * keep + events;
   seconds_ = seconds_ * keep + busy_s;
 }

@@ -115,6 +115,15 @@ TEST(CostModel, NeverGivesNegativeTerms) {
   EXPECT_GE(model.cost().token_s, 0);
 }
 
+TEST(Rate, FollowsFrequentEventsWithinSecondsAndRemembersRareOnes) {
+  Rate often, rare;
+  for (int i = 0; i < 1000; ++i) often.observe(10, 0.05);  // 200 a second
+  for (int i = 0; i < 200; ++i) often.observe(1, 0.05);    // 20, for ten seconds
+  EXPECT_NEAR(often.per_s(), 20, 15);
+  for (int i = 0; i < 1000; ++i) rare.observe(i % 100 == 0 ? 1 : 0, 0.05);  // one in five seconds
+  EXPECT_NEAR(rare.per_s(), 0.2, 0.05);
+}
+
 class AdmissionTest : public ::testing::Test {
  protected:
   std::optional<Refusal::Reason> reason() {

@@ -24,7 +24,7 @@ class WakesService final : public asio::execution_context::service {
   const std::shared_ptr<Wakes>& wakes() const { return wakes_; }
 
  private:
-  void shutdown() override { wakes_->clear(); }
+  void shutdown() override { wakes_->end(); }
 
   const std::shared_ptr<Wakes> wakes_;
 };
@@ -36,21 +36,32 @@ std::shared_ptr<Wakes> Wakes::of(const asio::io_context::executor_type& executor
 }
 
 void Wakes::add(std::shared_ptr<Signal> signal) {
-  {
-    const std::lock_guard lock(mutex_);
-    waiting_.push_back(std::move(signal));
-    if (std::exchange(posted_, true)) return;
+  const std::lock_guard lock(mutex_);
+  if (ended_) return;
+  waiting_.push_back(std::move(signal));
+  if (std::exchange(posted_, true)) return;
+  if (Burst* burst = Burst::current()) {
+    burst->at_end(shared_from_this());
+  } else {
+    post();
   }
+}
+
+void Wakes::end_of_burst() {
+  const std::lock_guard lock(mutex_);
   post();
 }
 
+// The context lives, for its end waits for the lock.
 void Wakes::post() {
+  if (ended_) return;
   asio::post(executor_, [self = shared_from_this()] { self->drain(); });
 }
 
-void Wakes::clear() {
+void Wakes::end() {
   std::vector<std::shared_ptr<Signal>> waiting, taken;  // which end without the lock
   const std::lock_guard lock(mutex_);
+  ended_ = true;
   waiting.swap(waiting_);
   taken.swap(taken_);
   next_ = 0;
@@ -60,7 +71,7 @@ void Wakes::drain() {
   // The rest gets its turn, also when a coroutine throws.
   struct Rest {
     ~Rest() {
-      if (left) wakes.post();
+      if (left) wakes.end_of_burst();
     }
     Wakes& wakes;
     bool left = true;
@@ -71,7 +82,7 @@ void Wakes::drain() {
       next_ = 0;
       const std::lock_guard lock(mutex_);
       taken_.swap(waiting_);
-      posted_ = rest.left = !taken_.empty();
+      posted_ = rest.left = !taken_.empty();  // what comes from now on is posted anew
       if (!rest.left) return;
     }
     const std::shared_ptr<Signal> signal = std::move(taken_[next_++]);

@@ -50,6 +50,25 @@ TEST_F(WakesTest, ResumesAllInOrderAndLetsOthersIn) {
   EXPECT_LT(before, size_t(kSignals)) << "what was posted meanwhile waits for some, not for all";
 }
 
+TEST_F(WakesTest, OfABurstComeAtItsEnd) {
+  {
+    const Burst burst;
+    for (const auto& signal : signals_) signal->notify();
+    { const Burst inner; }
+    context_->poll();
+    EXPECT_TRUE(order_.empty());
+  }
+  context_->run();
+  EXPECT_EQ(order_.size(), size_t(kSignals));
+}
+
+TEST_F(WakesTest, ABurstMayEndAfterTheContext) {
+  const Burst burst;
+  for (const auto& signal : signals_) signal->notify();
+  context_.reset();
+  for (const auto& signal : signals_) EXPECT_EQ(signal.use_count(), 1);
+}
+
 TEST_F(WakesTest, AThrowingCoroutineDoesNotLoseTheOthers) {
   fails_ = 40;
   for (const auto& signal : signals_) signal->notify();

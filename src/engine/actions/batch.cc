@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <exception>
 
+#include "base/burst.h"
 #include "base/log.h"
 #include "base/trace.h"
 #include "engine/engine_metrics.h"
@@ -133,6 +134,7 @@ void hand_out(State& state, std::span<Work> works, const LogitsRows& logits) {
     }
   }
   state.now = state.clock.now();
+  const Burst burst;  // who listens is woken for all of them
   for (Work& work : works) commit(state, work);
 }
 

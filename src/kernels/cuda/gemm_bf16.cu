@@ -7,6 +7,7 @@
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
+#include "kernels/cuda/gemm_tile_store.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
 
 namespace spillway::kernels::cuda {
@@ -134,17 +135,6 @@ __device__ void multiply(const Arguments& args, const Stages& s, const Part& par
   ptx::hold(sums);
 }
 
-__device__ __forceinline__ float4 load_remote(const float* shared, uint32_t rank) {
-  float4 v;
-  asm volatile(
-      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %4, %5;\n"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote];\n}"
-      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-      : "r"(ptx::shared_address(shared)), "r"(rank)
-      : "memory");
-  return v;
-}
-
 // Four neighbouring sums of one row, over the cluster's slices of K in order.
 template <typename T>
 __device__ __forceinline__ float4 take_sums(const float* sums, int row, int column) {
@@ -159,23 +149,6 @@ __device__ __forceinline__ float4 take_sums(const float* sums, int row, int colu
       total.x += v.x, total.y += v.y, total.z += v.z, total.w += v.w;
     }
     return total;
-  }
-}
-
-__device__ __forceinline__ void store_4(const Bf16Product& p, int64_t at, float4 v) {
-  const bool add = p.epilogue == Epilogue::kAdd;
-  if (p.y_type == Scalar::kF32) {
-    float4* to = reinterpret_cast<float4*>(static_cast<float*>(p.y) + at);
-    if (add) v.x += to->x, v.y += to->y, v.z += to->z, v.w += to->w;
-    *to = v;
-  } else {
-    uint2* to = reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(p.y) + at);
-    if (add) {
-      const uint2 q = *to;
-      v.x += __uint_as_float(q.x << 16), v.y += __uint_as_float(q.x & 0xFFFF0000u);
-      v.z += __uint_as_float(q.y << 16), v.w += __uint_as_float(q.y & 0xFFFF0000u);
-    }
-    *to = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
   }
 }
 
@@ -201,7 +174,7 @@ __device__ void finish(const Arguments& args, const Part& part, const float* sum
       add_bias(&up, part.second_row + column);
       v = make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w);
     }
-    store_4(p, (part.row + row) * p.y_stride + part.unit + column, v);
+    store_quad(p.y, p.y_type, p.epilogue == Epilogue::kAdd, (part.row + row) * p.y_stride + part.unit + column, v);
   }
 }
 

@@ -2,10 +2,10 @@
 // (x shared by the two blocks of a cluster, which take neighbouring outputs of the same rows); one or two warpgroups
 // multiply on the tensor cores and add each stage's sums, times both scales, to float32 registers: while one warpgroup
 // adds, the other one multiplies.
-#include "kernels/cuda/gemm_fp8.h"
-
 #include <algorithm>
 
+#include "kernels/cuda/gemm_fp8.h"
+#include "kernels/cuda/gemm_fp8_split.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
 #include "kernels/cuda/gemm_tile_store.cuh"
@@ -21,9 +21,9 @@ constexpr int kSharedMax = 227 * 1024;
 
 template <int kGroups_, int kWaves_, int kCluster_, int kResident_ = 1>
 struct Tile {
-  static constexpr int kGroups = kGroups_;    // warpgroups that multiply
-  static constexpr int kWaves = kWaves_;      // products of 64 rows, one after the other, of a warpgroup
-  static constexpr int kCluster = kCluster_;  // blocks that share x
+  static constexpr int kGroups = kGroups_;      // warpgroups that multiply
+  static constexpr int kWaves = kWaves_;        // products of 64 rows, one after the other, of a warpgroup
+  static constexpr int kCluster = kCluster_;    // blocks that share x
   static constexpr int kResident = kResident_;  // blocks at once in a multiprocessor
   static constexpr int kRows = 64 * kGroups * kWaves;
   static constexpr int kThreads = 128 * (kGroups + 1);
@@ -249,20 +249,34 @@ cudaError_t launch(const Problem& p, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   const int tiles = (p.m + T::kRows - 1) / T::kRows * ((p.n + kTileN * T::kCluster - 1) / (kTileN * T::kCluster));
   const int clusters = std::min(processor_count() * T::kResident / T::kCluster, tiles);
-  return launch_kernel(kernel, static_cast<unsigned>(clusters * T::kCluster), T::kThreads, T::kSharedBytes, stream, true,
-                       T::kCluster, args);
+  return launch_kernel(kernel, static_cast<unsigned>(clusters * T::kCluster), T::kThreads, T::kSharedBytes, stream,
+                       true, T::kCluster, args);
 }
 
 }  // namespace
 
 cudaError_t launch_fp8_product(const Fp8Product& p, cudaStream_t stream) {
-  const Problem problem{TileMode::kDense, p.m, p.weight.n, p.weight.k, 1, 0, nullptr, nullptr, p.x, p.weight.data,
-                        static_cast<const float*>(p.weight.scales), p.y, p.y_type, p.y_stride,
+  const Problem problem{TileMode::kDense,
+                        p.m,
+                        p.weight.n,
+                        p.weight.k,
+                        1,
+                        0,
+                        nullptr,
+                        nullptr,
+                        p.x,
+                        p.weight.data,
+                        static_cast<const float*>(p.weight.scales),
+                        p.y,
+                        p.y_type,
+                        p.y_stride,
                         p.epilogue == Epilogue::kAdd};
   if (!valid(problem) || p.weight.format != WeightFormat::kF8Block || p.weight.scale_rows != 128 ||
       p.epilogue == Epilogue::kSwiGlu) {
     return cudaErrorInvalidValue;
   }
+  const int split = p.split != 0 ? p.split : p.tile_rows != 0 ? 1 : fp8_split(p.m, p.weight.n, p.weight.k);
+  if (split != 1) return launch_fp8_split(p, split, stream);
   const int rows = p.tile_rows != 0 ? p.tile_rows : p.m <= 64 ? 64 : p.m <= 512 ? 128 : 256;
   if (rows == 64) return launch<Tile<1, 1, 1, 2>, TileMode::kDense>(problem, stream);
   if (rows == 128) return launch<Tile<2, 1, 2>, TileMode::kDense>(problem, stream);
@@ -273,9 +287,21 @@ cudaError_t launch_fp8_product(const Fp8Product& p, cudaStream_t stream) {
 
 cudaError_t launch_fp8_grouped_product(const Fp8GroupedProduct& p, cudaStream_t stream) {
   const bool masked = p.counts != nullptr;
-  const Problem problem{masked ? TileMode::kMasked : TileMode::kContiguous, p.m, p.weight.n, p.weight.k, p.experts,
-                        p.rows_max, p.block_experts, p.counts, p.x, p.weight.data,
-                        static_cast<const float*>(p.weight.scales), p.y, p.y_type, p.y_stride, false};
+  const Problem problem{masked ? TileMode::kMasked : TileMode::kContiguous,
+                        p.m,
+                        p.weight.n,
+                        p.weight.k,
+                        p.experts,
+                        p.rows_max,
+                        p.block_experts,
+                        p.counts,
+                        p.x,
+                        p.weight.data,
+                        static_cast<const float*>(p.weight.scales),
+                        p.y,
+                        p.y_type,
+                        p.y_stride,
+                        false};
   if (!valid(problem) || p.weight.scale_rows != 128) return cudaErrorInvalidValue;
   if (masked) return launch<Tile<1, 1, 1, 2>, TileMode::kMasked>(problem, stream);
   if (p.m % p.block_rows != 0) return cudaErrorInvalidValue;

@@ -2,8 +2,7 @@
 // in e4m3 by blocks of 128 x 128 (WeightFormat::kF8Block, scale_rows 128). Each group's sum of 128 products is made on
 // the tensor cores and promoted into float32 with both scales.
 //
-// n a multiple of 8, k a multiple of 128. A row's bits do not depend on m or on other rows within one tile height
-// (Fp8Product::tile_rows; 0 lets the function choose by m).
+// n a multiple of 8, k a multiple of 128. A row's bits do not depend on m or on other rows with split 1.
 // Tolerance against float64 on the quantised operands: relative norm 4e-3 into bf16, 1e-3 into f32.
 #pragma once
 
@@ -21,6 +20,7 @@ struct Fp8Product {
   Scalar y_type = Scalar::kBf16;         // kBf16 or kF32
   int64_t y_stride = 0;
   int tile_rows = 0;  // 64, 128 or 256, or 192: 128 rows with two blocks a multiprocessor; 0: chosen by m
+  int split = 0;      // blocks that share a tile's K (gemm_fp8_split.h): 1: none; 0: chosen by m, where tile_rows is
 };
 
 cudaError_t launch_fp8_product(const Fp8Product& product, cudaStream_t stream);

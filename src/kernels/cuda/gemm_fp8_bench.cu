@@ -485,12 +485,39 @@ int run_once(int m, int n, int k, int tile_rows) {
   return 0;
 }
 
+// K shared among blocks, beside tiles that have all of it.
+int run_few() {
+  check_dense(32, 3584, 18944, 0, Scalar::kF32, Epilogue::kAdd, 40);
+  check_dense(100, 4608, 3584, 0, Scalar::kBf16, Epilogue::kStore, 50);
+  for (const auto& [n, k] : {std::pair{4608, 3584}, {3584, 3584}, {3584, 18944}, {7168, 16384}, {2112, 7168}}) {
+    for (const int m : {16, 32, 64, 128, 256}) {
+      const Inputs x(m, k, 1);
+      const Fp8Weight w(6, n, k, 10);
+      const Buffer y(static_cast<size_t>(m) * n * 2);
+      std::printf("fp8 m=%-4d n=%-6d k=%-6d", m, n, k);
+      for (const int split : {1, 2, 4, 8, 0}) {
+        const double seconds = time_graph(24, 7, [&](int i, cudaStream_t stream) {
+          Fp8Product p;
+          p.m = m, p.x = x.x, p.weight = w.expert(i % 6), p.y = y.data, p.y_stride = n, p.split = split;
+          check(launch_fp8_product(p, stream), "fp8");
+        });
+        std::printf("  split %d %6.1f us", split, seconds * 1e6);
+      }
+      std::printf("\n");
+    }
+  }
+  return failures == 0 ? 0 : 1;
+}
+
 // For a sanitizer, which takes a hundred times as long.
 int run_small() {
   for (const auto source : {QuantizeSource::kPlain, QuantizeSource::kRmsNorm, QuantizeSource::kSwiGlu}) {
     check_quantize(source, Scalar::kBf16);
   }
   for (const int tile : {64, 128, 192, 256}) check_dense(150, 272, 512, tile, Scalar::kF32, Epilogue::kAdd, 10 + tile);
+  check_dense(33, 272, 6144, 0, Scalar::kF32, Epilogue::kAdd, 20);     // K by eight,
+  check_dense(150, 272, 3072, 0, Scalar::kBf16, Epilogue::kStore, 30);  // by four,
+  check_dense(70, 136, 1664, 0, Scalar::kF32, Epilogue::kStore, 60);    // by two, unevenly
   check_contiguous(4, 256, 512, 64, 300);
   check_masked(5, 64, 256, 512, 400);
   check_experts(5, ExpertsWay::kGrouped, 500);
@@ -551,9 +578,11 @@ int run(bool times) {
 }  // namespace
 }  // namespace spillway::kernels::cuda
 
-// Arguments: none, "check": no times, "small": few and small checks, or "once": one product alone.
+// Arguments: none, "check": no times, "small": few and small checks, "few": products of few rows, or "once": one product
+// alone.
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "once") == 0) return spillway::kernels::cuda::run_once(4096, 4096, 7168, 256);
   if (argc > 1 && std::strcmp(argv[1], "small") == 0) return spillway::kernels::cuda::run_small();
+  if (argc > 1 && std::strcmp(argv[1], "few") == 0) return spillway::kernels::cuda::run_few();
   return spillway::kernels::cuda::run(argc < 2 || std::strcmp(argv[1], "check") != 0);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/gemm_launch.cuh"
+#include "kernels/cuda/gemm_ptx.cuh"
 #include "kernels/cuda/gemm_tiles.cuh"
 
 namespace spillway::kernels::cuda {
@@ -82,6 +83,35 @@ __device__ __forceinline__ void store_wave(const TileOutput& out, const TilePlac
       if (out.add) value.x += to->x, value.y += to->y;
       *to = value;
     }
+  }
+}
+
+// Of the same place in block `rank` of the cluster.
+__device__ __forceinline__ float4 load_remote(const float* shared, uint32_t rank) {
+  float4 v;
+  asm volatile(
+      "{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %4, %5;\n"
+      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [remote];\n}"
+      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+      : "r"(ptx::shared_address(shared)), "r"(rank)
+      : "memory");
+  return v;
+}
+
+// Four neighbouring values of a row.
+__device__ __forceinline__ void store_quad(void* y, Scalar type, bool add, int64_t at, float4 v) {
+  if (type == Scalar::kF32) {
+    float4* to = reinterpret_cast<float4*>(static_cast<float*>(y) + at);
+    if (add) v.x += to->x, v.y += to->y, v.z += to->z, v.w += to->w;
+    *to = v;
+  } else {
+    uint2* to = reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(y) + at);
+    if (add) {
+      const uint2 q = *to;
+      v.x += __uint_as_float(q.x << 16), v.y += __uint_as_float(q.x & 0xFFFF0000u);
+      v.z += __uint_as_float(q.y << 16), v.w += __uint_as_float(q.y & 0xFFFF0000u);
+    }
+    *to = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
   }
 }
 

@@ -153,6 +153,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
   product.y = y.data;
   product.y_type = scalar_of(y.dtype);
   product.y_stride = w.n;
+  if (stream.batch_invariant()) product.split = 1;
   run(launch_fp8_product(product, native(stream)), "fp8_product");
 }
 
