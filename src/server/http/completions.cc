@@ -124,7 +124,6 @@ class CompletionReply final : public OpenAiReply {
 };
 
 asio::awaitable<void> complete(Exchange& exchange, int max_tokens_default) {
-  Server& server = exchange.server();
   api::Parsed<api::CompletionRequest> parsed = api::parse_completion_request(exchange.request().body);
   if (!parsed.ok()) {
     co_await exchange.send_error(parsed.error());

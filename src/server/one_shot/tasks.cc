@@ -48,6 +48,8 @@ std::string_view name_of(OneShotOutput output) {
       return "token vectors";
     case OneShotOutput::kScores:
       return "scores";
+    case OneShotOutput::kPooled:
+      return "pooled vectors";
     case OneShotOutput::kSparse:
       break;
   }
