@@ -5,8 +5,8 @@
 namespace spillway::gateway {
 namespace {
 
-RawEvent first_of(std::string_view text) {
-  EventSplitter splitter;
+// Its views hold as long as the splitter does.
+RawEvent first_of(EventSplitter& splitter, std::string_view text) {
   splitter.feed(text);
   RawEvent event;
   EXPECT_TRUE(splitter.next(event));
@@ -15,7 +15,8 @@ RawEvent first_of(std::string_view text) {
 
 EventPattern learned(Protocol protocol, std::string_view text) {
   EventPattern pattern;
-  const RawEvent event = first_of(text);
+  EventSplitter splitter;
+  const RawEvent event = first_of(splitter, text);
   pattern.learn(event, facts_of_event(protocol, event));
   return pattern;
 }
@@ -31,7 +32,8 @@ void expect_same(const EventPattern& pattern, Protocol protocol, const std::stri
   AnswerFacts facts;
   const std::string more = text + "data: more";
   ASSERT_TRUE(pattern.match(more, event, facts)) << text;
-  const RawEvent read = first_of(text);
+  EventSplitter splitter;
+  const RawEvent read = first_of(splitter, text);
   const AnswerFacts known = facts_of_event(protocol, read);
   EXPECT_EQ(event.bytes, read.bytes);
   EXPECT_EQ(event.data, read.data);
