@@ -99,8 +99,10 @@ class Episode {
       return compute(request);
     }
     const TimePoint deadline = now() + from_seconds(scenario_.deadline_s);
-    const auto entered = line_.enter(
-        {"m", priority, now(), deadline, deadline}, [this, request] { woken_.push_back(request); }, now());
+    const auto woken = [this, waiting = std::weak_ptr(request)] {
+      if (Held held = waiting.lock()) woken_.push_back(std::move(held));
+    };
+    const auto entered = line_.enter({"m", priority, now(), deadline, deadline}, woken, now());
     if (!entered.place) return refuse(*request);
     request->place = entered.place;
     firsts_.push_back(request);
