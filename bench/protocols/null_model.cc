@@ -56,8 +56,7 @@ void serve(int ready, int stop) {
   model.name = "null";
   model.folder = SPILLWAY_SOURCE_DIR "/tests/golden/tokenizer_bert";
   std::vector<server::OneShotPtr> models{need(server::ServedOneShot::make(model, std::move(engine)))};
-  running->serve(
-      std::make_shared<server::FixedCatalogue>(std::vector<server::LanguagePtr>(), std::move(models)));
+  running->serve(std::make_shared<server::FixedCatalogue>(std::vector<server::LanguagePtr>(), std::move(models)));
   server::GrpcOptions grpc;
   grpc.address = "127.0.0.1";
   grpc.port = 0;

@@ -45,7 +45,7 @@ struct Need {
   int64_t prompt_tokens = 0;  // estimated
   int64_t output_tokens = 0;  // max_tokens, or what is expected where the client named none
   Price price;                // of the dearest upstream it may go to
-  std::string alias;  // by which the model was asked for; may be empty
+  std::string alias;          // by which the model was asked for; may be empty
 };
 
 struct Denial {

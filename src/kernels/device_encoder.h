@@ -58,8 +58,8 @@ struct DeviceProductArgs {
   bool bias = true;  // false: leave the weight's out
   Activation activation = Activation::kNone;
   tensor::TensorView residual = {};  // like y, or empty; not y itself
-  tensor::TensorView y;         // [M, N] of bias' type; e4m3 with y_scale
-  int64_t y_stride = 0;         // elements from row to row; 0: N
+  tensor::TensorView y;              // [M, N] of bias' type; e4m3 with y_scale
+  int64_t y_stride = 0;              // elements from row to row; 0: N
   const DeviceScale* x_scale = nullptr;
   const DeviceScale* y_scale = nullptr;
 };

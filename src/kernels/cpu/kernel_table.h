@@ -23,7 +23,7 @@ struct Tile {
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
-  float* acc = nullptr;            // [rows][acc_stride], of which kPanel each
+  float* acc = nullptr;  // [rows][acc_stride], of which kPanel each
   int64_t acc_stride = kPanel;
   bool fresh = false;              // acc holds nothing yet: as if zeros
   const float* scale = nullptr;    // [kPanel]: acc += scale * sum; null: acc continues the chain of sums

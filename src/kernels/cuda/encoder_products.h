@@ -27,7 +27,8 @@ struct EpilogueProduct {
   const void* c = nullptr;                    // [m, n] of y's type, rows y_stride apart, or null
   void* y = nullptr;
   int64_t y_stride = 0;
-  // Of e4m3: what the product of stored values is to be multiplied by; and device memory, aligned to 16 bytes, of what y is.
+  // Of e4m3: what the product of stored values is to be multiplied by; and device memory, aligned to 16 bytes, of what
+  // y is.
   float alpha = 1;
   const float* y_scale = nullptr;
 };

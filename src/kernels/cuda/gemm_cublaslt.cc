@@ -13,11 +13,25 @@ namespace spillway::kernels::cuda {
 namespace {
 
 // Everything of a product that a plan depends on.
-using Key = std::tuple<int, int, int, int, int64_t, int64_t, int, int, int, int, int, int64_t, int64_t, int64_t, size_t>;
+using Key =
+    std::tuple<int, int, int, int, int64_t, int64_t, int, int, int, int, int, int64_t, int64_t, int64_t, size_t>;
 
 Key key_of(const DenseProduct& p, size_t workspace_bytes) {
-  return {static_cast<int>(p.compute), p.m, p.n, p.k, p.x_stride, p.y_stride, p.w_transposed, p.bias != nullptr,
-          p.accumulate, static_cast<int>(p.y_type), p.batch, p.x_batch, p.w_batch, p.y_batch, workspace_bytes};
+  return {static_cast<int>(p.compute),
+          p.m,
+          p.n,
+          p.k,
+          p.x_stride,
+          p.y_stride,
+          p.w_transposed,
+          p.bias != nullptr,
+          p.accumulate,
+          static_cast<int>(p.y_type),
+          p.batch,
+          p.x_batch,
+          p.w_batch,
+          p.y_batch,
+          workspace_bytes};
 }
 
 constexpr int kCandidates = 12;
@@ -98,12 +112,11 @@ void destroy(Plan* plan) {
 
 bool make_plan(cublasLtHandle_t handle, const DenseProduct& p, size_t workspace_bytes, Plan* plan) {
   const cudaDataType input = input_type(p.compute), output = data_type(p.y_type);
-  const bool made =
-      make_operation(p, plan) &&
-      make_layout(&plan->w, input, p.w_transposed ? p.n : p.k, p.w_transposed ? p.k : p.n, p.w_transposed ? p.n : p.k,
-                  p.batch, p.w_batch) &&
-      make_layout(&plan->x, input, p.k, p.m, p.x_stride, p.batch, p.x_batch) &&
-      make_layout(&plan->y, output, p.n, p.m, p.y_stride, p.batch, p.y_batch);
+  const bool made = make_operation(p, plan) &&
+                    make_layout(&plan->w, input, p.w_transposed ? p.n : p.k, p.w_transposed ? p.k : p.n,
+                                p.w_transposed ? p.n : p.k, p.batch, p.w_batch) &&
+                    make_layout(&plan->x, input, p.k, p.m, p.x_stride, p.batch, p.x_batch) &&
+                    make_layout(&plan->y, output, p.n, p.m, p.y_stride, p.batch, p.y_batch);
   if (!made) return false;
   cublasLtMatmulPreference_t preference = nullptr;
   if (cublasLtMatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS) return false;
@@ -170,8 +183,8 @@ double time_candidate(cublasLtHandle_t handle, const DenseProduct& p, const Plan
   for (int run = 0; run <= kRuns; ++run) {
     cudaMemsetAsync(flush.data, run, kFlushBytes, stream);
     cudaEventRecord(begin, stream);
-    const cublasStatus_t status = cublasLtMatmul(handle, plan.operation, &one, p.w, plan.w, p.x, plan.x, &beta, y, plan.y,
-                                                 y, plan.y, &algorithm, workspace, workspace_bytes, stream);
+    const cublasStatus_t status = cublasLtMatmul(handle, plan.operation, &one, p.w, plan.w, p.x, plan.x, &beta, y,
+                                                 plan.y, y, plan.y, &algorithm, workspace, workspace_bytes, stream);
     cudaEventRecord(end, stream);
     float ms = 0;
     if (status != CUBLAS_STATUS_SUCCESS || cudaEventSynchronize(end) != cudaSuccess ||
@@ -211,7 +224,8 @@ bool measure_plan(cublasLtHandle_t handle, const DenseProduct& p, void* workspac
   const int64_t elements = (p.batch - 1) * p.y_batch + int64_t{p.m - 1} * p.y_stride + p.n;
   const size_t bytes = static_cast<size_t>(elements) * scalar_bytes(p.y_type);
   const Room y(bytes), flush(kFlushBytes);
-  if (y.data == nullptr || flush.data == nullptr || cudaMemsetAsync(y.data, 0, bytes, stream) != cudaSuccess) return false;
+  if (y.data == nullptr || flush.data == nullptr || cudaMemsetAsync(y.data, 0, bytes, stream) != cudaSuccess)
+    return false;
   double fastest = -1;
   for (const auto& candidate : candidates(handle, *plan, workspace_bytes)) {
     const double time =
@@ -237,8 +251,8 @@ struct LtProducts::State {
     const auto found = known.find(shape_name(p));
     if (found != known.end()) {
       cublasLtMatmulHeuristicResult_t check = {};
-      if (cublasLtMatmulAlgoCheck(handle, plan->operation, plan->w, plan->x, plan->y, plan->y, &found->second, &check) ==
-              CUBLAS_STATUS_SUCCESS &&
+      if (cublasLtMatmulAlgoCheck(handle, plan->operation, plan->w, plan->x, plan->y, plan->y, &found->second,
+                                  &check) == CUBLAS_STATUS_SUCCESS &&
           check.workspaceSize <= workspace_bytes) {
         plan->algorithm = found->second;
       }

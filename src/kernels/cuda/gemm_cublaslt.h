@@ -51,8 +51,8 @@ class LtProducts {
   // cudaErrorNotSupported where cuBLASLt has no algorithm, cudaErrorUnknown where it fails otherwise.
   cudaError_t run(const DenseProduct& product, void* workspace, size_t workspace_bytes, cudaStream_t stream);
 
-  // The algorithm of a shape by measurement instead of the heuristic's word, where the call is not captured: some runs of
-  // a dozen candidates into memory of their own, past the L2 cache. x and w are read, y is not touched by them.
+  // The algorithm of a shape by measurement instead of the heuristic's word, where the call is not captured: some runs
+  // of a dozen candidates into memory of their own, past the L2 cache. x and w are read, y is not touched by them.
   void measure(bool wanted);
   // Algorithms measured before (learned()), taken where the library still accepts them.
   void remember(const std::string& lines);

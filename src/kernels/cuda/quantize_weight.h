@@ -29,7 +29,8 @@ struct QuantizeWeight {
 
 cudaError_t launch_quantize_weight(const QuantizeWeight& args, cudaStream_t stream);
 
-// bf16 [n, k] to e4m3 with a float32 scale for each block of 128 x 128: the largest magnitude / 448. k a multiple of 128.
+// bf16 [n, k] to e4m3 with a float32 scale for each block of 128 x 128: the largest magnitude / 448. k a multiple of
+// 128.
 struct QuantizeBlocks {
   const void* source = nullptr;
   int n = 0;

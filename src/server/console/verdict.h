@@ -39,8 +39,8 @@ struct Signals {
 };
 
 struct Verdict {
-  // "loading", "draining", "device_failed", "stalled", "upstreams", "idle", "slots", "kv_pages", "host_cpu", "memory_bandwidth",
-  // "compute", "overhead", "upstream_time", "clients"
+  // "loading", "draining", "device_failed", "stalled", "upstreams", "idle", "slots", "kv_pages", "host_cpu",
+  // "memory_bandwidth", "compute", "overhead", "upstream_time", "clients"
   std::string resource;
   enum class Severity { kGood, kBusy, kBad } severity = Severity::kGood;
   double memory_floor_s = 0;  // of a step

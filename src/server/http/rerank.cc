@@ -58,8 +58,7 @@ asio::awaitable<void> rerank(Exchange& exchange) {
   auto request = std::make_shared<const api::RerankRequest>(std::move(parsed).value());
   if (request->tei) exchange.set_dialect(Dialect::kTei);
   std::vector<OneShotOutput> needed = rankers();
-  OneShotPtr model =
-      co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
+  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   std::function<api::Parsed<ScorePlan>()> plan = [request, model] {
     std::vector<TextPair> pairs;
@@ -87,8 +86,7 @@ asio::awaitable<void> score(Exchange& exchange) {
   }
   auto request = std::make_shared<const api::ScoreRequest>(std::move(parsed).value());
   std::vector<OneShotOutput> needed = rankers();
-  OneShotPtr model =
-      co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
+  OneShotPtr model = co_await find_one_shot(exchange, request->common.model, "", std::move(needed), InputKind::kText);
   if (!model) co_return;
   std::function<api::Parsed<ScorePlan>()> plan = [request, model] {
     const std::vector<TextPair> pairs(request->pairs.begin(), request->pairs.end());
