@@ -44,28 +44,11 @@ struct Element<Multiply::kBf16> {
   using Type = __nv_bfloat16;
 };
 
-__device__ __forceinline__ uint32_t to_tf32(float x) {
-  uint32_t bits = 0;
-#if __CUDA_ARCH__ >= 800
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-#endif
-  return bits;
-}
-
-__device__ __forceinline__ void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-
 // Splits float32 bits into the tf32 next to them and what is left.
 __device__ __forceinline__ void split(uint32_t bits, uint32_t& high, uint32_t& low) {
   const float x = __uint_as_float(bits);
-  high = to_tf32(x);
-  low = to_tf32(x - __uint_as_float(high));
+  high = ptx::to_tf32(x);
+  low = ptx::to_tf32(x - __uint_as_float(high));
 }
 
 template <Multiply kMultiply>
@@ -79,10 +62,10 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
     split(b0, b0_high, b0_low);
     split(b1, b1_high, b1_low);
     if constexpr (kMultiply == Multiply::kTf32Thrice) {
-      multiply_tf32(c, low, b0_high, b1_high);
-      multiply_tf32(c, high, b0_low, b1_low);
+      ptx::mma_tf32(c, low, b0_high, b1_high);
+      ptx::mma_tf32(c, high, b0_low, b1_low);
     }
-    multiply_tf32(c, high, b0_high, b1_high);
+    ptx::mma_tf32(c, high, b0_high, b1_high);
   }
 }
 

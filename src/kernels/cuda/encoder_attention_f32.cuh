@@ -30,45 +30,28 @@ struct Arguments {
   float* y;
 };
 
-__device__ __forceinline__ uint32_t tf32_bits(float x) {
-  uint32_t bits = 0;
-#if __CUDA_ARCH__ >= 800
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-#endif
-  return bits;
-}
-
-__device__ __forceinline__ void multiply_tf32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
-
 // c += a b, small terms first. Not exact: a and b are rounded already.
 template <bool kExact>
 __device__ __forceinline__ void multiply(float (&c)[4], const float (&a)[4], float b0, float b1) {
   uint32_t high[4];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) high[i] = kExact ? tf32_bits(a[i]) : __float_as_uint(a[i]);
+  for (int i = 0; i < 4; ++i) high[i] = kExact ? ptx::to_tf32(a[i]) : __float_as_uint(a[i]);
   if constexpr (kExact) {
-    const uint32_t b0_high = tf32_bits(b0), b1_high = tf32_bits(b1);
+    const uint32_t b0_high = ptx::to_tf32(b0), b1_high = ptx::to_tf32(b1);
     uint32_t low[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) low[i] = tf32_bits(a[i] - __uint_as_float(high[i]));
-    multiply_tf32(c, low, b0_high, b1_high);
-    multiply_tf32(c, high, tf32_bits(b0 - __uint_as_float(b0_high)), tf32_bits(b1 - __uint_as_float(b1_high)));
-    multiply_tf32(c, high, b0_high, b1_high);
+    for (int i = 0; i < 4; ++i) low[i] = ptx::to_tf32(a[i] - __uint_as_float(high[i]));
+    ptx::mma_tf32(c, low, b0_high, b1_high);
+    ptx::mma_tf32(c, high, ptx::to_tf32(b0 - __uint_as_float(b0_high)), ptx::to_tf32(b1 - __uint_as_float(b1_high)));
+    ptx::mma_tf32(c, high, b0_high, b1_high);
   } else {
-    multiply_tf32(c, high, __float_as_uint(b0), __float_as_uint(b1));
+    ptx::mma_tf32(c, high, __float_as_uint(b0), __float_as_uint(b1));
   }
 }
 
 template <bool kExact>
 __device__ __forceinline__ float operand(float x) {
-  return kExact ? x : __uint_as_float(tf32_bits(x));
+  return kExact ? x : __uint_as_float(ptx::to_tf32(x));
 }
 
 // kRows rows of one head from global row `first`, in chunks of four floats; those from `end` on and elements past dim
