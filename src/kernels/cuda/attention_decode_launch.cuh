@@ -38,10 +38,11 @@ inline cudaError_t resident_blocks(const void* kernel, int threads, size_t share
   return cudaSuccess;
 }
 
-template <typename T, int kDim, int kMt, int kWarps, int kStages>
-cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
-  using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages>;
+template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh = false>
+cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream, const FreshToken& fresh = {}) {
+  using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh>;
   DecodeParams p;
+  p.fresh = fresh;
   p.queries = static_cast<const char*>(a.queries);
   p.out = static_cast<char*>(a.out);
   p.query_stride = a.query_stride;
@@ -64,7 +65,7 @@ cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
   p.partials = reinterpret_cast<float*>(at);
   const int64_t grains =
       int64_t{a.batch.sequences} * p.shape.units * ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
-  const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages>;
+  const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages, kFresh>;
   const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
   const cudaError_t error =
       resident_blocks(reinterpret_cast<const void*>(kernel), Block::kThreads, shared, grains, &p.shape.blocks);
