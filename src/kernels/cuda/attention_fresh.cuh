@@ -104,9 +104,7 @@ struct FreshKeyValue {
   static constexpr int kHalf = kDim / 2, kPairs = (kHalf + 63) / 64;
   uint32_t words[2][kPairs][2];  // [key, value][pair][first half, second]
 
-  static __device__ __forceinline__ int place(int i) {
-    return i * 64 + static_cast<int>(threadIdx.x & 31) * 2;
-  }
+  static __device__ __forceinline__ int place(int i) { return i * 64 + static_cast<int>(threadIdx.x & 31) * 2; }
   // All lanes. Lanes past the head read its beginning and count nothing.
   __device__ __forceinline__ void take(const T* key, const T* value, const float* key_bias, const float* value_bias,
                                        const FreshToken& fresh, const float* angles) {

@@ -55,8 +55,8 @@ cudaError_t launch_many(const TokenAttention& a, cudaStream_t stream) {
   paged.workspace = a.workspace, paged.overlap = true;
   const FreshToken fresh{a.bias, a.query_norm, a.key_norm, a.norm_eps, a.cos_sin};
   constexpr int kStages = kDim == 64 ? 6 : 3;  // as attention_decode
-  if (group_of(a) <= 16) return launch_decode<T, kDim, 1, 4, kStages, true>(paged, stream, fresh);
-  return launch_decode<T, kDim, 2, 4, kStages, true>(paged, stream, fresh);
+  if (group_of(a) <= 16) return launch_fresh_decode<T, kDim, 1, 4, kStages>(paged, fresh, stream);
+  return launch_fresh_decode<T, kDim, 2, 4, kStages>(paged, fresh, stream);
 }
 
 template <typename T, int kDim>
