@@ -4,8 +4,6 @@
 //     src/kernels/cuda/gemv_*.cu src/kernels/cuda/quantize_*.cu src/kernels/cuda/gemm_{bf16,maps}.cu -o gemm_bench
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
-#include "kernels/cuda/gemm_launch.cuh"
-#include "kernels/cuda/gemm_ptx.cuh"
 #include "kernels/cuda/gemm_testing.cuh"
 #include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_portable.h"
@@ -399,26 +397,8 @@ void time_bf16_products(const Pool& pool) {
   }
 }
 
-// What products bring to L2 before their turn.
-struct Ahead {
-  int gates_kb = 0, down_kb = 0, short_kb = 0, every = 2;
-  bool early = false;
-  int spin = 0;  // ns that attention's place takes
-};
-
-// In attention's place: lets the next kernel start, reads nothing.
-__global__ void spin_kernel(int ns) {
-  ptx::launch_dependents();
-  ptx::wait_for_previous();
-  uint64_t begin, now;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(begin));
-  do asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-  while (now - begin < static_cast<uint64_t>(ns));
-}
-
 // Qwen2.5-7B's products of one decode step, chained as in the model (without attention), in one graph.
-void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool wide = false, int blocks = 0,
-                const Ahead& ahead = {}) {
+void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool wide = false, int blocks = 0) {
   Buffer x(static_cast<size_t>(m) * 3584 * 2), qkv(static_cast<size_t>(m) * 4608 * 2),
       h(static_cast<size_t>(m) * 18944 * 2), logits(static_cast<size_t>(m) * 152064 * 4), norm(3584 * 2);
   fill(x.data, m * 3584, Fill::kBf16, 3);
@@ -443,11 +423,6 @@ void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool
       if (normed) p.norm_weight = norm.data;
       p.y = to.data, p.y_stride = columns, p.y_type = y_type, p.epilogue = epilogue, p.overlap = overlap;
       p.blocks = blocks;
-      const bool gates = epilogue == Epilogue::kSwiGlu;
-      p.ahead_kb = gates ? ahead.gates_kb : k > 8192 ? ahead.down_kb : ahead.short_kb;
-      p.ahead_early = gates || ahead.early, p.ahead_every = ahead.every;
-      if (ahead.spin > 0 && k == 3584 && epilogue == Epilogue::kAdd)
-        check(launch_kernel(spin_kernel, dim3(32), 128, 0, stream, true, 1, ahead.spin), "spin");
       check(launch_small_batch(p, stream), "model");
     };
     for (int layer = 0; layer < 28; ++layer) {
@@ -504,25 +479,6 @@ void run_few() {
   }
 }
 
-// One token's step with weights brought to L2 ahead.
-int run_ahead() {
-  Pool pool;
-  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kBf16}) {
-    pool.prepare(format);
-    const Ahead ways[] = {{0, 0, 0},     {96, 0, 0},  {192, 0, 0},   {192, 0, 0, 1},      {192, 0, 0, 4}, {0, 96, 0},
-                          {0, 96, 0, 4}, {0, 192, 0}, {0, 0, 96, 1}, {0, 0, 96, 1, true}, {192, 96, 96},  {0, 0, 0}};
-    for (const int spin : {0, 3000}) {
-      for (Ahead ahead : ways) {
-        ahead.spin = spin;
-        std::printf("spin %d gates %d down %d short %d every %d early %d: ", spin, ahead.gates_kb, ahead.down_kb,
-                    ahead.short_kb, ahead.every, ahead.early);
-        time_model(pool, format, 1, true, false, 0, ahead);
-      }
-    }
-  }
-  return 0;
-}
-
 // One token's step only.
 int run_token() {
   Pool pool;
@@ -560,7 +516,6 @@ int run(const char* part) {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   if (std::strcmp(part, "small") == 0) return run_small();
   if (std::strcmp(part, "token") == 0) return run_token();
-  if (std::strcmp(part, "ahead") == 0) return run_ahead();
   if (std::strcmp(part, "wide") != 0) run_few();
   if (std::strcmp(part, "few") != 0) run_wide();
   return failures == 0 ? 0 : 1;

@@ -83,10 +83,6 @@ __device__ __forceinline__ void tensor_load_multicast(void* to, const CUtensorMa
       "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "h"(mask)
       : "memory");
 }
-// Brings bytes (a multiple of 16, aligned to 16) to L2.
-__device__ __forceinline__ void bulk_fetch(const void* from, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
 __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

@@ -69,30 +69,6 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
   }
 }
 
-// One warp. Behind what the ring holds, one weight row in ahead_every to L2: a block that waits for the kernel before
-// it leaves the memory idle.
-__device__ void fetch_ahead(const Plan& plan) {
-  const SmallBatchProduct& p = plan.p;
-  if (p.ahead_kb == 0 || plan.row_bytes % 16 != 0) return;
-  const Share share(plan);
-  const int every = p.ahead_every, first_pass = plan.stages / plan.k_steps;
-  const int rows_of_pass = share.half > 0 ? 2 * plan.block_units : plan.block_units;
-  const int of_pass = (rows_of_pass + every - 1) / every;
-  int64_t left = int64_t{p.ahead_kb} << 10;
-  for (int i = static_cast<int>(threadIdx.x) % 32; left > 0; i += 32) {
-    const int pass = first_pass + i / of_pass, r = i % of_pass * every;
-    const int skipped = pass == first_pass ? plan.stages % plan.k_steps * kRowBytes : 0;
-    left -= 32 * (plan.row_bytes - skipped);
-    const Rows rows = share.rows(pass);
-    if (rows.count == 0) break;
-    const int unit = r % plan.block_units;
-    if (unit >= rows.count || skipped >= plan.row_bytes) continue;
-    const int64_t row = (r >= plan.block_units ? rows.half : 0) + rows.first + unit;
-    ptx::bulk_fetch(static_cast<const char*>(p.weight.data) + row * plan.row_bytes + skipped,
-                    static_cast<uint32_t>(plan.row_bytes - skipped));
-  }
-}
-
 __device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i) {
   return type == Scalar::kF32 ? static_cast<const float*>(y)[i]
                               : __bfloat162float(static_cast<const __nv_bfloat16*>(y)[i]);
@@ -196,9 +172,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   const KeptRows rows{kept, partial, unscale};
   auto* sums = reinterpret_cast<float*>(kept + sums_offset(kept_bytes(plan, plan.p.m)));
   if (threadIdx.x >= kConsumers + 32) {
-    if (plan.p.ahead_early) fetch_ahead(plan);
     ptx::wait_for_previous();
-    if (!plan.p.ahead_early) fetch_ahead(plan);
     const Share share(plan);
     for (int pass = 0; share.rows(pass).count > 0; ++pass) {
       finish<kKind>(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), rows, places, pass);

@@ -33,11 +33,8 @@ struct SmallBatchProduct {
   // but the weight and the norm's weight before that one has finished. Safe after any kernel. With kAdd its blocks do
   // not fit twice into a multiprocessor, so that they lie evenly although a small kernel still runs.
   bool overlap = true;
-  bool same_bits = false;    // of a row, for every m: what is faster for few rows only is left out
-  int blocks = 0;            // of a multiprocessor at once, 1 or 2; 0: chosen
-  int ahead_kb = 0;          // of a block's weights that are brought to L2 while it waits for the previous kernel
-  bool ahead_early = false;  // from the start on, rather than at that one's end
-  int ahead_every = 2;       // one row in so many
+  bool same_bits = false;  // of a row, for every m: what is faster for few rows only is left out
+  int blocks = 0;          // of a multiprocessor at once, 1 or 2; 0: chosen
 };
 
 cudaError_t launch_small_batch(const SmallBatchProduct& product, cudaStream_t stream);
