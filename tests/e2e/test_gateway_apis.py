@@ -63,9 +63,9 @@ def test_responses_call_tools_and_take_their_results(before, far, stream):
     else:
         answer = client.responses.create(model="tools", input=asked, tools=TOOLS)
     calls = [item for item in answer.output if item.type == "function_call"]
-    assert [(call.name, json.loads(call.arguments)) for call in calls] == [("weather", {"city": "Paris"})]
+    assert calls[0].name == "weather" and json.loads(calls[0].arguments) == {"city": "Paris"}
     history = asked + [item.model_dump(exclude_none=True) for item in answer.output]
-    history.append({"type": "function_call_output", "call_id": calls[0].call_id, "output": "sunny"})
+    history += [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"} for call in calls]
     assert client.responses.create(model="ok", input=history, tools=TOOLS).output_text == TEXT
     said = json.dumps(far.last()["body"]["messages"])
     assert "sunny" in said and calls[0].call_id in said
@@ -87,9 +87,8 @@ def test_faults_are_told_in_responses_too(before):
     with pytest.raises(openai.APIStatusError) as told:
         client.responses.create(model="503", input="x", timeout=10)
     assert told.value.status_code == 503
-    with pytest.raises(openai.APIError):
-        for _ in client.responses.create(model="cut", input="x", stream=True, timeout=10):
-            pass
+    kinds = [event.type for event in client.responses.create(model="cut", input="x", stream=True, timeout=10)]
+    assert kinds[0] == "response.created" and kinds[-1] == "error" and "response.completed" not in kinds
 
 
 def test_tokens_are_counted_by_who_can_and_else_estimated(before, far):
@@ -124,11 +123,12 @@ def test_clients_read_what_is_left_of_a_keys_limits(far, tmp_path):
             assert headers["x-ratelimit-limit-tokens"] == "5000"
             assert 4000 < int(headers["x-ratelimit-remaining-tokens"]) < 4950
             assert headers["x-ratelimit-reset-requests"].endswith("s")
-        # A count costs none of the tokens, and Anthropic's client reads its own names.
+        # An estimated count costs nothing, and Anthropic's client reads its own names.
         headers = http.post("/v1/messages/count_tokens", headers={"x-api-key": made.json()["key"]}, json=body).headers
         assert headers["anthropic-ratelimit-requests-remaining"] == "0"
         until = datetime.datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"].replace("Z", "+00:00"))
         assert -2 < (until - datetime.datetime.now(datetime.timezone.utc)).total_seconds() <= 60
+        assert http.post("/v1/chat/completions", headers=key, json=body).status_code == 200
         refused = http.post("/v1/chat/completions", headers=key, json=body)
         assert (refused.status_code, refused.headers["x-ratelimit-remaining-requests"]) == (429, "0")
         free = http.post("/admin/v1/keys", headers=ADMIN, json={"tenant": "free"}).json()["key"]
