@@ -99,6 +99,7 @@ struct SequenceAttentionTask {
   const float *q = nullptr, *k = nullptr, *v = nullptr;  // the head's columns; rows are `row` elements apart
   int64_t row = 0;
   int tokens = 0;
+  int queries = 0;  // of them, from the first on
   int dim = 0;
   float scale = 1.0f;
   int window = 0;     // 0: all
