@@ -107,19 +107,20 @@ struct ByteProduct {
   template <int kTiles>
   __device__ __forceinline__ void run_tiles(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity,
                                             int step, const StageScales<kFormat>& scales) {
-    const int lane = threadIdx.x % 32, slice = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
     const char* x = column + step * kStepElements<kFormat>;
     GroupFact fact[kGroups];
 #pragma unroll
     for (int i = 0; i < kGroups; ++i) fact[i] = facts[step * kSlices * kGroups + i];
     ptx::barrier_wait(&ring.full[stage], parity);
-    const char* weights = ring.data + stage * plan.stage_bytes + slice * plan.slab_bytes + stage_row(lane / 4) * 128;
+    const char* weights = ring.data + stage * plan.stage_bytes + slice * plan.slab_bytes + stage_row(g) * 128;
     int totals[kTiles][2];
     int parts[kTiles][4] = {};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
+      const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
       uint4 q[kTiles][2];
-      load_weight_part(weights, part, q);
+      load_weight_part(weights + segment, q);
       if constexpr (kNibbles<kFormat>) {
         multiply_nibbles(x + part * 128, q, totals);
         promote(fact[part], scales, part, totals);

@@ -104,16 +104,13 @@ __device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan)
 // that the swizzle puts a segment in.
 __device__ __forceinline__ int stage_row(int g) { return g >> 1 | (g & 1) << 2; }
 
-// A thread's 16 bytes of each of its rows in half a slice. weights: the thread's first row of the slice.
+// 16 bytes of each of a thread's rows. weights: those of the first.
 template <int kTiles>
-__device__ __forceinline__ void load_weight_part(const char* weights, int part, uint4 (&q)[kTiles][2]) {
-  const int lane = threadIdx.x % 32, segment = ((part * 4 + lane % 4) ^ stage_row(lane / 4)) * 16;
+__device__ __forceinline__ void load_weight_part(const char* weights, uint4 (&q)[kTiles][2]) {
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128 + segment);
-    }
+    for (int h = 0; h < 2; ++h) q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128);
   }
 }
 
@@ -186,16 +183,17 @@ struct WarpProduct {
   template <int kTiles>
   __device__ __forceinline__ void run_tiles(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity,
                                             const char* kept, const StageScales<kFormat>& scales, float factor) {
-    const int lane = threadIdx.x % 32, slice = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
     ptx::barrier_wait(&ring.full[stage], parity);
     const char* base = ring.data + stage * plan.stage_bytes;
-    const char* weights = base + slice * plan.slab_bytes + stage_row(lane / 4) * 128;
+    const char* weights = base + slice * plan.slab_bytes + stage_row(g) * 128;
     const char* x = kKept ? kept : base + kSlices * plan.slab_bytes;
     float part_sums[kTiles][kColumns][4] = {};
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
+      const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
       uint4 q[kTiles][2];
-      load_weight_part(weights, part, q);
+      load_weight_part(weights + segment, q);
       multiply(plan, x, slice * 2 * kPartElements + part * kPartElements, q, part_sums);
       if constexpr (F::kGroupParts > 0) {
         if ((part + 1) % F::kGroupParts == 0) {
