@@ -128,7 +128,7 @@ inline constexpr Option kOptions[] = {
   {"gateway.queue_wait_max", "gateway-queue-wait-max", Type::kDuration, "60s", "Longest wait for an upstream.", "", 0, 86400, true},
   {"gateway.access_log", "gateway-access-log", Type::kString, "", "File for a line of JSON a request; \"-\": standard output. Empty: none.", "", 0, 0, true},
   {"gateway.aliases", "gateway-aliases", Type::kStrings, "", "Other names for models, each ALIAS=MODEL.", "", 0, 0, true},
-  {"gateway.tenants", "gateway-tenants", Type::kString, "", "Where virtual keys are kept: a file for SQLite, or redis://[:PASSWORD@]HOST[:PORT] for many gateways. Empty: nobody needs one."},
+  {"gateway.tenants", "gateway-tenants", Type::kString, "", "Where virtual keys are kept: a file for SQLite, or redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE] for many gateways. Empty: nobody needs one."},
   {"gateway.tenants_fail_open", "gateway-tenants-fail-open", Type::kBool, "false", "While Redis cannot be asked, count in this process alone instead of refusing with 503."},
   {"gateway.tenants_pepper", "gateway-tenants-pepper", Type::kString, "", "Secret that goes into the digests of virtual keys, as env:NAME or file:PATH. Empty: the store's own."},
   {"gateway.admin_key", "gateway-admin-key", Type::kString, "", "Key of the admin API, as env:NAME or file:PATH. Empty: there is no admin API."},
