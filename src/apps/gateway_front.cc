@@ -86,6 +86,7 @@ Result<std::shared_ptr<GatewayFront>> GatewayFront::make(const config::Config& c
   front->around_->cache = front->cache_.get();
   front->around_->coalescer = options.coalesce_embeddings ? &front->coalescer_ : nullptr;
   front->around_->spans = spans;
+  front->around_->current = [held = front.get()] { return held->gateway(); };
   SW_ASSIGN(auto gateway, front->prepare(config));
   front->take_over(std::move(gateway), config);
   return front;

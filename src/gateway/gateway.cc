@@ -126,6 +126,11 @@ Decision Gateway::decide(const RequestFeatures& features, const std::vector<Upst
   return policies_.decide(features, states, now, prefixes_.get(), true);
 }
 
+std::shared_ptr<Gateway> Gateway::successor() const {
+  std::shared_ptr<Gateway> newest = around_->current ? around_->current() : nullptr;
+  return newest.get() == this ? nullptr : newest;
+}
+
 std::vector<std::string> Gateway::models() const {
   std::set<std::string> names;
   for (const auto& upstream : upstreams_) names.insert(upstream->info().models.begin(), upstream->info().models.end());

@@ -40,17 +40,21 @@ struct Answered {
   double cost = 0;  // dollars, as the upstream's price says
 };
 
+class Gateway;
+
 // What gateways use and do not own: it outlives them all, from one configuration to the next. Any may be missing.
 struct Surroundings {
   Tenants* tenants = nullptr;  // null: nobody is asked who he is
   ResponseCache* cache = nullptr;
   Coalescer<CachedResponse>* coalescer = nullptr;  // of embeddings
   SpanSink* spans = nullptr;
-  net::Handler local;                // the models in this process, for upstreams of kind local
-  std::function<bool()> local_well;  // whether they can be relied upon; missing: always
+  net::Handler local;                                 // the models in this process, for upstreams of kind local
+  std::function<bool()> local_well;                   // whether they can be relied upon; missing: always
+  std::function<std::shared_ptr<Gateway>()> current;  // of the newest configuration; missing: there is but one
 };
 
-// Never changed after it was made: another configuration is another Gateway, and requests under way end with theirs.
+// Never changed after it was made: another configuration is another Gateway, and requests under way end with theirs,
+// unless they wait for an upstream: those go over to the newest.
 class Gateway : public std::enable_shared_from_this<Gateway> {
  public:
   // before: the gateway that this one follows, whose upstreams go on (with what is known of them) where the
@@ -69,6 +73,7 @@ class Gateway : public std::enable_shared_from_this<Gateway> {
   std::string state_json() const;
 
   // ---- for journeys ----
+  std::shared_ptr<Gateway> successor() const;  // the newest gateway; null: this is it
   const GatewayOptions& options() const { return options_; }
   const std::vector<std::shared_ptr<Upstream>>& upstreams() const { return upstreams_; }
   RetryBudget& retry_budget() { return retry_budget_; }

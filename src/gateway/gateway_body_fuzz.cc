@@ -13,6 +13,7 @@
 #include "gateway/prober.h"
 #include "gateway/resume.h"
 #include "gateway/trace_context.h"
+#include "gateway/translate/responses.h"
 #include "gateway/translate/translate.h"
 
 using namespace spillway::gateway;
@@ -74,7 +75,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 2, size - 2);
   const Protocol protocol = (data[0] & 1) != 0 ? Protocol::kAnthropic : Protocol::kOpenAi;
-  switch (data[0] / 2 % 6) {
+  switch (data[0] / 2 % 7) {
     case 0: {
       const auto scan = scan_body(text);
       if (!scan.ok()) break;
@@ -105,6 +106,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 4:
       translate_stream(text,
                        protocol == Protocol::kOpenAi ? *chat_stream_to_messages() : *messages_stream_to_chat(true));
+      break;
+    case 6:
+      if (protocol == Protocol::kOpenAi) {
+        if (const auto request = responses_to_chat(text); request.ok()) (void)scan_body(request->chat);
+      } else {
+        (void)chat_answer_to_response({}, text);
+        translate_stream(text, *chat_stream_to_response({}));
+      }
       break;
     default: {
       Resume resume;

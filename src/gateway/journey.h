@@ -83,6 +83,7 @@ class Journey {
   Duration next_look(Duration look) const;
   void refuse(const char* reason, std::string message, Duration wait);
   bool nobody_ever(TimePoint at);
+  void move_to(std::shared_ptr<Gateway> gateway);
   bool is_last_chance() const;
 
   // ---- journey_race.cc ----
@@ -122,8 +123,8 @@ class Journey {
   asio::awaitable<bool> send_kept(std::shared_ptr<const CachedResponse> kept, const char* how);
   void share();
 
-  const std::shared_ptr<Gateway> gateway_;
-  const std::shared_ptr<Lane> lane_;
+  std::shared_ptr<Gateway> gateway_;
+  std::shared_ptr<Lane> lane_;  // of the gateway, on this thread
   const std::shared_ptr<const Call> held_call_;
   const Call& call_;
   net::ResponseWriter& writer_;

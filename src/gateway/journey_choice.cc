@@ -123,6 +123,17 @@ bool Journey::is_last_chance() const {
   return others <= 1 || attempts_ >= gateway_->options().attempts_max;
 }
 
+// While it waits the configuration has changed, or addresses were discovered: those asked for so far may be gone for
+// good. No attempt is under way.
+void Journey::move_to(std::shared_ptr<Gateway> gateway) {
+  leave_line(false);
+  lane_ = gateway->lane(lane_->executor());
+  gateway_ = std::move(gateway);
+  tried_.clear();
+  unfit_.clear();
+  again_.reset();
+}
+
 // Whether no upstream could take the request even if all were well and idle: waiting is no use. Says so in last_.
 bool Journey::nobody_ever(TimePoint at) {
   std::vector<UpstreamState> states;
@@ -224,6 +235,11 @@ asio::awaitable<bool> Journey::choose() {
   bool started = false;
   while (!left()) {
     const TimePoint at = now();
+    if (auto newest = gateway_->successor()) {
+      move_to(std::move(newest));
+      may_look = true;
+      look = kLook;
+    }
     if (place_) {
       const std::optional<bool> turn = await_turn(at);
       if (!turn) break;

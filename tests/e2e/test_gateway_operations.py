@@ -3,6 +3,7 @@ import concurrent.futures
 import http.server
 import json
 import signal
+import socket
 import threading
 import time
 
@@ -41,6 +42,24 @@ def test_a_reload_moves_new_requests_and_leaves_those_under_way(fakes, tmp_path)
                 assert all(done.result() == ("".join(f"t{i} " for i in range(40)), "stop") for done in under_way)
     finally:
         slow.stop()
+
+
+def test_who_waits_for_an_upstream_goes_over_to_the_new_configuration(fakes, tmp_path):
+    """As when all pods of a service are replaced: the addresses known before never answer again."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with gateway(tmp_path, upstream("old", nowhere), upstream("older", nowhere), scalars="  admin_key: env:ADMIN\n",
+                     environment={"ADMIN": "admin-secret"}) as program, concurrent.futures.ThreadPoolExecutor(8) as pool:
+            state = lambda: [one["health"] for one in program.http().get("/admin/v1/gateway", headers=ADMIN).json()["upstreams"]]
+            while state() != ["down", "down"]:  # who comes later has tried nobody
+                program.http().post("/v1/chat/completions", json={"model": "ok", "messages": ASK}, headers={"X-Request-Deadline": "200"})
+            waiting = [pool.submit(ask, program, "ok", i % 2 == 0) for i in range(8)]
+            assert eventually(lambda: program.metric("spillway_gateway_queued") > 0)
+            write_config(tmp_path / "gateway.yaml", upstream("new", fakes[0].url), scalars="  admin_key: env:ADMIN\n")
+            assert program.http().post("/admin/v1/reload", headers=ADMIN).status_code == 200
+            assert [one.result(8) for one in waiting] == [(TEXT, "stop")] * 8
+            assert program.metric("spillway_gateway_queued") == 0
 
 
 def test_a_bad_configuration_is_refused_whole_and_names_its_place(fakes, tmp_path):
