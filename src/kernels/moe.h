@@ -24,6 +24,11 @@ struct RoutingOptions {
 void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const RoutingOptions& options,
                   tensor::TensorView ids, tensor::TensorView weights, tensor::Stream& stream);
 
+// The router and its choice: logits f32 [T, experts] = x W^T (work), and route_tokens over them; on CUDA one launch for
+// few tokens.
+void route(tensor::TensorView x, const PackedLinear& router, tensor::TensorView logits, tensor::TensorView bias,
+           const RoutingOptions& options, tensor::TensorView ids, tensor::TensorView weights, tensor::Stream& stream);
+
 struct ExpertWeights {
   PackedLinear gate_up;  // packed from {gate, up}: [2 * inter, hidden]
   PackedLinear down;     // [hidden, inter]

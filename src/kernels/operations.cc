@@ -81,6 +81,14 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   operations(stream.device()).route_tokens(logits, bias, options, ids, weights, stream);
 }
 
+void route(tensor::TensorView x, const PackedLinear& router, tensor::TensorView logits, tensor::TensorView bias,
+           const RoutingOptions& options, tensor::TensorView ids, tensor::TensorView weights, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).routes_at_once;
+  if (function != nullptr && function(x, router, logits, bias, options, ids, weights, stream)) return;
+  linear(x, router, logits, stream);
+  route_tokens(logits, bias, options, ids, weights, stream);
+}
+
 Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
                               Precision precision, tensor::Stream& stream) {
   return operations(stream.device()).pack_heads(full, heads, first, rows, transposed, precision, stream);

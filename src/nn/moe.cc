@@ -69,8 +69,7 @@ void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) c
   const tensor::TensorView ids = step.arena.allocate(tensor::DType::kI32, {tokens, slots});
   const tensor::TensorView weights = step.arena.f32({tokens, slots});
   step.stream.stage("router", product_cost(router_, tokens));
-  kernels::linear(x, router_, logits, step.stream);
-  kernels::route_tokens(logits, bias_, shape_.routing, ids, weights, step.stream);
+  kernels::route(x, router_, logits, bias_, shape_.routing, ids, weights, step.stream);
   if (shared_) shared_->add_to(x, y, step);
   if (step.stream.watched()) step.stream.stage("experts", experts_cost(tokens));
   kernels::expert_mlp(x, ids, weights, experts_, y, step.stream);

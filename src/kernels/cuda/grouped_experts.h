@@ -1,18 +1,20 @@
 // The routed experts of a layer, from the routing's ids to their weighted sum, without a word to the host:
 //   y[t] (+)= sum over slots s in order of weights[t, s] * down_e(silu(gate_e x[t]) * up_e x[t]), e = ids[t, s]
 //
-// Two ways. Streamed (few tokens, or weights the other way does not take): each slot's expert is read for its token
+// Streamed (few tokens, or weights the other ways do not take): each slot's expert is read for its token
 // (gemv_experts.h). Grouped (kF8Block with scale_rows 128, hidden and inter multiples of 128): tokens are sorted by
-// expert into blocks of 64 or 128 rows and quantised, each expert is read once (gemm_fp8.h). In either way a token's
-// bits depend on its own row, ids and weights only. ids in [0, experts). Tolerance: streamed, as gemv_small_batch.h;
-// grouped, relative norm 5e-2 (activations in FP8).
+// expert into blocks of rows and quantised, each expert is read once: blocks of 64 or 128 rows (gemm_fp8.h), of 16 or
+// 32 where experts get few (gemm_fp8_few_rows.h). kGrouped never takes the latter, whose bits differ: there, and
+// streamed, a token's bits depend on its own row, ids and weights only. ids in [0, experts). Tolerance: streamed, as
+// gemv_small_batch.h; grouped, relative norm 5e-2 (activations in FP8).
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"
 
 namespace spillway::kernels::cuda {
 
-enum class ExpertsWay : uint8_t { kChoose, kStreamed, kGrouped };
+// kFewRows: grouped, in blocks of 16 or 32 rows where these serve, for any number of tokens.
+enum class ExpertsWay : uint8_t { kChoose, kStreamed, kGrouped, kFewRows };
 
 struct ExpertsMlp {
   int tokens = 0;

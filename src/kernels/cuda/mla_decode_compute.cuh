@@ -6,8 +6,8 @@
 namespace spillway::kernels::cuda {
 
 // Latents past the context may be NaN, which a probability of zero does not remove: zeros instead.
-template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::clear_tail(int place, int valid, int barrier) {
+template <typename T, bool kPair, bool kEarly>
+__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::clear_tail(int place, int valid, int barrier) {
   for (int c = 0; c < kChunks; ++c) ptx::barrier_wait(&shared.full[place][c], parity_of(place));
   const int thread = warp * 32 + lane, segments = (kTileTokens - valid) * 8;
   for (int at = thread; at < segments * kChunks; at += 128) {
@@ -18,14 +18,15 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::clear_tail(int place, int va
   ptx::named_barrier(barrier, 128);
 }
 
-// S = Q K^T of this side's tile, chunk by chunk as it arrives.
-template <typename T, bool kPair>
+// Starts S = Q K^T of this side's tile, chunk by chunk as it arrives.
+template <typename T, bool kPair, bool kEarly>
 template <int kSide>
-__device__ __forceinline__ void MlaBlock<T, kPair>::scores(float (&s)[32], int tile) {
+__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::start_scores(float (&s)[32], int tile) {
   const int token = (piece.tile_begin + tile) * kTileTokens;
   if (context - token < kTileTokens) clear_tail(kSide, context - token, 1 + kSide);
-  const uint64_t a = inner_descriptor(ptx::shared_address(shared.queries));
-  const uint64_t b = inner_descriptor(ptx::shared_address(shared.tiles[kSide]));
+  uint64_t a = inner_descriptor(ptx::shared_address(shared.queries));
+  uint64_t b = inner_descriptor(ptx::shared_address(shared.tiles[kSide]));
+  asm volatile("" : "+l"(a), "+l"(b));  // not 72 of them kept from tile to tile
   hold(s);
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
@@ -38,14 +39,12 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::scores(float (&s)[32], int t
     }
   }
   products_commit();
-  products_wait<0>();
-  hold(s);
 }
 
 // Probabilities to the tile's rope chunk, and the maximum they are relative to, for the other side.
-template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::store_probabilities(const float (&s)[32], int place,
-                                                                        const float (&m)[2]) {
+template <typename T, bool kPair, bool kEarly>
+__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::store_probabilities(const float (&s)[32], int place,
+                                                                                const float (&m)[2]) {
   char* chunk = shared.tiles[place] + 8 * kChunkBytes;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -105,9 +104,9 @@ __device__ __forceinline__ void finish_outputs(float (&o)[2][64]) {
 
 // Scores of 64 tokens from `token` on to probabilities in place; m and l go on, factor is what earlier sums and outputs
 // are to be multiplied with.
-template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], int token, const int (&limit)[2],
-                                                            float (&m)[2], float (&l)[2], float (&factor)[2]) {
+template <typename T, bool kPair, bool kEarly>
+__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::softmax(float (&s)[32], int token, const int (&limit)[2],
+                                                                    float (&m)[2], float (&l)[2], float (&factor)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float most = m[half];
@@ -131,9 +130,9 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], int 
 }
 
 // One side through its pieces. m: the maximum of all tiles so far; l: this side's tiles' sums relative to it.
-template <typename T, bool kPair>
+template <typename T, bool kPair, bool kEarly>
 template <int kSide>
-__device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
+__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::compute() {
   const uint32_t own = ptx::shared_address(shared.tiles[kSide]), other = ptx::shared_address(shared.tiles[1 - kSide]);
   constexpr uint32_t kHalf = kSide * 4 * kChunkBytes;
   int units = 0;
@@ -150,11 +149,14 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
     for (int i = 0; i < 128; ++i) o[i / 64][i % 64] = 0.0f;
     ptx::barrier_wait(&shared.queries_full, units & 1);
     ++units;
-    const auto own_tile = [&](int t) {
-      scores<kSide>(s, t);
+    const auto start_own = [&](int t) { start_scores<kSide>(s, t); };
+    const auto own_probabilities = [&](int t) {
+      hold(s);
       if (t + 2 >= tiles) ptx::barrier_arrive(&shared.queries_empty);
       softmax(s, (piece.tile_begin + t) * kTileTokens, limit, m, l, factor);
       store_probabilities(s, kSide, m);
+    };
+    const auto own_outputs = [&] {
       scale_rows(o, factor);
       uint32_t a[4][4];
 #pragma unroll
@@ -162,8 +164,9 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
       start_own_outputs<T>(o, a, own + kHalf);
       finish_outputs(o);
       release(kSide, kSide);
+      ++(kSide == 0 ? even_uses : odd_uses);
     };
-    const auto other_tile = [&] {
+    const auto start_other = [&] {
       for (int c = kSide * 4; c < kSide * 4 + 4; ++c) {
         ptx::barrier_wait(&shared.full[1 - kSide][c], parity_of(1 - kSide));
       }
@@ -174,25 +177,49 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
       }
       scale_rows(o, factor);
       start_other_outputs<T>(o, other + 8 * kChunkBytes, other + kHalf);
+    };
+    const auto finish_other = [&] {
       finish_outputs(o);
       release(1 - kSide, kSide);
       if (kSide == 0) release(1, 1);
+      ++(kSide == 0 ? odd_uses : even_uses);
     };
-    for (int t = 0; t < tiles; t += 2) {
-      const bool has_odd = t + 1 < tiles;
+    const auto own_tile = [&](int t) {
+      start_own(t);
+      products_wait<0>();
+      own_probabilities(t);
+      own_outputs();
+    };
+    const auto other_tile = [&] {
+      start_other();
+      finish_other();
+    };
+    if constexpr (kEarly) {
+      // Scores are under way while the other side's tile is finished; this side's softmax runs beside its products.
       if constexpr (kSide == 0) {
-        own_tile(t);
-        ++even_uses;
-        if (has_odd) {
-          other_tile();
-          ++odd_uses;
-        }
+        own_tile(0);
       } else {
         other_tile();
-        ++even_uses;
-        if (has_odd) {
-          own_tile(t + 1);
-          ++odd_uses;
+        if (tiles > 1) own_tile(1);
+      }
+      for (int t = 2 + kSide; t < tiles; t += 2) {
+        start_own(t);
+        start_other();
+        products_wait<1>();
+        own_probabilities(t);
+        finish_other();
+        own_outputs();
+      }
+      if (tiles > 1 && (tiles - 1) % 2 != kSide) other_tile();
+    } else {
+      for (int t = 0; t < tiles; t += 2) {
+        const bool has_odd = t + 1 < tiles;
+        if constexpr (kSide == 0) {
+          own_tile(t);
+          if (has_odd) other_tile();
+        } else {
+          other_tile();
+          if (has_odd) own_tile(t + 1);
         }
       }
     }
@@ -212,7 +239,7 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
   }
 }
 
-template <typename T, bool kPair>
+template <typename T, bool kPair, bool kEarly>
 __global__ void __launch_bounds__(384, 1)
     mla_decode_kernel(const __grid_constant__ MlaParams p, const __grid_constant__ CUtensorMap queries,
                       const __grid_constant__ CUtensorMap pages) {
@@ -239,7 +266,7 @@ __global__ void __launch_bounds__(384, 1)
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
-  MlaBlock<T, kPair> block(p, shared, whole);
+  MlaBlock<T, kPair, kEarly> block(p, shared, whole);
   if (group == 0) {
     ptx::fewer_registers<40>();
     wait_for_previous_kernel();  // all else follows from what is loaded

@@ -39,14 +39,14 @@ inline bool make_mla_maps(const LatentAttention& a, int box_rows, CUtensorMap* q
 }
 
 // kPair: of two blocks or more of 64 rows.
-template <typename T, bool kPair>
+template <typename T, bool kPair, bool kEarly>
 cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   MlaParams p;
   p.out = static_cast<char*>(a.out);
   p.out_stride = a.out_stride;
   p.heads = a.heads;
   const int row_blocks = ceil_div(a.heads * a.batch.rows_max, 64);
-  p.ranks = kPair ? 2 : 1;
+  p.ranks = row_blocks > 1 ? 2 : 1;
   p.scale_log2e = a.scale * kLog2e;
   p.page_tokens = a.pages.page_tokens;
   p.batch = a.batch;
@@ -60,7 +60,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   CUtensorMap queries, pages;
   if (!make_mla_maps(a, kPair ? 32 : 64, &queries, &pages)) return cudaErrorInvalidValue;
   const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
-  const auto kernel = mla_decode_kernel<T, kPair>;
+  const auto kernel = mla_decode_kernel<T, kPair, kEarly>;
   cudaError_t error = allow_shared(kernel, int(shared));
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2];

@@ -17,6 +17,7 @@ Operations operations() {
   table.gated_linear = gated_linear;
   table.takes_gates = takes_gates;
   table.route_tokens = route_tokens;
+  table.routes_at_once = routes_at_once;
   table.expert_mlp = expert_mlp;
   table.rms_norm = rms_norm;
   table.silu_mul = silu_mul;
