@@ -111,6 +111,19 @@ size_t PackedExperts::bytes() const {
   return sum;
 }
 
+bool takes_shared_expert(const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                         int64_t tokens, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).takes_shared_expert;
+  return function != nullptr && function(experts, gate_up, down, tokens, stream);
+}
+
+void expert_mlp_shared(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
+                       const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                       tensor::TensorView y, tensor::Stream& stream) {
+  const trace::Span span("kernel", "expert_mlp_shared");
+  operations(stream.device()).expert_mlp_shared(x, ids, weights, experts, gate_up, down, y, stream);
+}
+
 void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights, const PackedExperts& experts,
                 tensor::TensorView y, tensor::Stream& stream) {
   const trace::Span span("kernel", "expert_mlp");

@@ -61,6 +61,8 @@ struct Operations {
   bool (*routes_at_once)(tensor::TensorView, const PackedLinear&, tensor::TensorView, tensor::TensorView,
                          const RoutingOptions&, tensor::TensorView, tensor::TensorView, tensor::Stream&) = nullptr;
   decltype(&kernels::expert_mlp) expert_mlp = nullptr;
+  decltype(&kernels::takes_shared_expert) takes_shared_expert = nullptr;  // null: never
+  decltype(&kernels::expert_mlp_shared) expert_mlp_shared = nullptr;
   decltype(&kernels::rms_norm) rms_norm = nullptr;
   decltype(&kernels::rms_norm_slice) rms_norm_slice = nullptr;
   decltype(&kernels::add_rms_norm) add_rms_norm = nullptr;

@@ -1,5 +1,3 @@
-#include "kernels/cuda/grouped_experts.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/gemm_fp8.h"
@@ -7,6 +5,7 @@
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
 #include "kernels/cuda/gemv_experts.h"
+#include "kernels/cuda/grouped_experts.h"
 #include "kernels/cuda/quantize_activations.h"
 
 namespace spillway::kernels::cuda {
@@ -18,7 +17,7 @@ bool experts_groupable(const ExpertsMlp& m) {
 namespace {
 
 constexpr int kLayoutThreads = 1024;
-constexpr int kStreamedTokens = 4;  // at most, where both ways are open
+constexpr int kStreamedTokens = kSharedTokensMax;  // at most, where both ways are open
 // Rows an expert in the mean up to which blocks of 16, 32 and 64 rows serve.
 constexpr int kMeanRows16 = 10, kMeanRows32 = 24, kMeanRows64 = 96;
 
@@ -170,7 +169,8 @@ cudaError_t few_rows_products(const GroupedCall& c, cudaStream_t stream) {
   Fp8FewRowsProduct product;
   product.experts = c.m.experts, product.m = c.rows, product.block_rows = c.block_rows;
   product.block_experts = c.owners, product.block_counts = c.counts;
-  product.x = c.q, product.weight = c.m.gate_up, product.swiglu = true, product.y = c.wide, product.y_stride = c.m.inter;
+  product.x = c.q, product.weight = c.m.gate_up, product.swiglu = true, product.y = c.wide,
+  product.y_stride = c.m.inter;
   cudaError_t error = launch_fp8_few_rows(product, stream);
   if (error != cudaSuccess || (error = quantize_h(c, QuantizeSource::kPlain, stream)) != cudaSuccess) return error;
   product.x = c.h, product.weight = c.m.down, product.swiglu = false, product.y = c.out, product.y_stride = c.m.hidden;
@@ -179,7 +179,8 @@ cudaError_t few_rows_products(const GroupedCall& c, cudaStream_t stream) {
 
 cudaError_t many_rows_products(const GroupedCall& c, cudaStream_t stream) {
   Fp8GroupedProduct product;
-  product.experts = c.m.experts, product.m = c.rows, product.block_rows = c.block_rows, product.block_experts = c.owners;
+  product.experts = c.m.experts, product.m = c.rows, product.block_rows = c.block_rows,
+  product.block_experts = c.owners;
   product.x = c.q, product.weight = c.m.gate_up, product.y = c.wide, product.y_stride = 2 * c.m.inter;
   cudaError_t error = launch_fp8_grouped_product(product, stream);
   if (error != cudaSuccess || (error = quantize_h(c, QuantizeSource::kSwiGlu, stream)) != cudaSuccess) return error;
@@ -196,7 +197,8 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
   auto* owners = reinterpret_cast<int32_t*>(space + s.blocks);
   auto* counts = reinterpret_cast<int32_t*>(space + s.counts);
   const Layout layout{items, m.experts, per_block, blocks, m.ids, item_rows, owners, counts};
-  cudaError_t error = launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(m.experts) * 4, stream, true, 1, layout);
+  cudaError_t error =
+      launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(m.experts) * 4, stream, true, 1, layout);
   if (error != cudaSuccess) return error;
 
   const GroupedCall call{m,
@@ -210,27 +212,36 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
                          space + s.wide,
                          space + s.out};
   QuantizeActivations quantize;
-  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type, quantize.x_stride = m.x_stride;
+  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type,
+  quantize.x_stride = m.x_stride;
   quantize.rows = item_rows, quantize.repeat = m.slots, quantize.out = call.q;
   if ((error = launch_quantize_activations(quantize, stream)) != cudaSuccess) return error;
   error = per_block < 64 ? few_rows_products(call, stream) : many_rows_products(call, stream);
   if (error != cudaSuccess) return error;
 
-  const Combine combine{m.tokens, m.slots, m.hidden, static_cast<const __nv_bfloat16*>(call.out), item_rows,
-                        m.weights, m.y, m.y_type, m.y_stride, m.add};
+  const Combine combine{m.tokens,   m.slots,   m.hidden, static_cast<const __nv_bfloat16*>(call.out),
+                        item_rows,  m.weights, m.y,      m.y_type,
+                        m.y_stride, m.add};
   const dim3 grid(static_cast<unsigned>((m.hidden + 1023) / 1024), static_cast<unsigned>(m.tokens));
   return launch_kernel(combine_kernel, grid, 128, 0, stream, true, 1, combine);
 }
 
+// h of each slot, the shared expert's included.
+size_t streamed_bytes(const ExpertsMlp& m, int tokens) {
+  return static_cast<size_t>(tokens) * (m.slots + 1) * m.inter * 2;
+}
+
 cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStream_t stream) {
-  if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 2) return cudaErrorInvalidValue;
+  if (bytes < streamed_bytes(m, m.tokens)) return cudaErrorInvalidValue;
   ExpertProduct p;
   p.tokens = m.tokens, p.slots = m.slots, p.experts = m.experts, p.ids = m.ids, p.weights = m.weights;
   p.x = m.x, p.x_type = m.x_type, p.x_stride = m.x_stride, p.weight = m.gate_up;
   p.y = space, p.y_type = Scalar::kBf16, p.y_stride = m.inter;
+  p.shared_data = m.shared_gate_up.data, p.shared_scales = m.shared_gate_up.scales;
   const cudaError_t error = launch_experts_gate_up(p, stream);
   if (error != cudaSuccess) return error;
   p.x = space, p.x_type = Scalar::kBf16, p.x_stride = m.inter, p.weight = m.down;
+  p.shared_data = m.shared_down.data, p.shared_scales = m.shared_down.scales;
   p.y = m.y, p.y_type = m.y_type, p.y_stride = m.y_stride, p.add = m.add;
   return launch_experts_down(p, stream);
 }
@@ -238,7 +249,7 @@ cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStr
 }  // namespace
 
 size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
-  size_t bytes = static_cast<size_t>(tokens) * m.slots * m.inter * 2;
+  size_t bytes = streamed_bytes(m, tokens);
   if (!experts_groupable(m)) return bytes;
   // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest of all.
   const auto at_most = [&](int mean, int rows) {
@@ -255,7 +266,9 @@ cudaError_t launch_experts(const ExpertsMlp& m, void* workspace, size_t workspac
   const bool right = m.tokens >= 1 && m.slots >= 1 && m.experts >= 1 && m.hidden % 8 == 0 && m.x_type != Scalar::kF16 &&
                      m.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;
-  if (use_groups(m, m.tokens)) return run_grouped(m, static_cast<char*>(workspace), workspace_bytes, stream);
+  const bool grouped = use_groups(m, m.tokens);
+  if (grouped && m.shared_gate_up.data != nullptr) return cudaErrorInvalidValue;
+  if (grouped) return run_grouped(m, static_cast<char*>(workspace), workspace_bytes, stream);
   return run_streamed(m, workspace, workspace_bytes, stream);
 }
 

@@ -29,12 +29,17 @@ struct ExpertsMlp {
   const float* weights = nullptr;  // [tokens, slots]
   Weight gate_up;                  // one expert's [2 * inter, hidden]; all experts one after another
   Weight down;                     // one expert's [hidden, inter]
+  // Of an expert of every token, of weight 1 and the same shapes and formats; streamed only. data null: none.
+  Weight shared_gate_up, shared_down;
   void* y = nullptr;               // [tokens, hidden]
   Scalar y_type = Scalar::kF32;    // kBf16 or kF32
   int64_t y_stride = 0;
   bool add = true;
   ExpertsWay way = ExpertsWay::kChoose;
 };
+
+// Tokens of a call that may have a shared expert.
+constexpr int kSharedTokensMax = 2;
 
 // Bytes for any call of up to `tokens` tokens with the other sizes of mlp.
 // Whether the weights are such as the grouped way takes.

@@ -34,6 +34,7 @@ struct MlaParams {
   WorkShape shape;  // units: of `ranks` row blocks
   float* partials;  // [slot][ranks][64][512]
   float2* sums;     // [slot][ranks][64]: maximum and sum
+  int* whole;       // left for the combination: 1 where no unit was split
 };
 
 struct MlaShared {
@@ -46,7 +47,7 @@ struct MlaShared {
   int prefix[1];  // [sequences + 1]
 };
 
-template <typename T, bool kPair, bool kEarly>
+template <typename T, bool kPair>
 struct MlaBlock {
   const MlaParams& p;
   MlaShared& shared;
@@ -85,7 +86,7 @@ struct MlaBlock {
   template <int kSide>
   __device__ __forceinline__ void compute();
   template <int kSide>
-  __device__ __forceinline__ void start_scores(float (&s)[32], int tile);
+  __device__ __forceinline__ void scores(float (&s)[32], int tile);
   __device__ __forceinline__ void clear_tail(int place, int valid, int barrier);
   __device__ __forceinline__ void softmax(float (&s)[32], int token, const int (&limit)[2], float (&m)[2],
                                           float (&l)[2], float (&factor)[2]);
@@ -120,8 +121,8 @@ __device__ __forceinline__ void load_box_pair(void* to, const CUtensorMap* map, 
 }
 
 // One thread.
-template <typename T, bool kPair, bool kEarly>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::load(const CUtensorMap* queries, const CUtensorMap* pages) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::load(const CUtensorMap* queries, const CUtensorMap* pages) {
   int units = 0;
   while (next_piece()) {
     ptx::barrier_wait(&shared.queries_empty, (units & 1) ^ 1);
@@ -155,8 +156,8 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::load(const CUtensorM
 }
 
 // This warpgroup no longer needs half of a tile.
-template <typename T, bool kPair, bool kEarly>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::release(int place, int half) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::release(int place, int half) {
   __syncwarp();
   if constexpr (kPair) {
     if (lane < 2) ptx::barrier_arrive_remote(&shared.empty[place][half], static_cast<uint32_t>(lane));
@@ -165,9 +166,9 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::release(int place, i
   }
 }
 
-template <typename T, bool kPair, bool kEarly>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::write(const float (&o)[2][64], int side,
-                                                                  const float (&m)[2], const float (&total)[2]) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::write(const float (&o)[2][64], int side, const float (&m)[2],
+                                                          const float (&total)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = row_of(half), packed = row_block * 64 + row;

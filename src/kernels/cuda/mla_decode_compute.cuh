@@ -6,8 +6,8 @@
 namespace spillway::kernels::cuda {
 
 // Latents past the context may be NaN, which a probability of zero does not remove: zeros instead.
-template <typename T, bool kPair, bool kEarly>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::clear_tail(int place, int valid, int barrier) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::clear_tail(int place, int valid, int barrier) {
   for (int c = 0; c < kChunks; ++c) ptx::barrier_wait(&shared.full[place][c], parity_of(place));
   const int thread = warp * 32 + lane, segments = (kTileTokens - valid) * 8;
   for (int at = thread; at < segments * kChunks; at += 128) {
@@ -18,15 +18,14 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::clear_tail(int place
   ptx::named_barrier(barrier, 128);
 }
 
-// Starts S = Q K^T of this side's tile, chunk by chunk as it arrives.
-template <typename T, bool kPair, bool kEarly>
+// S = Q K^T of this side's tile, chunk by chunk as it arrives.
+template <typename T, bool kPair>
 template <int kSide>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::start_scores(float (&s)[32], int tile) {
+__device__ __forceinline__ void MlaBlock<T, kPair>::scores(float (&s)[32], int tile) {
   const int token = (piece.tile_begin + tile) * kTileTokens;
   if (context - token < kTileTokens) clear_tail(kSide, context - token, 1 + kSide);
-  uint64_t a = inner_descriptor(ptx::shared_address(shared.queries));
-  uint64_t b = inner_descriptor(ptx::shared_address(shared.tiles[kSide]));
-  asm volatile("" : "+l"(a), "+l"(b));  // not 72 of them kept from tile to tile
+  const uint64_t a = inner_descriptor(ptx::shared_address(shared.queries));
+  const uint64_t b = inner_descriptor(ptx::shared_address(shared.tiles[kSide]));
   hold(s);
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
@@ -39,12 +38,14 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::start_scores(float (
     }
   }
   products_commit();
+  products_wait<0>();
+  hold(s);
 }
 
 // Probabilities to the tile's rope chunk, and the maximum they are relative to, for the other side.
-template <typename T, bool kPair, bool kEarly>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::store_probabilities(const float (&s)[32], int place,
-                                                                                const float (&m)[2]) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::store_probabilities(const float (&s)[32], int place,
+                                                                        const float (&m)[2]) {
   char* chunk = shared.tiles[place] + 8 * kChunkBytes;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -104,9 +105,9 @@ __device__ __forceinline__ void finish_outputs(float (&o)[2][64]) {
 
 // Scores of 64 tokens from `token` on to probabilities in place; m and l go on, factor is what earlier sums and outputs
 // are to be multiplied with.
-template <typename T, bool kPair, bool kEarly>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::softmax(float (&s)[32], int token, const int (&limit)[2],
-                                                                    float (&m)[2], float (&l)[2], float (&factor)[2]) {
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], int token, const int (&limit)[2],
+                                                            float (&m)[2], float (&l)[2], float (&factor)[2]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     float most = m[half];
@@ -130,9 +131,9 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::softmax(float (&s)[3
 }
 
 // One side through its pieces. m: the maximum of all tiles so far; l: this side's tiles' sums relative to it.
-template <typename T, bool kPair, bool kEarly>
+template <typename T, bool kPair>
 template <int kSide>
-__device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::compute() {
+__device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
   const uint32_t own = ptx::shared_address(shared.tiles[kSide]), other = ptx::shared_address(shared.tiles[1 - kSide]);
   constexpr uint32_t kHalf = kSide * 4 * kChunkBytes;
   int units = 0;
@@ -149,14 +150,11 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::compute() {
     for (int i = 0; i < 128; ++i) o[i / 64][i % 64] = 0.0f;
     ptx::barrier_wait(&shared.queries_full, units & 1);
     ++units;
-    const auto start_own = [&](int t) { start_scores<kSide>(s, t); };
-    const auto own_probabilities = [&](int t) {
-      hold(s);
+    const auto own_tile = [&](int t) {
+      scores<kSide>(s, t);
       if (t + 2 >= tiles) ptx::barrier_arrive(&shared.queries_empty);
       softmax(s, (piece.tile_begin + t) * kTileTokens, limit, m, l, factor);
       store_probabilities(s, kSide, m);
-    };
-    const auto own_outputs = [&] {
       scale_rows(o, factor);
       uint32_t a[4][4];
 #pragma unroll
@@ -164,9 +162,8 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::compute() {
       start_own_outputs<T>(o, a, own + kHalf);
       finish_outputs(o);
       release(kSide, kSide);
-      ++(kSide == 0 ? even_uses : odd_uses);
     };
-    const auto start_other = [&] {
+    const auto other_tile = [&] {
       for (int c = kSide * 4; c < kSide * 4 + 4; ++c) {
         ptx::barrier_wait(&shared.full[1 - kSide][c], parity_of(1 - kSide));
       }
@@ -177,49 +174,25 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::compute() {
       }
       scale_rows(o, factor);
       start_other_outputs<T>(o, other + 8 * kChunkBytes, other + kHalf);
-    };
-    const auto finish_other = [&] {
       finish_outputs(o);
       release(1 - kSide, kSide);
       if (kSide == 0) release(1, 1);
-      ++(kSide == 0 ? odd_uses : even_uses);
     };
-    const auto own_tile = [&](int t) {
-      start_own(t);
-      products_wait<0>();
-      own_probabilities(t);
-      own_outputs();
-    };
-    const auto other_tile = [&] {
-      start_other();
-      finish_other();
-    };
-    if constexpr (kEarly) {
-      // Scores are under way while the other side's tile is finished; this side's softmax runs beside its products.
+    for (int t = 0; t < tiles; t += 2) {
+      const bool has_odd = t + 1 < tiles;
       if constexpr (kSide == 0) {
-        own_tile(0);
+        own_tile(t);
+        ++even_uses;
+        if (has_odd) {
+          other_tile();
+          ++odd_uses;
+        }
       } else {
         other_tile();
-        if (tiles > 1) own_tile(1);
-      }
-      for (int t = 2 + kSide; t < tiles; t += 2) {
-        start_own(t);
-        start_other();
-        products_wait<1>();
-        own_probabilities(t);
-        finish_other();
-        own_outputs();
-      }
-      if (tiles > 1 && (tiles - 1) % 2 != kSide) other_tile();
-    } else {
-      for (int t = 0; t < tiles; t += 2) {
-        const bool has_odd = t + 1 < tiles;
-        if constexpr (kSide == 0) {
-          own_tile(t);
-          if (has_odd) other_tile();
-        } else {
-          other_tile();
-          if (has_odd) own_tile(t + 1);
+        ++even_uses;
+        if (has_odd) {
+          own_tile(t + 1);
+          ++odd_uses;
         }
       }
     }
@@ -239,7 +212,7 @@ __device__ __forceinline__ void MlaBlock<T, kPair, kEarly>::compute() {
   }
 }
 
-template <typename T, bool kPair, bool kEarly>
+template <typename T, bool kPair>
 __global__ void __launch_bounds__(384, 1)
     mla_decode_kernel(const __grid_constant__ MlaParams p, const __grid_constant__ CUtensorMap queries,
                       const __grid_constant__ CUtensorMap pages) {
@@ -266,11 +239,12 @@ __global__ void __launch_bounds__(384, 1)
   prefetch_page_table(p.batch);
   const bool whole = plan_work(p.batch, p.shape, shared.prefix, shared.scratch);
   if constexpr (kPair) ptx::cluster_sync();
-  MlaBlock<T, kPair, kEarly> block(p, shared, whole);
+  MlaBlock<T, kPair> block(p, shared, whole);
   if (group == 0) {
     ptx::fewer_registers<40>();
     wait_for_previous_kernel();  // all else follows from what is loaded
     let_next_kernel_start();
+    if (blockIdx.x == 0 && threadIdx.x == 0) *p.whole = whole ? 1 : 0;
     if (threadIdx.x == 0) block.load(&queries, &pages);
   } else {
     ptx::more_registers<232>();
@@ -288,10 +262,11 @@ __global__ void __launch_bounds__(384, 1)
 #endif
 }
 
-// One row of a unit of several pieces, added in order: a warp.
-template <typename T>
+// A part of one row of a unit of several pieces, added in order: a warp.
+template <typename T, int kParts>
 __device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& cursor, int sequence, int row_block,
-                                            int row) {
+                                            int row, int part) {
+  constexpr int kQuads = 4 / kParts;  // of 4 values a lane
   const int lane = threadIdx.x & 31, packed = row_block * 64 + row, first = p.batch.row_begin[sequence];
   if (packed >= (p.batch.row_begin[sequence + 1] - first) * p.heads) return;
   const Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
@@ -301,18 +276,19 @@ __device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& curs
   float most = -INFINITY, sum = 0.0f;
   for (int i = lane; i < piece.pieces; i += 32) most = fmaxf(most, p.sums[at(i)].x);
   for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
-  float4 acc[4] = {};
+  float4 acc[kQuads] = {};
   for (int base = 0; base < piece.pieces; base += 32) {
     const float2 mine = base + lane < piece.pieces ? p.sums[at(base + lane)] : make_float2(-INFINITY, 0.0f);
     const float my_weight = exp2_fast((mine.x - most) * p.scale_log2e);
     const int count = min(32, piece.pieces - base);
-#pragma unroll 6
+#pragma unroll(6 * kParts > 16 ? 16 : 6 * kParts)
     for (int i = 0; i < count; ++i) {
       const float weight = __shfl_sync(0xffffffffu, my_weight, i);
       sum += weight * __shfl_sync(0xffffffffu, mine.y, i);
-      const float4* from = reinterpret_cast<const float4*>(p.partials + at(base + i) * kLatent) + lane;
+      const float4* from =
+          reinterpret_cast<const float4*>(p.partials + at(base + i) * kLatent) + part * kQuads * 32 + lane;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
+      for (int j = 0; j < kQuads; ++j) {
         const float4 v = from[j * 32];
         acc[j].x += weight * v.x;
         acc[j].y += weight * v.y;
@@ -324,26 +300,30 @@ __device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& curs
   const float inverse = 1.0f / sum;
   uint2* to = reinterpret_cast<uint2*>(
                   p.out + ((first + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent) * 2) +
-              lane;
+              part * kQuads * 32 + lane;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
+  for (int j = 0; j < kQuads; ++j) {
     to[j * 32] =
         make_uint2(pack2<T>(acc[j].x * inverse, acc[j].y * inverse), pack2<T>(acc[j].z * inverse, acc[j].w * inverse));
   }
 }
 
-// Items: an eighth of a row block each, of all sequences' row blocks.
-template <typename T>
+// Items: an eighth of a row block each, of all sequences' row blocks; in kParts parts of the columns, so that few rows
+// of many pieces occupy more than a few multiprocessors.
+template <typename T, int kParts>
 __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant__ MlaParams p, int row_blocks) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ int combine_shared[];
   wait_for_previous_kernel();
-  if (plan_work(p.batch, p.shape, combine_shared + 40, combine_shared)) return;
+  if (__ldcg(p.whole) != 0) return;
+  plan_work(p.batch, p.shape, combine_shared + 40, combine_shared);
   WorkCursor cursor;
   cursor.start(combine_shared + 40, p.shape, p.batch.sequences, 0, false);
-  const int items = p.batch.sequences * row_blocks * 8, warp = static_cast<int>(threadIdx.x >> 5);
+  const int items = p.batch.sequences * row_blocks * 8 * kParts, warp = static_cast<int>(threadIdx.x >> 5);
   for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-    combine_row<T>(p, cursor, item / 8 / row_blocks, item / 8 % row_blocks, item % 8 * 8 + warp);
+    const int eighth = item / kParts;
+    combine_row<T, kParts>(p, cursor, eighth / 8 / row_blocks, eighth / 8 % row_blocks, eighth % 8 * 8 + warp,
+                           item % kParts);
   }
 #endif
 }

@@ -39,14 +39,14 @@ inline bool make_mla_maps(const LatentAttention& a, int box_rows, CUtensorMap* q
 }
 
 // kPair: of two blocks or more of 64 rows.
-template <typename T, bool kPair, bool kEarly>
+template <typename T, bool kPair>
 cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   MlaParams p;
   p.out = static_cast<char*>(a.out);
   p.out_stride = a.out_stride;
   p.heads = a.heads;
   const int row_blocks = ceil_div(a.heads * a.batch.rows_max, 64);
-  p.ranks = row_blocks > 1 ? 2 : 1;
+  p.ranks = kPair ? 2 : 1;
   p.scale_log2e = a.scale * kLog2e;
   p.page_tokens = a.pages.page_tokens;
   p.batch = a.batch;
@@ -57,10 +57,11 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   const int64_t slots = mla_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
   p.partials = static_cast<float*>(a.workspace);
   p.sums = reinterpret_cast<float2*>(p.partials + slots * p.ranks * 64 * kLatent);
+  p.whole = reinterpret_cast<int*>(p.sums + slots * p.ranks * 64);
   CUtensorMap queries, pages;
   if (!make_mla_maps(a, kPair ? 32 : 64, &queries, &pages)) return cudaErrorInvalidValue;
   const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
-  const auto kernel = mla_decode_kernel<T, kPair, kEarly>;
+  const auto kernel = mla_decode_kernel<T, kPair>;
   cudaError_t error = allow_shared(kernel, int(shared));
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attributes[2];
@@ -77,9 +78,11 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   config.numAttrs = a.overlap ? 2 : 1;
   error = cudaLaunchKernelEx(&config, kernel, p, queries, pages);
   if (error != cudaSuccess) return error;
-  const unsigned combiners = static_cast<unsigned>(
-      std::min<int64_t>(int64_t{4} * processor_count(), int64_t{8} * row_blocks * a.batch.sequences));
-  return launch_kernel(mla_combine_kernel<T>, dim3(combiners), dim3(256), 160 + prefix, stream, true, p, row_blocks);
+  const int64_t eighths = int64_t{8} * row_blocks * a.batch.sequences;
+  const int parts = eighths <= processor_count() ? 4 : 1;
+  const auto combiners = static_cast<unsigned>(std::min<int64_t>(int64_t{4} * processor_count(), eighths * parts));
+  return launch_kernel(parts == 4 ? mla_combine_kernel<T, 4> : mla_combine_kernel<T, 1>, dim3(combiners), dim3(256),
+                       160 + prefix, stream, true, p, row_blocks);
 }
 
 }  // namespace spillway::kernels::cuda

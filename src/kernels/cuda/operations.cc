@@ -19,6 +19,8 @@ Operations operations() {
   table.route_tokens = route_tokens;
   table.routes_at_once = routes_at_once;
   table.expert_mlp = expert_mlp;
+  table.takes_shared_expert = takes_shared_expert;
+  table.expert_mlp_shared = expert_mlp_shared;
   table.rms_norm = rms_norm;
   table.silu_mul = silu_mul;
   table.embedding = embedding;

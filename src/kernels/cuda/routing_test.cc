@@ -177,5 +177,83 @@ TEST_F(Routing, RouterInOneLaunch) {
   }
 }
 
+// Beside the routed experts as when it is one of them, the last of each token and of weight 1: the same bits.
+TEST_F(Routing, SharedExpertBesideTheRouted) {
+  constexpr int kExperts = 6, kSlots = 3, kHidden = 512, kInter = 256;
+  const auto packed = [&](PackedFormat format, int64_t n, int64_t k, int count) {
+    PackedLinear weight;
+    weight.format = format, weight.n = n, weight.k = k;
+    const bool bytes = format == PackedFormat::kF8;
+    weight.data = Tensor(bytes ? DType::kU8 : DType::kBF16, {count * n, k}, kDevice);
+    std::vector<uint8_t> values(weight.data.bytes());
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint32_t r = uint32_t(random_());
+      values[i] = bytes ? uint8_t(r % 0x60 | (r >> 8 & 0x80)) : uint8_t(i % 2 == 0 ? r : 0x3c | (r >> 8 & 0x80));
+    }
+    stream_->upload(weight.data.view().data, values.data(), values.size());
+    if (bytes) {
+      auto scales = random(count * n / 128 * (k / 128), 0.01f);
+      weight.scales = placed({count * n / 128, k / 128}, scales);
+    }
+    return weight;
+  };
+  const auto last_of = [&](const PackedLinear& all) {
+    PackedLinear weight;
+    weight.format = all.format, weight.n = all.n, weight.k = all.k;
+    const size_t bytes = all.data.bytes() / (kExperts + 1);
+    weight.data = Tensor(all.data.view().dtype, {all.n, all.k}, kDevice);
+    stream_->cuda().copy(weight.data.view().data, all.data.view().data + kExperts * bytes, bytes);
+    if (!all.scales.empty()) {
+      const size_t part = all.scales.bytes() / (kExperts + 1);
+      weight.scales = Tensor(DType::kF32, {all.n / 128, all.k / 128}, kDevice);
+      stream_->cuda().copy(weight.scales.view().data, all.scales.view().data + kExperts * part, part);
+    }
+    return weight;
+  };
+  for (const PackedFormat format : {PackedFormat::kF8, PackedFormat::kBf16}) {
+    PackedExperts all, routed;
+    for (PackedExperts* experts : {&all, &routed}) experts->weights.resize(1);
+    const uint32_t seed = uint32_t(random_());
+    for (PackedExperts* experts : {&all, &routed}) {  // the same weights twice: they cannot be copied
+      random_.seed(seed);
+      experts->weights[0].gate_up = packed(format, 2 * kInter, kHidden, kExperts + 1);
+      experts->weights[0].down = packed(format, kHidden, kInter, kExperts + 1);
+    }
+    all.count = kExperts + 1, routed.count = kExperts;
+    const PackedLinear gate_up = last_of(all.weights[0].gate_up), down = last_of(all.weights[0].down);
+    for (const int64_t tokens : {1, 2}) {
+      ASSERT_TRUE(cuda::takes_shared_expert(routed, gate_up, down, tokens, *stream_));
+      std::vector<float> x = random(tokens * kHidden, 1);
+      const Tensor from = placed_bf16({tokens, kHidden}, x);
+      std::vector<int32_t> chosen, with_shared;
+      std::vector<float> factors, all_factors;
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int s = 0; s < kSlots; ++s) {
+          chosen.push_back(int32_t((t * 2 + s * 5 + 1) % kExperts));
+          factors.push_back(0.2f * float(s + 1));
+        }
+        with_shared.insert(with_shared.end(), chosen.end() - kSlots, chosen.end());
+        with_shared.push_back(kExperts);
+        all_factors.insert(all_factors.end(), factors.end() - kSlots, factors.end());
+        all_factors.push_back(1);
+      }
+      const auto placed_ids = [&](const std::vector<int32_t>& values) {
+        Tensor out(DType::kI32, {tokens, int64_t(values.size()) / tokens}, kDevice);
+        stream_->upload(out.view().data, values.data(), out.bytes());
+        return out;
+      };
+      const Tensor expected = placed({tokens, kHidden}, x), found = placed({tokens, kHidden}, x);
+      const Tensor all_ids = placed_ids(with_shared), all_weights = placed({tokens, kSlots + 1}, all_factors);
+      const Tensor ids = placed_ids(chosen), weights = placed({tokens, kSlots}, factors);
+      cuda::expert_mlp(from, all_ids, all_weights, all, expected, *stream_);
+      cuda::expert_mlp_shared(from, ids, weights, routed, gate_up, down, found, *stream_);
+      const auto a = read<float>(expected), b = read<float>(found);
+      for (size_t i = 0; i < a.size(); ++i) ASSERT_EQ(a[i], b[i]) << i << " of " << tokens << " tokens";
+      EXPECT_NE(a, x);
+    }
+    EXPECT_FALSE(cuda::takes_shared_expert(routed, gate_up, down, 3, *stream_));
+  }
+}
+
 }  // namespace
 }  // namespace spillway::kernels::cuda
