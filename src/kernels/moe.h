@@ -56,7 +56,7 @@ void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView
 
 // The same with an expert of every token beside them, of weight 1: where takes_shared_expert() says so.
 bool takes_shared_expert(const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
-                         int64_t tokens, tensor::Stream& stream);
+                         int64_t tokens, int slots, tensor::Stream& stream);
 void expert_mlp_shared(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
                        const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
                        tensor::TensorView y, tensor::Stream& stream);

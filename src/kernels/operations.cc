@@ -112,9 +112,9 @@ size_t PackedExperts::bytes() const {
 }
 
 bool takes_shared_expert(const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
-                         int64_t tokens, tensor::Stream& stream) {
+                         int64_t tokens, int slots, tensor::Stream& stream) {
   const auto function = operations(stream.device()).takes_shared_expert;
-  return function != nullptr && function(experts, gate_up, down, tokens, stream);
+  return function != nullptr && function(experts, gate_up, down, tokens, slots, stream);
 }
 
 void expert_mlp_shared(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,

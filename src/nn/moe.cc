@@ -76,7 +76,8 @@ void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) c
   const tensor::TensorView weights = step.arena.f32({tokens, slots});
   step.stream.stage("router", product_cost(router_, tokens));
   kernels::route(x, router_, logits, bias_, shape_.routing, ids, weights, step.stream);
-  if (shared_ && kernels::takes_shared_expert(experts_, shared_->gate_up(), shared_->down(), tokens, step.stream)) {
+  if (shared_ &&
+      kernels::takes_shared_expert(experts_, shared_->gate_up(), shared_->down(), tokens, slots, step.stream)) {
     if (step.stream.watched()) step.stream.stage("experts, shared expert", experts_cost(tokens, true));
     kernels::expert_mlp_shared(x, ids, weights, experts_, shared_->gate_up(), shared_->down(), y, step.stream);
     return;

@@ -31,10 +31,12 @@ struct Shape {
 };
 
 struct Arguments {
-  CUtensorMap w, x, scales;
+  CUtensorMap w, x, scales, shared;
   const int32_t* block_experts;
   const int32_t* block_counts;
   const float* weight_scales;
+  const float* shared_scales;
+  int experts;
   int row_blocks, tiles;  // tiles: of an expert's outputs
   int k_blocks, n;
   int outputs;  // of a tile: 128, or 64 where gates and ups meet
@@ -57,9 +59,10 @@ struct Ring {
 
 struct Tile {
   int block, expert, column;
+  __device__ __forceinline__ bool shared(const Arguments& a) const { return expert == a.experts; }
   // First row of a wave's weight among all experts' rows.
   __device__ __forceinline__ int weight_row(const Arguments& a, int wave) const {
-    return expert * a.n + column + wave * (a.outputs == kWaveOutputs ? a.n / 2 : kWaveOutputs);
+    return (shared(a) ? 0 : expert * a.n) + column + wave * (a.outputs == kWaveOutputs ? a.n / 2 : kWaveOutputs);
   }
 };
 
@@ -108,8 +111,9 @@ template <class S>
 __device__ void produce(const Arguments& a, const Ring<S>& ring) {
   const auto load_weight = [&](const Tile& tile, int kb, int stage) {
     ptx::barrier_expect(&ring.full[stage], S::kTransferBytes);
+    const CUtensorMap* map = tile.shared(a) ? &a.shared : &a.w;
     for (int wave = 0; wave < 2; ++wave) {
-      ptx::tensor_load(ring.w + (stage * 2 + wave) * S::kWaveBytes, &a.w, kb * kStageK, tile.weight_row(a, wave),
+      ptx::tensor_load(ring.w + (stage * 2 + wave) * S::kWaveBytes, map, kb * kStageK, tile.weight_row(a, wave),
                        &ring.full[stage]);
     }
   };
@@ -174,7 +178,8 @@ __device__ void consume(const Arguments& a, const Ring<S>& ring) {
     float next_scales[2];
 #pragma unroll
     for (int wave = 0; wave < 2; ++wave) {
-      from[wave] = a.weight_scales + static_cast<int64_t>(tile.weight_row(a, wave) / 128) * a.k_blocks;
+      from[wave] = (tile.shared(a) ? a.shared_scales : a.weight_scales) +
+                   static_cast<int64_t>(tile.weight_row(a, wave) / 128) * a.k_blocks;
       next_scales[wave] = __ldg(from[wave]);
     }
     for (int kb = 0; kb < a.k_blocks; ++kb) {
@@ -255,6 +260,11 @@ cudaError_t launch(const Fp8FewRowsProduct& p, cudaStream_t stream) {
       !make_map(&args.scales, MapType::kF32, p.x.scales, k / 128, p.m, p.x.scales_stride * 4, 1, kRows, false)) {
     return cudaErrorInvalidValue;
   }
+  const void* shared = p.shared_data != nullptr ? p.shared_data : p.weight.data;
+  if (!make_map(&args.shared, MapType::kBytes, shared, p.weight.n, k, k, kWaveOutputs, kStageK, true)) {
+    return cudaErrorInvalidValue;
+  }
+  args.shared_scales = static_cast<const float*>(p.shared_scales), args.experts = p.experts;
   args.block_experts = p.block_experts, args.block_counts = p.block_counts;
   args.weight_scales = static_cast<const float*>(p.weight.scales);
   args.row_blocks = p.m / kRows, args.k_blocks = k / 128, args.n = p.weight.n;

@@ -22,8 +22,10 @@ struct Fp8FewRowsProduct {
   const int32_t* block_counts = nullptr;
   QuantizedActivations x;  // [m, k]
   Weight weight;           // of one expert, all one after another: kF8Block, scale_rows 128; n a multiple of 128
-  bool swiglu = false;     // the first n / 2 outputs are gates, the others ups: y [m, n / 2]
-  void* y = nullptr;       // bf16 [m, n]
+  const void* shared_data = nullptr;  // of one expert more, number `experts`, that lies elsewhere; null: none
+  const void* shared_scales = nullptr;
+  bool swiglu = false;  // the first n / 2 outputs are gates, the others ups: y [m, n / 2]
+  void* y = nullptr;    // bf16 [m, n]
   int64_t y_stride = 0;
 };
 

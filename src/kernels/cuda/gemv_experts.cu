@@ -11,18 +11,17 @@ namespace {
 
 struct Plan {
   StreamPlan stream;
-  ExpertProduct e;        // slots: with the shared expert's
-  int routed;             // slots of a token without it
+  ExpertProduct e;
   int64_t units;          // outputs, or pairs of rows, of all lanes
   int units_of_lane;      // of one slot (gate_up) or token (down)
   int64_t expert_scales;  // bytes of scales
 };
 
 // Slots whose ids and weights a block keeps at hand.
-constexpr int kSlotsKept = kSharedSlotsMax;
+constexpr int kSlotsKept = 256;
 
 struct Arguments {
-  CUtensorMap weight, x, shared;
+  CUtensorMap weight, x;
   Plan plan;
 };
 
@@ -56,8 +55,7 @@ class Passes {
   int64_t at_, end_;
 };
 
-// The routing's choice, copied to shared memory where it fits: it is looked up for every stage. The shared expert has
-// the number behind the last.
+// The routing's choice, copied to shared memory where it fits: it is looked up for every stage.
 struct Choice {
   const int32_t* ids;
   const float* weights;
@@ -75,19 +73,14 @@ __device__ void produce(const Arguments& args, const Ring& ring, const Choice& c
   Passes<kDown> passes(plan);
   int issued = 0, stage = 0;
   uint32_t parity = 1;
-  const CUtensorMap* map = &args.weight;
   for (Pass pass; passes.next(&pass);) {
     int row = 0, part = 0, slot = kDown ? pass.lane * plan.e.slots : pass.lane;
     for (int step = 0; step < steps; ++step, ++issued) {
-      if (part == 0) {
-        const int expert = choice.expert(slot);
-        map = expert == plan.e.experts ? &args.shared : &args.weight;
-        row = (expert == plan.e.experts ? 0 : expert * plan.e.weight.n) + pass.rows.first;
-      }
+      if (part == 0) row = choice.expert(slot) * plan.e.weight.n + pass.rows.first;
       if (issued >= s.stages) ptx::barrier_wait(&ring.empty[stage], parity);
       ptx::barrier_expect(&ring.full[stage], bytes);
       char* to = ring.data + stage * s.stage_bytes;
-      load_stage_weights(s, map, to, row, part, &ring.full[stage]);
+      load_stage_weights(s, &args.weight, to, row, part, &ring.full[stage]);
       if (!s.kept) load_stage_x(s, &args.x, to, kDown ? slot : slot / plan.e.slots, part, &ring.full[stage]);
       if (++stage == s.stages) stage = 0, parity ^= 1;
       if (++part == s.k_steps) part = 0, ++slot;
@@ -97,12 +90,12 @@ __device__ void produce(const Arguments& args, const Ring& ring, const Choice& c
 
 // One warp.
 template <bool kDown>
-__device__ void finish(const Plan& plan, const Choice& choice, const Pass& pass, const float* sums) {
+__device__ void finish(const Plan& plan, const Pass& pass, const float* sums) {
   const ExpertProduct& e = plan.e;
   for (int r = static_cast<int>(threadIdx.x) % 32; r < pass.rows.count; r += 32) {
     float value = take_sum(sums, r, 0, 1);
     if constexpr (!kDown) {
-      value = choice.ids[pass.lane] < 0 ? 0.0f : silu(value) * take_sum(sums, r + pass.rows.pitch, 0, 1);
+      value = e.ids[pass.lane] < 0 ? 0.0f : silu(value) * take_sum(sums, r + pass.rows.pitch, 0, 1);
     }
     store_one(e.y, e.y_type, pass.lane * e.y_stride + pass.rows.first + r, value, kDown && e.add);
   }
@@ -118,10 +111,7 @@ __device__ void consume(const Plan& plan, const Ring& ring, const Choice& choice
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
   const auto load_next = [&](int slot, int part) {
-    const int expert = choice.expert(slot);
-    const char* from = expert == plan.e.experts
-                           ? static_cast<const char*>(plan.e.shared_scales)
-                           : static_cast<const char*>(plan.e.weight.scales) + expert * plan.expert_scales;
+    const char* from = static_cast<const char*>(plan.e.weight.scales) + choice.expert(slot) * plan.expert_scales;
     next_scales.load(plan.e.weight, from, globals, part);
   };
   const auto first_slot = [&](const Pass& pass) { return kDown ? pass.lane * plan.e.slots : pass.lane; };
@@ -185,11 +175,8 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
   const int slots = plan.e.tokens * plan.e.slots;
   if (slots <= kSlotsKept) {
     if (static_cast<int>(threadIdx.x) < slots) {
-      const int token = static_cast<int>(threadIdx.x) / plan.e.slots, of = static_cast<int>(threadIdx.x) % plan.e.slots;
-      const bool shared_one = of == plan.routed;
-      const int at = token * plan.routed + of;
-      kept_ids[threadIdx.x] = shared_one ? plan.e.experts : __ldcg(plan.e.ids + at);
-      if constexpr (kDown) kept_weights[threadIdx.x] = shared_one ? 1.0f : __ldcg(plan.e.weights + at);
+      kept_ids[threadIdx.x] = __ldcg(plan.e.ids + threadIdx.x);
+      if constexpr (kDown) kept_weights[threadIdx.x] = __ldcg(plan.e.weights + threadIdx.x);
     }
     choice = {kept_ids, kept_weights};
   }
@@ -200,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 2) experts_kernel(const __grid_const
     Pass pass;
     for (int number = 0; passes.next(&pass); ++number) {
       places.wait_filled(number);
-      finish<kDown>(plan, choice, pass, sums + (number & 1) * (sums_bytes(1) / 4));
+      finish<kDown>(plan, pass, sums + (number & 1) * (sums_bytes(1) / 4));
       places.free(number);
     }
   } else if (threadIdx.x >= kConsumers) {
@@ -221,9 +208,9 @@ cudaError_t launch_halves(const ExpertProduct& e, cudaStream_t stream) {
   if (e.tokens < 2) return cudaErrorInvalidValue;
   ExpertProduct first = e, second = e;
   first.tokens = e.tokens / 2, second.tokens = e.tokens - first.tokens;
-  const int64_t items = int64_t{first.tokens} * (e.slots + (e.shared_data != nullptr ? 1 : 0));
-  second.ids += int64_t{first.tokens} * e.slots;
-  if (e.weights != nullptr) second.weights += int64_t{first.tokens} * e.slots;
+  const int64_t items = int64_t{first.tokens} * e.slots;
+  second.ids += items;
+  if (e.weights != nullptr) second.weights += items;
   second.x = static_cast<const char*>(e.x) + (kDown ? items : first.tokens) * e.x_stride * scalar_bytes(e.x_type);
   second.y = static_cast<char*>(e.y) + (kDown ? first.tokens : items) * e.y_stride * scalar_bytes(e.y_type);
   const cudaError_t error = launch<kFormat, kDown>(first, stream);
@@ -236,30 +223,20 @@ cudaError_t launch(const ExpertProduct& e, cudaStream_t stream) {
   Plan& plan = args.plan;
   plan = {};
   plan.e = e;
-  plan.routed = e.slots;
-  const int slots = plan.e.slots = e.slots + (e.shared_data != nullptr ? 1 : 0);
   plan.units_of_lane = kDown ? e.weight.n : e.weight.n / 2;
-  plan.units = static_cast<int64_t>(plan.units_of_lane) * e.tokens * (kDown ? 1 : slots);
+  plan.units = static_cast<int64_t>(plan.units_of_lane) * e.tokens * (kDown ? 1 : e.slots);
   plan.expert_scales = weight_scale_bytes(kFormat, e.weight.n, e.weight.k, e.weight.scale_rows);
   StreamPlan& s = plan.stream;
   s.p.m = 1, s.p.weight = e.weight, s.p.x = e.x, s.p.x_type = e.x_type, s.p.x_stride = e.x_stride;
   const int blocks =
       kFormat == WeightFormat::kBf16 ? processor_count() : 2 * processor_count();  // widening: more warps
   const int grid = static_cast<int>(std::min<int64_t>(blocks, plan.units));
-  const int rows = kDown ? e.tokens * slots : e.tokens;
+  const int rows = kDown ? e.tokens * e.slots : e.tokens;
   const StreamShape shape{kDown ? 1 : 2, kStepElements<kFormat>, static_cast<int>((plan.units + grid - 1) / grid),
                           rows};
   if (!plan_stream(&s, shape, e.x_type != Scalar::kBf16)) return launch_halves<kFormat, kDown>(e, stream);
   if (!make_stream_maps(s, int64_t{e.experts} * e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.weight, &args.x))
     return cudaErrorInvalidValue;
-  args.shared = args.weight;
-  if (e.shared_data != nullptr) {
-    StreamPlan alone = s;
-    alone.p.weight.data = e.shared_data;
-    CUtensorMap unused;
-    if (!make_stream_maps(alone, e.weight.n, kDown ? 0 : e.weight.n / 2, rows, &args.shared, &unused))
-      return cudaErrorInvalidValue;
-  }
   const size_t shared = stream_shared_bytes(s, rows);
   const auto kernel = s.kept ? experts_kernel<kFormat, kDown, true> : experts_kernel<kFormat, kDown, false>;
   const cudaError_t error = allow_shared(kernel, static_cast<int>(shared));
@@ -271,8 +248,7 @@ template <bool kDown>
 cudaError_t launch_format(const ExpertProduct& e, cudaStream_t stream) {
   const bool right = e.tokens >= 1 && e.tokens <= kExpertTokensMax && e.slots >= 1 && e.experts >= 1 &&
                      e.ids != nullptr && (!kDown || e.weights != nullptr) && e.weight.n >= 2 && e.weight.n % 2 == 0 &&
-                     (e.shared_data == nullptr || e.tokens * (e.slots + 1) <= kSharedSlotsMax) && e.weight.k >= 16 &&
-                     e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
+                     e.weight.k >= 16 && e.weight.k % 16 == 0 && e.x_type != Scalar::kF16 && e.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;
   if (e.weight.format == WeightFormat::kBf16) return launch<WeightFormat::kBf16, kDown>(e, stream);
   if (e.weight.format == WeightFormat::kF8Block) return launch<WeightFormat::kF8Block, kDown>(e, stream);

@@ -7,7 +7,6 @@
 //   gate_up  h[s] = silu(Wg x[s / slots]) * (Wu x[s / slots]) of expert ids[s]; weight n = 2 * inter; h [S, inter]
 //   down     y[i] (+)= sum over slots j in order of weights[i, j] * W h[i * slots + j] of expert ids[i, j]; weight n =
 //   hidden
-// With a shared expert every token has one slot more, the last, of weight 1: h is [tokens * (slots + 1), inter] then.
 // A token's bits depend on its own row, ids and weights only. Tolerances as in gemv_small_batch.h; sm_90.
 #pragma once
 
@@ -16,7 +15,6 @@
 namespace spillway::kernels::cuda {
 
 constexpr int kExpertTokensMax = 4096;
-constexpr int kSharedSlotsMax = 256;  // tokens * (slots + 1) with a shared expert
 
 struct ExpertProduct {
   int tokens = 0;                  // 1 .. kExpertTokensMax
@@ -27,9 +25,7 @@ struct ExpertProduct {
   const void* x = nullptr;         // gate_up: [tokens, k]; down: h [tokens * slots, k]
   Scalar x_type = Scalar::kBf16;   // kBf16 or kF32
   int64_t x_stride = 0;
-  Weight weight;                      // of one expert; data and scales of expert 0
-  const void* shared_data = nullptr;  // of an expert of every token, of the same format, n and k; null: none
-  const void* shared_scales = nullptr;
+  Weight weight;      // of one expert; data and scales of expert 0
   void* y = nullptr;  // gate_up: h [tokens * slots, n / 2]; down: [tokens, n]
   Scalar y_type = Scalar::kBf16;
   int64_t y_stride = 0;
