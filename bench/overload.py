@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Overload: what a server does at 1, 2, 5 and 10 times what it can.
 
-  bench/overload.py [--spillway build/release/spillway] [--seconds 10] [--ttft 1.0] [--itl 0.1] [--cores 0,1] [-- flags for serve]
+  bench/overload.py [--spillway build/release/spillway] [--seconds 10] [--rounds 1] [--ttft 1.0] [--itl 0.1] [--cores 0,1] [-- flags for serve]
 
 Starts `spillway serve` on a free port (the embedded model unless flags say otherwise), finds its capacity with waiting
 clients, then offers Poisson arrivals at multiples of it with `spillway bench load`, and prints goodput, first token of
-the admitted, refusals and memory. The server and the load share the machine's cores: the generator's share of them is
+the admitted, refusals and memory. Rounds go through the levels by turns, so that a machine that gives more or less by the
+minute weighs on all: rates are the rounds' medians, the rest is their worst. The server and the load share the machine's cores: the generator's share of them is
 printed, and "of rest" is the goodput against the peak times the share of the machine that was left for the server; with
 --cores the server has those for itself, the generator the others, and all of the peak is expected. Exit status 1 when
 an objective is missed: goodput under 95% of that (of the offered load, where it is less), admitted p99 over the
@@ -16,6 +17,7 @@ import json
 import os
 import resource
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -89,8 +91,22 @@ def load(args, url, *flags):
     return {"generator_share": 0 if args.cores else share, **json.loads(done.stdout.strip().splitlines()[-1])}
 
 
+def over_rounds(reports):
+    """One report of several: medians of rates and shares, sums of counts, the worst of times and memory."""
+    def merged(name, values):
+        if isinstance(values[0], dict):
+            return {key: merged(key, [v[key] for v in values]) for key in values[0] if all(key in v for v in values)}
+        if isinstance(values[0], list):
+            return sum(values, [])
+        if not isinstance(values[0], (int, float)):
+            return values[0]
+        if name.endswith(("_per_s", "_share")):
+            return statistics.median(values)
+        return max(values) if name.endswith(("_s", "_mib")) else sum(values)
+    return merged("", reports)
+
+
 def measure(args):
-    rows = []
     with Server(args.spillway, args.serve, Cores(args.cores)) as server:
         load(args, server.url, "--clients", "4", "--requests", "50")
         load(args, server.url, "--rate", "2000", "--requests", "2000")  # queue and connections have once been full
@@ -99,9 +115,12 @@ def measure(args):
         print(f"capacity {capacity:.1f} requests/s with up to {CLIENTS[-1]} waiting clients; {memory:.0f} MiB resident\n")
         print(f"{'load':>5}{'offered/s':>11}{'goodput/s':>11}{'of peak':>9}{'generator':>11}{'of rest':>9}{'admitted':>10}{'ttft p50':>10}{'ttft p99':>10}"
               f"{'refused':>9}{'p50 ms':>8}{'p99 ms':>8}{'max ms':>8}{'no retry':>9}{'failed':>8}{'late p99':>10}{'MiB':>7}")
-        for multiple in MULTIPLES:
-            report = load(args, server.url, "--rate", str(capacity * multiple))
-            rows.append({"multiple": multiple, "resident_mib": resident_mib(server.process.pid), **report})
+        reports = {multiple: [] for multiple in MULTIPLES}
+        for _ in range(args.rounds):
+            for multiple in MULTIPLES:
+                report = load(args, server.url, "--rate", str(capacity * multiple))
+                reports[multiple].append({**report, "resident_mib": resident_mib(server.process.pid)})
+        rows = [{**over_rounds(each), "multiple": multiple} for multiple, each in reports.items()]
     peak = max(rows, key=lambda row: row["goodput_per_s"])
     for row in rows:
         left = (1 - row["generator_share"]) / (1 - peak["generator_share"])
@@ -142,6 +161,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spillway", default=os.path.join(ROOT, "build/release/spillway"))
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--ttft", type=float, default=1.0)
     parser.add_argument("--itl", type=float, default=0.1)
     parser.add_argument("--max-tokens", type=int, default=32)

@@ -193,6 +193,8 @@ class Fake {
       // A status line that lies about its length is the nearest to a reset that a server of ours can be made to send.
       Headers headers = Headers::of("Content-Type", "application/json");
       co_await writer.start_stream(200, std::move(headers));
+    } else if (request.path.ends_with("/count_tokens")) {
+      co_await send(writer, 200, R"({"input_tokens":11})");
     } else if (fault == "silent") {
       while (!*left) co_await pause(writer, milliseconds(20));
     } else if (request.path.ends_with("/messages") || request.path.ends_with("/embeddings") ||

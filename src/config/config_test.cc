@@ -156,7 +156,7 @@ TEST(Config, EachModelLaysItsItemOverTheRest) {
 
 TEST(Config, EachModelNamesWhatIsWrong) {
   Config config;
-  ASSERT_TRUE(config.load_yaml("models:\n  - pth: x\n    batch_size: 0\n    network: {port: 1}\n", "c.yaml").ok());
+  ASSERT_TRUE(config.load_yaml("models:\n  - pth: x\n    batch_size: -1\n    network: {port: 1}\n", "c.yaml").ok());
   const auto models = config.each_model();
   ASSERT_FALSE(models.ok());
   const std::string& text = models.error().message;
@@ -164,7 +164,7 @@ TEST(Config, EachModelNamesWhatIsWrong) {
                       "mean model.path?"),
             text.npos)
       << text;
-  EXPECT_NE(text.find("models[0].batch_size: expected an integer from 1"), text.npos) << text;
+  EXPECT_NE(text.find("models[0].batch_size: expected an integer from 0"), text.npos) << text;
   EXPECT_NE(text.find("models[0].network.port: expected an option of"), text.npos) << text;
 }
 

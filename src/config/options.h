@@ -38,7 +38,7 @@ inline constexpr Option kOptions[] = {
   {"model.cache_dir", "model-cache-dir", Type::kString, "", "Folder of the packed weights. Empty: $XDG_CACHE_HOME/spillway or ~/.cache/spillway."},
   {"model.cache_bytes_max", "model-cache-bytes-max", Type::kBytes, "64GiB", "Packed weights in the folder together; the least recently used are removed. A tenth of the disk is always left free."},
   {"model.random_weights", "random-weights", Type::kBool, "false", "Build the model's config with random weights in memory, for benchmarks of a shape."},
-  {"model.batch_size", "batch-size", Type::kInt, "64", "Inputs in one batch of a one-shot model (encoders); language models batch by tokens.", "", 1, 65536},
+  {"model.batch_size", "batch-size", Type::kInt, "0", "Most inputs in one batch of a one-shot model (encoders, images); 0: as many as the model takes (256; images on a CPU 32). Language models batch by tokens.", "", 0, 65536},
   {"model.context_tokens_max", "context-tokens-max", Type::kInt, "0", "Longest sequence, prompt and output together. 0: what the model was made for."},
   {"model.default_max_tokens", "default-max-tokens", Type::kInt, "0", "Output tokens of a request that names no limit. 0: as generation_config.json says, else the rest of the context."},
 
@@ -128,7 +128,7 @@ inline constexpr Option kOptions[] = {
   {"gateway.queue_wait_max", "gateway-queue-wait-max", Type::kDuration, "60s", "Longest wait for an upstream.", "", 0, 86400, true},
   {"gateway.access_log", "gateway-access-log", Type::kString, "", "File for a line of JSON a request; \"-\": standard output. Empty: none.", "", 0, 0, true},
   {"gateway.aliases", "gateway-aliases", Type::kStrings, "", "Other names for models, each ALIAS=MODEL.", "", 0, 0, true},
-  {"gateway.tenants", "gateway-tenants", Type::kString, "", "Where virtual keys are kept: a file for SQLite, or redis://[:PASSWORD@]HOST[:PORT] for many gateways. Empty: nobody needs one."},
+  {"gateway.tenants", "gateway-tenants", Type::kString, "", "Where virtual keys are kept: a file for SQLite, or redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE] for many gateways. Empty: nobody needs one."},
   {"gateway.tenants_fail_open", "gateway-tenants-fail-open", Type::kBool, "false", "While Redis cannot be asked, count in this process alone instead of refusing with 503."},
   {"gateway.tenants_pepper", "gateway-tenants-pepper", Type::kString, "", "Secret that goes into the digests of virtual keys, as env:NAME or file:PATH. Empty: the store's own."},
   {"gateway.admin_key", "gateway-admin-key", Type::kString, "", "Key of the admin API, as env:NAME or file:PATH. Empty: there is no admin API."},

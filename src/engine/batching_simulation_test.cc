@@ -164,7 +164,7 @@ struct Case {
   const char* name;
   Device device;
   Trace trace;
-  double bound = 1.025;  // of the best fixed policy's p99
+  double bound = 1.06;  // of the best fixed policy's p99
 };
 
 double capacity(const Device& device) {  // inputs a second of the largest batches
@@ -181,8 +181,9 @@ Trace flood() {
 double saturated(const Device& device, int size) { return simulate_fixed(flood(), device, size, 0).cost_per_s(); }
 
 // What triton_load.py --poisson sent to a server in 60 seconds with bursts of three times the rate, as it was measured:
-// microseconds and tokens a line. Its time is stretched so that the device gets the given share of what it can do.
-Trace recorded(const Device& device, double load) {
+// microseconds and tokens a line. Its time is stretched so that the device gets the given share of what it can do. A
+// seed other than 0 puts its thirtieths into another order.
+Trace recorded(const Device& device, double load, uint64_t seed) {
   std::ifstream in(SPILLWAY_SOURCE_DIR "/tests/data/arrivals.txt");
   Trace trace;
   double at_us = 0;
@@ -197,41 +198,60 @@ Trace recorded(const Device& device, double load) {
   for (const int size : kSizes) best = std::max(best, size / device(std::llround(mean * size), size));
   const double stretch = double(trace.size()) / trace.back().at_s / (load * best);
   for (Input& input : trace) input.at_s *= stretch;
+  if (seed == 0) return trace;
+  constexpr int kParts = 30;
+  const double span_s = trace.back().at_s / kParts;
+  std::vector<Trace> parts(kParts);
+  for (const Input& input : trace) {
+    const int part = std::min(kParts - 1, int(input.at_s / span_s));
+    parts[size_t(part)].push_back({input.at_s - part * span_s, input.cost});
+  }
+  std::mt19937_64 random(seed);
+  std::ranges::shuffle(parts, random);
+  trace.clear();
+  for (int part = 0; part < kParts; ++part) {
+    for (const Input& input : parts[size_t(part)]) trace.push_back({input.at_s + part * span_s, input.cost});
+  }
   return trace;
 }
 
-std::vector<Case> cases() {
+std::vector<Case> cases(uint64_t seed) {
   std::vector<Case> all;
   for (const auto& [name, device] : kDevices) {
     const double most = capacity(device);
     const double duration_s = std::min(120.0, 40'000 / most);
     for (const double load : {0.1, 0.5, 0.8, 0.95}) {
-      all.push_back({name, device, arrivals(1, duration_s, [=](double) { return load * most; })});
+      // Near saturation a few queues are the whole percentile.
+      all.push_back({name, device, arrivals(seed + 1, duration_s, [=](double) { return load * most; }),
+                     load > 0.9 ? 1.25 : 1.06});
     }
-    for (const double load : {0.4, 0.7}) all.push_back({name, device, recorded(device, load), 1.055});
+    // A tile's time is the same however little of it is filled, and these traces end before a delay could be learned.
+    for (const double load : {0.4, 0.7})
+      all.push_back({name, device, recorded(device, load, seed), std::string(name) == "tiled" ? 1.25 : 1.06});
     // A square wave, and one whose period is the cooldown's.
-    all.push_back({name, device,
-                   arrivals(2, duration_s, [=](double at) { return std::fmod(at, 2) < 1 ? 0.1 * most : 0.9 * most; })});
-    all.push_back({name, device, arrivals(3, duration_s, [=](double at) {
+    all.push_back({name, device, arrivals(seed + 2, duration_s, [=](double at) {
+                     return std::fmod(at, 2) < 1 ? 0.1 * most : 0.9 * most;
+                   })});
+    all.push_back({name, device, arrivals(seed + 3, duration_s, [=](double at) {
                      return std::fmod(at, 60) < 30 ? 0.05 * most : 0.9 * most;
                    })});
     // Bursts of one client, and rare bursts above what the device can do.
     all.push_back({name, device,
                    arrivals(
-                       4, std::max(duration_s, 20.0), [=](double) { return 0.3 * most; }, 16)});
-    all.push_back({name, device,
-                   arrivals(5, duration_s, [=](double at) { return std::fmod(at, 10) < 1 ? 3 * most : 0.4 * most; })});
+                       seed + 4, std::max(duration_s, 20.0), [=](double) { return 0.3 * most; }, 16)});
+    all.push_back({name, device, arrivals(seed + 5, duration_s, [=](double at) {
+                     return std::fmod(at, 10) < 1 ? 3 * most : 0.4 * most;
+                   })});
   }
   return all;
 }
 
-// Against every fixed policy that can deliver the same throughput, with its size and delay chosen for this very trace
-// in hindsight: about equal at worst (what measuring costs shows near saturation), lower in the mean.
-TEST(BatchingSimulation, NoFixedPolicyOfTheSameThroughputHasALowerTail) {
-  int index = 0;
-  double log_sum = 0;
+// The 99th percentile over that of the best of the fixed policies that can deliver the same throughput, with its size
+// and delay chosen for this very trace in hindsight.
+std::vector<double> tails_of_the_best(uint64_t seed) {
+  std::vector<double> ratios;
   std::map<std::string, std::map<int, double>> saturated_rates;
-  for (const Case& one : cases()) {
+  for (const Case& one : cases(seed)) {
     Outcome ours = simulate(one.trace, one.device);
     std::map<int, double>& rates = saturated_rates[one.name];
     if (rates.empty()) {
@@ -245,11 +265,21 @@ TEST(BatchingSimulation, NoFixedPolicyOfTheSameThroughputHasALowerTail) {
         best = std::min(best, simulate_fixed(one.trace, one.device, size, delay_s).percentile(0.99));
       }
     }
-    EXPECT_LE(ours.percentile(0.99), one.bound * best) << one.name << " case " << index;
-    log_sum += std::log(ours.percentile(0.99) / best);
-    ++index;
+    ratios.push_back(ours.percentile(0.99) / best);
+    EXPECT_LE(ratios.back(), one.bound) << one.name << " case " << ratios.size() - 1 << " of seed " << seed;
   }
-  EXPECT_LT(std::exp(log_sum / index), 1.0);
+  return ratios;
+}
+
+// Lower in the mean, and where not, near, on traces that no constant was chosen by as well (seeds other than 0 and
+// 100).
+TEST(BatchingSimulation, NoFixedPolicyOfTheSameThroughputHasALowerTail) {
+  for (const uint64_t seed : {0, 40}) {
+    double log_sum = 0;
+    const std::vector<double> ratios = tails_of_the_best(seed);
+    for (const double ratio : ratios) log_sum += std::log(ratio);
+    EXPECT_LT(std::exp(log_sum / static_cast<double>(ratios.size())), 0.985) << "seed " << seed;
+  }
 }
 
 TEST(BatchingSimulation, SaturationIsNearTheBestFixedBatch) {

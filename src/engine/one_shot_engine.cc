@@ -22,6 +22,8 @@ namespace spillway::engine {
 namespace {
 
 constexpr double kMeanGain = 0.05;
+// A batch goes behind one that takes at least so long, decided so long before its end, and that share of its time.
+constexpr double kBehindMin_s = 0.003, kBehindLead_s = 0.0015, kBehindLead = 0.25;
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -106,6 +108,14 @@ class BatchingEngine final : public OneShotEngine {
     double total_s;
     std::shared_ptr<metrics::Timeline> timeline;
   };
+  // A batch that was launched.
+  struct Running {
+    BatchDecision decision;
+    BatchRecord record;
+    BatchRunner::Launched launched;
+    TimePoint began;
+    double predicted_s = 0;
+  };
   using Outcome = OneShotAnswer::Outcome;
 
   QueueBounds queue_bounds() const {
@@ -117,7 +127,10 @@ class BatchingEngine final : public OneShotEngine {
   void run();
   bool take(TimePoint wake);  // false: stopped
   void admit(Arrival arrival);
-  void compute(BatchDecision decision);
+  Running launch(BatchDecision decision, int slot);
+  std::optional<Running> launch_behind(double predicted_s, TimePoint ends, int slot);
+  void finish(Running running, TimePoint since);
+  void compute(BatchDecision decision);  // and those that go behind it
   void end(const WaitingInput& input, OneShotAnswer answer);
   void end_all(const std::vector<WaitingInput>& inputs, OneShotAnswer::Outcome outcome);
   void deliver();
@@ -327,10 +340,11 @@ void BatchingEngine::publish(int running, double predicted_s) {
   batch_end_ = at + from_seconds(predicted_s);
 }
 
-void BatchingEngine::compute(BatchDecision decision) {
-  const TimePoint began = now();
-  const auto count = static_cast<int>(decision.launch.size());
-  BatchRecord record{count, decision.cost, 0, 0};
+BatchingEngine::Running BatchingEngine::launch(BatchDecision decision, int slot) {
+  Running running;
+  running.began = now();
+  running.record = {static_cast<int>(decision.launch.size()), decision.cost, 0, 0};
+  running.predicted_s = scheduler_.table().predict(decision.cost, running.record.inputs);
   std::vector<models::OneShotInput> inputs;
   for (const WaitingInput& waiting : decision.launch) {
     const OneShotRequest& request = live_.at(waiting.id).request;
@@ -339,23 +353,45 @@ void BatchingEngine::compute(BatchDecision decision) {
     input.types = request.types;
     input.pixels = request.pixels;
     input.output = request.output;
-    record.longest = std::max(record.longest, waiting.cost);
+    running.record.longest = std::max(running.record.longest, waiting.cost);
   }
-  publish(count, scheduler_.table().predict(decision.cost, count));
-  // Where the device computes by itself, the last batch's answers go out meanwhile.
-  BatchRunner::Output output = runner_.run(inputs, [this] { deliver(); });
-  record.latency_s = output.latency_s;
+  running.decision = std::move(decision);
+  running.launched = runner_.launch(inputs, slot);
+  return running;
+}
+
+// The batch behind one that ends then, while more waits than fits: the device goes on without waiting for the host.
+// Decided late, for what is launched waits for its turn whatever comes.
+std::optional<BatchingEngine::Running> BatchingEngine::launch_behind(double predicted_s, TimePoint ends, int slot) {
+  const DeviceShare* share = options_.share.get();
+  if (runner_.slots() < 2 || predicted_s < kBehindMin_s || (share != nullptr && share->contended())) return {};
+  std::this_thread::sleep_until(ends - from_seconds(std::max(kBehindLead_s, kBehindLead * predicted_s)));
+  if (!take(now()) || !scheduler_.full()) return {};
+  BatchDecision decision = scheduler_.next(std::max(now(), ends));
+  record_one_shot_decision(options_.name, decision);
+  end_all(decision.expired, Outcome::kDeadline);
+  if (decision.launch.empty()) return {};
+  return launch(std::move(decision), slot);
+}
+
+// Ends the batch's inputs. since: when the device became free for it.
+void BatchingEngine::finish(Running running, TimePoint since) {
+  const BatchDecision& decision = running.decision;
+  const int count = running.record.inputs;
+  BatchRunner::Output output = runner_.finish(std::move(running.launched), since);
+  running.record.latency_s = output.latency_s;
   if (output.failure.empty() && scheduler_.finished(decision.cost, count, output.latency_s, now())) {
     SW_INFO("{}: batches of at most {} tokens, held back for {:.2f} ms", options_.name, scheduler_.limits().cap(),
             scheduler_.limits().delay_s() * 1e3);
   }
-  record_one_shot_batch(options_.name, record, scheduler_);
+  record_one_shot_batch(options_.name, running.record, scheduler_);
   const TimePoint ended_at = now();
   const auto late = std::ranges::count_if(decision.launch, [&](const WaitingInput& input) {
     return seconds(ended_at - input.arrived) > live_.at(input.id).predicted_s + margin_.seconds();
   });
   margin_.add(static_cast<int>(late + std::ssize(decision.expired)), count + static_cast<int>(decision.expired.size()),
               scheduler_.table().predict(decision.cost, count) * turn_ratio_);
+  const TimePoint began = std::max(running.began, since);
   for (int i = 0; i < count; ++i) {
     OneShotAnswer answer;
     answer.queue_s = seconds(began - decision.launch[i].arrived);
@@ -369,12 +405,29 @@ void BatchingEngine::compute(BatchDecision decision) {
     }
     end(decision.launch[i], std::move(answer));
   }
-  {
-    std::lock_guard lock(mutex_);
-    ++statistics_.batches;
-    statistics_.compute_by_size[count].add(output.latency_s);
+  std::lock_guard lock(mutex_);
+  ++statistics_.batches;
+  statistics_.compute_by_size[count].add(output.latency_s);
+}
+
+void BatchingEngine::compute(BatchDecision decision) {
+  const double first_s = scheduler_.table().predict(decision.cost, static_cast<int>(decision.launch.size()));
+  publish(static_cast<int>(decision.launch.size()), first_s);
+  int slot = 0;
+  std::optional<Running> running = launch(std::move(decision), slot);
+  TimePoint since = running->began;
+  while (running) {
+    // Where the device computes by itself, the last batch's answers go out meanwhile.
+    if (runner_.overlaps()) deliver();
+    slot = 1 - slot;
+    const TimePoint ends = since + from_seconds(running->predicted_s);
+    std::optional<Running> behind = launch_behind(running->predicted_s, ends, slot);
+    if (behind) publish(running->record.inputs + behind->record.inputs, seconds(ends - now()) + behind->predicted_s);
+    finish(std::move(*running), since);
+    since = now();
+    publish(behind ? behind->record.inputs : 0, behind ? behind->predicted_s : 0);
+    running = std::move(behind);
   }
-  publish(0, 0);
 }
 
 void BatchingEngine::run() {

@@ -321,5 +321,108 @@ TEST(DeviceShareTest, TurnsFollowTheWeights) {
   EXPECT_NEAR(second_s / first_s, 1.0 / 3, 0.1);
 }
 
+// A model with two slots, whose batches take 4 ms: what waits goes behind the batch under way, before that one's
+// answers.
+class BatchBehindTest : public ::testing::Test {
+ protected:
+  void start(std::shared_ptr<DeviceShare> share = nullptr) {
+    FakeOneShotModel::Options fake{.cost_max = 16, .inputs_max = 4, .slots = 2};
+    fake.on_run = [this](std::span<const models::OneShotInput> batch) {
+      std::this_thread::sleep_for(4ms);
+      if (!ready_) return;
+      answered_.push_back(ended_);
+      for (const auto& input : batch) {
+        if (input.tokens[0] == kFails) throw std::runtime_error("as asked for");
+      }
+    };
+    OneShotEngineOptions options;
+    options.name = "fake";
+    options.threads = 1;
+    options.delay_max_s = 0;
+    options.share = std::move(share);
+    auto engine = start_one_shot_engine(std::make_unique<FakeOneShotModel>(std::move(fake)), options);
+    ASSERT_TRUE(engine.ok()) << engine.error().message;
+    engine_ = std::move(engine).value();
+    ready_ = true;
+  }
+  // So many inputs at once, their answers by place.
+  std::vector<OneShotAnswer> answers_of(int count, int failing = -1) {
+    std::vector<OneShotAnswer> answers(static_cast<size_t>(count));
+    std::vector<OneShotRequest> requests;
+    std::vector<OneShotDone> done;
+    std::promise<void> all;
+    std::atomic<int> left = count;
+    for (int i = 0; i < count; ++i) {
+      requests.push_back(text({i == failing ? kFails : i % 90, 1, 2, 3}));
+      done.push_back([&, i](OneShotAnswer answer) {
+        answers[static_cast<size_t>(i)] = std::move(answer);
+        ++ended_;
+        if (--left == 0) all.set_value();
+      });
+    }
+    OneShotId first = 0;
+    EXPECT_FALSE(engine_->submit(std::move(requests), std::move(done), first));
+    EXPECT_EQ(all.get_future().wait_for(10s), std::future_status::ready);
+    return answers;
+  }
+  // Batches that began before the answers of the one in front of them.
+  int begun_early() const {
+    int early = 0;
+    for (size_t i = 1; i < answered_.size(); ++i) early += answered_[i] < 4 * static_cast<int>(i);
+    return early;
+  }
+
+  static constexpr int32_t kFails = 99;
+  std::atomic<bool> ready_ = false;
+  std::atomic<int> ended_ = 0;
+  std::vector<int> answered_;
+  std::unique_ptr<OneShotEngine> engine_;
+};
+
+TEST_F(BatchBehindTest, EachInputGetsItsAnswer) {
+  start();
+  const auto answers = answers_of(60);
+  for (int i = 0; i < 60; ++i) {
+    ASSERT_EQ(answers[size_t(i)].outcome, Outcome::kDone) << i;
+    EXPECT_EQ(answers[size_t(i)].values, (std::vector<float>{float(i), float(i + 6)})) << i;
+    EXPECT_GE(answers[size_t(i)].queue_s, 0);
+  }
+  EXPECT_GE(begun_early(), 10);
+}
+
+TEST_F(BatchBehindTest, AFailedBatchTakesNoOtherWithIt) {
+  start();
+  const auto answers = answers_of(32, 13);
+  for (int i = 0; i < 32; ++i)
+    EXPECT_EQ(answers[size_t(i)].outcome, i / 4 == 13 / 4 ? Outcome::kFailed : Outcome::kDone) << i;
+}
+
+TEST_F(BatchBehindTest, StoppingEndsWhatWaits) {
+  start();
+  Sent sent = send(*engine_, std::vector<OneShotRequest>(60, text({1, 1, 2, 3})));
+  std::this_thread::sleep_for(20ms);
+  engine_.reset();
+  for (auto& answer : sent.answers) {
+    const Outcome outcome = get(answer).outcome;
+    EXPECT_TRUE(outcome == Outcome::kDone || outcome == Outcome::kCancelled);
+  }
+}
+
+TEST_F(BatchBehindTest, ASharedDeviceIsGivenBack) {
+  auto share = std::make_shared<DeviceShare>();
+  const DeviceShare::Member other = share->join(1);
+  start(share);
+  std::thread neighbour([&] {
+    std::this_thread::sleep_for(10ms);
+    const auto asked = std::chrono::steady_clock::now();
+    share->acquire(other);
+    EXPECT_LT(std::chrono::steady_clock::now() - asked, 5s);
+    EXPECT_LT(ended_, 400);
+    share->release(other, 0.001, false);
+  });
+  answers_of(400);
+  neighbour.join();
+}
+
 }  // namespace
 }  // namespace spillway::engine

@@ -54,6 +54,8 @@ class Reader {
         message();
       } else if (key == "stop_reason") {
         facts_.finish_reason = text();
+      } else if (key == "input_tokens") {  // a count of tokens is this alone
+        known = facts_.progress = number() > 0;
       } else if (!common(key)) {
         cursor_.skip();
       }

@@ -322,6 +322,7 @@ void Attempt::progress() {
   first_token_at_ = now();
   first_token_after_ = first_token_at_ - began_;
   const bool telling = call_.scan.stream || !call_.generates();
+  if (!call_.costs()) return;  // it says nothing of how fast the model is
   upstream_->first_token(ticket_, first_token_at_, telling ? std::optional(first_token_after_) : std::nullopt);
 }
 

@@ -87,7 +87,7 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
                              TimePoint now) {
   Call call;
   call.endpoint = endpoint;
-  call.protocol = endpoint == Endpoint::kMessages ? Protocol::kAnthropic : Protocol::kOpenAi;
+  call.protocol = client_protocol(endpoint);
   call.received = now;
   auto scan = scan_body(request.body);
   if (!scan.ok()) return ApiError{ErrorKind::kInvalidFormat, std::move(scan).error().message, "", ""};
@@ -112,10 +112,16 @@ api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const 
   return call;
 }
 
+Protocol client_protocol(Endpoint endpoint) {
+  const bool anthropic = endpoint == Endpoint::kMessages || endpoint == Endpoint::kCountTokens;
+  return anthropic ? Protocol::kAnthropic : Protocol::kOpenAi;
+}
+
 std::string upstream_path(Endpoint endpoint, UpstreamKind kind) {
   const bool own = kind == UpstreamKind::kSpillway || kind == UpstreamKind::kLocal;
   const bool deepseek = kind == UpstreamKind::kDeepSeek;
   if (kind == UpstreamKind::kAnthropic) {
+    if (endpoint == Endpoint::kCountTokens) return "/v1/messages/count_tokens";
     return endpoint == Endpoint::kMessages || endpoint == Endpoint::kChat ? "/v1/messages" : "";
   }
   switch (endpoint) {
@@ -131,12 +137,17 @@ std::string upstream_path(Endpoint endpoint, UpstreamKind kind) {
       return own ? "/v1/embeddings" : deepseek ? "" : "/embeddings";
     case Endpoint::kRerank:
       return own ? "/v1/rerank" : deepseek ? "" : "/rerank";
+    case Endpoint::kCountTokens:
+      return own ? "/v1/messages/count_tokens" : "";
+    case Endpoint::kResponses:
+      break;
   }
   return "";
 }
 
 Protocol upstream_protocol(Endpoint endpoint, UpstreamKind kind) {
   if (kind == UpstreamKind::kAnthropic) return Protocol::kAnthropic;
+  if (endpoint == Endpoint::kCountTokens) return Protocol::kAnthropic;
   return endpoint == Endpoint::kMessages && kind != UpstreamKind::kOpenAi ? Protocol::kAnthropic : Protocol::kOpenAi;
 }
 

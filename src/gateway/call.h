@@ -15,7 +15,17 @@
 
 namespace spillway::gateway {
 
-enum class Endpoint { kChat, kCompletions, kBetaCompletions, kMessages, kEmbeddings, kRerank };
+// kResponses is answered as a chat completion in other words.
+enum class Endpoint {
+  kChat,
+  kCompletions,
+  kBetaCompletions,
+  kMessages,
+  kEmbeddings,
+  kRerank,
+  kCountTokens,
+  kResponses
+};
 
 struct Call {
   Endpoint endpoint = Endpoint::kChat;
@@ -29,11 +39,16 @@ struct Call {
   std::string client_key;  // as presented, for upstreams that get it passed on
   TraceContext trace;      // the caller's, or begun here
 
-  bool generates() const { return endpoint != Endpoint::kEmbeddings && endpoint != Endpoint::kRerank; }
+  bool generates() const {
+    return endpoint != Endpoint::kEmbeddings && endpoint != Endpoint::kRerank && endpoint != Endpoint::kCountTokens;
+  }
+  bool costs() const { return endpoint != Endpoint::kCountTokens; }
 };
 
 // Reads and checks what routing needs. aliases: names that stand for others.
 api::Parsed<Call> understand(net::HttpRequest request, Endpoint endpoint, const GatewayOptions& options, TimePoint now);
+
+Protocol client_protocol(Endpoint endpoint);
 
 // The dialect in which an upstream of this kind answers the endpoint; another than the client's is translated.
 Protocol upstream_protocol(Endpoint endpoint, UpstreamKind kind);

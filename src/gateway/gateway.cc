@@ -10,6 +10,7 @@
 
 #include "gateway/journey.h"
 #include "gateway/json_cursor.h"
+#include "gateway/responses_writer.h"
 
 namespace spillway::gateway {
 namespace {
@@ -75,7 +76,9 @@ std::optional<Endpoint> Gateway::endpoint_of(std::string_view path) {
       {"/v1/messages", Endpoint::kMessages},        {"/anthropic/v1/messages", Endpoint::kMessages},
       {"/v1/embeddings", Endpoint::kEmbeddings},    {"/v1/rerank", Endpoint::kRerank},
       {"/v1/reranking", Endpoint::kRerank},         {"/rerank", Endpoint::kRerank},
-      {"/embeddings", Endpoint::kEmbeddings},
+      {"/embeddings", Endpoint::kEmbeddings},       {"/v1/messages/count_tokens", Endpoint::kCountTokens},
+      {"/v1/responses", Endpoint::kResponses},      {"/anthropic/v1/messages/count_tokens", Endpoint::kCountTokens},
+      {"/responses", Endpoint::kResponses},
   };
   const auto found = kPaths.find(path);
   if (found == kPaths.end()) return std::nullopt;
@@ -153,7 +156,37 @@ std::string Gateway::state_json() const {
   return out + "]}";
 }
 
+asio::awaitable<Answered> Gateway::answer_response(net::HttpRequest request, net::ResponseWriter& writer) {
+  const auto asked = responses_to_chat(request.body);
+  if (!asked.ok()) {
+    const api::ApiError error{api::ErrorKind::kInvalidFormat, asked.error().message, "", ""};
+    const Answered refused = co_await refuse(Protocol::kOpenAi, request.id, error, writer);
+    co_return refused;
+  }
+  request.path = "/v1/chat/completions";
+  request.body = asked->chat;
+  ResponsesWriter worded(writer, *asked);
+  const Answered answered = co_await answer(std::move(request), Endpoint::kChat, worded);
+  co_return answered;
+}
+
+asio::awaitable<Answered> Gateway::refuse(Protocol protocol, const std::string& id, const api::ApiError& error,
+                                          net::ResponseWriter& writer) {
+  net::Headers fields = net::Headers::of("Content-Type", "application/json", "X-Request-Id", id);
+  std::string body =
+      protocol == Protocol::kAnthropic ? api::anthropic_error_body(error) : api::openai_error_body(error);
+  co_await writer.send(error.http_status(), std::move(fields), std::move(body));
+  Answered refused;
+  refused.status = error.http_status();
+  refused.outcome = api::error_row(error.kind).label;
+  co_return refused;
+}
+
 asio::awaitable<Answered> Gateway::answer(net::HttpRequest request, Endpoint endpoint, net::ResponseWriter& writer) {
+  if (endpoint == Endpoint::kResponses) {
+    const Answered answered = co_await answer_response(std::move(request), writer);
+    co_return answered;
+  }
   const std::shared_ptr<Gateway> self = shared_from_this();
   const TimePoint received = std::chrono::steady_clock::now();
   std::string_view key = request.headers.value_or("x-api-key", "");
@@ -163,14 +196,7 @@ asio::awaitable<Answered> Gateway::answer(net::HttpRequest request, Endpoint end
   const std::string id = request.id;
   auto understood = understand(std::move(request), endpoint, options_, received);
   if (!understood.ok()) {
-    const api::ApiError& error = understood.error();
-    net::Headers fields = net::Headers::of("Content-Type", "application/json", "X-Request-Id", id);
-    std::string body =
-        endpoint == Endpoint::kMessages ? api::anthropic_error_body(error) : api::openai_error_body(error);
-    co_await writer.send(error.http_status(), std::move(fields), std::move(body));
-    Answered refused;
-    refused.status = error.http_status();
-    refused.outcome = api::error_row(error.kind).label;
+    const Answered refused = co_await refuse(client_protocol(endpoint), id, understood.error(), writer);
     co_return refused;
   }
   const auto call = std::make_shared<Call>(std::move(understood).value());

@@ -82,6 +82,9 @@ class Gateway : public std::enable_shared_from_this<Gateway> {
   std::shared_ptr<Lane> lane(const asio::any_io_executor& executor);
 
  private:
+  asio::awaitable<Answered> answer_response(net::HttpRequest request, net::ResponseWriter& writer);
+  static asio::awaitable<Answered> refuse(Protocol protocol, const std::string& id, const api::ApiError& error,
+                                          net::ResponseWriter& writer);
   void look_at_local(TimePoint now);
   Gateway(GatewayOptions options, PolicyChain policies, std::shared_ptr<AccessLog> access_log,
           std::shared_ptr<const Surroundings> around, const Gateway* before);

@@ -72,6 +72,8 @@ asio::awaitable<void> Journey::serve() {
   if (left()) {
     set_answered(499, "cancelled");
     if (attempt_) attempt_->conclude(Outcome::kAbandoned);
+  } else if (step.kind == Step::Kind::kFailed && call_.endpoint == Endpoint::kCountTokens && step.status != 404) {
+    co_await send_estimate();
   } else if (step.kind == Step::Kind::kFailed) {
     co_await tell_error(step);
   } else if (step.kind == Step::Kind::kForClient) {
@@ -114,11 +116,12 @@ asio::awaitable<bool> Journey::admit() {
   Need need;
   need.model = call_.features.model;
   need.alias = call_.alias;
-  need.prompt_tokens = call_.features.prompt_tokens;
+  if (call_.costs()) need.prompt_tokens = call_.features.prompt_tokens;
   if (call_.generates()) {
     need.output_tokens = call_.scan.n * call_.scan.max_tokens.value_or(output_tokens_expected(call_.features));
   }
   for (const auto& upstream : gateway_->upstreams()) {
+    if (!call_.costs()) break;
     need.price.input = std::max(need.price.input, upstream->info().price.input);
     need.price.output = std::max(need.price.output, upstream->info().price.output);
   }
@@ -147,6 +150,7 @@ asio::awaitable<bool> Journey::admit() {
     std::lock_guard lock(waiting->mutex);
     admission = std::move(waiting->admission);
   }
+  limits_ = admission->limits;
   if (admission->denial) {
     std::optional<Duration> after;
     if (admission->denial->retry_after_s) after = from_seconds(*admission->denial->retry_after_s);
@@ -263,7 +267,7 @@ void Journey::settle() {
   }
   TokenUsage usage = spent->usage();
   if (!spent->has_usage()) {  // an upstream that tells none: by the text that came
-    usage.prompt_tokens = call_.features.prompt_tokens;
+    usage.prompt_tokens = call_.costs() ? call_.features.prompt_tokens : 0;
     usage.output_tokens = std::max<int64_t>(call_.generates() ? 1 : 0, spent->text_bytes() / 4);
   }
   reservation_.settle(usage, spent->upstream().info().price);

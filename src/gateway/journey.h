@@ -104,6 +104,7 @@ class Journey {
   asio::awaitable<bool> write(std::string_view bytes);
   asio::awaitable<void> send_error(api::ApiError error, std::optional<Duration> retry_after = {});
   asio::awaitable<void> send_whole(int status);
+  asio::awaitable<void> send_estimate();  // of a count of tokens
   net::Headers headers(std::string content_type) const;
   net::Headers stream_headers() const;
   void finish_log();
@@ -130,6 +131,7 @@ class Journey {
   std::shared_ptr<Attempt> attempt_;
   std::shared_ptr<Attempt> broken_;  // whose stream stopped in its middle
   Reservation reservation_;
+  RateLimits limits_;
   Caller caller_;
   int priority_ = 0;
   std::string last_upstream_;

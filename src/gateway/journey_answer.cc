@@ -5,6 +5,8 @@
 
 #include "gateway/journey.h"
 #include "gateway/json_cursor.h"
+#include "gateway/policies/prompt_scan.h"
+#include "gateway/rate_limit_headers.h"
 #include "metrics/metrics.h"
 #include "net/sse.h"
 
@@ -63,6 +65,7 @@ net::Headers Journey::headers(std::string content_type) const {
     fields.add("X-Spillway-Upstream", last_upstream_);
     fields.add("X-Spillway-Attempts", std::to_string(attempts_));
   }
+  add_rate_limits(limits_, call_.protocol, std::chrono::system_clock::now(), fields);
   return fields;
 }
 
@@ -183,6 +186,18 @@ asio::awaitable<void> Journey::send_whole(int status) {
   co_await writer_.send(status, std::move(fields), std::move(body));
 }
 
+// Nobody could count: the estimate that routing goes by, over all of the request, and it says that it is one.
+asio::awaitable<void> Journey::send_estimate() {
+  set_answered(200, "estimated");
+  PromptScan scan;
+  scan.add("", call_.request.body);
+  last_upstream_.clear();
+  net::Headers fields = headers("application/json");
+  fields.add("X-Spillway-Estimate", "true");
+  std::string body = fmt::format("{{\"input_tokens\":{}}}", scan.tokens());
+  co_await writer_.send(200, std::move(fields), std::move(body));
+}
+
 asio::awaitable<void> Journey::send_error(ApiError error, std::optional<Duration> retry_after) {
   net::Headers fields = headers("application/json");
   if (retry_after) fields.add("Retry-After", fmt::format("{:.0f}", std::max(1.0, std::ceil(seconds(*retry_after)))));
@@ -239,7 +254,8 @@ void Journey::finish_log() {
 }
 
 void Journey::record_span() {
-  constexpr const char* kOperations[] = {"chat", "text_completion", "text_completion", "chat", "embeddings", "rerank"};
+  constexpr const char* kOperations[] = {"chat",       "text_completion", "text_completion", "chat",
+                                         "embeddings", "rerank",          "count_tokens",    "chat"};
   RequestSpan span;
   span.trace = call_.trace;
   span.operation = kOperations[int(call_.endpoint)];

@@ -49,7 +49,7 @@ bool Journey::fits(size_t index) const {
 bool Journey::start(size_t index, bool force) {
   if (!fits(index)) return false;
   const std::shared_ptr<Upstream>& upstream = gateway_->upstreams()[index];
-  auto ticket = upstream->admit(now(), call_.features.prompt_tokens, force);
+  auto ticket = upstream->admit(now(), call_.costs() ? call_.features.prompt_tokens : 0, force);
   if (!ticket) return false;
   current_ = index;
   ++attempts_;
@@ -69,7 +69,7 @@ bool Journey::pick(TimePoint at) {
       chosen_total.with({last_upstream_, decision.policy}).add();
       if (decision.shadow) shadow(*decision.shadow);
     }
-    if (!call_.features.prefix_blocks.empty()) {
+    if (!call_.features.prefix_blocks.empty() && call_.costs()) {
       gateway_->prefixes().record(candidate.upstream, call_.features.prefix_blocks, at);
       cached_expected_ = candidate.cached_tokens;
     }

@@ -37,7 +37,7 @@ TimePoint Journey::first_token_deadline() const {
 // Only where the first token says how the upstream does: not for whole answers, whose time is their length.
 std::optional<Duration> Journey::hedge_patience() const {
   const GatewayOptions& options = gateway_->options();
-  const bool telling = call_.scan.stream || !call_.generates();
+  const bool telling = (call_.scan.stream || !call_.generates()) && call_.costs();
   if (!options.hedging || !telling || gateway_->upstreams().size() < 2) return std::nullopt;
   if (attempts_ >= options.attempts_max) return std::nullopt;
   const auto measured = attempt_->upstream().first_token_quantile(now(), options.hedge_quantile);

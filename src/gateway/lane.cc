@@ -1,5 +1,6 @@
 #include "gateway/lane.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -9,6 +10,9 @@ namespace {
 constexpr Duration kFresh = std::chrono::seconds(30);
 constexpr Duration kFailureFresh = std::chrono::seconds(2);
 constexpr Duration kIdle = std::chrono::seconds(50);
+constexpr int kSparesFrom = 8;  // attempts under way
+constexpr int kSparesMax = 8;
+constexpr int kAttemptsASpare = 16;
 
 TimePoint now() { return std::chrono::steady_clock::now(); }
 
@@ -39,6 +43,12 @@ asio::awaitable<Result<Lane::Endpoints>> Lane::resolve(const std::string& host, 
     co_return Error{ErrorCode::kUnavailable, key + ": cannot find the host's address: " + names_[key].failure};
   }
   co_return names_[key].endpoints;
+}
+
+bool Lane::wants_spare(const std::string& origin, const Traffic& traffic) const {
+  if (traffic.under_way < kSparesFrom) return false;
+  const int wanted = std::clamp(traffic.under_way / kAttemptsASpare, 1, kSparesMax);
+  return traffic.opening + int(pool_->size(origin)) < wanted;
 }
 
 void Lane::ask(const std::string& key, const std::string& host, uint16_t port) {

@@ -34,6 +34,17 @@ class Lane : public std::enable_shared_from_this<Lane> {
   // lookup that hangs is left behind at the deadline.
   asio::awaitable<Result<Endpoints>> resolve(const std::string& host, uint16_t port, TimePoint deadline);
 
+  // How many attempts are under way at an origin: an entry lives as long as its lane.
+  struct Traffic {
+    int under_way = 0;
+    int opening = 0;  // connections that nobody waits for yet
+  };
+  Traffic& traffic(const std::string& origin) { return traffic_[origin]; }
+  // Whether one more idle connection should be there for the next request: an origin that is at work on several gets
+  // new ones, and who brings them should not wait for a handshake. One that is at work on few may be able to serve only
+  // one connection at a time.
+  bool wants_spare(const std::string& origin, const Traffic& traffic) const;
+
  private:
   struct Name {
     Endpoints endpoints;
@@ -47,6 +58,7 @@ class Lane : public std::enable_shared_from_this<Lane> {
   const asio::any_io_executor executor_;
   const std::shared_ptr<net::ConnectionPool> pool_;
   std::unordered_map<std::string, Name> names_;
+  std::unordered_map<std::string, Traffic> traffic_;  // entries stay where they are
 };
 
 }  // namespace spillway::gateway

@@ -69,7 +69,7 @@ struct GatewayOptions {
   Duration queue_wait_max = std::chrono::seconds(60);   // at most, whatever the deadline
   Duration keep_alive_interval = std::chrono::seconds(10);
   uint64_t answer_bytes_max = 64 << 20;  // of one that is not streamed
-  size_t idle_connections_max = 256;     // kept open to upstreams, a thread
+  size_t idle_connections_max = 1024;    // kept open to upstreams, a thread
   size_t cache_bytes_max = 0;            // of whole answers kept; 0: none
   Duration cache_ttl = std::chrono::minutes(5);
   bool cache_any_temperature = false;

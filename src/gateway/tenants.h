@@ -7,6 +7,7 @@
 // what nobody settled. Any thread; no call blocks on disk or network.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -82,9 +83,21 @@ class Reservation {
   bool shared_ = false;  // counted in the shared store, not in this process alone
 };
 
+// A key's limits a minute, as they stand after a request was admitted or refused.
+struct RateLimits {
+  struct One {
+    int64_t limit = 0;  // 0: none
+    int64_t used = 0;
+    int64_t reset_s = 0;  // until nothing of it is used
+    int64_t left() const { return std::max<int64_t>(0, limit - used); }
+  };
+  One requests, tokens;
+};
+
 struct Admission {
   std::optional<Reservation> reservation;
   std::optional<Denial> denial;  // exactly one of the two
+  RateLimits limits;
 };
 
 class Tenants {

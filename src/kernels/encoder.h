@@ -51,6 +51,7 @@ struct SequenceAttentionArgs {
   float scale = 1;       // of q k
   int window = 0;        // 0: the whole sequence
   bool half = false;     // products in bf16 where the CPU has them
+  bool firsts = false;   // nobody reads but each sequence's first row of y: the others may stay as they are
   tensor::TensorView y;  // f32 [T, heads * head_dim]
 };
 void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream);

@@ -1,5 +1,11 @@
 #include "kernels/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <array>
 #include <cstdlib>
 #include <string>
@@ -10,7 +16,20 @@
 namespace spillway::kernels {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"scalar", "avx2", "avx512", "avx512_bf16"};
+constexpr std::array<std::string_view, 6> kNames = {"scalar", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"};
+
+#if defined(__x86_64__)
+// Whether CPU and system have the tile unit, and the system lets this process use it: its registers are 8 KiB of each
+// thread's state, which Linux (5.16) gives to those that ask.
+bool has_tiles() {
+  constexpr unsigned kTile = 1u << 24, kTileBf16 = 1u << 22, kTileInt8 = 1u << 25;  // of leaf 7's edx
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;                        // ARCH_REQ_XCOMP_PERM
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  const unsigned wanted = kTile | kTileBf16 | kTileInt8;
+  return (d & wanted) == wanted && ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 
 bool runs_here(IsaLevel level) {
 #if defined(__x86_64__)
@@ -25,6 +44,12 @@ bool runs_here(IsaLevel level) {
     case IsaLevel::kAvx512Bf16:
       return runs_here(IsaLevel::kAvx512) && __builtin_cpu_supports("avx512bf16") &&
              __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+    case IsaLevel::kAmx: {
+      static const bool tiles = has_tiles();
+      return tiles && runs_here(IsaLevel::kAvx512Bf16);
+    }
+    case IsaLevel::kAmxEmulated:
+      return runs_here(IsaLevel::kAvx512Bf16);
   }
 #endif
   return level == IsaLevel::kScalar;
@@ -41,6 +66,10 @@ cpu::KernelTable table_of(IsaLevel level) {
       return cpu::avx512_kernels();
     case IsaLevel::kAvx512Bf16:
       return cpu::avx512_bf16_kernels();
+    case IsaLevel::kAmx:
+      return cpu::amx_kernels();
+    case IsaLevel::kAmxEmulated:
+      return cpu::amx_emulated_kernels();
   }
 #endif
   return cpu::scalar_kernels();
@@ -60,8 +89,9 @@ IsaLevel wanted_isa() {
     SW_CHECK(runs_here(level), "SPILLWAY_CPU_ISA=" + std::string(forced) + ": this CPU does not have it");
     return level;
   }
-  check_failed(__FILE__, __LINE__, "SPILLWAY_CPU_ISA",
-               "expected scalar, avx2, avx512 or avx512_bf16, found \"" + std::string(forced) + "\"");
+  check_failed(
+      __FILE__, __LINE__, "SPILLWAY_CPU_ISA",
+      "expected scalar, avx2, avx512, avx512_bf16, amx or amx_emulated, found \"" + std::string(forced) + "\"");
 }
 
 Choice& choice() {
@@ -84,7 +114,13 @@ std::vector<IsaLevel> available_isas() {
   return levels;
 }
 
-IsaLevel best_isa() { return available_isas().back(); }
+IsaLevel best_isa() {
+  IsaLevel best = IsaLevel::kScalar;
+  for (const IsaLevel level : available_isas()) {
+    if (level != IsaLevel::kAmxEmulated) best = level;
+  }
+  return best;
+}
 IsaLevel active_isa() { return choice().level; }
 
 void force_isa(IsaLevel level) {

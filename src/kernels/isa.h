@@ -1,5 +1,5 @@
 // IsaLevel: which instruction sets the CPU kernels may use. Chosen once at start-up from the CPU, or forced by the
-// environment variable SPILLWAY_CPU_ISA (scalar|avx2|avx512|avx512_bf16) or by a test.
+// environment variable SPILLWAY_CPU_ISA (scalar|avx2|avx512|avx512_bf16|amx|amx_emulated) or by a test.
 #pragma once
 
 #include <string_view>
@@ -7,7 +7,14 @@
 
 namespace spillway::kernels {
 
-enum class IsaLevel { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
+enum class IsaLevel {
+  kScalar,
+  kAvx2,
+  kAvx512,
+  kAvx512Bf16,
+  kAmx,
+  kAmxEmulated,  // AMX's code with the tile unit's instructions in plain ones, for tests: never the best
+};
 
 std::string_view name_of(IsaLevel level);
 

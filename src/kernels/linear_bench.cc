@@ -125,6 +125,21 @@ SW_WIDE void spin_f32(int64_t steps) {
   }
 }
 
+// Products of whole register tiles: 16 rows, 16 outputs, 64 bytes of K.
+#define SW_SPIN_TILES(instruction)                                                                         \
+  struct alignas(64) {                                                                                     \
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};                                                 \
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};                                             \
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};                                                   \
+  } config;                                                                                                \
+  __asm__ volatile("ldtilecfg (%0)" : : "r"(&config) : "memory");                                          \
+  for (int64_t i = 0; i < steps; ++i)                                                                      \
+    __asm__ volatile(instruction " %tmm6, %tmm4, %tmm0\n" instruction " %tmm7, %tmm4, %tmm1\n" instruction \
+                                 " %tmm6, %tmm5, %tmm2\n" instruction " %tmm7, %tmm5, %tmm3");             \
+  __asm__ volatile("tilerelease")
+void spin_tiles_bf16(int64_t steps) { SW_SPIN_TILES("tdpbf16ps"); }
+void spin_tiles_int8(int64_t steps) { SW_SPIN_TILES("tdpbsud"); }
+
 // Instructions a second on all threads.
 double peak(tensor::Stream& stream, void (*spin)(int64_t)) {
   constexpr int64_t kSteps = 1 << 20;
@@ -227,7 +242,7 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
         m > 16 ? 4 : 12);
     const double memory_floor = bytes * share / bandwidth;
     const double compute_floor = products * share * static_cast<double>(m) / c.peak;
-    fmt::print("{:<20} M {:>3}  {:8.2f} ms  {:7.1f} GB/s  {:8.1f} GFLOP/s   of bandwidth {:5.1f}%   of peak {:5.1f}%\n",
+    fmt::print("{:<20} M {:>3}  {:8.3f} ms  {:7.1f} GB/s  {:8.1f} GFLOP/s   of bandwidth {:5.1f}%   of peak {:5.1f}%\n",
                c.name, m, time * 1e3, bytes * share / time / 1e9,
                2 * products * share * static_cast<double>(m) / time / 1e9, 100 * memory_floor / time,
                100 * compute_floor / time);
@@ -243,11 +258,16 @@ int main(int argc, char** argv) {
   double bandwidth = read_bandwidth(stream, sum_plain);
   double bf16 = 1e12, int8 = 1e12, f32 = 1e12;
 #if defined(__x86_64__)
-  if (kernels::best_isa() == kernels::IsaLevel::kAvx512Bf16) {
+  const kernels::IsaLevel best = kernels::best_isa();
+  if (best == kernels::IsaLevel::kAvx512Bf16 || best == kernels::IsaLevel::kAmx) {
     bandwidth = std::max(bandwidth, read_bandwidth(stream, sum_wide));
     bf16 = peak(stream, spin_bf16) * 32;
     int8 = peak(stream, spin_int8) * 32;  // two instructions for each 64 products: x is 16 bits wide
     f32 = peak(stream, spin_f32) * 16;
+  }
+  if (kernels::active_isa() == kernels::IsaLevel::kAmx) {  // peak() counts 16 instructions a step; these are four
+    bf16 = peak(stream, spin_tiles_bf16) / 4 * 16 * 16 * 32;
+    int8 = peak(stream, spin_tiles_int8) / 4 * 16 * 16 * 64 / 2;
   }
 #endif
   fmt::print("{} threads, {}: reads {:.1f} GB/s; bf16 {:.0f}, int8 {:.0f}, f32 {:.0f} GFLOP/s\n", stream.threads(),

@@ -23,6 +23,7 @@ using tensor::TensorView;
 constexpr int kInputsMax = 256;
 constexpr int64_t kGraphTokensMax = 4096;  // above, the device is busy for longer than the launches take
 constexpr int kOutputs = 5;                // of OneShotOutput
+constexpr int kSlots = 2;
 
 // Rows that a batch is padded to: few sizes where it is recorded, so that a size soon comes again.
 int64_t token_bucket(int64_t tokens) {
@@ -95,18 +96,35 @@ class DeviceEncoder final : public OneShotModel {
 
   std::vector<TensorView> run(std::span<const OneShotInput> batch, tensor::Stream& stream) override {
     stream.synchronize();  // what is in pinned memory is in use until then
-    const auto [layout, wanted] = lay_out(batch);
-    compute(layout, wanted, stream);
-    return views(batch);
+    return run_in(0, batch, stream);
+  }
+
+  int slots() const override { return kSlots; }
+  std::vector<TensorView> run_in(int slot, std::span<const OneShotInput> batch, tensor::Stream& stream) override {
+    const auto [layout, wanted] = lay_out(batch, slots_[slot]);
+    compute({layout, wanted, slot}, stream);
+    return views(batch, slots_[slot]);
   }
 
   bool recompute(tensor::Stream& stream) override {
     if (!last_) return false;
-    compute(last_->first, last_->second, stream);
+    compute(*last_, stream);
     return true;
   }
 
  private:
+  // What the host has of one batch.
+  struct Slot {
+    Tensor inputs;                 // pinned: its description
+    Tensor outputs[kOutputs];      // pinned, by kind
+    std::vector<int32_t> offsets;  // of its sequences
+  };
+  struct Pass {
+    Layout layout;
+    unsigned wanted;  // outputs, a bit each
+    int slot;
+  };
+
   DeviceEncoder(EncoderConfig config, OneShotLoad& load)
       : config_(std::move(config)),
         source_(std::move(load.source)),
@@ -226,13 +244,15 @@ class DeviceEncoder final : public OneShotModel {
     const int64_t rows = token_bucket(cost_max_), hidden = config_.layer.hidden, inner = config_.layer.intermediate;
     const Layout layout(rows, kInputsMax);
     const tensor::Device pinned{tensor::DeviceKind::kPinned, 0};
-    host_inputs_ = Tensor(DType::kI32, {layout.total}, pinned);
     inputs_ = Tensor(DType::kI32, {layout.total}, device);
-    for (int i = 0; i < kOutputs; ++i) {
-      const auto kind = OneShotOutput(i);
-      if (!offers(kind)) continue;
-      outputs_[i] =
-          Tensor(DType::kF32, {kind == OneShotOutput::kTokenVectors ? rows : kInputsMax, width_of(kind)}, pinned);
+    for (Slot& slot : slots_) {
+      slot.inputs = Tensor(DType::kI32, {layout.total}, pinned);
+      for (int i = 0; i < kOutputs; ++i) {
+        const auto kind = OneShotOutput(i);
+        if (!offers(kind)) continue;
+        slot.outputs[i] =
+            Tensor(DType::kF32, {kind == OneShotOutput::kTokenVectors ? rows : kInputsMax, width_of(kind)}, pinned);
+      }
     }
     const bool fp8 = numbers_ == DeviceNumbers::kFp8;
     struct Part {
@@ -268,7 +288,7 @@ class DeviceEncoder final : public OneShotModel {
   }
 
   // Writes the batch to pinned memory; gives its layout and which outputs it wants, a bit each.
-  std::pair<Layout, unsigned> lay_out(std::span<const OneShotInput> batch) {
+  std::pair<Layout, unsigned> lay_out(std::span<const OneShotInput> batch, Slot& slot) const {
     SW_CHECK(!batch.empty() && int(batch.size()) <= kInputsMax, "batch of another size");
     int64_t tokens = 0;
     unsigned wanted = 0;
@@ -278,14 +298,15 @@ class DeviceEncoder final : public OneShotModel {
     }
     SW_CHECK(tokens <= cost_max_, "batch of more tokens than the workspace holds");
     const Layout layout(token_bucket(tokens), sequence_bucket(int64_t(batch.size())));
-    auto* base = host_inputs_.as<int32_t>();
+    auto* base = slot.inputs.as<int32_t>();
     const auto at = [&](const Field& field) { return base + field.first; };
     int32_t *ids = at(layout.ids), *positions = at(layout.positions), *types = at(layout.types),
             *sequence = at(layout.sequence), *offsets = at(layout.offsets);
     auto* tile = reinterpret_cast<AttentionTile*>(at(layout.tiles));
     const AttentionTile* tiles_end = tile + layout.tiles.count / 4;
     int32_t row = 0;
-    offsets_.assign(1, 0);
+    std::vector<int32_t>& ends = slot.offsets;
+    ends.assign(1, 0);
     for (size_t s = 0; s < batch.size(); ++s) {
       const OneShotInput& input = batch[s];
       const auto length = int32_t(input.tokens.size());
@@ -298,26 +319,28 @@ class DeviceEncoder final : public OneShotModel {
       }
       for (int32_t i = 0; i < length; i += kernels::kAttentionTile) *tile++ = {row + i, row, row + length, 0};
       row += length;
-      offsets_.push_back(row);
+      ends.push_back(row);
     }
     for (int64_t i = row; i < layout.tokens; ++i) {  // padding: any token, of no sequence
       ids[i] = positions[i] = types[i] = 0;
       sequence[i] = -1;
     }
-    for (int64_t s = 0; s <= layout.sequences; ++s)
-      offsets[s] = s < int64_t(offsets_.size()) ? offsets_[size_t(s)] : row;
+    for (int64_t s = 0; s <= layout.sequences; ++s) offsets[s] = s < int64_t(ends.size()) ? ends[size_t(s)] : row;
     std::fill(tile, const_cast<AttentionTile*>(tiles_end), AttentionTile{});
     return {layout, wanted};
   }
 
-  void compute(const Layout& layout, unsigned wanted, tensor::Stream& stream) {
-    last_.emplace(layout, wanted);
-    const int64_t key = layout.tokens * (1 << 16) + layout.sequences * (1 << 6) + int64_t(wanted);
+  void compute(const Pass& batch, tensor::Stream& stream) {
+    last_ = batch;
+    const auto& [layout, wanted, slot] = batch;
+    const int64_t key = layout.tokens * (1 << 16) + layout.sequences * (1 << 6) + wanted * kSlots + slot;
+    static_assert((1 << kOutputs) * kSlots <= 1 << 6);
     int64_t& launches = launches_of_[key];
     const auto pass = [&] {
       launches = 0;
-      stream.cuda().upload_pinned(inputs_.view().data, host_inputs_.view().data, size_t(layout.total) * 4);
-      run_pass(layout, wanted, launches, stream);
+      stream.cuda().upload_pinned(inputs_.view().data, slots_[batch.slot].inputs.view().data,
+                                  size_t(batch.layout.total) * 4);
+      run_pass(batch, launches, stream);
     };
     if (layout.tokens > kGraphTokensMax) {
       pass();
@@ -327,7 +350,8 @@ class DeviceEncoder final : public OneShotModel {
     launches_ = launches;
   }
 
-  void run_pass(const Layout& layout, unsigned wanted, int64_t& launches, tensor::Stream& stream) {
+  void run_pass(const Pass& batch, int64_t& launches, tensor::Stream& stream) {
+    const Layout& layout = batch.layout;
     const auto on_device = [&](const Field& field, tensor::Shape shape) {
       return TensorView(inputs_.as<int32_t>() + field.first, DType::kI32, shape);
     };
@@ -361,9 +385,9 @@ class DeviceEncoder final : public OneShotModel {
                               .offsets = on_device(layout.offsets, {layout.sequences + 1}),
                               .sequence = on_device(layout.sequence, {layout.tokens})};
     for (int kind = 0; kind < kOutputs; ++kind) {
-      if ((wanted >> kind & 1) == 0) continue;
+      if ((batch.wanted >> kind & 1) == 0) continue;
       const TensorView result = output(OneShotOutput(kind), head);
-      stream.cuda().download_pinned(outputs_[kind].view().data, result.data, result.bytes());
+      stream.cuda().download_pinned(slots_[batch.slot].outputs[kind].view().data, result.data, result.bytes());
     }
   }
 
@@ -416,12 +440,12 @@ class DeviceEncoder final : public OneShotModel {
     return sparse_->apply(head.pass.x, head);
   }
 
-  std::vector<TensorView> views(std::span<const OneShotInput> batch) const {
+  static std::vector<TensorView> views(std::span<const OneShotInput> batch, const Slot& slot) {
     std::vector<TensorView> list;
     for (size_t i = 0; i < batch.size(); ++i) {
-      const TensorView all = outputs_[size_t(batch[i].output)];
+      const TensorView all = slot.outputs[size_t(batch[i].output)];
       if (batch[i].output == OneShotOutput::kTokenVectors) {
-        list.push_back(all.rows(offsets_[i], offsets_[i + 1]));
+        list.push_back(all.rows(slot.offsets[i], slot.offsets[i + 1]));
       } else {
         list.push_back(all.rows(int64_t(i), int64_t(i) + 1).reshaped({all.shape[1]}));
       }
@@ -455,10 +479,9 @@ class DeviceEncoder final : public OneShotModel {
   tensor::Arena arena_{64};
   Memory memory_;
   size_t heads_mark_ = 0;
-  Tensor inputs_, host_inputs_;   // the batch's description
-  Tensor outputs_[kOutputs];      // pinned, by kind
-  std::vector<int32_t> offsets_;  // of the batch
-  std::optional<std::pair<Layout, unsigned>> last_;
+  Tensor inputs_;  // the batch's description
+  Slot slots_[kSlots];
+  std::optional<Pass> last_;
   std::map<int64_t, int64_t> launches_of_;
   int64_t launches_ = 0;
   StepGraphs graphs_;

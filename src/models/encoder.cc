@@ -5,6 +5,7 @@
 #include <boost/json/object.hpp>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "kernels/isa.h"
 #include "models/encoder_heads.h"
@@ -53,11 +54,14 @@ class Encoder final : public OneShotModel {
     for (const OneShotInput& input : batch) longest = std::max(longest, int(input.tokens.size()));
     const TensorView rope = rope_ ? rope_->rows(longest, stream) : TensorView();
     const TensorView local = rope_local_ ? rope_local_->rows(longest, stream) : rope;
+    const bool firsts = fusions_.firsts && stream.device().kind == tensor::DeviceKind::kCpu && read_firsts(batch);
     for (size_t i = 0; i < layers_.size(); ++i) {
-      for (const Block& block : blocks_) apply(layers_[i], block, x, is_local(i) ? local : rope, step);
+      const Rows rows = firsts && i + 1 == layers_.size() ? Rows::kFirsts : Rows::kAll;
+      for (const Block& block : blocks_) apply(layers_[i], block, x, is_local(i) ? local : rope, rows, step);
     }
-    if (final_norm_) final_norm_->apply(x, x, step);
-    return outputs(batch, x, step);
+    const TensorView last = firsts ? gather_firsts(x, step) : x;
+    if (final_norm_) final_norm_->apply(last, last, step);
+    return outputs(batch, last, step);
   }
 
   int64_t launches() const override { return launches_; }
@@ -83,12 +87,45 @@ class Encoder final : public OneShotModel {
     int64_t rows() const { return offsets.back(); }
   };
 
-  void apply(const nn::EncoderLayer& layer, const Block& block, TensorView x, TensorView rope,
+  using Rows = nn::EncoderLayer::Rows;
+
+  void apply(const nn::EncoderLayer& layer, const Block& block, TensorView x, TensorView rope, Rows rows,
              const nn::OneShotStep& step) const {
     nn::OneShotStep part = step;
     part.offsets = block.offsets;
     part.positions = step.positions.rows(block.begin, block.begin + block.rows());
-    layer.apply(x.rows(block.begin, block.begin + block.rows()), rope, half_, part);
+    layer.apply(x.rows(block.begin, block.begin + block.rows()), rope, half_, part, rows);
+  }
+
+  // Whether what is asked for comes from the texts' first tokens alone.
+  bool read_firsts(std::span<const OneShotInput> batch) const {
+    return !layers_.empty() && std::ranges::all_of(batch, [&](const OneShotInput& input) {
+      switch (input.output) {
+        case OneShotOutput::kEmbedding:
+          return sentence_->reads_firsts();
+        case OneShotOutput::kScores:
+          return classifier_ && classifier_->reads_firsts();
+        case OneShotOutput::kPooled:
+          return pooler_ && pooler_->reads_firsts();
+        default:
+          return false;
+      }
+    });
+  }
+
+  // The rows that the last layer put in front of each block, together; the step's sequences become one row each.
+  TensorView gather_firsts(TensorView x, nn::OneShotStep& step) {
+    int64_t sequences = 0;
+    for (const Block& block : blocks_) {
+      const int64_t count = int64_t(block.offsets.size()) - 1;
+      const TensorView from = x.rows(block.begin, block.begin + count);
+      std::copy_n(from.as<float>(), from.elements(), x.rows(sequences, sequences + count).as<float>());
+      sequences += count;
+    }
+    offsets_.resize(size_t(sequences) + 1);
+    std::iota(offsets_.begin(), offsets_.end(), 0);
+    step.offsets = offsets_;
+    return x.rows(0, sequences);
   }
 
   void cut_into_blocks(bool one) {

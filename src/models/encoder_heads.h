@@ -16,6 +16,7 @@ class SentenceHead {
   static Result<SentenceHead> load(const SentenceConfig& config, int hidden, nn::LoadContext& context);
 
   int dims() const { return dims_; }
+  bool reads_firsts() const { return config_.pooling == kernels::Pooling::kFirst; }  // and no other row
   // x f32 [T, hidden] in the step's sequences; gives f32 [S, dims].
   tensor::TensorView apply(tensor::TensorView x, const nn::OneShotStep& step) const;
 
@@ -32,6 +33,7 @@ class ClassifierHead {
   static Result<ClassifierHead> load(const weights::WeightScope& scope, const ClassifierNames& names, int hidden,
                                      int labels, double epsilon, nn::LoadContext& context);
   tensor::TensorView apply(tensor::TensorView x, const nn::OneShotStep& step) const;  // [S, labels], or [S, hidden]
+  bool reads_firsts() const { return names_.pooling == kernels::Pooling::kFirst; }    // and no other row
 
  private:
   ClassifierNames names_;

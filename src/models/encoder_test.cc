@@ -82,6 +82,30 @@ TEST_P(OneShotWays, ABatchIsEachAlone) {
   }
 }
 
+// Asked for what comes from first tokens alone, the last layer leaves the other rows out: the same bits.
+TEST_P(OneShotWays, FirstRowsAloneAreTheSame) {
+  const std::pair<const char*, OneShotOutput> outputs[] = {{"bert", OneShotOutput::kPooled},
+                                                           {"xlm_roberta_reranker", OneShotOutput::kScores},
+                                                           {"modernbert_classifier", OneShotOutput::kScores}};
+  for (const auto& [name, output] : outputs) {
+    LoadOptions options = options_of(name, GetParam());
+    options.batch_tokens_max = 2048;  // several blocks
+    auto model = load_one_shot_model(options);
+    ASSERT_TRUE(model.ok()) << model.error().message;
+    std::vector<std::vector<int32_t>> texts;
+    for (const int length : {1, 7, 300, 13, 400, 64, 200, 1}) {
+      const int most = std::min(length, (*model)->info().tokens_max);
+      texts.push_back(random_tokens(most, (*model)->info().vocab_size, uint32_t(length)));
+    }
+    std::vector<OneShotInput> batch;
+    for (const auto& text : texts) batch.push_back({.tokens = text, .types = {}, .pixels = {}, .output = output});
+    const auto firsts = run(**model, batch);
+    batch.push_back({.tokens = texts[1], .types = {}, .pixels = {}, .output = OneShotOutput::kTokenVectors});
+    const auto all = run(**model, batch);
+    for (size_t i = 0; i < texts.size(); ++i) EXPECT_EQ(firsts[i], all[i]) << name << ", text " << i;
+  }
+}
+
 TEST_P(OneShotWays, ImagesOfABatchAreEachAlone) {
   auto model = load_one_shot_model(options_of("resnet", GetParam()));
   ASSERT_TRUE(model.ok()) << model.error().message;

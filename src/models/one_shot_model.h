@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.h"
 #include "base/result.h"
 #include "tensor/stream.h"
 #include "tensor/tensor.h"
@@ -72,6 +73,15 @@ class OneShotModel {
   // host-readable once stream is synchronised, valid until the next call. An input's bits do not depend on what else is
   // in the batch on the CPU; elsewhere to rounding.
   virtual std::vector<tensor::TensorView> run(std::span<const OneShotInput> batch, tensor::Stream& stream) = 0;
+
+  // How many batches may be under way, one behind another. run_in() is run() with outputs of the slot's own, valid
+  // until the slot's next call, which may come when its last batch is done, whatever the others do.
+  virtual int slots() const { return 1; }
+  virtual std::vector<tensor::TensorView> run_in(int slot, std::span<const OneShotInput> batch,
+                                                 tensor::Stream& stream) {
+    SW_CHECK(slot == 0, "a slot that the model has");
+    return run(batch, stream);
+  }
 
   // The last batch's work once more, for measurements of a device alone; false where there is nothing apart from run().
   virtual bool recompute(tensor::Stream&) { return false; }

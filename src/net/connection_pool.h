@@ -3,7 +3,9 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "base/clock.h"
@@ -19,18 +21,27 @@ class ConnectionPool {
   // notice and take another.
   enum class Check { kOpen, kNone };
   std::shared_ptr<ClientConnection> take(std::string_view origin, Check check = Check::kOpen);
+  // Past idle_max the origin's own oldest is closed.
   void give_back(std::shared_ptr<ClientConnection> connection);
-  void clear() { idle_.clear(); }
-  size_t size() const { return idle_.size(); }
+  void clear();
+  size_t size() const { return size_; }
+  size_t size(std::string_view origin) const;
 
  private:
   struct Idle {
     std::shared_ptr<ClientConnection> connection;
     TimePoint since;
   };
+  using Line = std::deque<Idle>;
+
+  void drop_old(Line& line, TimePoint now);
+  void sweep(TimePoint now);  // also of origins that nobody asks for any more
+
   const size_t idle_max_;
   const Duration idle_timeout_;
-  std::deque<Idle> idle_;
+  std::map<std::string, Line, std::less<>> idle_;
+  size_t size_ = 0;
+  TimePoint swept_{};
 };
 
 }  // namespace spillway::net

@@ -1,5 +1,6 @@
 #include "net/http_connection.h"
 
+#include <boost/asio/post.hpp>
 #include <charconv>
 
 #include "base/log.h"
@@ -129,7 +130,11 @@ asio::awaitable<void> HttpConnection::answer(HttpRequest request) {
   const std::string id = request.id;
   handling_ = true;
   inbox_.shrink(kHeaderRead);
-  start_read(kHeaderRead);
+  // Listened for once the handler waits: one that goes on to another server sends first, one that answers at once needs
+  // no read.
+  asio::post(executor_, [self = shared_from_this()] {
+    if (self->handling_) self->start_read(kHeaderRead);
+  });
   std::string failure;
   try {
     co_await shared_->handler(std::move(request), *this);

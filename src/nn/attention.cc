@@ -24,7 +24,7 @@ Result<Attention> Attention::load(const weights::WeightScope& scope, const Atten
 
 kernels::KvPagesView Attention::pages(const KvStorage& kv) const {
   return {.base = kv.layer_base(kv_layer_),
-          .page_stride_bytes = kv.page_stride_bytes(),
+          .page_stride_bytes = kv.page_stride_bytes(kv_layer_),
           .dtype = kv.layout().dtype,
           .page_tokens = kv.page_tokens(),
           .kv_heads = shape_.kv_heads,

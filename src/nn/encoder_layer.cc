@@ -94,6 +94,16 @@ size_t EncoderLayer::workspace_bytes(const EncoderLayerConfig& config, int64_t t
   return bytes(tokens, hidden) + std::max(attention, mlp) + bytes(tokens, hidden);
 }
 
+// Rows of host memory; a sequence's first never lies before its number.
+void EncoderLayer::bring_firsts_in_front(TensorView x, std::span<const int32_t> offsets) {
+  const int64_t width = x.shape[1];
+  auto* rows = x.as<float>();
+  for (int64_t s = 0; s + 1 < int64_t(offsets.size()); ++s) {
+    const float* first = rows + offsets[size_t(s)] * width;
+    if (first != rows + s * width) std::copy_n(first, width, rows + s * width);
+  }
+}
+
 // residual += product(x): in the product, or as a pass of its own.
 void EncoderLayer::add_residual(const OneShotLinear& product, TensorView x, TensorView residual,
                                 const OneShotStep& step) const {
@@ -105,7 +115,7 @@ void EncoderLayer::add_residual(const OneShotLinear& product, TensorView x, Tens
   step.count();
 }
 
-void EncoderLayer::attend(TensorView x, TensorView residual, TensorView rope, bool half,
+void EncoderLayer::attend(TensorView x, TensorView residual, TensorView rope, bool half, Rows rows,
                           const OneShotStep& step) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0], hidden = config_.hidden;
@@ -117,6 +127,7 @@ void EncoderLayer::attend(TensorView x, TensorView residual, TensorView rope, bo
   args.scale = 1.0f / std::sqrt(float(head_dim));
   args.window = config_.window;
   args.half = half;
+  args.firsts = rows == Rows::kFirsts;
   TensorView* parts[] = {&args.q, &args.k, &args.v};
   if (qkv_.size() == 1) {
     const TensorView qkv = step.arena.f32({tokens, 3 * hidden});
@@ -145,6 +156,13 @@ void EncoderLayer::attend(TensorView x, TensorView residual, TensorView rope, bo
   args.y = step.arena.f32({tokens, hidden});
   kernels::sequence_attention(args, step.stream);
   step.count();
+  if (rows == Rows::kFirsts) {
+    bring_firsts_in_front(args.y, step.offsets);
+    bring_firsts_in_front(residual, step.offsets);
+    const int64_t sequences = int64_t(step.offsets.size()) - 1;
+    args.y = args.y.rows(0, sequences);
+    residual = residual.rows(0, sequences);
+  }
   add_residual(attention_output_, args.y, residual, step);
 }
 
@@ -165,20 +183,22 @@ void EncoderLayer::feed_forward(TensorView x, TensorView residual, const OneShot
   }
 }
 
-void EncoderLayer::apply(TensorView x, TensorView rope, bool half, const OneShotStep& step) const {
+void EncoderLayer::apply(TensorView x, TensorView rope, bool half, const OneShotStep& step, Rows rows) const {
+  const TensorView kept = rows == Rows::kAll ? x : x.rows(0, int64_t(step.offsets.size()) - 1);
   if (!config_.norm_before) {
-    attend(x, x, rope, half, step);
-    attention_norm_->apply(x, x, step);
-    feed_forward(x, x, step);
-    mlp_norm_->apply(x, x, step);
+    attend(x, x, rope, half, rows, step);
+    attention_norm_->apply(kept, kept, step);
+    feed_forward(kept, kept, step);
+    mlp_norm_->apply(kept, kept, step);
     return;
   }
   const ArenaScope scope(step.arena);
   const TensorView normed = step.arena.f32(x.shape);
   if (attention_norm_) attention_norm_->apply(x, normed, step);
-  attend(attention_norm_ ? normed : x, x, rope, half, step);
-  mlp_norm_->apply(x, normed, step);
-  feed_forward(normed, x, step);
+  attend(attention_norm_ ? normed : x, x, rope, half, rows, step);
+  const TensorView kept_normed = normed.rows(0, kept.shape[0]);
+  mlp_norm_->apply(kept, kept_normed, step);
+  feed_forward(kept_normed, kept, step);
 }
 
 }  // namespace spillway::nn

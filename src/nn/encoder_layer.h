@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,8 +61,12 @@ class EncoderLayer {
 
   const LayerNorm& last_norm() const;  // of a layer that norms its output
 
+  // Which rows of its output anybody reads: all, or (on the CPU) each sequence's first, which then stand in front.
+  enum class Rows : uint8_t { kAll, kFirsts };
+
   // x f32 [T, hidden], in place. rope: the table of cosines and sines, or empty. half: attention products in bf16.
-  void apply(tensor::TensorView x, tensor::TensorView rope, bool half, const OneShotStep& step) const;
+  void apply(tensor::TensorView x, tensor::TensorView rope, bool half, const OneShotStep& step,
+             Rows rows = Rows::kAll) const;
 
   // What apply() takes from the arena for so many tokens.
   static size_t workspace_bytes(const EncoderLayerConfig& config, int64_t tokens);
@@ -71,8 +76,9 @@ class EncoderLayer {
   static constexpr int64_t kMlpRows = 384;
 
   Status load_qkv(const weights::WeightScope& scope, bool split, LoadContext& context);
-  void attend(tensor::TensorView x, tensor::TensorView residual, tensor::TensorView rope, bool half,
+  void attend(tensor::TensorView x, tensor::TensorView residual, tensor::TensorView rope, bool half, Rows rows,
               const OneShotStep& step) const;
+  static void bring_firsts_in_front(tensor::TensorView x, std::span<const int32_t> offsets);
   void feed_forward(tensor::TensorView x, tensor::TensorView residual, const OneShotStep& step) const;
   void add_residual(const OneShotLinear& product, tensor::TensorView x, tensor::TensorView residual,
                     const OneShotStep& step) const;

@@ -1,5 +1,7 @@
 // KvStorage: the memory of the key-value pages. A page holds page_tokens tokens of every layer: page p of layer l lies
-// at layer_base(l) + p * page_stride_bytes(). Owned by the engine, which chooses how many pages and decides what each
+// at layer_base(l) + p * page_stride_bytes(l). On a CPU a page's layers lie together, so that memory becomes resident
+// page by page; on a GPU a layer's pages do: attention reads one layer at a time, from few large pages of the device's
+// address translation. Owned by the engine, which chooses how many pages and decides what each
 // page id means (src/kv); written and read by the layers on the engine's thread. Not its job: counting, sharing or
 // freeing pages.
 #pragma once
@@ -33,10 +35,10 @@ class KvStorage {
   int pages() const { return pages_; }
   // On CUDA one more than the engine knows of: rows that only fill up a batch write there.
   int padding_page() const { return pages_; }
-  int64_t bytes() const { return page_stride_bytes() * pages_; }
+  int64_t bytes() const { return layout_.bytes_per_page(page_tokens_) * pages_; }
 
   std::byte* layer_base(int layer) const;
-  int64_t page_stride_bytes() const { return layout_.bytes_per_page(page_tokens_); }
+  int64_t page_stride_bytes(int layer) const;
 
  private:
   KvStorage() = default;
@@ -44,7 +46,11 @@ class KvStorage {
   KvLayout layout_;
   int page_tokens_ = 0;
   int pages_ = 0;
-  std::vector<int64_t> layer_offsets_;  // bytes from a page's start
+  struct Place {
+    int64_t offset, page_stride;  // bytes
+  };
+  const Place& place(int layer) const;
+  std::vector<Place> layers_;
   tensor::Tensor data_;
 };
 

@@ -51,7 +51,7 @@ size_t Mla::workspace_bytes(int64_t tokens) const {
 
 k::LatentPagesView Mla::pages(const KvStorage& kv) const {
   return {.base = kv.layer_base(kv_layer_),
-          .page_stride_bytes = kv.page_stride_bytes(),
+          .page_stride_bytes = kv.page_stride_bytes(kv_layer_),
           .dtype = kv.layout().dtype,
           .page_tokens = kv.page_tokens(),
           .lora_dim = shape_.kv_lora,

@@ -68,9 +68,9 @@ TEST(Rope, TableGrowsWithoutChangingItsRows) {
 TEST(KvStorage, LaysOutAllLayersOfAPage) {
   auto storage = KvStorage::create({.layer_widths = {80, 40}, .dtype = tensor::DType::kBF16}, 16, 10, {});
   ASSERT_TRUE(storage.ok());
-  EXPECT_EQ(storage->page_stride_bytes(), (80 + 40) * 16 * 2);
+  EXPECT_EQ(storage->page_stride_bytes(1), (80 + 40) * 16 * 2);
   EXPECT_EQ(storage->layer_base(1) - storage->layer_base(0), 80 * 16 * 2);
-  EXPECT_EQ(storage->bytes(), 10 * storage->page_stride_bytes());
+  EXPECT_EQ(storage->bytes(), 10 * storage->page_stride_bytes(0));
   EXPECT_THAT(KvStorage::create({}, 20, 10, {}).error().message, testing::HasSubstr("multiple of 16, found 20"));
   EXPECT_FALSE(KvStorage::create({}, 16, 0, {}).ok());
 }

@@ -17,6 +17,7 @@ struct Fusions {
   bool residual_norm = true;   // the residual added in the product, then normed in place
   bool embedding_norm = true;  // lookup, sum and norm in one pass
   bool convolution = true;     // batch norm folded, and its ReLU and residual in the convolution
+  bool firsts = true;          // no row in the last layer that nobody reads (the CPU's)
 };
 
 struct OneShotStep {

@@ -15,7 +15,7 @@ namespace spillway::apps {
 namespace {
 
 // All fusions, each alone switched off, and none.
-std::vector<std::pair<std::string, nn::Fusions>> variants(bool vision) {
+std::vector<std::pair<std::string, nn::Fusions>> variants(bool vision, bool on_cpu) {
   std::vector<std::pair<std::string, nn::Fusions>> list = {{"all fused", {}}};
   const auto without = [&](const char* name, bool nn::Fusions::*one) {
     nn::Fusions fusions;
@@ -30,6 +30,7 @@ std::vector<std::pair<std::string, nn::Fusions>> variants(bool vision) {
   without("bias and activation apart", &nn::Fusions::epilogue);
   without("residual apart", &nn::Fusions::residual_norm);
   without("embedding and norm apart", &nn::Fusions::embedding_norm);
+  if (on_cpu) without("unread rows of the last layer as well", &nn::Fusions::firsts);
   list.emplace_back("nothing fused", nn::Fusions{false, false, false, false, false});
   return list;
 }
@@ -105,7 +106,7 @@ Status bench_fusion(const FusionBench& bench, const config::Config& config) {
   const Inputs inputs = make_inputs(info, bench);
   Table table({"variant", "launches", "ms", "times the fused"});
   double fused = 0;
-  for (const auto& [name, fusions] : variants(info.vision)) {
+  for (const auto& [name, fusions] : variants(info.vision, load.device == tensor::Device())) {
     auto loaded = models::load_one_shot_model(load, fusions);
     if (!loaded.ok() && loaded.error().code == ErrorCode::kUnsupported) {
       table.add({name, "-", "-", loaded.error().message});

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/trace.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::engine {
 namespace {
@@ -50,7 +51,7 @@ Status prepare(BatchRunner& runner, const Sample& sample, const BatchLimitOption
       break;
     }
     if (cost % each > 0) batch.back().tokens = batch.back().tokens.first(static_cast<size_t>(cost % each));
-    const BatchRunner::Output output = runner.run(batch, [] {});
+    const BatchRunner::Output output = runner.run(batch);
     if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
   }
   return {};
@@ -58,24 +59,40 @@ Status prepare(BatchRunner& runner, const Sample& sample, const BatchLimitOption
 
 }  // namespace
 
-BatchRunner::Output BatchRunner::run(std::span<const models::OneShotInput> batch,
-                                     const std::function<void()>& meanwhile) {
-  Output output;
-  const auto began = Clock::now();
+BatchRunner::Launched BatchRunner::launch(std::span<const models::OneShotInput> batch, int slot) {
+  Launched launched;
+  launched.began = Clock::now();
+  launched.inputs = batch.size();
   try {
     trace::Span span("engine", "one-shot batch", "inputs", static_cast<int64_t>(batch.size()));
-    const std::vector<tensor::TensorView> views = model_->run(batch, stream_);
-    if (overlaps()) meanwhile();
-    stream_.synchronize();
-    output.latency_s = seconds(Clock::now() - began);
-    SW_CHECK(views.size() == batch.size(), "an output for each input");
-    for (const tensor::TensorView& view : views) {
+    launched.views = slots() > 1 ? model_->run_in(slot, batch, stream_) : model_->run(batch, stream_);
+    if (stream_.device().kind == tensor::DeviceKind::kCuda) launched.mark = stream_.cuda().mark();
+    SW_CHECK(launched.views.size() == batch.size(), "an output for each input");
+  } catch (const std::exception& error) {
+    launched.failure = fmt::format("the batch of {} inputs failed: {}", batch.size(), error.what());
+  }
+  return launched;
+}
+
+BatchRunner::Output BatchRunner::finish(Launched launched, Clock::time_point since) {
+  Output output;
+  output.failure = std::move(launched.failure);
+  if (!output.failure.empty()) return output;
+  try {
+    trace::Span span("engine", "end of a one-shot batch", "inputs", static_cast<int64_t>(launched.inputs));
+    if (launched.mark >= 0) {
+      stream_.cuda().wait(launched.mark);
+    } else {
+      stream_.synchronize();
+    }
+    output.latency_s = seconds(Clock::now() - std::max(launched.began, since));
+    for (const tensor::TensorView& view : launched.views) {
       const auto* first = view.as<float>();
       output.values.emplace_back(first, first + view.elements());
     }
   } catch (const std::exception& error) {
     output.values.clear();
-    output.failure = fmt::format("the batch of {} inputs failed: {}", batch.size(), error.what());
+    output.failure = fmt::format("the batch of {} inputs failed: {}", launched.inputs, error.what());
   }
   return output;
 }
@@ -94,7 +111,7 @@ Status warm_up(BatchRunner& runner, BatchScheduler& scheduler, const BatchLimitO
       const double expected_s = i <= 0 && inputs > 1 ? 2 * last_s : last_s;
       in_time = first || seconds(Clock::now() - began) + expected_s <= allowed_s;
       if (!in_time) break;
-      const BatchRunner::Output output = runner.run(batch, [] {});
+      const BatchRunner::Output output = runner.run(batch);
       if (!output.failure.empty()) return Error{ErrorCode::kInternal, "warm-up: " + output.failure};
       last_s = output.latency_s;
       if (i >= 0) {

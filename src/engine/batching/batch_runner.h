@@ -1,7 +1,7 @@
 // BatchRunner: the model and its stream, and one batch through them. The engine's thread.
 #pragma once
 
-#include <functional>
+#include <chrono>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,11 +24,22 @@ class BatchRunner {
     std::string failure;                     // empty: none
     double latency_s = 0;
   };
-  // meanwhile is called while the device computes, where it does so by itself.
-  Output run(std::span<const models::OneShotInput> batch, const std::function<void()>& meanwhile);
+  // A batch under way in one of the model's slots.
+  struct Launched {
+    std::vector<tensor::TensorView> views;
+    std::string failure;
+    size_t inputs = 0;
+    int64_t mark = -1;  // of the stream, behind the batch
+    std::chrono::steady_clock::time_point began;
+  };
+  Launched launch(std::span<const models::OneShotInput> batch, int slot);
+  // Waits for its end. The time counts from since, where the batch began before: another was under way till then.
+  Output finish(Launched launched, std::chrono::steady_clock::time_point since = {});
+  Output run(std::span<const models::OneShotInput> batch) { return finish(launch(batch, 0)); }
 
-  // Whether the device computes while the caller goes on.
-  bool overlaps() const { return stream_.device().kind == tensor::DeviceKind::kCuda; }
+  // Whether the device computes while the caller goes on, and how many batches may be under way.
+  bool overlaps() const { return slots() > 1 || stream_.device().kind == tensor::DeviceKind::kCuda; }
+  int slots() const { return model_->slots(); }
   const models::OneShotModel& model() const { return *model_; }
 
  private:

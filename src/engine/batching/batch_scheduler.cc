@@ -8,7 +8,10 @@ namespace {
 
 constexpr double kLoadMax = 0.85;    // what is above, as in a burst, does not last
 constexpr double kLoadMargin = 1.1;  // the load is measured over few batches: what is higher than it seems costs more
-constexpr double kSplitGain = 0.85;  // smaller batches must lower the longest wait to this share
+constexpr double kSplitGain = 0.98;  // smaller batches must lower the longest waits to this share
+constexpr double kBurden = 0.2;      // of load / (1 - load)^2: how often a second of device time is waited for later
+
+constexpr double kProbeRate = 0.9;  // of the cap's: a size that a few samples say is slower is not tried again
 
 constexpr double kShortBatches = 8;  // the load is what arrives in the time of so many batches, and inputs
 constexpr double kShortInputs = 24;
@@ -84,7 +87,7 @@ size_t BatchScheduler::size_for_deadline(const WaitingLine::Choice& choice, Time
 }
 
 // Launching the choice in batches of `size` one after another: how bad the times from arrival to answer are, in the
-// fourth power mean, so that the long ones count; and the device time that it takes.
+// sixth power mean, so that the long ones count; and the device time that it takes.
 BatchScheduler::Plan BatchScheduler::plan(const WaitingLine::Choice& choice, size_t size, TimePoint now) const {
   const size_t all = choice.inputs.size();
   Plan plan;
@@ -96,10 +99,11 @@ BatchScheduler::Plan BatchScheduler::plan(const WaitingLine::Choice& choice, siz
     plan.device_s += table_.predict(cost, static_cast<int>(last - first));
     for (size_t i = first; i < last; ++i) {
       const double waited_s = seconds(now - choice.inputs[i]->arrived) + plan.device_s;
-      sum += waited_s * waited_s * waited_s * waited_s;
+      const double cube = waited_s * waited_s * waited_s;
+      sum += cube * cube;
     }
   }
-  plan.wait_s = std::sqrt(std::sqrt(sum / static_cast<double>(all)));
+  plan.wait_s = std::cbrt(std::sqrt(sum / static_cast<double>(all)));
   return plan;
 }
 
@@ -111,7 +115,7 @@ size_t BatchScheduler::size_by_table(const WaitingLine::Choice& choice, TimePoin
   if (all < 2 || !table_.measured() || best_rate_ <= 0) return all;
   const double load = std::min(kLoadMax, kLoadMargin * rate_.per_s(now) / best_rate_);
   const double behind = static_cast<double>(line_.size() - static_cast<int>(all)) / static_cast<double>(all);
-  const double burden = load / ((1 - load) * (1 - load)) / 2 + behind;
+  const double burden = kBurden * load / ((1 - load) * (1 - load)) + behind;
   const Plan whole = plan(choice, all, now);
   size_t best = all;
   double least_s = kSplitGain * whole.wait_s;
@@ -155,8 +159,9 @@ int64_t BatchScheduler::probe(TimePoint now) {
   int64_t chosen = 0;
   for (const int64_t size : {cap / 2, cap / 4, cap / 8, std::min(2 * cap, options_.cost_max)}) {
     const int bucket = LatencyTable::cost_bucket(size);
-    // Of a larger one a few samples nearby will do: it may be much worse.
-    const int needed = size > cap ? LatencyTable::kTrusted : BatchLimits::kSamplesMin, above = size > cap ? 1 : 0;
+    // Of a larger one a few samples nearby will do: it may be much worse. So will they where they say it is slower.
+    const bool few = size > cap || rate_of(size) < kProbeRate * rate_of(cap);
+    const int needed = few ? LatencyTable::kTrusted : BatchLimits::kSamplesMin, above = size > cap ? 1 : 0;
     const bool known = size < 1 || size == cap || std::ranges::any_of(points, [&](const LatencyTable::Point& point) {
                          const int other = LatencyTable::cost_bucket(std::llround(point.cost));
                          return point.samples >= needed && other >= bucket - 1 && other <= bucket + above &&

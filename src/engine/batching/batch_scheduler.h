@@ -51,6 +51,9 @@ class BatchScheduler {
   std::vector<WaitingInput> cancel(OneShotId first, size_t count) { return line_.cancel(first, count); }
   std::vector<WaitingInput> cancel_all() { return line_.cancel_all(); }
 
+  // Whether next() would launch a full batch.
+  bool full() const { return line_.choose(limits_.cap(), options_.inputs_max).full; }
+
   // When next() has something to do, as of now; max() when nothing waits.
   TimePoint due(TimePoint now) const;
 

@@ -176,7 +176,7 @@ class FakeModel final : public models::LanguageModel {
   }
 
   static float* slot(nn::KvStorage& kv, int layer, std::span<const int32_t> pages, int position) {
-    std::byte* page = kv.layer_base(layer) + pages[position / kv.page_tokens()] * kv.page_stride_bytes();
+    std::byte* page = kv.layer_base(layer) + pages[position / kv.page_tokens()] * kv.page_stride_bytes(layer);
     return reinterpret_cast<float*>(page) + 3 * (position % kv.page_tokens());
   }
   static void write(nn::KvStorage& kv, int layer, std::span<const int32_t> pages, int position, uint64_t chain,

@@ -2,6 +2,7 @@
 // checks the bounds of every batch.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <vector>
 
@@ -18,6 +19,7 @@ class FakeOneShotModel final : public models::OneShotModel {
     bool vision = false;
     std::function<void(std::span<const models::OneShotInput>)> on_run = nullptr;
     std::vector<int64_t> prepared_costs = {};
+    int slots = 1;
   };
 
   explicit FakeOneShotModel(Options options) : options_(std::move(options)) {
@@ -37,21 +39,28 @@ class FakeOneShotModel final : public models::OneShotModel {
   std::vector<int64_t> prepared_costs() const override { return options_.prepared_costs; }
 
   // The first token (pixel) and the sum of all.
-  std::vector<tensor::TensorView> run(std::span<const models::OneShotInput> batch, tensor::Stream&) override {
+  std::vector<tensor::TensorView> run(std::span<const models::OneShotInput> batch, tensor::Stream& stream) override {
+    return run_in(0, batch, stream);
+  }
+
+  int slots() const override { return options_.slots; }
+  std::vector<tensor::TensorView> run_in(int slot, std::span<const models::OneShotInput> batch,
+                                         tensor::Stream&) override {
     SW_CHECK(!batch.empty() && int(batch.size()) <= options_.inputs_max, "inputs within the bound");
     int64_t cost = 0;
     for (const auto& input : batch) cost += input.cost();
     SW_CHECK(cost <= options_.cost_max, "cost within the bound");
     if (options_.on_run) options_.on_run(batch);
-    values_.assign(batch.size(), {});
+    auto& values = values_[static_cast<size_t>(slot)];
+    values.assign(batch.size(), {});
     std::vector<tensor::TensorView> views;
     for (size_t i = 0; i < batch.size(); ++i) {
       const auto& input = batch[i];
       float sum = 0;
       for (const int32_t token : input.tokens) sum += static_cast<float>(token);
       for (const float pixel : input.pixels) sum += pixel;
-      values_[i] = {input.tokens.empty() ? input.pixels[0] : static_cast<float>(input.tokens[0]), sum};
-      views.emplace_back(values_[i].data(), tensor::DType::kF32, tensor::Shape{2});
+      values[i] = {input.tokens.empty() ? input.pixels[0] : static_cast<float>(input.tokens[0]), sum};
+      views.emplace_back(values[i].data(), tensor::DType::kF32, tensor::Shape{2});
     }
     return views;
   }
@@ -59,7 +68,7 @@ class FakeOneShotModel final : public models::OneShotModel {
  private:
   Options options_;
   models::OneShotInfo info_;
-  std::vector<std::array<float, 2>> values_;
+  std::array<std::vector<std::array<float, 2>>, 2> values_;  // by slot
 };
 
 }  // namespace spillway::engine::testing

@@ -173,14 +173,16 @@ void TenantLedger::reserve(const Caller& caller, const Need& need, ReserveDone d
   const std::shared_ptr<Key> key = find(caller.key_id);
   if (!key || key->record.revoked) {
     done({std::nullopt,
-          Denial{error(api::ErrorKind::kAuthentication, "This API key was revoked.", "invalid_api_key"), {}}});
+          Denial{error(api::ErrorKind::kAuthentication, "This API key was revoked.", "invalid_api_key"), {}},
+          {}});
     return;
   }
   if (!caller.may_use(need.model, need.alias)) {
     denials.with({"model"}).add();
     done({std::nullopt,
           Denial{error(api::ErrorKind::kPermission, fmt::format("This key may not use the model {}.", need.model)),
-                 {}}});
+                 {}},
+          {}});
     return;
   }
   const auto locally = [this, key, need](const ReserveDone& then) {
@@ -199,12 +201,16 @@ void TenantLedger::reserve(const Caller& caller, const Need& need, ReserveDone d
     if (options_.fail_open) return locally(done);
     denials.with({"store"}).add();
     done({std::nullopt,
-          Denial{error(api::ErrorKind::kOverloaded, "The limits of this key cannot be checked now."), 1.0}});
+          Denial{error(api::ErrorKind::kOverloaded, "The limits of this key cannot be checked now."), 1.0},
+          {}});
   });
 }
 
 Admission TenantLedger::admission(const KeyRecord& record, const Need& need, const LimitAnswer& answer, bool shared) {
-  if (answer.verdict != LimitAnswer::kAdmitted) return {std::nullopt, denial(record, need, answer)};
+  RateLimits limits;
+  limits.requests = {record.requests_per_minute, answer.requests_used, answer.requests_reset_s};
+  limits.tokens = {record.tokens_per_minute, answer.tokens_used, answer.tokens_reset_s};
+  if (answer.verdict != LimitAnswer::kAdmitted) return {std::nullopt, denial(record, need, answer), limits};
   Reservation reservation;
   reservation.tenants_ = this;
   reservation.key_id_ = record.id;
@@ -213,7 +219,7 @@ Admission TenantLedger::admission(const KeyRecord& record, const Need& need, con
   reservation.cost_nanodollars_ = answer.nanodollars;
   reservation.slot_ = answer.slot;
   reservation.shared_ = shared;
-  return {std::move(reservation), std::nullopt};
+  return {std::move(reservation), std::nullopt, limits};
 }
 
 void TenantLedger::finish(Reservation& reservation, const LimitOutcome& outcome) {

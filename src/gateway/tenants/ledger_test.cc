@@ -112,6 +112,29 @@ TEST(Ledger, ReservesAndGivesBackWhatWasNotUsed) {
   EXPECT_EQ(reserve(*fixture.ledger, caller, 100, 2000).reservation->tokens(), 1000);
 }
 
+TEST(Ledger, TellsWhatIsLeftOfTheMinute) {
+  LedgerFixture fixture;
+  KeyRecord record = limited(1000);
+  record.requests_per_minute = 2;
+  const auto caller = fixture.ledger->authenticate(fixture.create(record).key).value();
+  Admission first = reserve(*fixture.ledger, caller, 100, 300);
+  EXPECT_EQ(first.limits.requests.limit, 2);
+  EXPECT_EQ(first.limits.requests.left(), 1);
+  EXPECT_EQ(first.limits.tokens.left(), 600);
+  EXPECT_EQ(first.limits.tokens.reset_s, 60);
+  first.reservation->settle({100, 0, 50}, {});
+  fixture.clock->advance(std::chrono::seconds(10));
+  const Admission second = reserve(*fixture.ledger, caller, 100, 100);
+  EXPECT_EQ(second.limits.requests.left(), 0);
+  EXPECT_EQ(second.limits.tokens.left(), 650);
+  fixture.clock->advance(std::chrono::seconds(10));
+  const Admission third = reserve(*fixture.ledger, caller, 1, 1);
+  ASSERT_TRUE(third.denial);
+  EXPECT_EQ(third.limits.requests.left(), 0);
+  EXPECT_EQ(third.limits.requests.reset_s, 50) << "since the newest of them";
+  EXPECT_EQ(third.denial->retry_after_s.value(), 40) << "until the oldest of them is gone";
+}
+
 // A fixed reservation of, say, 1,024 tokens would refuse everything to a key of 100.
 TEST(Ledger, SmallKeysGetTheirWholeLimit) {
   LedgerFixture fixture;

@@ -49,6 +49,15 @@ void LimitState::enter(int64_t period) {
 }
 
 LimitAnswer LimitState::reserve(const LimitQuery& query, int64_t now_s) {
+  LimitAnswer answer = decide(query, now_s);
+  answer.requests_used = requests_.sum(now_s);
+  answer.tokens_used = tokens_.sum(now_s);
+  answer.requests_reset_s = int64_t(requests_.seconds_until(1, now_s));
+  answer.tokens_reset_s = int64_t(tokens_.seconds_until(1, now_s));
+  return answer;
+}
+
+LimitAnswer LimitState::decide(const LimitQuery& query, int64_t now_s) {
   enter(query.period);
   LimitAnswer answer;
   answer.slot = now_s;

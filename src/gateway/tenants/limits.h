@@ -35,6 +35,9 @@ struct LimitAnswer {
   int64_t nanodollars = 0;  // reserved
   int64_t slot = 0;
   double retry_after_s = 0;
+  // Of the last minute, with this request where it is admitted; the seconds until none is left of it.
+  int64_t requests_used = 0, tokens_used = 0;
+  int64_t requests_reset_s = 0, tokens_reset_s = 0;
 };
 
 // What becomes of a reservation.
@@ -75,6 +78,7 @@ class LimitState {
   int64_t tokens_in_window(int64_t now_s) { return tokens_.sum(now_s); }
 
  private:
+  LimitAnswer decide(const LimitQuery& query, int64_t now_s);
   // Only forward: a wall clock set back does not give a budget twice, and one set forward ends a period once.
   void enter(int64_t period);
 

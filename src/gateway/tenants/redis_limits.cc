@@ -48,6 +48,15 @@ constexpr const char* kReserve = R"(
 local rpm, tpm, budget = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local prompt, output = tonumber(ARGV[5]), tonumber(ARGV[6])
 local prompt_usd, need_usd = tonumber(ARGV[7]), tonumber(ARGV[8])
+local function reset(by_second)
+  for age = 0, 59 do
+    if (by_second[now - age] or 0) > 0 then return 60 - age end
+  end
+  return 0
+end
+local function answer(verdict, take, usd, after)
+  return {verdict, take, usd, now, after, requests, tokens, reset(by_second_r), reset(by_second_t)}
+end
 local function seconds_until(by_second, sum, below)
   for age = 59, 0, -1 do
     sum = sum - (by_second[now - age] or 0)
@@ -55,13 +64,13 @@ local function seconds_until(by_second, sum, below)
   end
   return 60
 end
-if rpm > 0 and requests >= rpm then return {1, 0, 0, now, seconds_until(by_second_r, requests, rpm)} end
+if rpm > 0 and requests >= rpm then return answer(1, 0, 0, seconds_until(by_second_r, requests, rpm)) end
 local take = prompt + output
 if tpm > 0 then
   local room = tpm - tokens
   if prompt >= room then
-    if prompt >= tpm then return {3, 0, 0, now, 0} end
-    return {2, 0, 0, now, seconds_until(by_second_t, tokens, tpm - prompt)}
+    if prompt >= tpm then return answer(3, 0, 0, 0) end
+    return answer(2, 0, 0, seconds_until(by_second_t, tokens, tpm - prompt))
   end
   take = math.min(take, room)
 end
@@ -70,15 +79,17 @@ if budget > 0 then
   local unspent = budget - spent
   local room = unspent - reserved
   if room <= 0 or prompt_usd > room then
-    if unspent <= 0 or prompt_usd > unspent then return {4, 0, 0, now, 1} end
-    return {5, 0, 0, now, 1}
+    if unspent <= 0 or prompt_usd > unspent then return answer(4, 0, 0, 1) end
+    return answer(5, 0, 0, 1)
   end
   usd = math.min(usd, room)
 end
 redis.call('HINCRBY', key, 'r' .. now, 1)
 redis.call('HINCRBY', key, 't' .. now, string.format('%.0f', take))
 redis.call('HINCRBY', key, 'b' .. math.floor(now / 60), string.format('%.0f', usd))
-return {0, take, usd, now, 0}
+requests, tokens = requests + 1, tokens + take
+by_second_r[now], by_second_t[now] = (by_second_r[now] or 0) + 1, (by_second_t[now] or 0) + take
+return answer(0, take, usd, 0)
 )";
 
 // A settlement that had no answer is sent again; the second key remembers for an hour that it was applied.
@@ -203,8 +214,8 @@ class RedisLimits final : public SharedLimits {
   }
 
   static std::optional<LimitAnswer> answer_of(const redisReply& reply) {
-    if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 5) {
-      SW_WARN("tenants: redis: expected five numbers, found {}",
+    if (reply.type != REDIS_REPLY_ARRAY || reply.elements != 9) {
+      SW_WARN("tenants: redis: expected nine numbers, found {}",
               reply.type == REDIS_REPLY_ERROR ? std::string_view(reply.str, reply.len) : "something else");
       return std::nullopt;
     }
@@ -214,6 +225,10 @@ class RedisLimits final : public SharedLimits {
     answer.nanodollars = reply.element[2]->integer;
     answer.slot = reply.element[3]->integer;
     answer.retry_after_s = static_cast<double>(reply.element[4]->integer);
+    answer.requests_used = reply.element[5]->integer;
+    answer.tokens_used = reply.element[6]->integer;
+    answer.requests_reset_s = reply.element[7]->integer;
+    answer.tokens_reset_s = reply.element[8]->integer;
     return answer;
   }
 

@@ -100,10 +100,15 @@ TEST_F(RedisTenants, TwoGatewaysShareKeysAndLimits) {
   Admission first = reserve(*a, caller, 100, 500);
   ASSERT_TRUE(first.reservation);
   EXPECT_EQ(first.reservation->tokens(), 600);
+  EXPECT_EQ(first.limits.requests.left(), 2);
+  EXPECT_EQ(first.limits.tokens.left(), 400);
+  EXPECT_EQ(first.limits.tokens.reset_s, 60);
   Admission second = reserve(*b, caller, 100, 500);
   EXPECT_EQ(second.reservation->tokens(), 400);
   const Admission third = reserve(*a, caller, 1, 1);
   EXPECT_EQ(third.denial->error.http_status(), 429);
+  EXPECT_EQ(third.limits.requests.left(), 1);
+  EXPECT_EQ(third.limits.tokens.left(), 0);
   EXPECT_GE(third.denial->retry_after_s.value(), 59);
   first.reservation->settle({100, 0, 100}, {});  // 400 come back
   second.reservation->refund();                  // 400 and a request

@@ -62,13 +62,6 @@ int64_t unix_now() {
 
 namespace {
 
-Result<json::object> input_of(std::string_view arguments) {
-  if (arguments.empty()) return json::object();
-  auto input = parse_json_object(arguments);
-  if (!input.ok()) return std::move(input).error().in("tool_calls: arguments");
-  return input;
-}
-
 Result<json::array> blocks_of(const json::object& message) {
   json::array blocks;
   std::string_view reasoning = text_of(message, "reasoning_content");
@@ -82,11 +75,10 @@ Result<json::array> blocks_of(const json::object& message) {
       const json::object* call = value.if_object();
       const json::object* function = call == nullptr ? nullptr : object_of(*call, "function");
       if (function == nullptr) return invalid("tool_calls: expected calls of functions");
-      SW_ASSIGN(auto input, input_of(text_of(*function, "arguments")));
       blocks.push_back({{"type", "tool_use"},
                         {"id", text_of(*call, "id")},
                         {"name", text_of(*function, "name")},
-                        {"input", std::move(input)}});
+                        {"input", input_of_call(text_of(*function, "arguments"))}});
     }
   }
   return blocks;

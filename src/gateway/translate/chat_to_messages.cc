@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "gateway/translate/documents.h"
 #include "gateway/translate/json_parts.h"
 #include "gateway/translate/translate.h"
 
@@ -64,6 +65,9 @@ Result<json::array> blocks_of(const json::value* content) {
       if (!is_blank(text)) blocks.push_back({{"type", "text"}, {"text", text}});
     } else if (type == "image_url") {
       SW_ASSIGN(auto block, image_block(*part));
+      blocks.push_back(std::move(block));
+    } else if (type == "file") {
+      SW_ASSIGN(auto block, document_of_file(*part));
       blocks.push_back(std::move(block));
     } else {
       return cannot(fmt::format("a part of type \"{}\"", type.substr(0, 32)));
@@ -167,13 +171,10 @@ class Writer {
       const json::object* call = value.if_object();
       const json::object* function = call == nullptr ? nullptr : object_of(*call, "function");
       if (function == nullptr) return invalid("tool_calls: expected calls of functions");
-      const std::string_view arguments = text_of(*function, "arguments");
-      Result<json::object> input = arguments.empty() ? json::object() : parse_json_object(arguments);
-      if (!input.ok()) return std::move(input).error().in("tool_calls: arguments");
       blocks.push_back({{"type", "tool_use"},
                         {"id", call_id(text_of(*call, "id"))},
                         {"name", text_of(*function, "name")},
-                        {"input", std::move(input).value()}});
+                        {"input", input_of_call(text_of(*function, "arguments"))}});
     }
     return {};
   }
@@ -192,6 +193,7 @@ class Writer {
       copy_member(*function, "parameters", one, "input_schema");
       if (json::object* schema = one["input_schema"].if_object(); schema != nullptr && !schema->contains("type"))
         (*schema)["type"] = "object";
+      if (truth_of(*function, "strict")) one["strict"] = true;
       tools.push_back(std::move(one));
     }
     to_["tools"] = std::move(tools);

@@ -7,6 +7,7 @@
 #include <boost/json/serialize.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 
@@ -49,6 +50,14 @@ inline int64_t number_of(const json::object& object, std::string_view name) {
 inline bool truth_of(const json::object& object, std::string_view name) {
   const json::value* found = member_of(object, name);
   return found != nullptr && found->is_bool() && found->get_bool();
+}
+// The arguments of a call as an object. Models write broken ones, and answers end in the middle of them: those are
+// wrapped as Anthropic tells its clients to do.
+inline json::object input_of_call(std::string_view arguments) {
+  if (arguments.empty()) return {};
+  auto input = parse_json_object(arguments);
+  if (input.ok()) return std::move(input).value();
+  return {{"INVALID_JSON", json::string_view(arguments.data(), arguments.size())}};
 }
 // Copies a member that means the same on both sides.
 inline void copy_member(const json::object& from, std::string_view name, json::object& to, std::string_view as = {}) {

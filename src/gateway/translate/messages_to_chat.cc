@@ -1,6 +1,7 @@
 // A request of Anthropic's messages in the words of OpenAI's chat completions.
 #include <fmt/format.h>
 
+#include "gateway/translate/documents.h"
 #include "gateway/translate/json_parts.h"
 #include "gateway/translate/translate.h"
 
@@ -86,6 +87,8 @@ class Writer {
         SW_ASSIGN(auto part, image_part(*block));
         parts.push_back(std::move(part));
         images = true;
+      } else if (type == "document") {
+        SW_TRY(document(*block, parts, images));
       } else if (type == "tool_result") {
         SW_TRY(tool_result(*block, parts, images));
       } else {
@@ -106,7 +109,16 @@ class Writer {
     return {};
   }
 
-  // Images in a result follow as the user's: a tool's message holds text alone.
+  static Status document(const json::object& block, json::array& parts, bool& more_than_text) {
+    SW_ASSIGN(json::array pieces, parts_of_document(block));
+    for (json::value& piece : pieces) {
+      more_than_text |= text_of(piece.get_object(), "type") != "text";
+      parts.push_back(std::move(piece));
+    }
+    return {};
+  }
+
+  // Images and documents in a result follow as the user's: a tool's message holds text alone.
   Status tool_result(const json::object& block, json::array& parts, bool& images) {
     std::string text;
     if (const json::array* inner = array_of(block, "content")) {
@@ -117,6 +129,8 @@ class Writer {
           SW_ASSIGN(auto part, image_part(*piece));
           parts.push_back(std::move(part));
           images = true;
+        } else if (text_of(*piece, "type") == "document") {
+          SW_TRY(document(*piece, parts, images));
         } else {
           text += text_of(*piece, "text");
         }
@@ -175,6 +189,7 @@ class Writer {
       json::object function{{"name", text_of(*tool, "name")}};
       copy_member(*tool, "description", function);
       copy_member(*tool, "input_schema", function, "parameters");
+      if (truth_of(*tool, "strict")) function["strict"] = true;
       tools.push_back({{"type", "function"}, {"function", std::move(function)}});
     }
     to_["tools"] = std::move(tools);

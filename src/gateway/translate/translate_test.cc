@@ -130,6 +130,65 @@ TEST(TranslateRequest, InstructionsAloneAreAMessage) {
   EXPECT_FALSE(parsed(*body).as_object().contains("system"));
 }
 
+// A model's broken arguments come back with the history, and must not end the conversation.
+TEST(TranslateRequest, BrokenArgumentsAreWrapped) {
+  const auto body = chat_to_messages(
+      R"({"messages":[{"role":"assistant","tool_calls":[{"id":"a","function":{"name":"f","arguments":"{\"a\": [1,"}},
+          {"id":"b","function":{"name":"f","arguments":"[1]"}}]}]})",
+      "m", 1);
+  ASSERT_TRUE(body.ok()) << body.error().message;
+  const json::value content = parsed(*body).at("messages").at(0).at("content");
+  EXPECT_EQ(content.at(0).at("input"), parsed(R"({"INVALID_JSON":"{\"a\": [1,"})"));
+  EXPECT_EQ(content.at(1).at("input"), parsed(R"({"INVALID_JSON":"[1]"})"));
+}
+
+TEST(TranslateRequest, StrictToolsStayStrict) {
+  const auto there = chat_to_messages(
+      R"({"messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object"}}},
+          {"type":"function","function":{"name":"g","strict":false}}]})",
+      "m", 1);
+  ASSERT_TRUE(there.ok());
+  EXPECT_EQ(parsed(*there).at("tools").at(0).at("strict"), true);
+  EXPECT_FALSE(parsed(*there).at("tools").at(1).as_object().contains("strict"));
+  const auto back = messages_to_chat(*there, "m");
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(parsed(*back).at("tools").at(0).at("function").at("strict"), true);
+}
+
+TEST(TranslateRequest, DocumentsPassBothWays) {
+  const auto chat = messages_to_chat(
+      R"({"messages":[{"role":"user","content":[
+          {"type":"document","title":"report.pdf","source":{"type":"base64","media_type":"application/pdf","data":"JVBERi0="}},
+          {"type":"document","title":"Notes","source":{"type":"text","media_type":"text/plain","data":"of today"}},
+          {"type":"text","text":"What is it about?"}]}]})",
+      "m");
+  ASSERT_TRUE(chat.ok()) << chat.error().message;
+  const json::value parts = parsed(*chat).at("messages").at(0).at("content");
+  EXPECT_EQ(
+      parts.at(0),
+      parsed(R"({"type":"file","file":{"filename":"report.pdf","file_data":"data:application/pdf;base64,JVBERi0="}})"));
+  EXPECT_EQ(parts.at(1).at("text"), "Notes\n\nof today");
+  const auto messages = chat_to_messages(*chat, "m", 1);
+  ASSERT_TRUE(messages.ok()) << messages.error().message;
+  EXPECT_EQ(
+      parsed(*messages).at("messages").at(0).at("content").at(0),
+      parsed(
+          R"({"type":"document","title":"report.pdf","source":{"type":"base64","media_type":"application/pdf","data":"JVBERi0="}})"));
+
+  // Text alone stays a string, and a text file is a document of text.
+  const auto alone = messages_to_chat(
+      R"({"messages":[{"role":"user","content":[{"type":"document","source":{"type":"text","data":"a"}},{"type":"text","text":"b"}]}]})",
+      "m");
+  ASSERT_TRUE(alone.ok());
+  EXPECT_EQ(parsed(*alone).at("messages").at(0).at("content"), "a\n\nb");
+  const auto text = chat_to_messages(
+      R"({"messages":[{"role":"user","content":[{"type":"file","file":{"filename":"n.md","file_data":"data:text/markdown;base64,aGk="}}]}]})",
+      "m", 1);
+  ASSERT_TRUE(text.ok());
+  EXPECT_EQ(parsed(*text).at("messages").at(0).at("content").at(0).at("source"),
+            parsed(R"({"type":"text","media_type":"text/plain","data":"hi"})"));
+}
+
 TEST(TranslateRequest, EffortPassesToo) {
   const auto effort = [](const std::string& members) {
     const auto body =
@@ -191,12 +250,18 @@ TEST(TranslateRequest, WhatCannotBeSaidIsAnErrorThatNamesIt) {
   EXPECT_NE(wrong(R"("stop":["END","\n"])").error().message.find("stop"), std::string::npos);
   EXPECT_NE(wrong(R"("functions":[{"name":"f"}])").error().message.find("functions"), std::string::npos);
   EXPECT_FALSE(messages_to_chat(R"({"messages":[{"role":"user","content":[{"type":"document"}]}]})", "m").ok());
-  EXPECT_FALSE(messages_to_chat("[]", "m").ok());
   EXPECT_FALSE(
-      chat_to_messages(
-          R"({"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"no json"}}]}]})", "m",
-          1)
+      messages_to_chat(
+          R"({"messages":[{"role":"user","content":[{"type":"document","source":{"type":"url","url":"u"}}]}]})", "m")
           .ok());
+  EXPECT_FALSE(messages_to_chat("[]", "m").ok());
+  const auto file = [](const char* members) {
+    return chat_to_messages(
+        std::string(R"({"messages":[{"role":"user","content":[{"type":"file","file":{)") + members + "}}]}]}", "c", 10);
+  };
+  EXPECT_NE(file(R"("file_id":"f1")").error().message.find("file_data"), std::string::npos);
+  EXPECT_NE(file(R"("file_data":"data:audio/wav;base64,AAAA")").error().message.find("audio/wav"), std::string::npos);
+  EXPECT_NE(file(R"("file_data":"data:text/plain;base64,%%")").error().message.find("base64"), std::string::npos);
 }
 
 TEST(TranslateAnswer, BothWaysWithToolsReasoningAndUsage) {

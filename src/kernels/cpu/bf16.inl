@@ -48,14 +48,6 @@ void tile_bf16_exactly(const Tile& t) {
 }
 void tile_bf16(const Tile& t) { tile_bf16_exactly<kRowTile>(t); }
 
-// Elements [i, i + 32) of a row as 16 pairs, zeros past k. The instruction flushes denormals, as the products do.
-SW_INLINE __m512i load_pairs(const float* row, int64_t i, int64_t k) {
-  if (i + 32 <= k) return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(row + i + 16), _mm512_loadu_ps(row + i));
-  const uint32_t mask = (uint32_t)(((uint64_t)1 << (k - i)) - 1);
-  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps((__mmask16)(mask >> 16), row + i + 16),
-                                      _mm512_maskz_loadu_ps((__mmask16)mask, row + i));
-}
-
 void pack_pairs(const float* const* rows, int count, int64_t k, uint32_t* out) {
   const int64_t pairs = (k + 3) / 4 * 2;
   const __mmask16 lanes = (__mmask16)((1 << count) - 1);

@@ -87,12 +87,6 @@ QuantizedGroup quantize_bytes(const float* x, const float* by, int64_t count, in
   return {range / 255.0f, zero, 128 * all};
 }
 
-SW_INLINE void finish_bytes(const Tile& t, int row, int c, VI dot) {
-  float* a = t.acc + row * t.acc_stride + c;
-  const V whole = fma(splat(-t.x_zero[row]), load(t.scale + kPanel + c), __builtin_convertvector(dot, V));
-  store(a, fma(whole * t.x_scale[row], load(t.scale + c), sums_before(t, a)));
-}
-
 #if defined(__AVX512VNNI__)
 
 template <int R>

@@ -61,7 +61,7 @@ void gather_patch(const ConvolutionArgs& args, const Place& place, int64_t chann
 void pack_patches(const ConvolutionArgs& args, const PackedRows& packed, int64_t tile, int64_t first, int count,
                   float* patches) {
   const int64_t channels = args.x.shape[1], k = packed.k;
-  const float* rows[kRowTile];
+  const float* rows[kRowTileMost];
   Place place = place_of(args.outputs, first);
   for (int r = 0; r < count; ++r, advance(place, args.outputs)) {
     if (args.window.size == 1) {
@@ -98,9 +98,10 @@ void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
   const PackedLinear& weight = *args.weight;
   const RowFormat format = row_format(weight);
   const int64_t total = args.outputs.back().first + args.outputs.back().pixels();
-  const int64_t fit = kBlockBytes / (weight.k * row_element_bytes(format)) / kRowTile * kRowTile;
-  const int64_t most = std::min(total, std::max<int64_t>(fit, 8 * kRowTile));
-  const auto patch_bytes = static_cast<size_t>(args.window.size > 1 ? kRowTile * weight.k * 4 + 63 : 0) / 64 * 64;
+  const int64_t fit = kBlockBytes / (weight.k * row_element_bytes(format)) / row_tile(format) * row_tile(format);
+  const int64_t most = std::min(total, std::max<int64_t>(fit, 8 * row_tile(format)));
+  const auto patch_bytes =
+      static_cast<size_t>(args.window.size > 1 ? row_tile(format) * weight.k * 4 + 63 : 0) / 64 * 64;
   Product product;
   product.weight = &weight;
   product.y_stride = weight.n;
@@ -116,8 +117,8 @@ void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
   for (int64_t first = 0; first < total; first += most) {
     product.x.rows = std::min(most, total - first);
     product.y = args.y.as<float>() + first * weight.n;
-    const int64_t height = tile_height(product.x.rows);
-    stream.parallel_tasks(tiles_of(product.x.rows), [&](int64_t tile, int thread) {
+    const int64_t height = product.x.tile_height();
+    stream.parallel_tasks(product.x.tiles(), [&](int64_t tile, int thread) {
       auto* patches = reinterpret_cast<float*>(scratch + packed + products + patch_bytes * static_cast<size_t>(thread));
       const auto count = static_cast<int>(std::min(height, product.x.rows - tile * height));
       pack_patches(args, product.x, tile, first + tile * height, count, patches);

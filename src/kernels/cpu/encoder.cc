@@ -166,6 +166,7 @@ void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& strea
     task.v = v + first;
     task.row = args.row_stride;
     task.tokens = args.offsets[s + 1] - args.offsets[s];
+    task.queries = args.firsts ? std::min(task.tokens, 1) : task.tokens;
     task.dim = args.head_dim;
     task.scale = args.scale;
     task.window = args.window;

@@ -25,13 +25,6 @@ float quantize_group(const float* x, int count, int8_t* low, int8_t* high, int32
   return scale;
 }
 
-// dot: the sum of x * w; the bytes of w are 128 too large, which starting from -x_sum takes off again.
-SW_INLINE void finish_int8(const Tile& t, int row, int c, VI dot) {
-  float* a = t.acc + row * t.acc_stride + c;
-  const V value = __builtin_convertvector(dot, V) * t.x_scale[row];
-  store(a, fma(value, load(t.scale + c), sums_before(t, a)));
-}
-
 #if defined(__AVX512VNNI__)
 
 // VI throughout: sums held as __m512i are spilled by GCC 12.

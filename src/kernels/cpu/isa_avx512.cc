@@ -14,6 +14,7 @@ namespace {
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/transpose.inl"
 #include "kernels/cpu/tiles.inl"
+#include "kernels/cpu/tile_ends.inl"
 #include "kernels/cpu/int8.inl"
 #include "kernels/cpu/quantize_panel.inl"
 #include "kernels/cpu/bytes.inl"

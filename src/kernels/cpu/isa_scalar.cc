@@ -9,6 +9,7 @@ namespace {
 // clang-format off
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tiles.inl"
+#include "kernels/cpu/tile_ends.inl"
 #include "kernels/cpu/int8.inl"
 #include "kernels/cpu/bytes.inl"
 #include "kernels/cpu/bf16.inl"

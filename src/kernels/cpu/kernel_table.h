@@ -10,16 +10,18 @@
 namespace spillway::kernels::cpu {
 
 constexpr int kPanel = 32;           // outputs of a panel of packed weights
-constexpr int kRowTile = 12;         // most rows of a packed tile of x
+constexpr int kRowTile = 12;         // most rows of a packed tile of x, where a table says nothing else
+constexpr int kRowTileMost = 32;     // of any table
 constexpr int kInt8Group = 128;      // K elements that share an int8 scale
 constexpr int kAttentionBlock = 64;  // context positions between two updates of a softmax
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
 constexpr int kChunkDims = 64;       // elements of keys in rows that lie together once widened
 
-// One tile: acc[r][c] += sum over k of x[k][r] * w[k][c], r < rows <= kRowTile, c < kPanel.
+// One tile: acc[r][c] += sum over k of x[k][r] * w[k][c], r < rows <= kRowTileMost, c < kPanel.
+// x: f32 [k][rows], bf16 as pack_pairs packs it, int8 [step][rows][low bytes, high bytes] or bytes [step][rows][bytes],
+// steps of row_step k, the last maybe shorter.
 struct Tile {
-  const void* x =
-      nullptr;  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]
+  const void* x = nullptr;
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
   int rows = 0;
@@ -97,6 +99,7 @@ struct SequenceAttentionTask {
   const float *q = nullptr, *k = nullptr, *v = nullptr;  // the head's columns; rows are `row` elements apart
   int64_t row = 0;
   int tokens = 0;
+  int queries = 0;  // of them, from the first on
   int dim = 0;
   float scale = 1.0f;
   int window = 0;     // 0: all
@@ -123,11 +126,19 @@ struct RopeTask {
 
 struct KernelTable {
   bool native_bf16 = false;  // tile_bf16 is there; else bf16 weights are widened for tile_f32
+  int row_tile = kRowTile;   // most rows of a tile of bf16 or bytes
+  int row_step = 4;          // of more than kRowTile rows' bytes, see Tile; of fewer it is 4
+  bool tile_unit = false;    // tiles of sums are loaded and stored as such: they want to lie together
+
+  void (*enter)() = nullptr;  // before a thread's first tile of a group; null: nothing to do
 
   void (*tile_f32)(const Tile&) = nullptr;
   void (*tile_bf16)(const Tile&) = nullptr;
   void (*tile_int8)(const Tile&) = nullptr;
   void (*tile_bytes)(const Tile&) = nullptr;
+  // The same bits for at most kRowTile rows; null: as for more.
+  void (*tile_int8_few)(const Tile&) = nullptr;
+  void (*tile_bytes_few)(const Tile&) = nullptr;
 
   // The same products straight from a stored panel: better for few rows. tile_f8 is tile_bf16's.
   void (*tile_f32_of_bf16)(const Tile&) = nullptr;
@@ -147,7 +158,8 @@ struct KernelTable {
   void (*quantize_panel)(const QuantizeTask&) = nullptr;  // the bits of quantize_weights of widened rows
 
   // Rows.
-  // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].
+  // `count` rows (at most row_tile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2], or of AMX
+  // [padded k / 32][count][32], the last of these maybe shorter.
   void (*pack_pairs)(const float* const* rows, int count, int64_t k, uint32_t* out) = nullptr;
   // The same in f32, [padded k][count]; null: no faster than one by one.
   void (*pack_floats)(const float* const* rows, int count, int64_t k, float* out) = nullptr;
@@ -182,6 +194,8 @@ KernelTable scalar_kernels();
 KernelTable avx2_kernels();
 KernelTable avx512_kernels();
 KernelTable avx512_bf16_kernels();
+KernelTable amx_kernels();
+KernelTable amx_emulated_kernels();
 
 // The table of the active level (isa.h).
 const KernelTable& kernel_table();

@@ -11,11 +11,11 @@ namespace {
 constexpr int64_t kGrainElements = 1 << 15;
 
 void pack_all(const PackedRows& packed, const float* x, int64_t x_stride, tensor::Stream& stream) {
-  const int64_t height = tile_height(packed.rows);
+  const int64_t height = packed.tile_height();
   const int64_t tile_elements = height * packed.k;
-  stream.parallel_for(tiles_of(packed.rows), kGrainElements / tile_elements + 1, [&](int64_t begin, int64_t end, int) {
+  stream.parallel_for(packed.tiles(), kGrainElements / tile_elements + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t tile = begin; tile < end; ++tile) {
-      const float* rows[kRowTile];
+      const float* rows[kRowTileMost];
       for (int64_t r = 0; r < height && tile * height + r < packed.rows; ++r) {
         rows[r] = x + (tile * height + r) * x_stride;
       }
@@ -101,11 +101,11 @@ void linear_by_head(tensor::TensorView x, int x_offset, std::span<const PackedLi
   auto* scratch = static_cast<std::byte*>(stream.scratch(bytes));
   for (size_t h = 0; h < products.size(); ++h) products[h].x.data = scratch + h * packed;
   const float* data = x.as<float>() + x_offset;
-  const int64_t height = tile_height(tokens);
+  const int64_t height = products[0].x.tile_height(), tiles = products[0].x.tiles();
   stream.parallel_for(heads, kGrainElements / (tokens * k) + 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t h = begin; h < end; ++h) {
-      for (int64_t tile = 0; tile < tiles_of(tokens); ++tile) {
-        const float* rows[kRowTile];
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const float* rows[kRowTileMost];
         for (int64_t r = 0; r < height && tile * height + r < tokens; ++r) {
           rows[r] = data + ((tile * height + r) * heads + h) * x_stride;
         }

@@ -73,15 +73,15 @@ void pack_products(const std::vector<Product>& products, tensor::Stream& stream,
   std::vector<Tile> tiles;
   int64_t first = 0;
   for (const Product& product : products) {
-    const int64_t height = tile_height(product.x.rows);
-    for (int64_t t = 0; t < tiles_of(product.x.rows); ++t) tiles.push_back({&product.x, t, first + t * height});
+    const int64_t height = product.x.tile_height();
+    for (int64_t t = 0; t < product.x.tiles(); ++t) tiles.push_back({&product.x, t, first + t * height});
     first += product.x.rows;
   }
   stream.parallel_for(static_cast<int64_t>(tiles.size()), 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const Tile& tile = tiles[static_cast<size_t>(i)];
-      const float* rows[kRowTile];
-      const int64_t height = tile_height(tile.x->rows);
+      const float* rows[kRowTileMost];
+      const int64_t height = tile.x->tile_height();
       for (int64_t r = 0; r < height && tile.tile * height + r < tile.x->rows; ++r) rows[r] = row(tile.first + r);
       pack_tile(*tile.x, tile.tile, rows);
     }

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "kernels/cpu/packing.h"
@@ -40,7 +41,26 @@ void pack_rounded(const float* const* rows, int count, int64_t k, float* out) {
   std::fill(out + k * count, out + padded_k(k) * count, 0.0f);
 }
 
-void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, float* scales, int32_t* sums) {
+// Bytes of some parts of a row's group to their places: [step][count][parts][bytes of the step].
+template <size_t kParts>
+void place_bytes(const std::array<const int8_t*, kParts>& parts, int64_t bytes, int64_t step, int row, int count,
+                 std::byte* group) {
+  for (int64_t at = 0; at < bytes; at += step) {
+    const int64_t width = std::min(step, bytes - at);
+    std::byte* target = group + (at * count + row * width) * static_cast<int64_t>(kParts);
+    for (const int8_t* part : parts) {
+      if (width == 4) {
+        std::memcpy(target, part + at, 4);
+      } else {
+        std::memcpy(target, part + at, static_cast<size_t>(width));
+      }
+      target += width;
+    }
+  }
+}
+
+void pack_int8(const float* const* rows, int64_t step, int count, int64_t k, std::byte* out, float* scales,
+               int32_t* sums) {
   int8_t low[kInt8Group + 4];
   int8_t high[kInt8Group + 4];
   for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count) {
@@ -50,18 +70,14 @@ void pack_int8(const float* const* rows, int count, int64_t k, std::byte* out, f
       scales[r] = kernel_table().quantize_group(rows[r] + begin, width, low, high, &sums[r]);
       std::fill(low + width, low + padded, int8_t{0});
       std::fill(high + width, high + padded, int8_t{0});
-      std::byte* target = out + (begin / 4 * count + r) * 8;
-      for (int i = 0; i < padded; i += 4, target += 8 * count) {
-        std::memcpy(target, low + i, 4);
-        std::memcpy(target + 4, high + i, 4);
-      }
+      place_bytes<2>({low, high}, padded, step, r, count, out + begin * count * 2);
     }
   }
 }
 
 // by: [k], or null.
-void pack_bytes(const float* const* rows, const float* by, int count, int64_t k, std::byte* out, float* scales,
-                int32_t* sums, float* zeros) {
+void pack_bytes(const float* const* rows, const float* by, int64_t step, int count, int64_t k, std::byte* out,
+                float* scales, int32_t* sums, float* zeros) {
   int8_t bytes[kInt8Group + 4];
   for (int64_t begin = 0; begin < k; begin += kInt8Group, scales += count, sums += count, zeros += count) {
     const int64_t width = std::min<int64_t>(kInt8Group, k - begin);
@@ -71,8 +87,7 @@ void pack_bytes(const float* const* rows, const float* by, int count, int64_t k,
       scales[r] = group.scale;
       zeros[r] = group.zero;
       sums[r] = group.sum128;
-      std::byte* target = out + begin * count + r * 4;
-      for (int64_t i = 0; i < width; i += 4, target += 4 * count) std::memcpy(target, bytes + i, 4);
+      place_bytes<1>({bytes}, padded_k(width), step, r, count, out + begin * count);
     }
   }
 }
@@ -111,18 +126,30 @@ RowFormat row_format(const PackedLinear& weight) {
   SW_CHECK(false, "a precision of GPUs");
 }
 
-int64_t tiles_of(int64_t rows) { return (rows + kRowTile - 1) / kRowTile; }
-int64_t tile_height(int64_t rows) { return rows == 0 ? kRowTile : (rows + tiles_of(rows) - 1) / tiles_of(rows); }
+int64_t row_tile(RowFormat format) {
+  const bool floats = format == RowFormat::kF32 || format == RowFormat::kRounded;
+  return floats ? kRowTile : kernel_table().row_tile;
+}
+
+int64_t PackedRows::tiles() const {
+  const int64_t most = row_tile(format);
+  return (rows + most - 1) / most;
+}
+
+int64_t PackedRows::tile_height() const {
+  const int64_t count = tiles();
+  return count == 0 ? row_tile(format) : (rows + count - 1) / count;
+}
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
   const int64_t row =
       padded_k(k) * row_element_bytes(format) + row_groups(format, k) * 12;  // scale, sum and zero of each group
-  const int64_t bytes = tiles_of(rows) * kRowTile * row;
+  const int64_t bytes = PackedRows{format, rows, k}.tile_capacity() * row;
   return static_cast<size_t>((bytes + 63) / 64 * 64);
 }
 
 void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows) {
-  const int64_t height = tile_height(packed.rows);
+  const int64_t height = packed.tile_height();
   const auto count = static_cast<int>(std::min(height, packed.rows - tile * height));
   const int64_t k = packed.k;
   std::byte* out = packed.data + tile * height * padded_k(k) * row_element_bytes(packed.format);
@@ -137,16 +164,16 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
     case RowFormat::kBytes:
       break;
   }
-  const int64_t tiles = tiles_of(packed.rows), groups = row_groups(packed.format, k);
-  auto* scales =
-      reinterpret_cast<float*>(packed.data + tiles * kRowTile * padded_k(k) * row_element_bytes(packed.format));
-  auto* sums = reinterpret_cast<int32_t*>(scales + tiles * kRowTile * groups);
+  const int64_t capacity = packed.tile_capacity(), groups = row_groups(packed.format, k);
+  auto* scales = reinterpret_cast<float*>(packed.data + capacity * padded_k(k) * row_element_bytes(packed.format));
+  auto* sums = reinterpret_cast<int32_t*>(scales + capacity * groups);
   const int64_t offset = tile * height * groups;
+  const int64_t step = packed.few() ? 4 : kernel_table().row_step;
   if (packed.format == RowFormat::kBytes) {
-    auto* zeros = reinterpret_cast<float*>(sums + tiles * kRowTile * groups);
-    return pack_bytes(rows, packed.by, count, k, out, scales + offset, sums + offset, zeros + offset);
+    auto* zeros = reinterpret_cast<float*>(sums + capacity * groups);
+    return pack_bytes(rows, packed.by, step, count, k, out, scales + offset, sums + offset, zeros + offset);
   }
-  pack_int8(rows, count, k, out, scales + offset, sums + offset);
+  pack_int8(rows, step, count, k, out, scales + offset, sums + offset);
 }
 
 }  // namespace spillway::kernels::cpu

@@ -9,7 +9,7 @@ namespace spillway::kernels::cpu {
 namespace {
 
 constexpr int64_t kGroupPanels = 4;  // panels that share one pass over the packed rows
-constexpr int64_t kBlockTiles = 48;  // row tiles whose sums are kept at a time
+constexpr int64_t kBlockRows = 576;  // rows whose sums are kept at a time
 // Up to this many row tiles go over a whole panel one after another: it streams from memory without gaps for the first
 // and comes from the second cache for the others.
 constexpr int64_t kFewTiles = 4;
@@ -29,7 +29,11 @@ struct Path {
   int64_t chunk = 0;      // K elements at a time
   int64_t segment = 0;    // K elements of one call: a scale block, or the chunk
   bool by_tiles = false;  // each row tile goes over all of K of the group's panels before the next
+  bool in_place = false;  // sums that are the result are made where they stay
 };
+
+// Row tiles whose sums are kept at a time.
+int64_t block_tiles(const Product& product) { return kBlockRows / row_tile(product.x.format); }
 
 // Floats of scales and the like that a panel has for each block of K.
 int64_t scale_floats(const PackedLinear& w) { return w.precision == Precision::kW8A8 ? 2 * kPanel : kPanel; }
@@ -46,21 +50,21 @@ const std::byte* panels_now(const PackedLinear& w) {
 Path path_of(const Product& product, const std::byte* panels) {
   const PackedLinear& w = *product.weight;
   const KernelTable& table = kernel_table();
-  const int64_t tiles = tiles_of(product.x.rows);
+  const int64_t tiles = product.x.tiles();
   const bool few_rows = tiles <= kFewTiles;
   Path path;
   path.panels = panels;
   switch (product.x.format) {
     case RowFormat::kInt8:
-      path.tile = table.tile_int8;
+      path.tile = product.x.few() && table.tile_int8_few != nullptr ? table.tile_int8_few : table.tile_int8;
       break;
     case RowFormat::kBytes:
-      path.tile = table.tile_bytes;
+      path.tile = product.x.few() && table.tile_bytes_few != nullptr ? table.tile_bytes_few : table.tile_bytes;
       break;
     case RowFormat::kBf16:
       path.tile = table.tile_bf16;
       if (w.format == PackedFormat::kF8) {
-        const bool fused = tiles <= 2 && tile_height(product.x.rows) <= table.f8_rows_max;
+        const bool fused = tiles <= 2 && product.x.tile_height() <= table.f8_rows_max;
         path.widen = fused ? Path::Widen::kNo : Path::Widen::kBf16;
         if (fused) path.tile = table.tile_f8;
       }
@@ -79,7 +83,7 @@ Path path_of(const Product& product, const std::byte* panels) {
   }
   const int64_t k = padded_k(w.k);
   const bool whole = panels != nullptr && path.widen == Path::Widen::kNo;
-  path.by_tiles = !few_rows && whole && panel_bytes(w.format, k) <= kWholePanelBytes;
+  path.by_tiles = !few_rows && whole && !table.tile_unit && panel_bytes(w.format, k) <= kWholePanelBytes;
   const int64_t stored = w.format == PackedFormat::kF32 ? kWidenedChunk : kChunk;
   path.chunk = path.widen == Path::Widen::kNo     ? (whole && (few_rows || path.by_tiles) ? k : stored)
                : path.widen == Path::Widen::kBf16 ? kChunk
@@ -87,6 +91,7 @@ Path path_of(const Product& product, const std::byte* panels) {
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
   path.chunk = std::min(path.chunk, k);
   path.segment = w.scale_block > 0 ? w.scale_block : path.chunk;
+  path.in_place = !table.tile_unit || path.segment >= k;
   return path;
 }
 
@@ -105,9 +110,9 @@ ScratchSizes scratch_sizes(const Product& product) {
   const PackedLinear& w = *product.weight;
   const bool late = w.late != nullptr;
   const Path path = path_of(product, late ? nullptr : panels_now(w));
-  const int64_t tiles = path.by_tiles ? kFewTiles : kBlockTiles;  // a shorter last block has few rows
+  const int64_t tiles = path.by_tiles ? kFewTiles : block_tiles(product);  // a shorter last block has few rows
   ScratchSizes sizes;
-  sizes.acc = rounded(std::min(product.x.rows, tiles * kRowTile) * kGroupPanels * kPanel * 4);
+  sizes.acc = rounded(std::min(product.x.rows, tiles * row_tile(product.x.format)) * kGroupPanels * kPanel * 4);
   sizes.widened = path.widen == Path::Widen::kNo ? 0 : rounded(path.chunk * kPanel * 4);
   sizes.copied = late ? rounded(panel_bytes(w.format, path.chunk)) : 0;
   if (late && w.format == PackedFormat::kInt8) sizes.scales = rounded(blocks_of(path.chunk, w) * kPanel * 4);
@@ -154,8 +159,9 @@ struct Sums {
 };
 
 // In y where they are the result as they are, else at acc.
-Sums sums_of(const Product& product, int64_t panel, int64_t row, float* acc) {
-  const bool plain = product.bias == nullptr && !product.accumulate && product.activation == Activation::kNone;
+Sums sums_of(const Product& product, const Path& path, int64_t panel, int64_t row, float* acc) {
+  const bool plain =
+      path.in_place && product.bias == nullptr && !product.accumulate && product.activation == Activation::kNone;
   if (!plain || (panel + 1) * kPanel > product.weight->n) return {.at = acc};
   return {.at = product.y + row * product.y_stride + panel * kPanel, .stride = product.y_stride, .in_place = true};
 }
@@ -171,11 +177,11 @@ void multiply_piece(const Product& product, const Path& path, const Piece& piece
                                 : path.widen == Path::Widen::kBf16 ? kPanel * 2
                                                                    : kPanel * 4;
   const int64_t blocks = blocks_of(w.k, w);
-  const int64_t tiles = tiles_of(x.rows);
-  const int64_t height = tile_height(x.rows);
-  const auto* x_scales = reinterpret_cast<const float*>(x.data + tiles * kRowTile * k_all * element);
-  const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + tiles * kRowTile * blocks);
-  const auto* x_zeros = reinterpret_cast<const float*>(x_sums + tiles * kRowTile * blocks);
+  const int64_t capacity = x.tile_capacity();
+  const int64_t height = x.tile_height();
+  const auto* x_scales = reinterpret_cast<const float*>(x.data + capacity * k_all * element);
+  const auto* x_sums = reinterpret_cast<const int32_t*>(x_scales + capacity * blocks);
+  const auto* x_zeros = reinterpret_cast<const float*>(x_sums + capacity * blocks);
   for (int64_t t = tile_begin; t < tile_end; ++t) {
     Tile tile;
     tile.rows = static_cast<int>(std::min(height, x.rows - t * height));
@@ -223,11 +229,11 @@ const float* packed_scales(const PackedLinear& w, int64_t panel, int64_t k0) {
 void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin, int64_t panel_end, float* acc) {
   const PackedLinear& w = *product.weight;
   const int64_t k = padded_k(w.k), stride = panel_bytes(w.format, k);
-  const int64_t height = tile_height(product.x.rows);
-  for (int64_t tile = 0; tile < tiles_of(product.x.rows); ++tile) {
+  const int64_t height = product.x.tile_height();
+  for (int64_t tile = 0; tile < product.x.tiles(); ++tile) {
     const int64_t row = tile * height, rows = std::min(height, product.x.rows - row);
     for (int64_t p = panel_begin; p < panel_end; ++p) {
-      const Sums sums = sums_of(product, p, row, acc);
+      const Sums sums = sums_of(product, path, p, row, acc);
       const Piece panel{path.panels + p * stride, packed_scales(w, p, 0)};
       multiply_piece(product, path, panel, 0, k, tile, tile + 1, sums);
       write_out(product, p, row, rows, sums);
@@ -238,15 +244,18 @@ void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin,
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {
   const PackedLinear& w = *product.weight;
   const Path path = path_of(product, panels_now(w));
+  if (kernel_table().enter != nullptr) kernel_table().enter();
   if (path.by_tiles) return run_by_tiles(product, path, panel_begin, panel_end, scratch.acc);
   const int64_t k_all = padded_k(w.k);
-  const int64_t stride = panel_bytes(w.format, k_all);
-  for (int64_t tile = 0; tile < tiles_of(product.x.rows); tile += kBlockTiles) {
-    const int64_t tile_end = std::min(tile + kBlockTiles, tiles_of(product.x.rows));
-    const int64_t row = tile * tile_height(product.x.rows);
-    const int64_t rows = std::min(tile_end * tile_height(product.x.rows), product.x.rows) - row;
+  const int64_t stride = panel_bytes(w.format, k_all), block = block_tiles(product);
+  for (int64_t tile = 0; tile < product.x.tiles(); tile += block) {
+    const int64_t tile_end = std::min(tile + block, product.x.tiles());
+    const int64_t row = tile * product.x.tile_height();
+    const int64_t rows = std::min(tile_end * product.x.tile_height(), product.x.rows) - row;
     const int64_t acc_stride = rows * kPanel;
-    const auto sums = [&](int64_t p) { return sums_of(product, p, row, scratch.acc + (p - panel_begin) * acc_stride); };
+    const auto sums = [&](int64_t p) {
+      return sums_of(product, path, p, row, scratch.acc + (p - panel_begin) * acc_stride);
+    };
     for (int64_t k0 = 0; k0 < k_all; k0 += path.chunk) {
       const int64_t k = std::min(path.chunk, k_all - k0);
       for (int64_t p = panel_begin; p < panel_end; ++p) {

@@ -16,21 +16,26 @@ int64_t row_element_bytes(RowFormat format);
 // The format that a weight's products want of x with the active kernels.
 RowFormat row_format(const PackedLinear& weight);
 
-// Rows of x, packed in tiles of tile_height() rows, the last one maybe shorter. Borrowed memory of packed_bytes().
+// Most rows of a tile with the active kernels.
+int64_t row_tile(RowFormat format);
+
+// Rows of x, packed in tiles, the last one maybe shorter. Borrowed memory of packed_bytes().
 struct PackedRows {
   RowFormat format = RowFormat::kF32;
   int64_t rows = 0;
   int64_t k = 0;
   std::byte* data = nullptr;
   const float* by = nullptr;  // kBytes: [k] that x is multiplied with first; null: ones; multipliers_of(weight)
+
+  // As few tiles as row_tile() allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the
+  // multipliers.
+  int64_t tiles() const;
+  int64_t tile_height() const;
+  bool few() const { return rows <= kRowTile; }
+  int64_t tile_capacity() const { return tiles() * row_tile(format); }  // rows that there is room for
 };
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);
-
-// As few tiles as kRowTile allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the
-// multipliers.
-int64_t tiles_of(int64_t rows);
-int64_t tile_height(int64_t rows);
 
 // Packs tile `tile` from its rows' pointers (as many as the tile has rows).
 void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows);

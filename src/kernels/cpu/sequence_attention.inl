@@ -188,7 +188,7 @@ void sequence_attention_f32(const SequenceAttentionTask& t) {
     pack_keys(t, first, rows, keys + (int64_t)first * t.dim);
   }
   const int height = even_height(t.dim, kRowsF32);
-  for (int first = 0; first < t.tokens; first += kQueries) {
+  for (int first = 0; first < t.queries; first += kQueries) {
     pack_queries(t, first, queries);
     const KeyRange range = key_range(t, first, kRowsF32);
     for (int key = range.begin; key < range.end; key += kRowsF32) {
@@ -320,7 +320,7 @@ void sequence_attention_bf16(const SequenceAttentionTask& t) {
   }
   pack_value_pairs(t, values);
   const int height = even_height(t.dim, kKeyTile);
-  for (int first = 0; first < t.tokens; first += kQueries) {
+  for (int first = 0; first < t.queries; first += kQueries) {
     for (int half = 0; half < 2; ++half) {
       const float* rows[16];
       for (int r = 0; r < 16; ++r) {

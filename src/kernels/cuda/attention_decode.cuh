@@ -4,9 +4,13 @@
 // read serves all of them. Each warp streams its own 16-token chunks of the block's stretch through a private ring of
 // cp.async stages, with no barrier until a piece ends; loads run ahead across pieces. Rows of shared memory are
 // swizzled by 16-byte segments so that ldmatrix meets no bank conflict.
+//
+// kFresh: queries are the layer's fused projection, of one new token a sequence, whose key and value the warp that has
+// their chunk puts into the page and into its stage. Then all that is loaded ahead is of earlier steps.
 #pragma once
 
 #include "kernels/cuda/attention_chunk.cuh"
+#include "kernels/cuda/attention_fresh.cuh"
 #include "kernels/cuda/attention_paged.h"
 #include "kernels/cuda/attention_work.cuh"
 
@@ -27,9 +31,10 @@ struct DecodeParams {
   float* partials;  // [slot][rows_used][kDim], then [slot][rows_used][2]: maximum and sum
   float* partial_sums;
   int* counters;  // [sequences][units]
+  FreshToken fresh;
 };
 
-template <typename T, int kDim, int kMt, int kWarps, int kStages>
+template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh = false>
 struct DecodeBlock : ChunkSums<T, kDim, kMt> {
   using Sums = ChunkSums<T, kDim, kMt>;
   using Sums::kHalfBytes, Sums::kRows, Sums::kSegments, Sums::kStageBytes;
@@ -53,6 +58,9 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
   Piece loading;
   int load_chunk, load_chunks, load_stage = 0;
   bool load_more = true;
+
+  FreshKeyValue<T, kDim> fresh;
+  int fresh_chunk = -1;  // of the piece being computed, where this warp has the new token's
 
   __device__ __forceinline__ DecodeBlock(const DecodeParams& p_, char* shared)
       : p(p_),
@@ -84,16 +92,18 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
     return loading.tile_begin * kTileTokens + load_chunk * 16 + 16 > p.batch.contexts[s] - new_rows;
   }
 
+  __device__ __forceinline__ char* key_of(int sequence, int kv_head, int token) const {
+    const int index = token / p.pages.page_tokens;
+    const int page = p.batch.page_table[static_cast<int64_t>(sequence) * p.batch.pages_max + index];
+    return static_cast<char*>(p.pages.base) + page * p.pages.page_stride_bytes +
+           (static_cast<int64_t>(kv_head) * p.pages.page_tokens + token - index * p.pages.page_tokens) * (kDim * 2);
+  }
+
   __device__ __forceinline__ void load_next() {
     if (load_more) {
       const int token = loading.tile_begin * kTileTokens + load_chunk * 16;
-      const int valid = p.batch.contexts[loading.sequence] - token;
-      const int index = token / p.pages.page_tokens;
-      const int page = p.batch.page_table[static_cast<int64_t>(loading.sequence) * p.batch.pages_max + index];
-      const int kv_head = loading.unit / p.row_blocks;
-      const char* from =
-          static_cast<const char*>(p.pages.base) + page * p.pages.page_stride_bytes +
-          (static_cast<int64_t>(kv_head) * p.pages.page_tokens + token - index * p.pages.page_tokens) * (kDim * 2);
+      const int valid = p.batch.contexts[loading.sequence] - token - (kFresh ? 1 : 0);
+      const char* from = key_of(loading.sequence, loading.unit / p.row_blocks, token);
       const uint32_t to = ring + load_stage * kStageBytes;
 #pragma unroll
       for (int i = 0; i < kSegments / 2; ++i) {
@@ -110,6 +120,10 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
     copy_async_commit();
     load_stage = load_stage + 1 == kStages ? 0 : load_stage + 1;
   }
+
+  // A unit's queries, and the new token's key and value in the warp that has its chunk.
+  __device__ __forceinline__ void begin_fresh_unit(const Piece& piece);
+  __device__ __forceinline__ void put_fresh(int stage, int token);
 
   // The unit's queries to registers, the running softmax to its beginning.
   __device__ __forceinline__ void begin_unit(const Piece& piece) {

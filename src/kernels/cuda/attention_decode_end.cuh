@@ -5,8 +5,8 @@
 
 namespace spillway::kernels::cuda {
 
-#define SW_DECODE template <typename T, int kDim, int kMt, int kWarps, int kStages>
-#define SW_DECODE_BLOCK DecodeBlock<T, kDim, kMt, kWarps, kStages>
+#define SW_DECODE template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh>
+#define SW_DECODE_BLOCK DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh>
 
 SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::reduce_warps() {
 #pragma unroll
@@ -153,6 +153,43 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::combine(const Piece& 
   }
 }
 
+// One row block: the group's heads.
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(const Piece& piece) {
+  const int kv_head = piece.unit, kv_heads = p.pages.kv_heads, heads = kv_heads * p.group;
+  const int last = p.batch.contexts[piece.sequence] - 1;
+  const auto* row = reinterpret_cast<const T*>(p.queries) + piece.sequence * p.query_stride;
+  const auto bias = [&](int head) { return p.fresh.bias != nullptr ? p.fresh.bias + int64_t{head} * kDim : nullptr; };
+  const float* angles = p.fresh.cos_sin + int64_t{last} * kDim;
+  const int chunk = last - piece.tile_begin * kTileTokens >= 0 ? (last - piece.tile_begin * kTileTokens) / 16 : -1;
+  fresh_chunk = last < piece.tile_end * kTileTokens && chunk >= 0 && chunk % kWarps == warp ? chunk : -1;
+  if (fresh_chunk >= 0) {
+    const int key = heads + kv_head, value = key + kv_heads;
+    fresh.take(row + int64_t{key} * kDim, row + int64_t{value} * kDim, bias(key), bias(value), p.fresh, angles);
+    char* const page = key_of(piece.sequence, kv_head, last);
+    fresh.put([&](int which, int segment) { return page + which * p.values_bytes + segment * 16; });
+  }
+#pragma unroll
+  for (int t = 0; t < kMt; ++t) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int packed = row_of(t, half);
+      const bool in = packed < p.group;
+      const int head = kv_head * p.group + (in ? packed : 0);
+      limit[t][half] = in ? last : -1;
+      fresh_query<T, kDim>(q[t], half, row + int64_t{head} * kDim, bias(head), p.fresh, angles);
+    }
+    Sums::begin(t);
+  }
+}
+
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::put_fresh(int stage, int token) {
+  const uint32_t to = ring + stage * kStageBytes;
+  fresh.put([&](int which, int segment) {
+    return static_cast<char*>(__cvta_shared_to_generic(to + which * kHalfBytes + Sums::place_of(token % 16, segment)));
+  });
+  __syncwarp();
+}
+
 SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   int* const prefix = scratch + 40;
   // Lengths and pages of earlier steps do not depend on the previous kernel; this step's own rows and queries do.
@@ -165,7 +202,7 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   bool waited = false;
 #pragma unroll
   for (int i = 0; i < kStages - 1; ++i) {
-    if (!waited && load_more && loads_new_row()) {
+    if (!kFresh && !waited && load_more && loads_new_row()) {
       wait_for_previous_kernel();
       waited = true;
     }
@@ -177,12 +214,17 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
   int stage = 0;
   Piece piece;
   while (done.take(piece)) {
-    begin_unit(piece);
+    if constexpr (kFresh) {
+      begin_fresh_unit(piece);
+    } else {
+      begin_unit(piece);
+    }
     const int chunks = chunks_of(piece);
     for (int c = warp; c < chunks; c += kWarps) {
       copy_async_wait<kStages - 2>();
       __syncwarp();
       load_next();
+      if (kFresh && c == fresh_chunk) put_fresh(stage, p.batch.contexts[piece.sequence] - 1);
       Sums::chunk(ring + stage * kStageBytes, piece.tile_begin * kTileTokens + c * 16, p.scale_log2e);
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
@@ -200,11 +242,11 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
 #undef SW_DECODE
 #undef SW_DECODE_BLOCK
 
-template <typename T, int kDim, int kMt, int kWarps, int kStages>
+template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh>
 __global__ void __launch_bounds__(kWarps * 32) attention_decode_kernel(const __grid_constant__ DecodeParams p) {
 #if __CUDA_ARCH__ >= 800
   extern __shared__ __align__(128) char decode_shared[];
-  DecodeBlock<T, kDim, kMt, kWarps, kStages> block(p, decode_shared);
+  DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh> block(p, decode_shared);
   block.run();
 #endif
 }

@@ -13,8 +13,8 @@ inline int decode_blocks_max() { return processor_count() * 4; }
 
 inline size_t round_up_256(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-// Of the counters at the workspace's beginning: the same for every batch, or one launch would find the partial results of
-// another where it counts.
+// Of the counters at the workspace's beginning: the same for every batch, or one launch would find the partial results
+// of another where it counts.
 inline size_t counter_bytes(int64_t sequences, int64_t units) {
   return std::max(size_t{1} << 20, round_up_256(size_t(sequences * units) * 4));
 }
@@ -38,10 +38,11 @@ inline cudaError_t resident_blocks(const void* kernel, int threads, size_t share
   return cudaSuccess;
 }
 
-template <typename T, int kDim, int kMt, int kWarps, int kStages>
-cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
-  using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages>;
+template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh>
+cudaError_t launch_decode_block(const PagedAttention& a, const FreshToken& fresh, cudaStream_t stream) {
+  using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh>;
   DecodeParams p;
+  p.fresh = fresh;
   p.queries = static_cast<const char*>(a.queries);
   p.out = static_cast<char*>(a.out);
   p.query_stride = a.query_stride;
@@ -64,13 +65,24 @@ cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
   p.partials = reinterpret_cast<float*>(at);
   const int64_t grains =
       int64_t{a.batch.sequences} * p.shape.units * ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
-  const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages>;
+  const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages, kFresh>;
   const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
   const cudaError_t error =
       resident_blocks(reinterpret_cast<const void*>(kernel), Block::kThreads, shared, grains, &p.shape.blocks);
   if (error != cudaSuccess) return error;
   return launch_kernel(kernel, dim3(static_cast<unsigned>(p.shape.blocks)), dim3(Block::kThreads), shared, stream,
                        a.overlap, p);
+}
+
+template <typename T, int kDim, int kMt, int kWarps, int kStages>
+cudaError_t launch_decode(const PagedAttention& a, cudaStream_t stream) {
+  return launch_decode_block<T, kDim, kMt, kWarps, kStages, false>(a, {}, stream);
+}
+
+// a.queries: the fused projection of one new token a sequence.
+template <typename T, int kDim, int kMt, int kWarps, int kStages>
+cudaError_t launch_fresh_decode(const PagedAttention& a, const FreshToken& fresh, cudaStream_t stream) {
+  return launch_decode_block<T, kDim, kMt, kWarps, kStages, true>(a, fresh, stream);
 }
 
 }  // namespace spillway::kernels::cuda

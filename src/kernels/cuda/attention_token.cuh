@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/cuda/attention_chunk.cuh"
+#include "kernels/cuda/attention_fresh.cuh"
 #include "kernels/cuda/attention_token.h"
 #include "kernels/cuda/attention_work.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
@@ -108,13 +109,6 @@ struct TokenBlock : ChunkSums<T, kDim, 1> {
   __device__ __forceinline__ void combine_parts();
   __device__ __forceinline__ void run();
 };
-
-// Two neighbouring elements.
-template <typename T>
-__device__ __forceinline__ float2 unpack2(uint32_t v) {
-  const T* e = reinterpret_cast<const T*>(&v);
-  return make_float2(to_float(e[0]), to_float(e[1]));
-}
 
 template <typename T, int kDim>
 __device__ __forceinline__ void TokenBlock<T, kDim>::take_heads(bool owns_token) {

@@ -1,5 +1,6 @@
-// Attention of one new token a sequence, for few sequences, from a layer's fused projection on: bias, norm of heads,
-// rope, the writing of pages and attention in one launch (sm_90). The same numbers as store_keys_values and
+// Attention of one new token a sequence from a layer's fused projection on: bias, norm of heads, rope, the writing of
+// pages and attention in one launch. Few sequences have a cluster of blocks for each kv head (attention_token.cuh,
+// sm_90); more share out the blocks by context (attention_decode.cuh, sm_80). The same numbers as store_keys_values and
 // attention_decode, which serve every other batch. Any thread; nothing is allocated or synchronised.
 #pragma once
 
@@ -24,13 +25,13 @@ struct TokenAttention {
   void* workspace = nullptr;
 };
 
-// Whether there is a kernel for it and the sequences are few enough.
+// Whether there is a kernel for it.
 bool token_attention_takes(const TokenAttention& args);
 size_t token_attention_workspace_bytes(const TokenAttention& args);
 
 // Launched as dependent on the stream's previous kernel: before that one has ended it reads the batch's arrays, bias,
-// norms, cos_sin and pages of earlier tokens, nothing else. It lets the next kernel start at once: one whose blocks
-// must not meet in a multiprocessor sees to that itself (gemv_small_batch.h).
+// norms, cos_sin and pages of earlier tokens, nothing else. Of few sequences it lets the next kernel start at once: one
+// whose blocks must not meet in a multiprocessor sees to that itself (gemv_small_batch.h).
 cudaError_t launch_token_attention(const TokenAttention& args, cudaStream_t stream);
 
 }  // namespace spillway::kernels::cuda

@@ -175,6 +175,8 @@ class Problem {
 int all_checks(bool small) {
   Problem<__nv_bfloat16>({28, 4, 128, true, false, {70, 1, 333}}).check();
   Problem<__half>({8, 2, 64, false, true, {16, 17}}).check();
+  Problem<__nv_bfloat16>({28, 4, 128, true, true, {70, 1, 333, 16, 17, 48, 260}}).check();  // more than clusters
+  Problem<__half>({40, 2, 64, true, false, {16, 17, 129, 64, 80, 1, 3, 200, 33}}).check();
   if (small) return failures;
   Problem<__nv_bfloat16>({28, 4, 128, true, false, {512}}).check();
   Problem<__nv_bfloat16>({32, 8, 128, false, false, {4097, 64}}).check();
@@ -183,6 +185,11 @@ int all_checks(bool small) {
   Problem<__nv_bfloat16>({14, 2, 64, true, false, {random_int(1, 64), 15, random_int(900, 2000), 48}}).check();
   Problem<__nv_bfloat16>({8, 1, 128, false, false, {20000}}).check();  // several clusters a unit
   Problem<__nv_bfloat16>({28, 4, 128, true, false, {random_int(9000, 17000)}}).check();
+  std::vector<int> many;
+  for (int i = 0; i < 40; ++i) many.push_back(random_int(1, 2000));
+  Problem<__nv_bfloat16>({28, 4, 128, true, false, many}).check();
+  Problem<__half>({32, 8, 128, false, true, {random_int(1, 300), 16000, 1, 5000, random_int(1, 3000)}}).check();
+  Problem<__nv_bfloat16>({24, 1, 128, true, true, std::vector<int>(150, random_int(1, 400))}).check();
   return failures;
 }
 

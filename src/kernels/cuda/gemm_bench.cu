@@ -3,6 +3,7 @@
 //   nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -Isrc src/kernels/cuda/gemm_bench.cu
 //     src/kernels/cuda/gemv_*.cu src/kernels/cuda/quantize_*.cu src/kernels/cuda/gemm_{bf16,maps}.cu -o gemm_bench
 #include "kernels/cuda/gemm_bf16.h"
+#include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_testing.cuh"
 #include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_portable.h"
@@ -212,6 +213,13 @@ void check_bf16_product(const Case& c, int share, uint32_t seed) {
   std::snprintf(what, sizeof(what), "bf16 product m=%d n=%d k=%d y%s%s epilogue %d share %d", c.m, c.n, c.k,
                 c.y_type == Scalar::kF32 ? "32" : "16", c.bias ? " bias" : "", static_cast<int>(c.epilogue), share);
   compare(what, to_host(y.data, c.y_type, outputs), expected, c.y_type == Scalar::kF32 ? 2e-4 : 4e-3);
+  if (share != 1 || !bf16_wide_takes(p)) return;
+  check(cudaMemset(y.data, 0xff, outputs * 4), "poison");
+  check(launch_bf16_wide_product(p, nullptr), "bf16 wide");
+  check(cudaDeviceSynchronize(), "bf16 wide");
+  std::snprintf(what, sizeof(what), "bf16 wide m=%d n=%d k=%d epilogue %d", c.m, c.n, c.k,
+                static_cast<int>(c.epilogue));
+  compare(what, to_host(y.data, c.y_type, outputs), expected, c.y_type == Scalar::kF32 ? 2e-4 : 4e-3);
 }
 
 void check_bf16_products() {
@@ -228,6 +236,10 @@ void check_bf16_products() {
       {format, 40, 8000, 320, kBf16, kBf16, false, false, Epilogue::kStore},
       {format, 100, 16000, 256, kBf16, kF32, false, false, Epilogue::kAdd},
       {format, 130, 304, 192, kBf16, kBf16, false, true, Epilogue::kSwiGlu},
+      {format, 128, 37888, 3584, kBf16, kBf16, false, false, Epilogue::kSwiGlu},
+      {format, 33, 152064, 192, kBf16, kF32, false, false, Epilogue::kStore},
+      {format, 90, 608, 256, kBf16, kBf16, false, false, Epilogue::kSwiGlu},
+      {format, 10, 80000, 64, kBf16, kBf16, false, false, Epilogue::kStore},
   };
   uint32_t seed = 5000;
   for (const Case& c : cases)
@@ -368,14 +380,15 @@ void time_bf16_products(const Pool& pool) {
   fill(x.data, 256 * 18944, Fill::kBf16, 9);
   for (const auto& shape : shapes) {
     for (const int share : {1, 2}) {
-      std::printf("bf16 product share %d n=%-7d k=%-6d", share, shape[0], shape[1]);
+      std::printf("bf16 product %s n=%-7d k=%-6d", share == 1 ? "share 1" : "share 2 or wide", shape[0], shape[1]);
       for (const int m : {16, 32, 64, 128, 256}) {
         Cursor cursor{pool};
         const double seconds = time_graph(shape[0] > 30000 ? 6 : 24, 5, [&](int, cudaStream_t stream) {
           Bf16Product p;
           p.m = m, p.x = x.data, p.x_stride = shape[1], p.weight = cursor.next(WeightFormat::kBf16, shape[0], shape[1]);
           p.y = y.data, p.y_stride = shape[0], p.share = share;
-          check(launch_bf16_product(p, stream), "bf16 product");
+          const bool wide = share == 2 && m <= 128 && shape[0] > 30000;
+          check(wide ? launch_bf16_wide_product(p, stream) : launch_bf16_product(p, stream), "bf16 product");
         });
         std::printf("  m%-3d %6.1f us %.2f TB/s", m, seconds * 1e6, 2.0 * shape[0] * shape[1] / seconds * 1e-12);
       }

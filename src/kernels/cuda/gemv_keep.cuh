@@ -88,12 +88,21 @@ __device__ __forceinline__ float norm_factor(const SmallBatchProduct& p, float s
   return p.norm_weight != nullptr ? rsqrtf(sum / static_cast<float>(p.weight.k) + p.norm_eps) : 1.0f;
 }
 
+// What the sums of a token kept as bytes are multiplied by: its integers are relative to its group's largest value, so
+// they do not wait for the norm's factor. Behind parts() and a barrier.
+__device__ __forceinline__ float late_factor(const SmallBatchProduct& p, const KeptRows& rows, int token) {
+  if (p.norm_weight == nullptr) return 1.0f;
+  RowFacts<false> facts;
+  facts.all(rows, token);
+  return norm_factor(p, facts.sum);
+}
+
 template <InputKind kKind, WeightFormat kFormat>
 __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const KeptRows& rows) {
-  constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  constexpr bool kHalf = kKind == InputKind::kKeptHalf, kBytes = kKind == InputKind::kKeptBytes;
   const SmallBatchProduct& p = plan.p;
   const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
-  const bool normed = p.norm_weight != nullptr, facts_needed = normed || kHalf;
+  const bool normed = p.norm_weight != nullptr, facts_needed = (normed && !kBytes) || kHalf;
   const auto load = [&](int token, int at, float(&v)[8], float(&w)[8]) {
     load_8(static_cast<const char*>(p.x) + token * p.x_stride * (p.x_type == Scalar::kF32 ? 4 : 2), at, p.x_type, v);
     if (normed) load_8(p.norm_weight, at, p.norm_type, w);
@@ -115,16 +124,20 @@ __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const
   for (int token = 0; token < tokens; ++token) {
     RowFacts<kHalf> facts;
     if (facts_needed) facts.all(rows, token);
-    const float factor = norm_factor(p, facts.sum), scale = facts.scale(rows, token, factor);
+    const float factor = kBytes ? 1.0f : norm_factor(p, facts.sum), scale = facts.scale(rows, token, factor);
     for (int at = thread * 8; at < plan.kept_elements; at += kConsumers * 8) {
       float v[8] = {}, w[8];
       if (at < k) load(token, at, v, w);
       if (normed && at < k) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) v[i] *= factor * w[i];
+        for (int i = 0; i < 8; ++i) {
+          if constexpr (kBytes) facts.take(v[i], 0);
+          v[i] *= factor * w[i];
+        }
       }
       store_kept<kKind, kFormat>(plan, rows.at + token * plan.x_stride, at, v, scale);
     }
+    if (kBytes && normed) facts.parts(rows, token);
   }
   ptx::named_barrier(1, kConsumers);
 }
@@ -164,9 +177,12 @@ struct HeldRow {
       for (int i = 0; i < 8; ++i) facts.take(v[n][i], v[n][i] * weights[n][i]);
     }
     facts.parts(rows, 0);
-    ptx::named_barrier(1, kConsumers);
-    facts.all(rows, 0);
-    const float factor = norm_factor(plan.p, facts.sum), scale = facts.scale(rows, 0, factor);
+    float factor = 1.0f, scale = 1.0f;
+    if constexpr (kKind != InputKind::kKeptBytes) {  // whose factor is late_factor
+      ptx::named_barrier(1, kConsumers);
+      facts.all(rows, 0);
+      factor = norm_factor(plan.p, facts.sum), scale = facts.scale(rows, 0, factor);
+    }
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
       if (place(n) >= plan.kept_elements) continue;

@@ -75,19 +75,25 @@ __device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i)
 }
 
 // One warp. What is added to is read while the last stages arrive.
-// unscale: [m] that the sums are multiplied by, or null.
-__device__ void finish(const Plan& plan, Rows rows, const float* sums, const float* unscale, SumPlaces& places,
+// kept.unscale: [m] that the sums are multiplied by, where inputs are kept scaled.
+template <InputKind kKind>
+__device__ void finish(const Plan& plan, Rows rows, const float* sums, const KeptRows& kept, SumPlaces& places,
                        int pass) {
+  constexpr bool kScaled = kKind == InputKind::kKeptHalf || kKind == InputKind::kKeptBytes;
   const SmallBatchProduct& p = plan.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
   const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
   float before = 0;
   if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
   places.wait_filled(pass);
+  if (kKind == InputKind::kKeptBytes && pass == 0) {
+    if (lane < p.m) kept.unscale[lane] = late_factor(p, kept, lane);
+    __syncwarp();
+  }
   for (int i = lane; i < outputs; i += 32) {
     const int r = i % rows.count, token = i / rows.count;
     const auto output = [&](int row) {
-      const float sum = take_sum(sums, row, token, p.m) * (unscale != nullptr ? unscale[token] : 1.0f);
+      const float sum = take_sum(sums, row, token, p.m) * (kScaled ? kept.unscale[token] : 1.0f);
       return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
     };
     float value = output(r);
@@ -143,10 +149,11 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
   constexpr bool kKept = kKind != InputKind::kStage, kHalf = kKind == InputKind::kKeptHalf;
+  constexpr bool kScaled = kHalf || kKind == InputKind::kKeptBytes;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
-  __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kHalf ? kHalfRowsMax : 1];
+  __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kScaled ? kHalfRowsMax : 1];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
   char* const kept = ring.data + plan.stages * plan.stage_bytes;
@@ -162,18 +169,17 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   }
   __syncthreads();
   ptx::launch_dependents();
+  const KeptRows rows{kept, partial, unscale};
   auto* sums = reinterpret_cast<float*>(kept + sums_offset(kept_bytes(plan, plan.p.m)));
   if (threadIdx.x >= kConsumers + 32) {
     ptx::wait_for_previous();
     const Share share(plan);
     for (int pass = 0; share.rows(pass).count > 0; ++pass) {
-      finish(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), kHalf ? unscale : nullptr, places,
-             pass);
+      finish<kKind>(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), rows, places, pass);
     }
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce(args, ring);
   } else {
-    const KeptRows rows{kept, partial, unscale};
     using Held = HeldRow<kKind, kFormat>;
     const bool held = kKept && Held::takes(plan);
     Held row;

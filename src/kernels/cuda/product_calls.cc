@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_bf16_prefill.h"
+#include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/layers.h"
@@ -16,6 +17,7 @@ using tensor::DType;
 using tensor::TensorView;
 
 constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
+constexpr int kWideOutputs = 32768;       // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
 constexpr int64_t kFixedRows = 16;        // of a library product whose bits may not depend on the batch
 
 void run(cudaError_t error, const char* what) { tensor::cuda::check(error, what); }
@@ -193,7 +195,9 @@ void own_bf16(TensorView x, const PackedLinear& w, TensorView y, const float* bi
   product.y = y.data;
   product.y_type = scalar_of(y.dtype);
   product.y_stride = y.shape[1];
-  run(launch_bf16_product(product, native(stream)), "bf16_product");
+  const bool wide = !stream.batch_invariant() && product.weight.n >= kWideOutputs && bf16_wide_takes(product);
+  run(wide ? launch_bf16_wide_product(product, native(stream)) : launch_bf16_product(product, native(stream)),
+      "bf16_product");
 }
 
 void prompt_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
