@@ -1,5 +1,5 @@
-// Routing of tokens to experts (kernels/moe.h): a warp a token, in registers where the numbers of experts and groups allow
-// it, else with the scores in shared memory. Ties take the lower expert.
+// Routing of tokens to experts (kernels/moe.h): a warp a token, in registers where the numbers of experts and groups
+// allow it, else with the scores in shared memory. Ties take the lower expert.
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/routing_warp.cuh"
 #include "kernels/cuda/rows.cuh"
@@ -106,7 +106,8 @@ __global__ void __launch_bounds__(32 * kTokensOfBlock)
 }
 
 // float32 experts, plainly: a warp an output of a (token, slot) pair.
-__global__ void expert_up(const float* x, const int32_t* ids, const float* w, float* h, int slots, int hidden, int inter) {
+__global__ void expert_up(const float* x, const int32_t* ids, const float* w, float* h, int slots, int hidden,
+                          int inter) {
   const int64_t pair = blockIdx.x;
   const int out = blockIdx.y * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (out >= inter) return;
@@ -125,8 +126,8 @@ __global__ void expert_up(const float* x, const int32_t* ids, const float* w, fl
   if (lane == 0) h[pair * inter + out] = g / (1.0f + expf(-g)) * u;
 }
 
-__global__ void expert_down(const float* h, const int32_t* ids, const float* weights, const float* w, float* y, int slots,
-                            int hidden, int inter) {
+__global__ void expert_down(const float* h, const int32_t* ids, const float* weights, const float* w, float* y,
+                            int slots, int hidden, int inter) {
   const int64_t token = blockIdx.x;
   const int out = blockIdx.y * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (out >= hidden) return;
@@ -168,7 +169,8 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   }
   const size_t shared = size_t(2 * experts + options.groups) * sizeof(float);
   launch_row_kernel("route", route, unsigned(tokens), 32, shared, stream, logits.as<float>(),
-                    bias.empty() ? nullptr : bias.as<float>(), options, experts, ids.as<int32_t>(), weights.as<float>());
+                    bias.empty() ? nullptr : bias.as<float>(), options, experts, ids.as<int32_t>(),
+                    weights.as<float>());
 }
 
 void experts_f32(const ExpertsF32& args, tensor::Stream& stream) {
