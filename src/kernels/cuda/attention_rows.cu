@@ -246,6 +246,7 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
 template <class T>
 __global__ void __launch_bounds__(32 * kWarps) join_rows(JoinRope args) {
   take_turn();
+  ptx::launch_dependents();  // attention, whose blocks have a multiprocessor each, plans its work meanwhile
   const int64_t head = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (head >= args.rows * args.heads) return;
   const T* from = static_cast<const T*>(args.queries) + head * args.query_dim + args.nope;
