@@ -176,7 +176,7 @@ std::string device_fallback(const config::Config& config) {
 std::string precision_fallback(const config::Config& config) {
   const auto device = chosen_device(config);
   if (config.text("model.precision") != "bf16" || !device.ok() || device->kind != tensor::DeviceKind::kCpu) return "";
-  if (kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16) return "";
+  if (kernels::has_bf16_products(kernels::active_isa())) return "";
   return "model.precision asks for bf16, for which this processor has no instructions: numbers are rounded to bf16 and "
          "multiplied in fp32, no faster than fp32";
 }

@@ -129,7 +129,7 @@ class BatchingEngine final : public OneShotEngine {
   void admit(Arrival arrival);
   Running launch(BatchDecision decision, int slot);
   std::optional<Running> launch_behind(double predicted_s, TimePoint ends, int slot);
-  void finish(Running running, TimePoint since);
+  TimePoint finish(Running running, TimePoint since);
   void compute(BatchDecision decision);  // and those that go behind it
   void end(const WaitingInput& input, OneShotAnswer answer);
   void end_all(const std::vector<WaitingInput>& inputs, OneShotAnswer::Outcome outcome);
@@ -374,8 +374,9 @@ std::optional<BatchingEngine::Running> BatchingEngine::launch_behind(double pred
   return launch(std::move(decision), slot);
 }
 
-// Ends the batch's inputs. since: when the device became free for it.
-void BatchingEngine::finish(Running running, TimePoint since) {
+// Ends the batch's inputs. since: when the device became free for it. Gives when it became free again, before all that
+// the host does here: a batch behind is on it meanwhile.
+TimePoint BatchingEngine::finish(Running running, TimePoint since) {
   const BatchDecision& decision = running.decision;
   const int count = running.record.inputs;
   BatchRunner::Output output = runner_.finish(std::move(running.launched), since);
@@ -408,6 +409,7 @@ void BatchingEngine::finish(Running running, TimePoint since) {
   std::lock_guard lock(mutex_);
   ++statistics_.batches;
   statistics_.compute_by_size[count].add(output.latency_s);
+  return output.ended;
 }
 
 void BatchingEngine::compute(BatchDecision decision) {
@@ -423,8 +425,7 @@ void BatchingEngine::compute(BatchDecision decision) {
     const TimePoint ends = since + from_seconds(running->predicted_s);
     std::optional<Running> behind = launch_behind(running->predicted_s, ends, slot);
     if (behind) publish(running->record.inputs + behind->record.inputs, seconds(ends - now()) + behind->predicted_s);
-    finish(std::move(*running), since);
-    since = now();
+    since = finish(std::move(*running), since);
     publish(behind ? behind->record.inputs : 0, behind ? behind->predicted_s : 0);
     running = std::move(behind);
   }

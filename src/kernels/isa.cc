@@ -121,6 +121,7 @@ IsaLevel best_isa() {
   }
   return best;
 }
+bool has_bf16_products(IsaLevel level) { return level >= IsaLevel::kAvx512Bf16; }
 IsaLevel active_isa() { return choice().level; }
 
 void force_isa(IsaLevel level) {

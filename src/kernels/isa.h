@@ -22,6 +22,9 @@ std::string_view name_of(IsaLevel level);
 IsaLevel best_isa();
 std::vector<IsaLevel> available_isas();
 
+// Whether it multiplies bf16 faster than float32.
+bool has_bf16_products(IsaLevel level);
+
 // The level in use. force_isa is for tests and benchmarks, while no kernel runs.
 IsaLevel active_isa();
 void force_isa(IsaLevel level);

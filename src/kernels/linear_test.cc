@@ -64,7 +64,8 @@ TEST_P(Linear, AgreesWithTheReferenceForEveryTypeAndOddSizes) {
   struct Size {
     int64_t m, n, k;
   };
-  for (const Size size : {Size{1, 1, 1}, Size{1, 64, 256}, Size{3, 33, 130}, Size{13, 70, 391}, Size{30, 100, 517}}) {
+  for (const Size size :
+       {Size{1, 1, 1}, Size{1, 64, 256}, Size{3, 33, 130}, Size{13, 70, 391}, Size{30, 100, 517}, Size{70, 64, 776}}) {
     const Tensor x = random_f32({size.m, size.k}, 7);
     for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3}) {
       for (const bool scaled : {false, true}) {

@@ -24,6 +24,11 @@ struct RoutingOptions {
 void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const RoutingOptions& options,
                   tensor::TensorView ids, tensor::TensorView weights, tensor::Stream& stream);
 
+// The router and its choice: logits f32 [T, experts] = x W^T (work), and route_tokens over them; on CUDA one launch for
+// few tokens.
+void route(tensor::TensorView x, const PackedLinear& router, tensor::TensorView logits, tensor::TensorView bias,
+           const RoutingOptions& options, tensor::TensorView ids, tensor::TensorView weights, tensor::Stream& stream);
+
 struct ExpertWeights {
   PackedLinear gate_up;  // packed from {gate, up}: [2 * inter, hidden]
   PackedLinear down;     // [hidden, inter]
@@ -48,5 +53,12 @@ Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::sp
 // zero.
 void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights, const PackedExperts& experts,
                 tensor::TensorView y, tensor::Stream& stream);
+
+// The same with an expert of every token beside them, of weight 1: where takes_shared_expert() says so.
+bool takes_shared_expert(const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                         int64_t tokens, int slots, tensor::Stream& stream);
+void expert_mlp_shared(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
+                       const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                       tensor::TensorView y, tensor::Stream& stream);
 
 }  // namespace spillway::kernels

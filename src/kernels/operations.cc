@@ -81,6 +81,14 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   operations(stream.device()).route_tokens(logits, bias, options, ids, weights, stream);
 }
 
+void route(tensor::TensorView x, const PackedLinear& router, tensor::TensorView logits, tensor::TensorView bias,
+           const RoutingOptions& options, tensor::TensorView ids, tensor::TensorView weights, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).routes_at_once;
+  if (function != nullptr && function(x, router, logits, bias, options, ids, weights, stream)) return;
+  linear(x, router, logits, stream);
+  route_tokens(logits, bias, options, ids, weights, stream);
+}
+
 Result<HeadLinear> pack_heads(tensor::TensorView full, int heads, int64_t first, int64_t rows, bool transposed,
                               Precision precision, tensor::Stream& stream) {
   return operations(stream.device()).pack_heads(full, heads, first, rows, transposed, precision, stream);
@@ -101,6 +109,19 @@ size_t PackedExperts::bytes() const {
   size_t sum = 0;
   for (const ExpertWeights& expert : weights) sum += expert.gate_up.bytes() + expert.down.bytes();
   return sum;
+}
+
+bool takes_shared_expert(const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                         int64_t tokens, int slots, tensor::Stream& stream) {
+  const auto function = operations(stream.device()).takes_shared_expert;
+  return function != nullptr && function(experts, gate_up, down, tokens, slots, stream);
+}
+
+void expert_mlp_shared(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights,
+                       const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                       tensor::TensorView y, tensor::Stream& stream) {
+  const trace::Span span("kernel", "expert_mlp_shared");
+  operations(stream.device()).expert_mlp_shared(x, ids, weights, experts, gate_up, down, y, stream);
 }
 
 void expert_mlp(tensor::TensorView x, tensor::TensorView ids, tensor::TensorView weights, const PackedExperts& experts,

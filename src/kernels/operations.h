@@ -57,7 +57,12 @@ struct Operations {
   Result<int64_t> (*add_expert)(PackedExperts&, int, int, std::span<const WeightSource>, const WeightSource&, Precision,
                                 tensor::Stream&) = nullptr;
   decltype(&kernels::route_tokens) route_tokens = nullptr;
+  // kernels::route at once, or false; null: never.
+  bool (*routes_at_once)(tensor::TensorView, const PackedLinear&, tensor::TensorView, tensor::TensorView,
+                         const RoutingOptions&, tensor::TensorView, tensor::TensorView, tensor::Stream&) = nullptr;
   decltype(&kernels::expert_mlp) expert_mlp = nullptr;
+  decltype(&kernels::takes_shared_expert) takes_shared_expert = nullptr;  // null: never
+  decltype(&kernels::expert_mlp_shared) expert_mlp_shared = nullptr;
   decltype(&kernels::rms_norm) rms_norm = nullptr;
   decltype(&kernels::rms_norm_slice) rms_norm_slice = nullptr;
   decltype(&kernels::add_rms_norm) add_rms_norm = nullptr;

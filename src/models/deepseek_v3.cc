@@ -82,8 +82,7 @@ struct Block {
   void attend(TensorView x, const nn::Step& step) const {
     const nn::ArenaScope scope(step.arena);
     const TensorView normed = step.activation(x.shape);
-    attention_norm.apply(x, normed, step.stream);
-    attention.add_to(normed, x, step);
+    attention.add_to(x, attention_norm.before(normed), x, step);
   }
 
   void feed_forward(TensorView x, const nn::Step& step) const {

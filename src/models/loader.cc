@@ -98,8 +98,7 @@ kernels::Precision resolve_precision(PrecisionChoice choice, const DecoderConfig
       break;
   }
   const bool full = config.dtype == "float32" && !config.fp8_blocks;
-  const bool has_bf16 =
-      device.kind == tensor::DeviceKind::kCuda || kernels::active_isa() == kernels::IsaLevel::kAvx512Bf16;
+  const bool has_bf16 = device.kind == tensor::DeviceKind::kCuda || kernels::has_bf16_products(kernels::active_isa());
   return full || !has_bf16 ? kernels::Precision::kFp32 : kernels::Precision::kBf16;
 }
 

@@ -12,6 +12,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "kernels/isa.h"
 #include "models/model_folder.h"
 
 namespace spillway::models {
@@ -117,6 +118,15 @@ TEST_F(LoadModel, AutoPrecisionFollowsTheCheckpoint) {
   config.dtype = "float32";
   EXPECT_EQ(resolve_precision(PrecisionChoice::kAuto, config), kernels::Precision::kFp32);
   EXPECT_EQ(resolve_precision(PrecisionChoice::kInt8, config), kernels::Precision::kInt8);
+  config.dtype = "bfloat16";
+  const kernels::IsaLevel before = kernels::active_isa();
+  for (const kernels::IsaLevel level : kernels::available_isas()) {
+    kernels::force_isa(level);
+    EXPECT_EQ(resolve_precision(PrecisionChoice::kAuto, config) == kernels::Precision::kBf16,
+              kernels::has_bf16_products(level))
+        << kernels::name_of(level);
+  }
+  kernels::force_isa(before);
 }
 
 TEST(Layers, OfASlice) {

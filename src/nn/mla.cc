@@ -1,5 +1,7 @@
 #include "nn/mla.h"
 
+#include "kernels/elementwise.h"
+
 namespace spillway::nn {
 
 namespace k = spillway::kernels;
@@ -77,12 +79,18 @@ tensor::StageCost Mla::attention_cost(const Step& step) const {
           .flops = 2.0 * heads * (width + lora) * contexts.pairs + by_head};
 }
 
-void Mla::add_to(TensorView x, TensorView residual, const Step& step, MlaForm form) const {
+void Mla::add_to(TensorView x, const k::InputNorm& norm, TensorView residual, const Step& step, MlaForm form) const {
   const ArenaScope scope(step.arena);
   const int64_t tokens = x.shape[0];
   const TensorView down = step.activation({tokens, down_.outputs()});
-  step.stream.stage("latent down product", down_.cost(tokens));
-  down_.apply(x, down, step.stream);
+  step.stream.stage("norm, latent down product", down_.cost(tokens));
+  if (q_norm_ || norm.empty()) {
+    down_.apply(x, down, step.stream, norm);
+  } else {  // the query product reads the normed rows as well
+    k::rms_norm(x, norm.weight, norm.epsilon, norm.normed, step.stream);
+    x = norm.normed;
+    down_.apply(x, down, step.stream);
+  }
   step.stream.stage("latent norms, rope, pages", {.bytes = 2.0 * double(down.bytes())});
   k::LatentStoreArgs store;
   store.shape = latent_shape();

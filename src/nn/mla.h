@@ -30,8 +30,9 @@ class Mla {
  public:
   static Result<Mla> load(const weights::WeightScope& scope, const MlaShape& shape, int kv_layer, LoadContext& context);
 
-  // residual [T, hidden] += attention(x [T, hidden]).
-  void add_to(tensor::TensorView x, tensor::TensorView residual, const Step& step, MlaForm form = MlaForm::kAuto) const;
+  // residual [T, hidden] += attention(norm(x [T, hidden])); norm: empty for none.
+  void add_to(tensor::TensorView x, const kernels::InputNorm& norm, tensor::TensorView residual, const Step& step,
+              MlaForm form = MlaForm::kAuto) const;
   size_t workspace_bytes(int64_t tokens) const;
 
  private:

@@ -13,6 +13,9 @@ class GatedMlp {
   // y [T, hidden] += mlp(x [T, hidden]).
   void add_to(tensor::TensorView x, tensor::TensorView y, const Step& step, const kernels::InputNorm& norm = {}) const;
   size_t workspace_bytes(int64_t tokens) const;
+  // For those that compute it together with others; without biases then.
+  const kernels::PackedLinear& gate_up() const { return gate_up_; }
+  const kernels::PackedLinear& down() const { return down_.weight(); }
 
  private:
   int64_t inner_ = 0;

@@ -54,11 +54,17 @@ size_t Moe::workspace_bytes(int64_t tokens) const {
 }
 
 // With even routing: an expert is read if any token wants it.
-tensor::StageCost Moe::experts_cost(int64_t tokens) const {
+tensor::StageCost Moe::experts_cost(int64_t tokens, bool shared) const {
   const double experts = shape_.experts, slots = shape_.routing.experts_per_token;
   const double used = experts * (1 - std::pow(1 - slots / experts, double(tokens)));
-  return {.bytes = double(experts_.bytes()) * used / experts,
-          .flops = 6.0 * double(tokens) * slots * double(shape_.inner) * double(shape_.hidden)};
+  tensor::StageCost cost{.bytes = double(experts_.bytes()) * used / experts,
+                         .flops = 6.0 * double(tokens) * slots * double(shape_.inner) * double(shape_.hidden)};
+  if (!shared) return cost;
+  for (const kernels::PackedLinear* weight : {&shared_->gate_up(), &shared_->down()}) {
+    cost.bytes += product_cost(*weight, tokens).bytes;
+    cost.flops += product_cost(*weight, tokens).flops;
+  }
+  return cost;
 }
 
 void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) const {
@@ -69,10 +75,15 @@ void Moe::add_to(tensor::TensorView x, tensor::TensorView y, const Step& step) c
   const tensor::TensorView ids = step.arena.allocate(tensor::DType::kI32, {tokens, slots});
   const tensor::TensorView weights = step.arena.f32({tokens, slots});
   step.stream.stage("router", product_cost(router_, tokens));
-  kernels::linear(x, router_, logits, step.stream);
-  kernels::route_tokens(logits, bias_, shape_.routing, ids, weights, step.stream);
+  kernels::route(x, router_, logits, bias_, shape_.routing, ids, weights, step.stream);
+  if (shared_ &&
+      kernels::takes_shared_expert(experts_, shared_->gate_up(), shared_->down(), tokens, slots, step.stream)) {
+    if (step.stream.watched()) step.stream.stage("experts, shared expert", experts_cost(tokens, true));
+    kernels::expert_mlp_shared(x, ids, weights, experts_, shared_->gate_up(), shared_->down(), y, step.stream);
+    return;
+  }
   if (shared_) shared_->add_to(x, y, step);
-  if (step.stream.watched()) step.stream.stage("experts", experts_cost(tokens));
+  if (step.stream.watched()) step.stream.stage("experts", experts_cost(tokens, false));
   kernels::expert_mlp(x, ids, weights, experts_, y, step.stream);
 }
 

@@ -27,7 +27,7 @@ class Moe {
   size_t workspace_bytes(int64_t tokens) const;
 
  private:
-  tensor::StageCost experts_cost(int64_t tokens) const;
+  tensor::StageCost experts_cost(int64_t tokens, bool shared) const;
   Status load_expert(const weights::WeightScope& scope, int index, LoadContext& context);
   Status load_router(const weights::WeightScope& scope, LoadContext& context);
 

@@ -120,7 +120,7 @@ TEST_P(MlaForms, NaiveIsAbsorbed) {
         .kv = *kv,
         .arena = arena,
         .stream = stream};
-    mla->add_to({x.data(), tensor::DType::kF32, {rows, shape.hidden}},
+    mla->add_to({x.data(), tensor::DType::kF32, {rows, shape.hidden}}, {},
                 {y.data(), tensor::DType::kF32, {rows, shape.hidden}}, step, form);
     return y;
   };

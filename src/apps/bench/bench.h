@@ -28,6 +28,7 @@ Status bench_throughput(const ThroughputBench& bench, const config::Config& conf
 
 struct RooflineBench {
   std::vector<int> sequences = {1, 32, 128};
+  int rows = 1;  // of each sequence in a step: with 2, one that verifies a draft
   int context_tokens = 512;
   int prefill_tokens = 4096;
   std::string layers;  // "A:B": a slice of the model

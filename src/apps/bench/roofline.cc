@@ -48,17 +48,20 @@ class Roofline {
       : model_(std::move(bare.model)), stream_(std::move(stream)), bench_(bench) {}
 
   Result<Figures> decode(int sequences) {
-    const int context = std::min(bench_.context_tokens, info().context_tokens_max - kSteps - 8);
-    SW_TRY(make_cache(sequences, context + kSteps + 8));
+    const int context = std::min(bench_.context_tokens, info().context_tokens_max - kSteps - 8 - bench_.rows);
+    SW_TRY(make_cache(sequences, context + kSteps + 8 + bench_.rows));
     for (int s = 0; s < sequences; ++s) fill(s, context);
     std::vector<double> seconds;
     for (int turn = 0; turn < kTurns; ++turn) seconds.push_back(run_steps(sequences, context));
-    Figures figures{
-        fmt::format("decode, {} sequences at context {}", sequences, context), sequences, median(seconds), {}};
+    const std::string rows = bench_.rows > 1 ? fmt::format(" of {} rows", bench_.rows) : "";
+    Figures figures{fmt::format("decode, {} sequences{} at context {}", sequences, rows, context),
+                    int64_t{sequences} * bench_.rows,
+                    median(seconds),
+                    {}};
     StageLog log;
     for (int turn = 0; turn < 2; ++turn) {  // the first one warms up
       begin_watch(log);
-      step(inputs_at(sequences, context), false);
+      step(inputs_at(sequences, context));
       stream_.watch(nullptr);
     }
     figures.stages = sum_up(log);
@@ -74,7 +77,7 @@ class Roofline {
     for (int turn = 0; turn < kTurns + 2; ++turn) {
       const auto begin = std::chrono::steady_clock::now();
       if (turn == kTurns + 1) begin_watch(log);
-      step({input}, false);
+      step({input});
       stream_.watch(nullptr);
       if (turn > 0 && turn <= kTurns)
         seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
@@ -109,51 +112,55 @@ class Roofline {
     const std::span<const int32_t> prompt = ids(context);
     for (int at = 0; at < context; at += chunk) {
       const auto slice = prompt.subspan(size_t(at), size_t(std::min(chunk, context - at)));
-      step({{.tokens = slice, .position = at, .pages = pages_[size_t(sequence)], .logits_rows = 1}}, false);
+      step({{.tokens = slice, .position = at, .pages = pages_[size_t(sequence)], .logits_rows = 1}});
     }
   }
 
+  // Every row another token, as far as the vocabulary goes: rows of one token would choose the same experts.
   std::vector<models::SequenceInput> inputs_at(int sequences, int position) {
-    ids(sequences);
+    const int rows = bench_.rows;
+    ids(sequences * rows);
     std::vector<models::SequenceInput> batch;
     for (int s = 0; s < sequences; ++s) {
-      batch.push_back({.tokens = std::span(ids_).subspan(size_t(s), 1),
+      batch.push_back({.tokens = std::span(ids_).subspan(size_t(s * rows), size_t(rows)),
                        .position = position,
                        .pages = pages_[size_t(s)],
-                       .logits_rows = 1});
+                       .logits_rows = rows});
     }
     return batch;
   }
 
   // As the engine does: on a device that draws tokens the next step is launched before this one has ended.
-  void step(const std::vector<models::SequenceInput>& batch, bool carried) {
+  void step(const std::vector<models::SequenceInput>& batch) {
     if (!model_->draws_tokens()) {
       model_->forward(batch, *kv_, stream_);
       return stream_.synchronize();
     }
-    launch(batch, carried);
+    launch(batch);
     model_->land(stream_);
   }
-  void launch(const std::vector<models::SequenceInput>& batch, bool carried) {
-    const std::vector<models::TokenDraw> draws(batch.size(), models::TokenDraw{.how = {.vocab = info().vocab_size}});
-    std::vector<int32_t> from(batch.size(), -1);
-    for (size_t i = 0; carried && i < from.size(); ++i) from[i] = int32_t(i);
+  // The tokens drawn are not carried on: greedy ones of random weights soon are few, and with them the experts read.
+  void launch(const std::vector<models::SequenceInput>& batch) {
+    size_t rows = 0;
+    for (const models::SequenceInput& input : batch) rows += size_t(input.logits_rows);
+    const std::vector<models::TokenDraw> draws(rows, models::TokenDraw{.how = {.vocab = info().vocab_size}});
+    const std::vector<int32_t> from(batch.size(), -1);
     model_->launch(batch, draws, from, *kv_, stream_);
   }
 
   // Seconds of one of kSteps steps in a row.
   double run_steps(int sequences, int context) {
-    step(inputs_at(sequences, context), false);
-    step(inputs_at(sequences, context + 1), false);
+    step(inputs_at(sequences, context));
+    step(inputs_at(sequences, context + 1));
     const auto begin = std::chrono::steady_clock::now();
     bool ahead = false;
     for (int i = 0; i < kSteps; ++i) {
       const auto batch = inputs_at(sequences, context + 2 + i);
       if (!model_->draws_tokens()) {
-        step(batch, false);
+        step(batch);
         continue;
       }
-      launch(batch, true);
+      launch(batch);
       if (ahead) model_->land(stream_);
       ahead = true;
     }

@@ -77,6 +77,7 @@ BatchRunner::Launched BatchRunner::launch(std::span<const models::OneShotInput> 
 BatchRunner::Output BatchRunner::finish(Launched launched, Clock::time_point since) {
   Output output;
   output.failure = std::move(launched.failure);
+  output.ended = Clock::now();
   if (!output.failure.empty()) return output;
   try {
     trace::Span span("engine", "end of a one-shot batch", "inputs", static_cast<int64_t>(launched.inputs));
@@ -85,7 +86,8 @@ BatchRunner::Output BatchRunner::finish(Launched launched, Clock::time_point sin
     } else {
       stream_.synchronize();
     }
-    output.latency_s = seconds(Clock::now() - std::max(launched.began, since));
+    output.ended = Clock::now();
+    output.latency_s = seconds(output.ended - std::max(launched.began, since));
     for (const tensor::TensorView& view : launched.views) {
       const auto* first = view.as<float>();
       output.values.emplace_back(first, first + view.elements());

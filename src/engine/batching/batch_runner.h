@@ -23,6 +23,7 @@ class BatchRunner {
     std::vector<std::vector<float>> values;  // one an input
     std::string failure;                     // empty: none
     double latency_s = 0;
+    std::chrono::steady_clock::time_point ended;
   };
   // A batch under way in one of the model's slots.
   struct Launched {

@@ -4,8 +4,8 @@
 // step of 64 bytes of K loads four tiles for four products.
 // x of a tile of rows: steps of 64 bytes of K, the last maybe shorter, each [rows][bytes]; of kInt8 a row's low bytes
 // and then its high ones.
-// Wants: configure(), zero_tile<T>(), load_tile<T>(), store_tile<T>(), multiply_bf16<C, A, B>(), multiply_bytes<C, A,
-// B>().
+// Wants: kUnitK, configure(), zero_tile<T>(), load_tile<T>(), store_tile<T>(), multiply_bf16<C, A, B>() and
+// multiply_bytes<C, A, B>().
 
 constexpr int kTileRows = 16;
 constexpr int kRowTileAmx = 2 * kTileRows;
@@ -193,19 +193,11 @@ void pack_pairs_amx(const float* const* rows, int count, int64_t k, uint32_t* ou
   }
 }
 
-// The products of avx512_bf16's table by tiles.
-SW_INLINE KernelTable with_tiles(KernelTable table) {
-  table.row_tile = kRowTileAmx;
-  table.row_step = kStepBytes;
-  table.tile_unit = true;
-  table.enter = enter_tiles;
-  table.tile_bytes_few = table.tile_bytes;  // a few rows do not fill a tile, and sums of integers are exact
-  table.tile_int8_few = table.tile_int8;
-  table.tile_bf16 = tile_bf16_amx;
-  table.tile_bytes = tile_bytes_amx;
-  table.tile_int8 = tile_int8_amx;
-  table.pack_pairs = pack_pairs_amx;
-  table.tile_f8 = nullptr;  // its sums would be in another order
-  table.f8_rows_max = 0;
-  return table;
-}
+constexpr TileUnit kAmx{.k_min = kUnitK,
+                        .rows = kRowTileAmx,
+                        .step = kStepBytes,
+                        .enter = enter_tiles,
+                        .tile_bf16 = tile_bf16_amx,
+                        .tile_int8 = tile_int8_amx,
+                        .tile_bytes = tile_bytes_amx,
+                        .pack_pairs = pack_pairs_amx};

@@ -98,10 +98,10 @@ void convolution(const ConvolutionArgs& args, tensor::Stream& stream) {
   const PackedLinear& weight = *args.weight;
   const RowFormat format = row_format(weight);
   const int64_t total = args.outputs.back().first + args.outputs.back().pixels();
-  const int64_t fit = kBlockBytes / (weight.k * row_element_bytes(format)) / row_tile(format) * row_tile(format);
-  const int64_t most = std::min(total, std::max<int64_t>(fit, 8 * row_tile(format)));
-  const auto patch_bytes =
-      static_cast<size_t>(args.window.size > 1 ? row_tile(format) * weight.k * 4 + 63 : 0) / 64 * 64;
+  const int64_t tile_most = PackedRows{format, total, weight.k}.tile_most();
+  const int64_t fit = kBlockBytes / (weight.k * row_element_bytes(format)) / tile_most * tile_most;
+  const int64_t most = std::min(total, std::max<int64_t>(fit, 8 * tile_most));
+  const auto patch_bytes = static_cast<size_t>(args.window.size > 1 ? tile_most * weight.k * 4 + 63 : 0) / 64 * 64;
   Product product;
   product.weight = &weight;
   product.y_stride = weight.n;

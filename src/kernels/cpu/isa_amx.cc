@@ -12,6 +12,8 @@ namespace {
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tile_ends.inl"
 
+constexpr int64_t kUnitK = 512;  // measured from 1,536 on
+
 // The compiler's intrinsics do not say which memory they read and write.
 struct TileConfig;
 SW_INLINE void configure(const TileConfig& config) { __asm__ volatile("ldtilecfg (%0)" : : "r"(&config) : "memory"); }
@@ -40,7 +42,11 @@ SW_INLINE void multiply_bytes() {
 
 }  // namespace
 
-KernelTable amx_kernels() { return with_tiles(avx512_bf16_kernels()); }
+KernelTable amx_kernels() {
+  KernelTable table = avx512_bf16_kernels();
+  table.unit = &kAmx;
+  return table;
+}
 
 }  // namespace spillway::kernels::cpu
 #endif

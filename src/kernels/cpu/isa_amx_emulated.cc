@@ -13,6 +13,8 @@ namespace {
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tile_ends.inl"
 
+constexpr int64_t kUnitK = 0;  // all sizes, since this is for tests
+
 struct EmulatedTile {
   alignas(64) uint8_t data[16][64];
   int rows, row_bytes;
@@ -97,7 +99,11 @@ void multiply_bytes() {
 
 }  // namespace
 
-KernelTable amx_emulated_kernels() { return with_tiles(avx512_bf16_kernels()); }
+KernelTable amx_emulated_kernels() {
+  KernelTable table = avx512_bf16_kernels();
+  table.unit = &kAmx;
+  return table;
+}
 
 }  // namespace spillway::kernels::cpu
 #endif

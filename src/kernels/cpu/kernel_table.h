@@ -10,17 +10,16 @@
 namespace spillway::kernels::cpu {
 
 constexpr int kPanel = 32;           // outputs of a panel of packed weights
-constexpr int kRowTile = 12;         // most rows of a packed tile of x, where a table says nothing else
-constexpr int kRowTileMost = 32;     // of any table
+constexpr int kRowTile = 12;         // most rows of a packed tile of x
+constexpr int kRowTileMost = 32;     // of a tile unit's
 constexpr int kInt8Group = 128;      // K elements that share an int8 scale
 constexpr int kAttentionBlock = 64;  // context positions between two updates of a softmax
 constexpr int kAttentionUnit = 16;   // pages hold multiples of this
 constexpr int kChunkDims = 64;       // elements of keys in rows that lie together once widened
 
 // One tile: acc[r][c] += sum over k of x[k][r] * w[k][c], r < rows <= kRowTileMost, c < kPanel.
-// x: f32 [k][rows], bf16 as pack_pairs packs it, int8 [step][rows][low bytes, high bytes] or bytes [step][rows][bytes],
-// steps of row_step k, the last maybe shorter.
 struct Tile {
+  // f32 [k][rows], bf16 [k / 2][rows][2], int8 [k / 4][rows][lo 4, hi 4] or bytes [k / 4][rows][4]; see also TileUnit
   const void* x = nullptr;
   const void* w = nullptr;  // the panel from the same k
   int64_t k = 0;
@@ -124,22 +123,29 @@ struct RopeTask {
   bool interleaved = false;
 };
 
+// A unit that multiplies tiles of rows with panels (AMX), and what it wants. Its bf16 sums are in an order of their
+// own.
+struct TileUnit {
+  int64_t k_min = 0;          // from this K on it is worth its preparations
+  int rows = 0;               // most of a tile, up to kRowTileMost
+  int step = 0;               // bytes of K of a row that lie together
+  void (*enter)() = nullptr;  // before a thread's first tile of a group of panels
+  // x of bf16 and bytes: [step][rows][bytes of K], of int8 [step][rows][low, high][bytes of K]; the last step may be
+  // shorter.
+  void (*tile_bf16)(const Tile&) = nullptr;
+  void (*tile_int8)(const Tile&) = nullptr;
+  void (*tile_bytes)(const Tile&) = nullptr;
+  void (*pack_pairs)(const float* const* rows, int count, int64_t k, uint32_t* out) = nullptr;
+};
+
 struct KernelTable {
   bool native_bf16 = false;  // tile_bf16 is there; else bf16 weights are widened for tile_f32
-  int row_tile = kRowTile;   // most rows of a tile of bf16 or bytes
-  int row_step = 4;          // of more than kRowTile rows' bytes, see Tile; of fewer it is 4
-  bool tile_unit = false;    // tiles of sums are loaded and stored as such: they want to lie together
-
-  void (*enter)() = nullptr;  // before a thread's first tile of a group; null: nothing to do
+  const TileUnit* unit = nullptr;
 
   void (*tile_f32)(const Tile&) = nullptr;
   void (*tile_bf16)(const Tile&) = nullptr;
   void (*tile_int8)(const Tile&) = nullptr;
   void (*tile_bytes)(const Tile&) = nullptr;
-  // The same bits for at most kRowTile rows; null: as for more.
-  void (*tile_int8_few)(const Tile&) = nullptr;
-  void (*tile_bytes_few)(const Tile&) = nullptr;
-
   // The same products straight from a stored panel: better for few rows. tile_f8 is tile_bf16's.
   void (*tile_f32_of_bf16)(const Tile&) = nullptr;
   void (*tile_f32_of_f8)(const Tile&) = nullptr;
@@ -158,8 +164,7 @@ struct KernelTable {
   void (*quantize_panel)(const QuantizeTask&) = nullptr;  // the bits of quantize_weights of widened rows
 
   // Rows.
-  // `count` rows (at most row_tile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2], or of AMX
-  // [padded k / 32][count][32], the last of these maybe shorter.
+  // The first `count` rows (at most kRowTile) rounded to bf16 as tile_bf16 wants them: [padded k / 2][count][2].
   void (*pack_pairs)(const float* const* rows, int count, int64_t k, uint32_t* out) = nullptr;
   // The same in f32, [padded k][count]; null: no faster than one by one.
   void (*pack_floats)(const float* const* rows, int count, int64_t k, float* out) = nullptr;

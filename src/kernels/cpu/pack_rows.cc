@@ -126,19 +126,22 @@ RowFormat row_format(const PackedLinear& weight) {
   SW_CHECK(false, "a precision of GPUs");
 }
 
-int64_t row_tile(RowFormat format) {
-  const bool floats = format == RowFormat::kF32 || format == RowFormat::kRounded;
-  return floats ? kRowTile : kernel_table().row_tile;
+const TileUnit* PackedRows::unit() const {
+  const TileUnit* unit = kernel_table().unit;
+  if (unit == nullptr || k < unit->k_min || format == RowFormat::kF32 || format == RowFormat::kRounded) return nullptr;
+  return format == RowFormat::kBf16 || rows > kRowTile ? unit : nullptr;
 }
 
+int64_t PackedRows::tile_most() const { return unit() != nullptr ? unit()->rows : kRowTile; }
+
 int64_t PackedRows::tiles() const {
-  const int64_t most = row_tile(format);
+  const int64_t most = tile_most();
   return (rows + most - 1) / most;
 }
 
 int64_t PackedRows::tile_height() const {
   const int64_t count = tiles();
-  return count == 0 ? row_tile(format) : (rows + count - 1) / count;
+  return count == 0 ? tile_most() : (rows + count - 1) / count;
 }
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
@@ -152,6 +155,7 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
   const int64_t height = packed.tile_height();
   const auto count = static_cast<int>(std::min(height, packed.rows - tile * height));
   const int64_t k = packed.k;
+  const TileUnit* unit = packed.unit();
   std::byte* out = packed.data + tile * height * padded_k(k) * row_element_bytes(packed.format);
   switch (packed.format) {
     case RowFormat::kF32:
@@ -159,7 +163,8 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
     case RowFormat::kRounded:
       return pack_rounded(rows, count, k, reinterpret_cast<float*>(out));
     case RowFormat::kBf16:
-      return kernel_table().pack_pairs(rows, count, k, reinterpret_cast<uint32_t*>(out));
+      return (unit != nullptr ? unit->pack_pairs : kernel_table().pack_pairs)(rows, count, k,
+                                                                              reinterpret_cast<uint32_t*>(out));
     case RowFormat::kInt8:
     case RowFormat::kBytes:
       break;
@@ -168,7 +173,7 @@ void pack_tile(const PackedRows& packed, int64_t tile, const float* const* rows)
   auto* scales = reinterpret_cast<float*>(packed.data + capacity * padded_k(k) * row_element_bytes(packed.format));
   auto* sums = reinterpret_cast<int32_t*>(scales + capacity * groups);
   const int64_t offset = tile * height * groups;
-  const int64_t step = packed.few() ? 4 : kernel_table().row_step;
+  const int64_t step = unit != nullptr ? unit->step : 4;
   if (packed.format == RowFormat::kBytes) {
     auto* zeros = reinterpret_cast<float*>(sums + capacity * groups);
     return pack_bytes(rows, packed.by, step, count, k, out, scales + offset, sums + offset, zeros + offset);

@@ -33,7 +33,7 @@ struct Path {
 };
 
 // Row tiles whose sums are kept at a time.
-int64_t block_tiles(const Product& product) { return kBlockRows / row_tile(product.x.format); }
+int64_t block_tiles(const Product& product) { return kBlockRows / product.x.tile_most(); }
 
 // Floats of scales and the like that a panel has for each block of K.
 int64_t scale_floats(const PackedLinear& w) { return w.precision == Precision::kW8A8 ? 2 * kPanel : kPanel; }
@@ -50,21 +50,22 @@ const std::byte* panels_now(const PackedLinear& w) {
 Path path_of(const Product& product, const std::byte* panels) {
   const PackedLinear& w = *product.weight;
   const KernelTable& table = kernel_table();
+  const TileUnit* unit = product.x.unit();
   const int64_t tiles = product.x.tiles();
   const bool few_rows = tiles <= kFewTiles;
   Path path;
   path.panels = panels;
   switch (product.x.format) {
     case RowFormat::kInt8:
-      path.tile = product.x.few() && table.tile_int8_few != nullptr ? table.tile_int8_few : table.tile_int8;
+      path.tile = unit != nullptr ? unit->tile_int8 : table.tile_int8;
       break;
     case RowFormat::kBytes:
-      path.tile = product.x.few() && table.tile_bytes_few != nullptr ? table.tile_bytes_few : table.tile_bytes;
+      path.tile = unit != nullptr ? unit->tile_bytes : table.tile_bytes;
       break;
     case RowFormat::kBf16:
-      path.tile = table.tile_bf16;
+      path.tile = unit != nullptr ? unit->tile_bf16 : table.tile_bf16;
       if (w.format == PackedFormat::kF8) {
-        const bool fused = tiles <= 2 && product.x.tile_height() <= table.f8_rows_max;
+        const bool fused = unit == nullptr && tiles <= 2 && product.x.tile_height() <= table.f8_rows_max;
         path.widen = fused ? Path::Widen::kNo : Path::Widen::kBf16;
         if (fused) path.tile = table.tile_f8;
       }
@@ -83,7 +84,7 @@ Path path_of(const Product& product, const std::byte* panels) {
   }
   const int64_t k = padded_k(w.k);
   const bool whole = panels != nullptr && path.widen == Path::Widen::kNo;
-  path.by_tiles = !few_rows && whole && !table.tile_unit && panel_bytes(w.format, k) <= kWholePanelBytes;
+  path.by_tiles = !few_rows && whole && unit == nullptr && panel_bytes(w.format, k) <= kWholePanelBytes;
   const int64_t stored = w.format == PackedFormat::kF32 ? kWidenedChunk : kChunk;
   path.chunk = path.widen == Path::Widen::kNo     ? (whole && (few_rows || path.by_tiles) ? k : stored)
                : path.widen == Path::Widen::kBf16 ? kChunk
@@ -91,7 +92,7 @@ Path path_of(const Product& product, const std::byte* panels) {
   if (w.scale_block > 0) path.chunk = (path.chunk + w.scale_block - 1) / w.scale_block * w.scale_block;
   path.chunk = std::min(path.chunk, k);
   path.segment = w.scale_block > 0 ? w.scale_block : path.chunk;
-  path.in_place = !table.tile_unit || path.segment >= k;
+  path.in_place = unit == nullptr || path.segment >= k;
   return path;
 }
 
@@ -112,7 +113,7 @@ ScratchSizes scratch_sizes(const Product& product) {
   const Path path = path_of(product, late ? nullptr : panels_now(w));
   const int64_t tiles = path.by_tiles ? kFewTiles : block_tiles(product);  // a shorter last block has few rows
   ScratchSizes sizes;
-  sizes.acc = rounded(std::min(product.x.rows, tiles * row_tile(product.x.format)) * kGroupPanels * kPanel * 4);
+  sizes.acc = rounded(std::min(product.x.rows, tiles * product.x.tile_most()) * kGroupPanels * kPanel * 4);
   sizes.widened = path.widen == Path::Widen::kNo ? 0 : rounded(path.chunk * kPanel * 4);
   sizes.copied = late ? rounded(panel_bytes(w.format, path.chunk)) : 0;
   if (late && w.format == PackedFormat::kInt8) sizes.scales = rounded(blocks_of(path.chunk, w) * kPanel * 4);
@@ -244,7 +245,7 @@ void run_by_tiles(const Product& product, const Path& path, int64_t panel_begin,
 void run_group(const Product& product, int64_t panel_begin, int64_t panel_end, const ThreadScratch& scratch) {
   const PackedLinear& w = *product.weight;
   const Path path = path_of(product, panels_now(w));
-  if (kernel_table().enter != nullptr) kernel_table().enter();
+  if (const TileUnit* unit = product.x.unit()) unit->enter();
   if (path.by_tiles) return run_by_tiles(product, path, panel_begin, panel_end, scratch.acc);
   const int64_t k_all = padded_k(w.k);
   const int64_t stride = panel_bytes(w.format, k_all), block = block_tiles(product);

@@ -16,9 +16,6 @@ int64_t row_element_bytes(RowFormat format);
 // The format that a weight's products want of x with the active kernels.
 RowFormat row_format(const PackedLinear& weight);
 
-// Most rows of a tile with the active kernels.
-int64_t row_tile(RowFormat format);
-
 // Rows of x, packed in tiles, the last one maybe shorter. Borrowed memory of packed_bytes().
 struct PackedRows {
   RowFormat format = RowFormat::kF32;
@@ -27,12 +24,14 @@ struct PackedRows {
   std::byte* data = nullptr;
   const float* by = nullptr;  // kBytes: [k] that x is multiplied with first; null: ones; multipliers_of(weight)
 
-  // As few tiles as row_tile() allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the
-  // multipliers.
+  // Who multiplies them; null: the vector units. By the weight alone for bf16, whose bits must not depend on how many
+  // rows there are; sums of integers are exact, and few rows do not fill a tile.
+  const TileUnit* unit() const;
+  int64_t tile_most() const;  // rows of a tile
+  // As few tiles as that allows, and those of even height: 16 rows are 8 and 8, for a low tile wastes the multipliers.
   int64_t tiles() const;
   int64_t tile_height() const;
-  bool few() const { return rows <= kRowTile; }
-  int64_t tile_capacity() const { return tiles() * row_tile(format); }  // rows that there is room for
+  int64_t tile_capacity() const { return tiles() * tile_most(); }  // rows that there is room for
 };
 
 size_t packed_bytes(RowFormat format, int64_t rows, int64_t k);

@@ -162,6 +162,9 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(cons
   const float* angles = p.fresh.cos_sin + int64_t{last} * kDim;
   const int chunk = last - piece.tile_begin * kTileTokens >= 0 ? (last - piece.tile_begin * kTileTokens) / 16 : -1;
   fresh_chunk = last < piece.tile_end * kTileTokens && chunk >= 0 && chunk % kWarps == warp ? chunk : -1;
+  const auto head_of = [&](int t, int half) { return kv_head * p.group + min(row_of(t, half), p.group - 1); };
+  FreshQuery<T, kDim> first;  // of the first eight rows: often all
+  first.fetch(row + int64_t{head_of(0, 0)} * kDim);
   if (fresh_chunk >= 0) {
     const int key = heads + kv_head, value = key + kv_heads;
     fresh.take(row + int64_t{key} * kDim, row + int64_t{value} * kDim, bias(key), bias(value), p.fresh, angles);
@@ -172,11 +175,17 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(cons
   for (int t = 0; t < kMt; ++t) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int packed = row_of(t, half);
-      const bool in = packed < p.group;
-      const int head = kv_head * p.group + (in ? packed : 0);
-      limit[t][half] = in ? last : -1;
-      fresh_query<T, kDim>(q[t], half, row + int64_t{head} * kDim, bias(head), p.fresh, angles);
+      limit[t][half] = row_of(t, half) < p.group ? last : -1;
+      if (t + half == 0) {
+        first.open(q[t], half, bias(head_of(t, half)), p.fresh, angles);
+      } else if (t * 16 + half * 8 < p.group) {
+        FreshQuery<T, kDim> query;
+        query.fetch(row + int64_t{head_of(t, half)} * kDim);
+        query.open(q[t], half, bias(head_of(t, half)), p.fresh, angles);
+      } else {
+#pragma unroll
+        for (int k = 0; k < kDim / 16; ++k) q[t][k][half] = q[t][k][half + 2] = 0;
+      }
     }
     Sums::begin(t);
   }

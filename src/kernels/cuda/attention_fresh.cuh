@@ -20,27 +20,31 @@ __device__ __forceinline__ float2 unpack2(uint32_t v) {
   return make_float2(to_float(e[0]), to_float(e[1]));
 }
 
-// Pairs of a head's elements, `low` in its first half and `high` in its second, at kPairs places of two.
+// Pairs of a head's elements, `low` in its first half and `high` in its second, at kPairs places of two. Fetched first,
+// all of a unit's heads at once, then opened: what waits is one read, not one after the other.
 template <typename T, int kDim, int kPairs>
 struct HeadPairs {
   static constexpr int kHalf = kDim / 2;
+  uint32_t raw[kPairs][2];
   float2 low[kPairs], high[kPairs];
 
   // place(i): an even element of the first half.
   template <typename Place>
-  __device__ __forceinline__ void load(const T* head, const float* bias, const Place& place) {
-    uint32_t raw[kPairs][2];
+  __device__ __forceinline__ void fetch(const T* head, const Place& place) {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       raw[i][0] = *reinterpret_cast<const uint32_t*>(head + place(i));
       raw[i][1] = *reinterpret_cast<const uint32_t*>(head + kHalf + place(i));
     }
+  }
+  template <typename Place>
+  __device__ __forceinline__ void open(const float* bias, const Place& place) {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       low[i] = unpack2<T>(raw[i][0]), high[i] = unpack2<T>(raw[i][1]);
       if (bias == nullptr) continue;
-      const float2 a = *reinterpret_cast<const float2*>(bias + place(i)),
-                   b = *reinterpret_cast<const float2*>(bias + kHalf + place(i));
+      const float2 a = __ldg(reinterpret_cast<const float2*>(bias + place(i))),
+                   b = __ldg(reinterpret_cast<const float2*>(bias + kHalf + place(i)));
       low[i].x += a.x, low[i].y += a.y, high[i].x += b.x, high[i].y += b.y;
     }
   }
@@ -66,8 +70,8 @@ struct HeadPairs {
   __device__ __forceinline__ void rotate(const float* angles, const Place& place) {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
-      const float2 cos = *reinterpret_cast<const float2*>(angles + place(i)),
-                   sin = *reinterpret_cast<const float2*>(angles + kHalf + place(i));
+      const float2 cos = __ldg(reinterpret_cast<const float2*>(angles + place(i))),
+                   sin = __ldg(reinterpret_cast<const float2*>(angles + kHalf + place(i)));
       const float2 x = low[i], y = high[i];
       low[i] = make_float2(x.x * cos.x - y.x * sin.x, x.y * cos.y - y.y * sin.y);
       high[i] = make_float2(y.x * cos.x + x.x * sin.x, y.y * cos.y + x.y * sin.y);
@@ -75,28 +79,34 @@ struct HeadPairs {
   }
 };
 
-// A query head as the rows `half` of the fragments of mma.m16n8k16, in all four lanes that share the row.
+// A query head as rows of the fragments of mma.m16n8k16, in all four lanes that share the row.
 template <typename T, int kDim>
-__device__ __forceinline__ void fresh_query(uint32_t (&q)[kDim / 16][4], int half, const T* head, const float* bias,
-                                            const FreshToken& fresh, const float* angles) {
-  constexpr int kBlocks = kDim / 32;  // of 16 elements in half a head
-  const int first = static_cast<int>(threadIdx.x % 4) * 2;
-  const auto place = [&](int i) { return i / 2 * 16 + i % 2 * 8 + first; };
+struct FreshQuery {
+  static constexpr int kBlocks = kDim / 32;  // of 16 elements in half a head
   HeadPairs<T, kDim, 2 * kBlocks> pairs;
-  pairs.load(head, bias, place);
-  if (fresh.query_norm != nullptr) {
-    float sum = pairs.squares();
-    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    pairs.normalise(fresh.query_norm, sum, fresh.norm_eps, place);
+
+  static __device__ __forceinline__ int place(int i) {
+    return i / 2 * 16 + i % 2 * 8 + static_cast<int>(threadIdx.x % 4) * 2;
   }
-  pairs.rotate(angles, place);
+  __device__ __forceinline__ void fetch(const T* head) { pairs.fetch(head, place); }
+  // half: of the fragments' 16 rows.
+  __device__ __forceinline__ void open(uint32_t (&q)[kDim / 16][4], int half, const float* bias,
+                                       const FreshToken& fresh, const float* angles) {
+    pairs.open(bias, place);
+    if (fresh.query_norm != nullptr) {
+      float sum = pairs.squares();
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      pairs.normalise(fresh.query_norm, sum, fresh.norm_eps, place);
+    }
+    pairs.rotate(angles, place);
 #pragma unroll
-  for (int i = 0; i < 2 * kBlocks; ++i) {
-    q[i / 2][half + i % 2 * 2] = pack2<T>(pairs.low[i].x, pairs.low[i].y);
-    q[i / 2 + kBlocks][half + i % 2 * 2] = pack2<T>(pairs.high[i].x, pairs.high[i].y);
+    for (int i = 0; i < 2 * kBlocks; ++i) {
+      q[i / 2][half + i % 2 * 2] = pack2<T>(pairs.low[i].x, pairs.low[i].y);
+      q[i / 2 + kBlocks][half + i % 2 * 2] = pack2<T>(pairs.high[i].x, pairs.high[i].y);
+    }
   }
-}
+};
 
 // A key and its value in a warp's registers.
 template <typename T, int kDim>
@@ -110,8 +120,10 @@ struct FreshKeyValue {
                                        const FreshToken& fresh, const float* angles) {
     const auto clamped = [](int i) { return place(i) < kHalf ? place(i) : 0; };
     HeadPairs<T, kDim, kPairs> k, v;
-    k.load(key, key_bias, clamped);
-    v.load(value, value_bias, clamped);
+    k.fetch(key, clamped);
+    v.fetch(value, clamped);
+    k.open(key_bias, clamped);
+    v.open(value_bias, clamped);
     if (fresh.key_norm != nullptr) {
       static_assert(kPairs == 1 || kHalf % 64 == 0, "lanes past the head hold no pair at all");
       float sum = place(kPairs - 1) < kHalf ? k.squares() : 0.0f;
@@ -125,7 +137,7 @@ struct FreshKeyValue {
       words[1][i][0] = pack2<T>(v.low[i].x, v.low[i].y), words[1][i][1] = pack2<T>(v.high[i].x, v.high[i].y);
     }
   }
-  // to(0) and to(1): where 16 bytes of segment s of the key and the value go, as to(which, s).
+  // to(which, s): where 16 bytes of segment s of the key (0) or the value go.
   template <typename To>
   __device__ __forceinline__ void put(const To& to) const {
 #pragma unroll

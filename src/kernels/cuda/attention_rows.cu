@@ -93,97 +93,80 @@ __global__ void store_rows(T* qkv, int64_t row_stride, const float* qkv_bias, in
   rotate(values, dim, cos_sin + int64_t{position} * dim, bias, norm, scale, copy);
 }
 
-// store_rows of many rows with heads of up to 128: a block a row, half a warp a head, all of the row's heads under way
-// at once, where a warp a head waits for one chain of loads after the other. The sum of a norm has another order.
-constexpr int kTogether = 5;      // heads of half a warp in one round
+// store_rows of many rows with heads of up to 128: a block a row, whose warps load several heads at once, where a warp
+// a head waits for one chain of loads after the other. The sum of a norm has
+// another order.
+constexpr int kTogether = 3;
 constexpr int kPromptRows = 256;  // so many pay
 
 template <class T>
-struct alignas(4 * sizeof(T)) Four {
-  T v[4];
-};
-
-template <class T>
-struct HeadPart {  // a lane's four neighbouring pairs
-  float low[4], high[4];
+struct HeadPart {  // a lane's two neighbouring pairs
+  float low[2], high[2];
 
   __device__ __forceinline__ void load(const T* head, int i, int half) {
-    const Four<T> a = *reinterpret_cast<const Four<T>*>(head + i),
-                  b = *reinterpret_cast<const Four<T>*>(head + half + i);
-#pragma unroll
-    for (int e = 0; e < 4; ++e) low[e] = to_float(a.v[e]), high[e] = to_float(b.v[e]);
+    const Two<T> a = *reinterpret_cast<const Two<T>*>(head + i), b = *reinterpret_cast<const Two<T>*>(head + half + i);
+    low[0] = to_float(a.a), low[1] = to_float(a.b), high[0] = to_float(b.a), high[1] = to_float(b.b);
   }
   __device__ __forceinline__ void add(const float* bias, int i, int half) {
-    const float4 a = *reinterpret_cast<const float4*>(bias + i), b = *reinterpret_cast<const float4*>(bias + half + i);
-    low[0] += a.x, low[1] += a.y, low[2] += a.z, low[3] += a.w;
-    high[0] += b.x, high[1] += b.y, high[2] += b.z, high[3] += b.w;
-  }
-  __device__ __forceinline__ float squares() const {
-    float sum = 0;
-#pragma unroll
-    for (int e = 0; e < 4; ++e) sum += low[e] * low[e] + high[e] * high[e];
-    return sum;
+    const float2 a = *reinterpret_cast<const float2*>(bias + i), b = *reinterpret_cast<const float2*>(bias + half + i);
+    low[0] += a.x, low[1] += a.y, high[0] += b.x, high[1] += b.y;
   }
   __device__ __forceinline__ void multiply(const float* norm, float scale, int i, int half) {
 #pragma unroll
-    for (int e = 0; e < 4; ++e) low[e] *= scale * norm[i + e], high[e] *= scale * norm[half + i + e];
+    for (int e = 0; e < 2; ++e) low[e] *= scale * norm[i + e], high[e] *= scale * norm[half + i + e];
   }
-  __device__ __forceinline__ void rotate(const float4& cos, const float4& sin) {
-    const float c[4] = {cos.x, cos.y, cos.z, cos.w}, s[4] = {sin.x, sin.y, sin.z, sin.w};
+  __device__ __forceinline__ void rotate(float2 cos, float2 sin) {
+    const float c[2] = {cos.x, cos.y}, s[2] = {sin.x, sin.y};
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
+    for (int e = 0; e < 2; ++e) {
       const float x = low[e], y = high[e];
       low[e] = x * c[e] - y * s[e];
       high[e] = y * c[e] + x * s[e];
     }
   }
   __device__ __forceinline__ void store(T* head, int i, int half) const {
-    Four<T> a, b;
-#pragma unroll
-    for (int e = 0; e < 4; ++e) a.v[e] = from_float<T>(low[e]), b.v[e] = from_float<T>(high[e]);
-    *reinterpret_cast<Four<T>*>(head + i) = a;
-    *reinterpret_cast<Four<T>*>(head + half + i) = b;
+    *reinterpret_cast<Two<T>*>(head + i) = {from_float<T>(low[0]), from_float<T>(low[1])};
+    *reinterpret_cast<Two<T>*>(head + half + i) = {from_float<T>(high[0]), from_float<T>(high[1])};
   }
 };
 
 template <class T>
-__global__ void __launch_bounds__(32 * kWarps, 8)
+__global__ void __launch_bounds__(32 * kWarps)
     store_prompt_rows(T* qkv, int64_t row_stride, const float* qkv_bias, int heads, const float* query_norm,
                       const float* key_norm, float eps, const float* cos_sin, KvPages pages, Batch batch) {
-  constexpr int kHeads = 2 * kWarps;  // at once
   take_turn();
-  const int row = blockIdx.x, mine = static_cast<int>(threadIdx.x) / 16, dim = pages.dim, half = dim / 2;
-  const int i = static_cast<int>(threadIdx.x) % 16 * 4, kv_heads = pages.kv_heads, all = heads + 2 * kv_heads;
-  const uint32_t lanes = 0xFFFFu << (threadIdx.x & 16);
+  const int row = blockIdx.x, warp = threadIdx.x / 32, dim = pages.dim, half = dim / 2;
+  const int i = static_cast<int>(threadIdx.x) % 32 * 2, kv_heads = pages.kv_heads, all = heads + 2 * kv_heads;
   const bool in = i < half;
+  const int position = batch.positions[row];
+  const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
+  T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
+          int64_t{position % pages.page_tokens} * dim;
   T* values = qkv + row * row_stride;
-  const int position = batch.positions[row], sequence = batch.row_sequence[row];
-  for (int first = mine; first < all; first += kHeads * kTogether) {
+  float2 cos = {}, sin = {};
+  if (in) {
+    cos = *reinterpret_cast<const float2*>(cos_sin + int64_t{position} * dim + i);
+    sin = *reinterpret_cast<const float2*>(cos_sin + int64_t{position} * dim + half + i);
+  }
+  for (int first = warp; first < all; first += kWarps * kTogether) {
     HeadPart<T> part[kTogether] = {};
 #pragma unroll
     for (int j = 0; j < kTogether; ++j) {
-      const int head = first + j * kHeads;
+      const int head = first + j * kWarps;
       if (in && head < all) part[j].load(values + int64_t{head} * dim, i, half);
     }
-    float4 cos = {}, sin = {};
-    if (in) {
-      cos = *reinterpret_cast<const float4*>(cos_sin + int64_t{position} * dim + i);
-      sin = *reinterpret_cast<const float4*>(cos_sin + int64_t{position} * dim + half + i);
-    }
-    const int page = batch.page_table[int64_t{sequence} * batch.pages_max + position / pages.page_tokens];
-    T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
-            int64_t{position % pages.page_tokens} * dim;
 #pragma unroll
     for (int j = 0; j < kTogether; ++j) {
-      const int head = first + j * kHeads;
-      if (head >= all) break;  // half a warp
+      const int head = first + j * kWarps;
+      if (head >= all) break;  // the whole warp
       if (in && qkv_bias != nullptr) part[j].add(qkv_bias + int64_t{head} * dim, i, half);
       const float* norm = head < heads ? query_norm : head < heads + kv_heads ? key_norm : nullptr;
       if (norm != nullptr) {
-        float sum = part[j].squares();
+        float sum = 0;
 #pragma unroll
-        for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(lanes, sum, step);
-        if (in) part[j].multiply(norm, 1.0f / sqrtf(sum / dim + eps), i, half);
+        for (int e = 0; e < 2; ++e) sum += part[j].low[e] * part[j].low[e] + part[j].high[e] * part[j].high[e];
+        const float scale = 1.0f / sqrtf(warp_sum(sum) / dim + eps);
+        if (in) part[j].multiply(norm, scale, i, half);
       }
       if (!in) continue;
       if (head < heads + kv_heads) {
@@ -263,6 +246,7 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
 template <class T>
 __global__ void __launch_bounds__(32 * kWarps) join_rows(JoinRope args) {
   take_turn();
+  ptx::launch_dependents();  // attention, whose blocks have a multiprocessor each, plans its work meanwhile
   const int64_t head = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (head >= args.rows * args.heads) return;
   const T* from = static_cast<const T*>(args.queries) + head * args.query_dim + args.nope;
@@ -284,7 +268,7 @@ void store_keys_values(const GroupedAttentionArgs& args, const Batch& batch, ten
   const float* bias = args.qkv_bias.empty() ? nullptr : args.qkv_bias.as<float>();
   by_type(args.qkv.dtype, [&](auto type) {
     using T = decltype(type);
-    if (batch.rows >= kPromptRows && pages.dim <= 128 && pages.dim % 8 == 0 && !stream.batch_invariant()) {
+    if (batch.rows >= kPromptRows && pages.dim <= 128 && !stream.batch_invariant()) {
       return launch_row_kernel("store_prompt_rows", store_prompt_rows<T>, unsigned(batch.rows), 32 * kWarps, 0, stream,
                                args.qkv.raw<T>(), args.qkv.shape[1], bias, args.heads, query_norm, key_norm,
                                args.norm_epsilon, args.cos_sin.as<float>(), pages, batch);

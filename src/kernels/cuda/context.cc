@@ -24,6 +24,14 @@ void* Context::attention_workspace(size_t bytes, cudaStream_t stream) {
   return attention_workspaces_.back().view().data;
 }
 
+unsigned* Context::counter(cudaStream_t stream) {
+  if (counter_.empty()) {
+    counter_ = tensor::Tensor(tensor::DType::kI32, {1}, device_);
+    SW_CUDA(cudaMemsetAsync(counter_.view().data, 0, sizeof(unsigned), stream));
+  }
+  return reinterpret_cast<unsigned*>(counter_.view().data);
+}
+
 void* Context::rows_workspace(size_t bytes) {
   if (rows_workspaces_.empty() || rows_workspaces_.back().bytes() < bytes) {
     rows_workspaces_.emplace_back(tensor::DType::kU8, tensor::Shape{int64_t(bytes)}, device_);

@@ -26,6 +26,9 @@ class Context {
   // what was outgrown stays, for captured steps point at it.
   void* attention_workspace(size_t bytes, cudaStream_t stream);
 
+  // Zero between launches: for blocks that count one another.
+  unsigned* counter(cudaStream_t stream);
+
   // Room for a few rows that a product in a fixed shape is filled up with; as above, but for the zeros.
   void* rows_workspace(size_t bytes);
 
@@ -35,6 +38,7 @@ class Context {
   LtProducts products_;
   EpilogueProducts epilogue_products_;
   tensor::Tensor products_workspace_;
+  tensor::Tensor counter_;
   std::vector<tensor::Tensor> attention_workspaces_;
   std::vector<tensor::Tensor> rows_workspaces_;
 };

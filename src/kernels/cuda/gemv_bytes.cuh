@@ -120,13 +120,7 @@ struct ByteProduct {
     for (int part = 0; part < 2; ++part) {
       const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
       uint4 q[kTiles][2];
-#pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128 + segment);
-        }
-      }
+      load_weight_part(weights + segment, q);
       if constexpr (kNibbles<kFormat>) {
         multiply_nibbles(x + part * 128, q, totals);
         promote(fact[part], scales, part, totals);

@@ -104,6 +104,16 @@ __device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan)
 // that the swizzle puts a segment in.
 __device__ __forceinline__ int stage_row(int g) { return g >> 1 | (g & 1) << 2; }
 
+// 16 bytes of each of a thread's rows. weights: those of the first.
+template <int kTiles>
+__device__ __forceinline__ void load_weight_part(const char* weights, uint4 (&q)[kTiles][2]) {
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128);
+  }
+}
+
 // The stored scales of a warp's rows in one stage, [group][tile][row of two], loaded a stage ahead and not looked at
 // before they are used.
 template <WeightFormat kFormat>
@@ -183,13 +193,7 @@ struct WarpProduct {
     for (int part = 0; part < 2; ++part) {
       const int segment = ((part * 4 + t) ^ stage_row(g)) * 16;
       uint4 q[kTiles][2];
-#pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          q[i][h] = *reinterpret_cast<const uint4*>(weights + (16 * i + 8 * h) * 128 + segment);
-        }
-      }
+      load_weight_part(weights + segment, q);
       multiply(plan, x, slice * 2 * kPartElements + part * kPartElements, q, part_sums);
       if constexpr (F::kGroupParts > 0) {
         if ((part + 1) % F::kGroupParts == 0) {

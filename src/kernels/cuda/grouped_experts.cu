@@ -1,11 +1,11 @@
-#include "kernels/cuda/grouped_experts.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/gemm_fp8.h"
+#include "kernels/cuda/gemm_fp8_few_rows.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_ptx.cuh"
 #include "kernels/cuda/gemv_experts.h"
+#include "kernels/cuda/grouped_experts.h"
 #include "kernels/cuda/quantize_activations.h"
 
 namespace spillway::kernels::cuda {
@@ -17,18 +17,28 @@ bool experts_groupable(const ExpertsMlp& m) {
 namespace {
 
 constexpr int kLayoutThreads = 1024;
-constexpr int kStreamedTokens = 4;  // at most, where both ways are open
+constexpr int kSharedTokensMax = 32;  // a shared expert's rows are two blocks then
+// Rows an expert in the mean up to which blocks of 16, 32 and 64 rows serve.
+constexpr int kMeanRows16 = 10, kMeanRows32 = 24, kMeanRows64 = 96;
 
 // Where every slot's row lies among the rows sorted by expert.
 struct Layout {
   int items;  // tokens * slots
+  int slots;  // of a token, the shared expert's, which is the last, included
+  int routed;
   int experts;
   int block_rows;
   int blocks;  // capacity
   const int32_t* ids;
   int32_t* rows;           // [items]
   int32_t* block_experts;  // [blocks], -1 behind the last one used
+  int32_t* block_counts;   // [blocks]: rows of each that hold a slot
 };
+
+__device__ __forceinline__ int expert_of(const Layout& a, int item) {
+  const int slot = item % a.slots;
+  return slot == a.routed ? a.experts - 1 : a.ids[item / a.slots * a.routed + slot];
+}
 
 // One block. Rows of an expert come in any order: no result depends on it.
 __global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) {
@@ -37,13 +47,13 @@ __global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) 
   ptx::launch_dependents();
   for (int e = threadIdx.x; e < a.experts; e += kLayoutThreads) next_row[e] = 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) atomicAdd(&next_row[a.ids[i]], 1);
+  for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) atomicAdd(&next_row[expert_of(a, i)], 1);
   __syncthreads();
   if (threadIdx.x < 32) {
     int before = 0;  // blocks
     for (int first = 0; first < a.experts; first += 32) {
       const int e = first + static_cast<int>(threadIdx.x);
-      const int blocks = e < a.experts ? (next_row[e] + a.block_rows - 1) / a.block_rows : 0;
+      const int count = e < a.experts ? next_row[e] : 0, blocks = (count + a.block_rows - 1) / a.block_rows;
       int sum = blocks;
 #pragma unroll
       for (int step = 1; step < 32; step *= 2) {
@@ -51,18 +61,21 @@ __global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) 
         if (static_cast<int>(threadIdx.x) >= step) sum += lower;
       }
       const int start = before + sum - blocks;
-      for (int b = start; b < start + blocks; ++b) a.block_experts[b] = e;
+      for (int b = 0; b < blocks; ++b) {
+        a.block_experts[start + b] = e;
+        a.block_counts[start + b] = min(a.block_rows, count - b * a.block_rows);
+      }
       if (e < a.experts) next_row[e] = start * a.block_rows;
       before += __shfl_sync(~0u, sum, 31);
     }
     for (int b = before + static_cast<int>(threadIdx.x); b < a.blocks; b += 32) a.block_experts[b] = -1;
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) a.rows[i] = atomicAdd(&next_row[a.ids[i]], 1);
+  for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) a.rows[i] = atomicAdd(&next_row[expert_of(a, i)], 1);
 }
 
 struct Combine {
-  int tokens, slots, hidden;
+  int tokens, slots, routed, hidden;
   const __nv_bfloat16* from;  // [rows, hidden]
   const int32_t* rows;
   const float* weights;
@@ -80,7 +93,7 @@ __global__ void __launch_bounds__(128) combine_kernel(const Combine a) {
   float sum[8] = {};
   for (int s = 0; s < a.slots; ++s) {
     const int64_t row = a.rows[token * a.slots + s];
-    const float weight = a.weights[token * a.slots + s];
+    const float weight = s == a.routed ? 1.0f : a.weights[token * a.routed + s];
     float v[8];
     load_8(a.from, row * a.hidden + column, Scalar::kBf16, v);
 #pragma unroll
@@ -91,16 +104,25 @@ __global__ void __launch_bounds__(128) combine_kernel(const Combine a) {
 }
 
 bool use_groups(const ExpertsMlp& m, int tokens) {
-  if (m.way != ExpertsWay::kChoose) return m.way == ExpertsWay::kGrouped;
-  return experts_groupable(m) && tokens > kStreamedTokens;
+  if (m.way != ExpertsWay::kChoose) return m.way != ExpertsWay::kStreamed;
+  return experts_groupable(m) && tokens > 0;
 }
 
-// Blocks of 64 rows while an expert gets few.
-int block_rows(const ExpertsMlp& m, int tokens) { return int64_t{tokens} * m.slots > int64_t{m.experts} * 96 ? 128 : 64; }
+bool has_shared(const ExpertsMlp& m) { return m.shared_gate_up.data != nullptr; }
+int slots_of(const ExpertsMlp& m) { return m.slots + (has_shared(m) ? 1 : 0); }
+int experts_of(const ExpertsMlp& m) { return m.experts + (has_shared(m) ? 1 : 0); }
+
+// Narrow blocks while an expert gets few rows. Those below 64 have other bits, so the grouped way has none.
+int block_rows(const ExpertsMlp& m, int tokens) {
+  const int64_t items = int64_t{tokens} * slots_of(m), experts = experts_of(m);
+  if (m.way != ExpertsWay::kGrouped && items <= experts * kMeanRows16) return 16;
+  if (m.way != ExpertsWay::kGrouped && items <= experts * kMeanRows32) return 32;
+  return items > experts * kMeanRows64 ? 128 : 64;
+}
 
 int block_count(const ExpertsMlp& m, int tokens, int rows) {
-  const int64_t items = int64_t{tokens} * m.slots;
-  const int64_t used = std::min<int64_t>(items, m.experts);  // experts that can have a last, partial block
+  const int64_t items = int64_t{tokens} * slots_of(m);
+  const int64_t used = std::min<int64_t>(items, experts_of(m));  // experts that can have a last, partial block
   return static_cast<int>((items + used * (rows - 1)) / rows);
 }
 
@@ -115,7 +137,7 @@ struct Parts {
 };
 
 struct GroupedSpace {
-  size_t rows, blocks, q, scales, wide, h, h_scales, out, bytes;
+  size_t rows, blocks, counts, q, scales, wide, h, h_scales, out, bytes;
 };
 
 GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
@@ -123,11 +145,12 @@ GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
   const size_t rows = static_cast<size_t>(blocks) * rows_of_block;
   Parts parts;
   GroupedSpace s;
-  s.rows = parts.take(static_cast<size_t>(tokens) * m.slots * 4);
+  s.rows = parts.take(static_cast<size_t>(tokens) * slots_of(m) * 4);
   s.blocks = parts.take(static_cast<size_t>(blocks) * 4);
+  s.counts = parts.take(static_cast<size_t>(blocks) * 4);
   s.q = parts.take(rows * m.hidden);
   s.scales = parts.take(rows * (m.hidden / 128) * 4);
-  s.wide = parts.take(rows * m.inter * 4);  // bf16 [rows, 2 * inter]
+  s.wide = parts.take(rows * m.inter * (rows_of_block < 64 ? 2 : 4));  // bf16: h, or gates and ups
   s.h = parts.take(rows * m.inter);
   s.h_scales = parts.take(rows * (m.inter / 128) * 4);
   s.out = parts.take(rows * m.hidden * 2);
@@ -135,45 +158,92 @@ GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
   return s;
 }
 
+// What the stages of a grouped call share.
+struct GroupedCall {
+  const ExpertsMlp& m;
+  int block_rows, rows;
+  const int32_t *item_rows, *owners, *counts;
+  QuantizedActivations q, h;
+  void *wide, *out;
+};
+
+// h = silu(gate) * up, quantised.
+cudaError_t quantize_h(const GroupedCall& c, QuantizeSource source, cudaStream_t stream) {
+  QuantizeActivations gate;
+  gate.source = source, gate.m = c.m.tokens * slots_of(c.m), gate.k = c.m.inter, gate.x = c.wide;
+  gate.x_stride = source == QuantizeSource::kSwiGlu ? 2 * c.m.inter : c.m.inter;
+  gate.rows = c.item_rows, gate.repeat = 0, gate.out = c.h;
+  return launch_quantize_activations(gate, stream);
+}
+
+cudaError_t few_rows_products(const GroupedCall& c, cudaStream_t stream) {
+  Fp8FewRowsProduct product;
+  product.experts = c.m.experts, product.m = c.rows, product.block_rows = c.block_rows;
+  product.block_experts = c.owners, product.block_counts = c.counts;
+  product.shared_data = c.m.shared_gate_up.data, product.shared_scales = c.m.shared_gate_up.scales;
+  product.x = c.q, product.weight = c.m.gate_up, product.swiglu = true, product.y = c.wide,
+  product.y_stride = c.m.inter;
+  cudaError_t error = launch_fp8_few_rows(product, stream);
+  if (error != cudaSuccess || (error = quantize_h(c, QuantizeSource::kPlain, stream)) != cudaSuccess) return error;
+  product.shared_data = c.m.shared_down.data, product.shared_scales = c.m.shared_down.scales;
+  product.x = c.h, product.weight = c.m.down, product.swiglu = false, product.y = c.out, product.y_stride = c.m.hidden;
+  return launch_fp8_few_rows(product, stream);
+}
+
+cudaError_t many_rows_products(const GroupedCall& c, cudaStream_t stream) {
+  Fp8GroupedProduct product;
+  product.experts = c.m.experts, product.m = c.rows, product.block_rows = c.block_rows,
+  product.block_experts = c.owners;
+  product.x = c.q, product.weight = c.m.gate_up, product.y = c.wide, product.y_stride = 2 * c.m.inter;
+  cudaError_t error = launch_fp8_grouped_product(product, stream);
+  if (error != cudaSuccess || (error = quantize_h(c, QuantizeSource::kSwiGlu, stream)) != cudaSuccess) return error;
+  product.x = c.h, product.weight = c.m.down, product.y = c.out, product.y_stride = c.m.hidden;
+  return launch_fp8_grouped_product(product, stream);
+}
+
 cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStream_t stream) {
   const int per_block = block_rows(m, m.tokens), blocks = block_count(m, m.tokens, per_block);
   const GroupedSpace s = grouped_space(m, m.tokens, per_block);
   if (!experts_groupable(m) || bytes < s.bytes) return cudaErrorInvalidValue;
-  const int rows = blocks * per_block, items = m.tokens * m.slots;
+  if (has_shared(m) && !experts_take_shared(m, m.tokens)) return cudaErrorInvalidValue;
+  const int rows = blocks * per_block, slots = slots_of(m), items = m.tokens * slots, experts = experts_of(m);
   auto* item_rows = reinterpret_cast<int32_t*>(space + s.rows);
   auto* owners = reinterpret_cast<int32_t*>(space + s.blocks);
-  const Layout layout{items, m.experts, per_block, blocks, m.ids, item_rows, owners};
-  cudaError_t error = launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(m.experts) * 4, stream, true, 1, layout);
+  auto* counts = reinterpret_cast<int32_t*>(space + s.counts);
+  const Layout layout{items, slots, m.slots, experts, per_block, blocks, m.ids, item_rows, owners, counts};
+  cudaError_t error =
+      launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(experts) * 4, stream, true, 1, layout);
   if (error != cudaSuccess) return error;
 
+  const GroupedCall call{m,
+                         per_block,
+                         rows,
+                         item_rows,
+                         owners,
+                         counts,
+                         {space + s.q, reinterpret_cast<float*>(space + s.scales), rows},
+                         {space + s.h, reinterpret_cast<float*>(space + s.h_scales), rows},
+                         space + s.wide,
+                         space + s.out};
   QuantizeActivations quantize;
-  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type, quantize.x_stride = m.x_stride;
-  quantize.rows = item_rows, quantize.repeat = m.slots;
-  quantize.out = {space + s.q, reinterpret_cast<float*>(space + s.scales), rows};
+  quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type,
+  quantize.x_stride = m.x_stride;
+  quantize.rows = item_rows, quantize.repeat = slots, quantize.out = call.q;
   if ((error = launch_quantize_activations(quantize, stream)) != cudaSuccess) return error;
+  error = per_block < 64 ? few_rows_products(call, stream) : many_rows_products(call, stream);
+  if (error != cudaSuccess) return error;
 
-  Fp8GroupedProduct product;
-  product.experts = m.experts, product.m = rows, product.block_rows = per_block, product.block_experts = owners;
-  product.x = quantize.out, product.weight = m.gate_up, product.y = space + s.wide, product.y_stride = 2 * m.inter;
-  if ((error = launch_fp8_grouped_product(product, stream)) != cudaSuccess) return error;
-
-  QuantizeActivations gate;
-  gate.source = QuantizeSource::kSwiGlu, gate.m = items, gate.k = m.inter, gate.x = space + s.wide;
-  gate.x_stride = 2 * m.inter, gate.rows = item_rows, gate.repeat = 0;
-  gate.out = {space + s.h, reinterpret_cast<float*>(space + s.h_scales), rows};
-  if ((error = launch_quantize_activations(gate, stream)) != cudaSuccess) return error;
-
-  product.x = gate.out, product.weight = m.down, product.y = space + s.out, product.y_stride = m.hidden;
-  if ((error = launch_fp8_grouped_product(product, stream)) != cudaSuccess) return error;
-
-  const Combine combine{m.tokens, m.slots, m.hidden, reinterpret_cast<const __nv_bfloat16*>(space + s.out), item_rows,
-                        m.weights, m.y, m.y_type, m.y_stride, m.add};
+  const Combine combine{m.tokens,  slots,     m.slots, m.hidden, static_cast<const __nv_bfloat16*>(call.out),
+                        item_rows, m.weights, m.y,     m.y_type, m.y_stride,
+                        m.add};
   const dim3 grid(static_cast<unsigned>((m.hidden + 1023) / 1024), static_cast<unsigned>(m.tokens));
   return launch_kernel(combine_kernel, grid, 128, 0, stream, true, 1, combine);
 }
 
+size_t streamed_bytes(const ExpertsMlp& m, int tokens) { return static_cast<size_t>(tokens) * m.slots * m.inter * 2; }
+
 cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStream_t stream) {
-  if (bytes < static_cast<size_t>(m.tokens) * m.slots * m.inter * 2) return cudaErrorInvalidValue;
+  if (bytes < streamed_bytes(m, m.tokens)) return cudaErrorInvalidValue;
   ExpertProduct p;
   p.tokens = m.tokens, p.slots = m.slots, p.experts = m.experts, p.ids = m.ids, p.weights = m.weights;
   p.x = m.x, p.x_type = m.x_type, p.x_stride = m.x_stride, p.weight = m.gate_up;
@@ -187,20 +257,33 @@ cudaError_t run_streamed(const ExpertsMlp& m, void* space, size_t bytes, cudaStr
 
 }  // namespace
 
+bool experts_take_shared(const ExpertsMlp& m, int tokens) {
+  const int64_t items = int64_t{tokens} * (m.slots + 1);
+  return experts_groupable(m) && m.way != ExpertsWay::kGrouped && m.way != ExpertsWay::kStreamed &&
+         tokens <= kSharedTokensMax && items <= int64_t{m.experts} * kMeanRows32;
+}
+
 size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
-  size_t bytes = static_cast<size_t>(tokens) * m.slots * m.inter * 2;
+  size_t bytes = streamed_bytes(m, tokens);
   if (!experts_groupable(m)) return bytes;
-  // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest over both.
-  const int64_t narrow = std::min<int64_t>(tokens, int64_t{m.experts} * 96 / m.slots);
-  bytes = std::max(bytes, grouped_space(m, static_cast<int>(narrow), 64).bytes);
-  return std::max(bytes, grouped_space(m, tokens, block_rows(m, tokens)).bytes);
+  // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest of all.
+  const auto at_most = [&](int mean, int rows) {
+    const int64_t most = std::min<int64_t>(tokens, std::max<int64_t>(int64_t{experts_of(m)} * mean / slots_of(m), 1));
+    bytes = std::max(bytes, grouped_space(m, static_cast<int>(most), rows).bytes);
+  };
+  at_most(kMeanRows16, 16);
+  at_most(kMeanRows32, 32);
+  at_most(kMeanRows64, 64);
+  return std::max(bytes, grouped_space(m, tokens, 128).bytes);
 }
 
 cudaError_t launch_experts(const ExpertsMlp& m, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
   const bool right = m.tokens >= 1 && m.slots >= 1 && m.experts >= 1 && m.hidden % 8 == 0 && m.x_type != Scalar::kF16 &&
                      m.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;
-  if (use_groups(m, m.tokens)) return run_grouped(m, static_cast<char*>(workspace), workspace_bytes, stream);
+  const bool grouped = use_groups(m, m.tokens);
+  if (!grouped && has_shared(m)) return cudaErrorInvalidValue;
+  if (grouped) return run_grouped(m, static_cast<char*>(workspace), workspace_bytes, stream);
   return run_streamed(m, workspace, workspace_bytes, stream);
 }
 

@@ -16,7 +16,13 @@ decltype(kernels::linear) linear;
 decltype(kernels::gated_linear) gated_linear;
 decltype(kernels::takes_gates) takes_gates;
 decltype(kernels::route_tokens) route_tokens;
+// kernels::route in one launch; false where it does not take the call.
+bool routes_at_once(tensor::TensorView x, const PackedLinear& router, tensor::TensorView logits,
+                    tensor::TensorView bias, const RoutingOptions& options, tensor::TensorView ids,
+                    tensor::TensorView weights, tensor::Stream& stream);
 decltype(kernels::expert_mlp) expert_mlp;
+decltype(kernels::takes_shared_expert) takes_shared_expert;
+decltype(kernels::expert_mlp_shared) expert_mlp_shared;
 decltype(kernels::rms_norm) rms_norm;
 decltype(kernels::silu_mul) silu_mul;
 decltype(kernels::embedding) embedding;

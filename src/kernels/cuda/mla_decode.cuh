@@ -34,6 +34,7 @@ struct MlaParams {
   WorkShape shape;  // units: of `ranks` row blocks
   float* partials;  // [slot][ranks][64][512]
   float2* sums;     // [slot][ranks][64]: maximum and sum
+  int* whole;       // left for the combination: 1 where no unit was split
 };
 
 struct MlaShared {

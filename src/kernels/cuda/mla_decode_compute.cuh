@@ -244,6 +244,7 @@ __global__ void __launch_bounds__(384, 1)
     ptx::fewer_registers<40>();
     wait_for_previous_kernel();  // all else follows from what is loaded
     let_next_kernel_start();
+    if (blockIdx.x == 0 && threadIdx.x == 0) *p.whole = whole ? 1 : 0;
     if (threadIdx.x == 0) block.load(&queries, &pages);
   } else {
     ptx::more_registers<232>();
@@ -261,10 +262,11 @@ __global__ void __launch_bounds__(384, 1)
 #endif
 }
 
-// One row of a unit of several pieces, added in order: a warp.
-template <typename T>
+// A part of one row of a unit of several pieces, added in order: a warp.
+template <typename T, int kParts>
 __device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& cursor, int sequence, int row_block,
-                                            int row) {
+                                            int row, int part) {
+  constexpr int kQuads = 4 / kParts;  // of 4 values a lane
   const int lane = threadIdx.x & 31, packed = row_block * 64 + row, first = p.batch.row_begin[sequence];
   if (packed >= (p.batch.row_begin[sequence + 1] - first) * p.heads) return;
   const Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
@@ -274,18 +276,19 @@ __device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& curs
   float most = -INFINITY, sum = 0.0f;
   for (int i = lane; i < piece.pieces; i += 32) most = fmaxf(most, p.sums[at(i)].x);
   for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
-  float4 acc[4] = {};
+  float4 acc[kQuads] = {};
   for (int base = 0; base < piece.pieces; base += 32) {
     const float2 mine = base + lane < piece.pieces ? p.sums[at(base + lane)] : make_float2(-INFINITY, 0.0f);
     const float my_weight = exp2_fast((mine.x - most) * p.scale_log2e);
     const int count = min(32, piece.pieces - base);
-#pragma unroll 6
+#pragma unroll(6 * kParts > 16 ? 16 : 6 * kParts)
     for (int i = 0; i < count; ++i) {
       const float weight = __shfl_sync(0xffffffffu, my_weight, i);
       sum += weight * __shfl_sync(0xffffffffu, mine.y, i);
-      const float4* from = reinterpret_cast<const float4*>(p.partials + at(base + i) * kLatent) + lane;
+      const float4* from =
+          reinterpret_cast<const float4*>(p.partials + at(base + i) * kLatent) + part * kQuads * 32 + lane;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
+      for (int j = 0; j < kQuads; ++j) {
         const float4 v = from[j * 32];
         acc[j].x += weight * v.x;
         acc[j].y += weight * v.y;
@@ -297,26 +300,30 @@ __device__ __forceinline__ void combine_row(const MlaParams& p, WorkCursor& curs
   const float inverse = 1.0f / sum;
   uint2* to = reinterpret_cast<uint2*>(
                   p.out + ((first + packed / p.heads) * p.out_stride + int64_t{packed % p.heads} * kLatent) * 2) +
-              lane;
+              part * kQuads * 32 + lane;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
+  for (int j = 0; j < kQuads; ++j) {
     to[j * 32] =
         make_uint2(pack2<T>(acc[j].x * inverse, acc[j].y * inverse), pack2<T>(acc[j].z * inverse, acc[j].w * inverse));
   }
 }
 
-// Items: an eighth of a row block each, of all sequences' row blocks.
-template <typename T>
+// Items: an eighth of a row block each, of all sequences' row blocks; in kParts parts of the columns, so that few rows
+// of many pieces occupy more than a few multiprocessors.
+template <typename T, int kParts>
 __global__ void __launch_bounds__(256) mla_combine_kernel(const __grid_constant__ MlaParams p, int row_blocks) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ int combine_shared[];
   wait_for_previous_kernel();
-  if (plan_work(p.batch, p.shape, combine_shared + 40, combine_shared)) return;
+  if (__ldcg(p.whole) != 0) return;
+  plan_work(p.batch, p.shape, combine_shared + 40, combine_shared);
   WorkCursor cursor;
   cursor.start(combine_shared + 40, p.shape, p.batch.sequences, 0, false);
-  const int items = p.batch.sequences * row_blocks * 8, warp = static_cast<int>(threadIdx.x >> 5);
+  const int items = p.batch.sequences * row_blocks * 8 * kParts, warp = static_cast<int>(threadIdx.x >> 5);
   for (int item = static_cast<int>(blockIdx.x); item < items; item += static_cast<int>(gridDim.x)) {
-    combine_row<T>(p, cursor, item / 8 / row_blocks, item / 8 % row_blocks, item % 8 * 8 + warp);
+    const int eighth = item / kParts;
+    combine_row<T, kParts>(p, cursor, eighth / 8 / row_blocks, eighth / 8 % row_blocks, eighth % 8 * 8 + warp,
+                           item % kParts);
   }
 #endif
 }

@@ -57,6 +57,7 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   const int64_t slots = mla_slots(p.shape.units, a.batch.sequences, a.batch.context_max, a.split_tokens);
   p.partials = static_cast<float*>(a.workspace);
   p.sums = reinterpret_cast<float2*>(p.partials + slots * p.ranks * 64 * kLatent);
+  p.whole = reinterpret_cast<int*>(p.sums + slots * p.ranks * 64);
   CUtensorMap queries, pages;
   if (!make_mla_maps(a, kPair ? 32 : 64, &queries, &pages)) return cudaErrorInvalidValue;
   const size_t prefix = size_t(a.batch.sequences + 1) * 4, shared = 1024 + offsetof(MlaShared, prefix) + prefix;
@@ -77,9 +78,11 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   config.numAttrs = a.overlap ? 2 : 1;
   error = cudaLaunchKernelEx(&config, kernel, p, queries, pages);
   if (error != cudaSuccess) return error;
-  const unsigned combiners = static_cast<unsigned>(
-      std::min<int64_t>(int64_t{4} * processor_count(), int64_t{8} * row_blocks * a.batch.sequences));
-  return launch_kernel(mla_combine_kernel<T>, dim3(combiners), dim3(256), 160 + prefix, stream, true, p, row_blocks);
+  const int64_t eighths = int64_t{8} * row_blocks * a.batch.sequences;
+  const int parts = eighths <= processor_count() ? 4 : 1;
+  const auto combiners = static_cast<unsigned>(std::min<int64_t>(int64_t{4} * processor_count(), eighths * parts));
+  return launch_kernel(parts == 4 ? mla_combine_kernel<T, 4> : mla_combine_kernel<T, 1>, dim3(combiners), dim3(256),
+                       160 + prefix, stream, true, p, row_blocks);
 }
 
 }  // namespace spillway::kernels::cuda

@@ -17,7 +17,10 @@ Operations operations() {
   table.gated_linear = gated_linear;
   table.takes_gates = takes_gates;
   table.route_tokens = route_tokens;
+  table.routes_at_once = routes_at_once;
   table.expert_mlp = expert_mlp;
+  table.takes_shared_expert = takes_shared_expert;
+  table.expert_mlp_shared = expert_mlp_shared;
   table.rms_norm = rms_norm;
   table.silu_mul = silu_mul;
   table.embedding = embedding;

@@ -199,6 +199,36 @@ void product_by_head(const HeadProduct& args, tensor::Stream& stream) {
   }
 }
 
+namespace {
+
+ExpertsMlp experts_of(TensorView x, TensorView ids, TensorView weights, const PackedExperts& experts, TensorView y) {
+  const PackedLinear &gate_up = experts.weights[0].gate_up, &down = experts.weights[0].down;
+  ExpertsMlp mlp;
+  mlp.tokens = int(ids.shape[0]);
+  mlp.slots = int(ids.shape[1]);
+  mlp.experts = experts.count;
+  mlp.hidden = int(down.n);
+  mlp.inter = int(down.k);
+  mlp.x = x.data;
+  mlp.x_type = scalar_of(x.dtype);
+  mlp.x_stride = down.n;
+  mlp.ids = ids.as<int32_t>();
+  mlp.weights = weights.as<float>();
+  mlp.gate_up = weight_of(gate_up);
+  mlp.down = weight_of(down);
+  mlp.y = y.data;
+  mlp.y_type = scalar_of(y.dtype);
+  mlp.y_stride = down.n;
+  return mlp;
+}
+
+void run_experts(const ExpertsMlp& mlp, tensor::Stream& stream) {
+  const size_t bytes = experts_workspace_bytes(mlp, mlp.tokens);
+  run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
+}
+
+}  // namespace
+
 void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedExperts& experts, TensorView y,
                 tensor::Stream& stream) {
   const int tokens = int(ids.shape[0]), slots = int(ids.shape[1]);
@@ -220,25 +250,32 @@ void expert_mlp(TensorView x, TensorView ids, TensorView weights, const PackedEx
     args.inter = inter;
     return experts_f32(args, stream);
   }
-  ExpertsMlp mlp;
-  mlp.tokens = tokens;
-  mlp.slots = slots;
-  mlp.experts = experts.count;
-  mlp.hidden = hidden;
-  mlp.inter = inter;
-  mlp.x = x.data;
-  mlp.x_type = scalar_of(x.dtype);
-  mlp.x_stride = hidden;
-  mlp.ids = ids.as<int32_t>();
-  mlp.weights = weights.as<float>();
-  mlp.gate_up = weight_of(gate_up);
-  mlp.down = weight_of(down);
-  mlp.y = y.data;
-  mlp.y_type = scalar_of(y.dtype);
-  mlp.y_stride = hidden;
+  ExpertsMlp mlp = experts_of(x, ids, weights, experts, y);
   if (stream.batch_invariant() && experts_groupable(mlp)) mlp.way = ExpertsWay::kGrouped;
-  const size_t bytes = experts_workspace_bytes(mlp, tokens);
-  run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
+  run_experts(mlp, stream);
+}
+
+// Few tokens only: two launches fewer, and its bytes among those of the routed.
+bool takes_shared_expert(const PackedExperts& experts, const PackedLinear& gate_up, const PackedLinear& down,
+                         int64_t tokens, int slots, tensor::Stream& stream) {
+  const PackedLinear &up = experts.weights[0].gate_up, &out = experts.weights[0].down;
+  const auto alike = [](const PackedLinear& a, const PackedLinear& b) {
+    return a.format == b.format && a.n == b.n && a.k == b.k;
+  };
+  if (stream.batch_invariant() || !alike(up, gate_up) || !alike(out, down)) return false;
+  ExpertsMlp mlp;
+  mlp.slots = slots, mlp.experts = experts.count, mlp.hidden = int(out.n), mlp.inter = int(out.k);
+  mlp.gate_up = weight_of(up), mlp.down = weight_of(out);
+  return up.format == PackedFormat::kF8 && experts_take_shared(mlp, int(tokens));
+}
+
+void expert_mlp_shared(TensorView x, TensorView ids, TensorView weights, const PackedExperts& experts,
+                       const PackedLinear& gate_up, const PackedLinear& down, TensorView y, tensor::Stream& stream) {
+  if (ids.shape[0] == 0) return;
+  ExpertsMlp mlp = experts_of(x, ids, weights, experts, y);
+  mlp.shared_gate_up = weight_of(gate_up);
+  mlp.shared_down = weight_of(down);
+  run_experts(mlp, stream);
 }
 
 }  // namespace spillway::kernels::cuda

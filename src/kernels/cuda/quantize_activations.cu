@@ -44,7 +44,21 @@ __device__ __forceinline__ bool row_counts(const QuantizeActivations& a, int row
   return a.counts == nullptr || row % a.rows_max < a.counts[row / a.rows_max];
 }
 
+// Eight values as they lie in memory: several are under way before the first is looked at.
+template <Scalar kType>
+struct Eight {
+  uint4 words[kType == Scalar::kF32 ? 2 : 1];
+
+  __device__ __forceinline__ void fetch(const void* values, int64_t i) {
+    const auto* from = reinterpret_cast<const uint4*>(static_cast<const char*>(values) + i * (sizeof(words) / 8));
+#pragma unroll
+    for (size_t w = 0; w < sizeof(words) / 16; ++w) words[w] = from[w];
+  }
+  __device__ __forceinline__ void open(float (&v)[8]) const { load_8(words, 0, kType, v); }
+};
+
 // The loads are as wide as they can be.
+template <Scalar kType, bool kSwiGlu>
 __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActivations a) {
   ptx::wait_for_previous();
   ptx::launch_dependents();
@@ -61,11 +75,14 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActiva
     const int row = a.rows != nullptr ? a.rows[item] : item;
     const int64_t from = a.rows != nullptr && a.repeat > 0 ? item / a.repeat : row;
     const int64_t at = from * a.x_stride + group * 128 + lane * 8;
+    Eight<kType> gates, ups;
+    gates.fetch(a.x, at);
+    if constexpr (kSwiGlu) ups.fetch(a.x, at + a.k);
     float v[8];
-    load_8(a.x, at, a.x_type, v);
-    if (a.source == QuantizeSource::kSwiGlu) {
+    gates.open(v);
+    if constexpr (kSwiGlu) {
       float up[8];
-      load_8(a.x, at + a.k, a.x_type, up);
+      ups.open(up);
 #pragma unroll
       for (int j = 0; j < 8; ++j) v[j] = __fdividef(v[j], 1.0f + __expf(-v[j])) * up[j];
     }
@@ -133,7 +150,11 @@ cudaError_t launch_quantize_activations(const QuantizeActivations& a, cudaStream
   const int64_t groups = static_cast<int64_t>(a.m) * (a.k / 128);
   const auto blocks =
       static_cast<unsigned>(std::min<int64_t>((groups + kThreads / 16 - 1) / (kThreads / 16), 8 * processor_count()));
-  return launch_kernel(quantize_kernel, dim3(blocks), kThreads, 0, stream, true, 1, a);
+  const bool gates = a.source == QuantizeSource::kSwiGlu;
+  const auto kernel = a.x_type == Scalar::kF32
+                          ? (gates ? quantize_kernel<Scalar::kF32, true> : quantize_kernel<Scalar::kF32, false>)
+                          : (gates ? quantize_kernel<Scalar::kBf16, true> : quantize_kernel<Scalar::kBf16, false>);
+  return launch_kernel(kernel, dim3(blocks), kThreads, 0, stream, true, 1, a);
 }
 
 }  // namespace spillway::kernels::cuda

@@ -1,5 +1,7 @@
-// Routing of tokens to experts (kernels/moe.h): a warp a token, scores in shared memory. Ties take the lower expert.
+// Routing of tokens to experts (kernels/moe.h): a warp a token, in registers where the numbers of experts and groups
+// allow it, else with the scores in shared memory. Ties take the lower expert.
 #include "kernels/cuda/layers.h"
+#include "kernels/cuda/routing_warp.cuh"
 #include "kernels/cuda/rows.cuh"
 
 namespace spillway::kernels::cuda {
@@ -90,8 +92,22 @@ __global__ void route(const float* logits, const float* bias, RoutingOptions opt
   for (int s = lane; s < slots; s += 32) weights[int64_t{blockIdx.x} * slots + s] *= factor;
 }
 
+constexpr int kTokensOfBlock = 4;
+
+template <int kPer>
+__global__ void __launch_bounds__(32 * kTokensOfBlock)
+    route_warps(const float* logits, const float* bias, RoutingOptions options, int experts, int tokens, int32_t* ids,
+                float* weights) {
+  take_turn();
+  const int64_t token = int64_t{blockIdx.x} * kTokensOfBlock + threadIdx.x / 32;
+  if (token >= tokens) return;
+  const int slots = options.experts_per_token;
+  route_by_warp<kPer>(logits + token * experts, bias, options, experts, ids + token * slots, weights + token * slots);
+}
+
 // float32 experts, plainly: a warp an output of a (token, slot) pair.
-__global__ void expert_up(const float* x, const int32_t* ids, const float* w, float* h, int slots, int hidden, int inter) {
+__global__ void expert_up(const float* x, const int32_t* ids, const float* w, float* h, int slots, int hidden,
+                          int inter) {
   const int64_t pair = blockIdx.x;
   const int out = blockIdx.y * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (out >= inter) return;
@@ -110,8 +126,8 @@ __global__ void expert_up(const float* x, const int32_t* ids, const float* w, fl
   if (lane == 0) h[pair * inter + out] = g / (1.0f + expf(-g)) * u;
 }
 
-__global__ void expert_down(const float* h, const int32_t* ids, const float* weights, const float* w, float* y, int slots,
-                            int hidden, int inter) {
+__global__ void expert_down(const float* h, const int32_t* ids, const float* weights, const float* w, float* y,
+                            int slots, int hidden, int inter) {
   const int64_t token = blockIdx.x;
   const int out = blockIdx.y * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (out >= hidden) return;
@@ -141,9 +157,20 @@ void route_tokens(tensor::TensorView logits, tensor::TensorView bias, const Rout
   const int experts = int(logits.shape[-1]);
   const int64_t tokens = logits.elements() / experts;
   if (tokens == 0) return;
+  if (warp_routes(options, experts)) {
+    const auto kernel = experts == 256   ? route_warps<8>
+                        : experts == 128 ? route_warps<4>
+                        : experts == 64  ? route_warps<2>
+                                         : route_warps<1>;
+    return launch_row_kernel("route", kernel, unsigned((tokens + kTokensOfBlock - 1) / kTokensOfBlock),
+                             32 * kTokensOfBlock, 0, stream, logits.as<float>(),
+                             bias.empty() ? nullptr : bias.as<float>(), options, experts, int(tokens),
+                             ids.as<int32_t>(), weights.as<float>());
+  }
   const size_t shared = size_t(2 * experts + options.groups) * sizeof(float);
   launch_row_kernel("route", route, unsigned(tokens), 32, shared, stream, logits.as<float>(),
-                    bias.empty() ? nullptr : bias.as<float>(), options, experts, ids.as<int32_t>(), weights.as<float>());
+                    bias.empty() ? nullptr : bias.as<float>(), options, experts, ids.as<int32_t>(),
+                    weights.as<float>());
 }
 
 void experts_f32(const ExpertsF32& args, tensor::Stream& stream) {
