@@ -182,4 +182,9 @@ inline double time_graph(int calls, int replays, const std::function<void(int, c
   return times[times.size() / 2] * 1e-3 / calls;
 }
 
+inline const char* format_name(WeightFormat format) {
+  const char* names[] = {"bf16", "f8", "int8", "int4"};
+  return names[static_cast<int>(format)];
+}
+
 }  // namespace spillway::kernels::cuda::testing
