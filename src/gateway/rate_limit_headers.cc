@@ -17,7 +17,8 @@ void add_rate_limits(const RateLimits& limits, Protocol protocol, std::chrono::s
       const auto at = std::chrono::system_clock::to_time_t(now + std::chrono::seconds(one.reset_s));
       headers.add(fmt::format("anthropic-ratelimit-{}-limit", of), std::to_string(one.limit));
       headers.add(fmt::format("anthropic-ratelimit-{}-remaining", of), std::to_string(one.left()));
-      headers.add(fmt::format("anthropic-ratelimit-{}-reset", of), fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(at)));
+      headers.add(fmt::format("anthropic-ratelimit-{}-reset", of),
+                  fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(at)));
     }
   };
   add("requests", limits.requests);

@@ -180,8 +180,7 @@ void TenantLedger::reserve(const Caller& caller, const Need& need, ReserveDone d
   if (!caller.may_use(need.model, need.alias)) {
     denials.with({"model"}).add();
     done({std::nullopt,
-          Denial{error(api::ErrorKind::kPermission, fmt::format("This key may not use the model {}.", need.model)),
-                 {}},
+          Denial{error(api::ErrorKind::kPermission, fmt::format("This key may not use the model {}.", need.model)), {}},
           {}});
     return;
   }

@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_fp8.h"
-#include "kernels/cuda/gemm_testing.cuh"
+#include "kernels/cuda/gemm_fp8_testing.cuh"
 #include "kernels/cuda/grouped_experts.h"
 
 namespace spillway::kernels::cuda {
@@ -12,77 +12,13 @@ namespace {
 
 using namespace testing;  // NOLINT
 
-__global__ void widen_kernel(const __nv_fp8_e4m3* q, const float* scales, int64_t stride, int k, const int* rows,
-                             int count, float* out) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-  if (i >= static_cast<int64_t>(count) * k) return;
-  const int row = rows[i / k], column = static_cast<int>(i % k);
-  out[i] = static_cast<float>(q[static_cast<int64_t>(row) * k + column]) * scales[column / 128 * stride + row];
-}
-
-// x in FP8 with its scales, from the quantise kernel.
-struct Inputs {
-  int m, k;
-  Buffer q, scales;
-  QuantizedActivations x;
-  Inputs(int rows, int columns, uint32_t seed)
-      : m(rows), k(columns), q(static_cast<size_t>(rows) * columns), scales(columns / 128 * stride(rows) * 4) {
-    Buffer source(static_cast<size_t>(m) * k * 2);
-    fill(source.data, static_cast<int64_t>(m) * k, Fill::kBf16, seed);
-    x = {q.data, scales.as<float>(), stride(m)};
-    QuantizeActivations args;
-    args.m = m, args.k = k, args.x = source.data, args.x_stride = k, args.out = x;
-    check(launch_quantize_activations(args, nullptr), "quantize");
-    check(cudaDeviceSynchronize(), "quantize");
-  }
-  static int64_t stride(int rows) { return (rows + 3) / 4 * 4; }
-  std::vector<double> expected(const std::vector<int>& rows, const Weight& weight) const {
-    Buffer ids(rows.size() * 4), wide(rows.size() * k * 4);
-    check(cudaMemcpy(ids.data, rows.data(), rows.size() * 4, cudaMemcpyHostToDevice), "copy");
-    const int64_t count = static_cast<int64_t>(rows.size()) * k;
-    widen_kernel<<<static_cast<unsigned>((count + 255) / 256), 256>>>(q.as<__nv_fp8_e4m3>(), scales.as<float>(),
-                                                                      x.scales_stride, k, ids.as<int>(),
-                                                                      static_cast<int>(rows.size()), wide.as<float>());
-    return reference(wide.as<float>(), weight, static_cast<int>(rows.size()));
-  }
-};
-
-struct Fp8Weight {
-  Buffer data, scales;
-  Weight weight;
-  Fp8Weight(int experts, int n, int k, uint32_t seed)
-      : data(static_cast<size_t>(experts) * n * k), scales(static_cast<size_t>(experts) * ((n + 127) / 128) * (k / 128) * 4) {
-    weight = {WeightFormat::kF8Block, n, k, data.data, scales.data, 128};
-    fill(data.data, static_cast<int64_t>(data.bytes), Fill::kF8, seed);
-    fill(scales.data, static_cast<int64_t>(scales.bytes / 4), Fill::kScaleF32, seed + 1, 1e-3f);
-  }
-  Weight expert(int e) const {
-    Weight w = weight;
-    w.data = data.as<char>() + static_cast<int64_t>(e) * w.n * w.k;
-    w.scales = scales.as<float>() + static_cast<int64_t>(e) * ((w.n + 127) / 128) * (w.k / 128);
-    return w;
-  }
-};
-
-std::vector<int> spread_rows(int m, int count) {
-  std::vector<int> rows;
-  for (int i = 0; i < std::min(m, count); ++i) rows.push_back(static_cast<int>((static_cast<int64_t>(i) * m) / std::min(m, count)));
-  if (m > 0) rows.back() = m - 1;
-  return rows;
-}
-
-std::vector<float> take_rows(const std::vector<float>& all, const std::vector<int>& rows, int n) {
-  std::vector<float> out;
-  for (int row : rows) out.insert(out.end(), all.begin() + static_cast<int64_t>(row) * n, all.begin() + static_cast<int64_t>(row + 1) * n);
-  return out;
-}
-
 void check_dense(int m, int n, int k, int tile_rows, Scalar y_type, Epilogue epilogue, uint32_t seed) {
   const Inputs x(m, k, seed);
   const Fp8Weight w(1, n, k, seed + 2);
   const size_t outputs = static_cast<size_t>(m) * n;
   Buffer y(outputs * 4);
-  if (epilogue == Epilogue::kAdd) fill(y.data, static_cast<int64_t>(outputs), y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 4);
+  if (epilogue == Epilogue::kAdd)
+    fill(y.data, static_cast<int64_t>(outputs), y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 4);
   const std::vector<int> rows = spread_rows(m, 48);
   const auto before = take_rows(to_host(y.data, y_type, outputs), rows, n);
   Fp8Product p;
@@ -100,7 +36,8 @@ void check_dense(int m, int n, int k, int tile_rows, Scalar y_type, Epilogue epi
 }
 
 // cuBLASLt's block-scaled product in its place: the scales' layouts are right if the numbers are.
-void check_library(LtProducts& lt, const Buffer& workspace, int m, int n, int k, Scalar y_type, bool add, uint32_t seed) {
+void check_library(LtProducts& lt, const Buffer& workspace, int m, int n, int k, Scalar y_type, bool add,
+                   uint32_t seed) {
   const Inputs x(m, k, seed);
   const Fp8Weight w(1, n, k, seed + 2);
   const size_t outputs = static_cast<size_t>(m) * n;
@@ -189,13 +126,14 @@ void check_experts(int tokens, ExpertsWay way, uint32_t seed) {
   constexpr int kExperts = 8, kSlots = 4, kHidden = 512, kInter = 256;
   const int items = tokens * kSlots;
   const Fp8Weight up(kExperts, 2 * kInter, kHidden, seed), down(kExperts, kHidden, kInter, seed + 2);
-  Buffer x(tokens * kHidden * 2), x32(tokens * kHidden * 4), ids(items * 4), weights(items * 4), y(tokens * kHidden * 4),
-      h32(static_cast<size_t>(items) * kInter * 4);
+  Buffer x(tokens * kHidden * 2), x32(tokens * kHidden * 4), ids(items * 4), weights(items * 4),
+      y(tokens * kHidden * 4), h32(static_cast<size_t>(items) * kInter * 4);
   fill(x.data, tokens * kHidden, Fill::kBf16, seed + 4);
   fill(weights.data, items, Fill::kF32, seed + 5);
   fill(y.data, tokens * kHidden, Fill::kF32, seed + 6);
   std::vector<int32_t> chosen(items);
-  for (int i = 0; i < items; ++i) chosen[i] = static_cast<int32_t>((i / kSlots * 7 + i % kSlots * (1 + i / 64 % 2)) % (kExperts - 1));
+  for (int i = 0; i < items; ++i)
+    chosen[i] = static_cast<int32_t>((i / kSlots * 7 + i % kSlots * (1 + i / 64 % 2)) % (kExperts - 1));
   check(cudaMemcpy(ids.data, chosen.data(), items * 4, cudaMemcpyHostToDevice), "copy");
   const auto xs = to_host(x.data, Scalar::kBf16, tokens * kHidden);
   check(cudaMemcpy(x32.data, xs.data(), xs.size() * 4, cudaMemcpyHostToDevice), "copy");
@@ -206,14 +144,16 @@ void check_experts(int tokens, ExpertsWay way, uint32_t seed) {
   for (int s = 0; s < items; ++s) {
     for (int j = 0; j < kInter; ++j) {
       const size_t at = (static_cast<size_t>(s / kSlots) * kExperts + chosen[s]) * 2 * kInter + j;
-      h[static_cast<size_t>(s) * kInter + j] = static_cast<float>(wide[at] / (1 + std::exp(-wide[at])) * wide[at + kInter]);
+      h[static_cast<size_t>(s) * kInter + j] =
+          static_cast<float>(wide[at] / (1 + std::exp(-wide[at])) * wide[at + kInter]);
     }
   }
   check(cudaMemcpy(h32.data, h.data(), h.size() * 4, cudaMemcpyHostToDevice), "copy");
   all = down.weight;
   all.n = kExperts * kHidden;
   const auto outs = reference(h32.as<float>(), all, items);
-  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden), factors = to_host(weights.data, Scalar::kF32, items);
+  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden),
+             factors = to_host(weights.data, Scalar::kF32, items);
   std::vector<double> expected(before.begin(), before.end());
   for (int s = 0; s < items; ++s)
     for (int j = 0; j < kHidden; ++j)
@@ -252,12 +192,13 @@ void time_experts(int tokens, ExpertsWay way = ExpertsWay::kChoose) {
   m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
   m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden, m.way = way;
   Buffer space(experts_workspace_bytes(m, tokens));
-  const double seconds = time_graph(2, 5, [&](int, cudaStream_t stream) {
-    check(launch_experts(m, space.data, space.bytes, stream), "experts");
-  });
+  const double seconds = time_graph(
+      2, 5, [&](int, cudaStream_t stream) { check(launch_experts(m, space.data, space.bytes, stream), "experts"); });
   const double bytes = static_cast<double>(std::count(used.begin(), used.end(), true)) * 3 * kHidden * kInter;
-  std::printf("R1 routed experts, %4d tokens, way %d, all stages: %8.1f us, %.2f TB/s of the weights used, %5.0f TFLOP/s\n",
-              tokens, static_cast<int>(way), seconds * 1e6, bytes / seconds * 1e-12, 2.0 * tokens * kSlots * 3 * kHidden * kInter / seconds * 1e-12);
+  std::printf(
+      "R1 routed experts, %4d tokens, way %d, all stages: %8.1f us, %.2f TB/s of the weights used, %5.0f TFLOP/s\n",
+      tokens, static_cast<int>(way), seconds * 1e6, bytes / seconds * 1e-12,
+      2.0 * tokens * kSlots * 3 * kHidden * kInter / seconds * 1e-12);
 }
 
 void check_quantize(QuantizeSource source, Scalar type) {
@@ -285,9 +226,10 @@ void check_quantize(QuantizeSource source, Scalar type) {
       float amax = 1e-4f;
       for (int j = g * 128; j < g * 128 + 128; ++j) {
         const double v = from[i * wide + j];
-        const double value = source == QuantizeSource::kPlain     ? v
-                             : source == QuantizeSource::kRmsNorm ? __bfloat162float(__float2bfloat16(v * factor * weight[j]))
-                                                                  : v / (1 + std::exp(-v)) * from[i * wide + k + j];
+        const double value = source == QuantizeSource::kPlain ? v
+                             : source == QuantizeSource::kRmsNorm
+                                 ? __bfloat162float(__float2bfloat16(v * factor * weight[j]))
+                                 : v / (1 + std::exp(-v)) * from[i * wide + k + j];
         expected[static_cast<size_t>(i) * k + j] = value;
         amax = std::max(amax, std::fabs(static_cast<float>(value)));
       }
@@ -304,9 +246,11 @@ void check_quantize(QuantizeSource source, Scalar type) {
     }
   }
   char what[64];
-  std::snprintf(what, sizeof(what), "quantize activations, source %d x%s", static_cast<int>(source), type == Scalar::kF32 ? "32" : "16");
+  std::snprintf(what, sizeof(what), "quantize activations, source %d x%s", static_cast<int>(source),
+                type == Scalar::kF32 ? "32" : "16");
   compare(what, out, expected, 0.035);
-  if (different > 0) ++failures, std::printf("WRONG    %lld bytes differ from the CPU's\n", static_cast<long long>(different));
+  if (different > 0)
+    ++failures, std::printf("WRONG    %lld bytes differ from the CPU's\n", static_cast<long long>(different));
 }
 
 void check_cublaslt(LtProducts& lt, const Buffer& workspace) {
@@ -320,7 +264,8 @@ void check_cublaslt(LtProducts& lt, const Buffer& workspace) {
   p.bias = bias.data, p.y = y.data, p.y_type = Scalar::kF32, p.y_stride = n;
   check(lt.run(p, workspace.data, workspace.bytes, nullptr), "cublaslt");
   check(cudaDeviceSynchronize(), "cublaslt");
-  const auto xs = to_host(x.data, Scalar::kF32, m * k), ws = to_host(w.data, Scalar::kF32, n * k), bs = to_host(bias.data, Scalar::kF32, n);
+  const auto xs = to_host(x.data, Scalar::kF32, m * k), ws = to_host(w.data, Scalar::kF32, n * k),
+             bs = to_host(bias.data, Scalar::kF32, n);
   std::vector<double> expected(m * n);
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < n; ++j) {
@@ -359,7 +304,8 @@ class Peer {
     good(cublasLtMatrixLayoutCreate(&y_, CUDA_R_16BF, n, m, n));
     cublasLtMatmulPreference_t preference;
     good(cublasLtMatmulPreferenceCreate(&preference));
-    good(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_.bytes, 8));
+    good(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_.bytes,
+                                              8));
     int count = 0;
     cublasLtMatmulHeuristicResult_t result = {};
     good(cublasLtMatmulAlgoGetHeuristic(handle_, operation_, w_, x_, y_, y_, preference, 1, &result, &count));
@@ -401,7 +347,8 @@ void time_dense(int m, int n, int k) {
     if (rows >= 192 && m <= 128) continue;
     const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
       Fp8Product p;
-      p.m = m, p.x = xs[i % kSets]->x, p.weight = ws[i % kSets]->weight, p.y = y.data, p.y_stride = n, p.tile_rows = rows;
+      p.m = m, p.x = xs[i % kSets]->x, p.weight = ws[i % kSets]->weight, p.y = y.data, p.y_stride = n,
+      p.tile_rows = rows;
       check(launch_fp8_product(p, stream), "fp8");
     });
     std::printf("  tile %3d %7.1f us %5.0f TFLOP/s %.2f TB/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12,
@@ -411,7 +358,8 @@ void time_dense(int m, int n, int k) {
   if (m > 512 && peer.usable()) {
     const double seconds =
         time_graph(12, 7, [&](int i, cudaStream_t stream) { peer.run(*xs[i % kSets], *ws[i % kSets], y, stream); });
-    if (peer.usable()) std::printf("  cublaslt %7.1f us %5.0f TFLOP/s", seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12);
+    if (peer.usable())
+      std::printf("  cublaslt %7.1f us %5.0f TFLOP/s", seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12);
   }
   std::printf("\n");
 }
@@ -428,7 +376,8 @@ void time_bf16(LtProducts& lt, const Buffer& workspace, int m, int n, int k) {
   Buffer y(static_cast<size_t>(m) * n * 2);
   const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
     DenseProduct p;
-    p.m = m, p.n = n, p.k = k, p.x = xs[i % kSets]->data, p.x_stride = k, p.w = ws[i % kSets]->data, p.y = y.data, p.y_stride = n;
+    p.m = m, p.n = n, p.k = k, p.x = xs[i % kSets]->data, p.x_stride = k, p.w = ws[i % kSets]->data, p.y = y.data,
+    p.y_stride = n;
     check(lt.run(p, workspace.data, workspace.bytes, stream), "cublaslt");
   });
   std::printf("bf16 cublaslt m=%-5d n=%-6d k=%-6d %7.1f us %5.0f TFLOP/s %.2f TB/s of weight\n", m, n, k, seconds * 1e6,
@@ -448,8 +397,8 @@ void time_masked(int experts, int rows_max, int rows, int n, int k) {
     p.x = x.x, p.weight = w.weight, p.y = y.data, p.y_stride = n;
     check(launch_fp8_grouped_product(p, stream), "masked");
   });
-  std::printf("masked experts=%d rows about %-3d n=%-5d k=%-5d %7.1f us %.2f TB/s of weight %5.0f TFLOP/s\n", experts, rows, n, k,
-              seconds * 1e6, static_cast<double>(experts) * n * k / seconds * 1e-12,
+  std::printf("masked experts=%d rows about %-3d n=%-5d k=%-5d %7.1f us %.2f TB/s of weight %5.0f TFLOP/s\n", experts,
+              rows, n, k, seconds * 1e6, static_cast<double>(experts) * n * k / seconds * 1e-12,
               2.0 * experts * rows * n * k / seconds * 1e-12);
 }
 
@@ -523,7 +472,7 @@ int run_small() {
     check_quantize(source, Scalar::kBf16);
   }
   for (const int tile : {64, 128, 192, 256}) check_dense(150, 272, 512, tile, Scalar::kF32, Epilogue::kAdd, 10 + tile);
-  check_dense(33, 272, 6144, 0, Scalar::kF32, Epilogue::kAdd, 20);     // K by eight,
+  check_dense(33, 272, 6144, 0, Scalar::kF32, Epilogue::kAdd, 20);      // K by eight,
   check_dense(150, 272, 3072, 0, Scalar::kBf16, Epilogue::kStore, 30);  // by four,
   check_dense(70, 136, 1664, 0, Scalar::kF32, Epilogue::kStore, 60);    // by two, unevenly
   check_contiguous(4, 256, 512, 64, 300);
@@ -565,8 +514,8 @@ int run(bool times) {
   for (const int tokens : {1, 37}) check_experts(tokens, ExpertsWay::kStreamed, seed += 10);
   std::printf("failures: %d\n", failures);
   if (!times) return failures == 0 ? 0 : 1;
-  const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168}, {32768, 512},
-                           {4608, 3584}, {37888, 3584}, {3584, 18944}};
+  const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168},
+                           {32768, 512}, {4608, 3584}, {37888, 3584}, {3584, 18944}};
   for (const auto& shape : shapes) time_dense(4096, shape[0], shape[1]);
   for (const int m : {64, 128, 256})
     for (const auto& shape : shapes) time_dense(m, shape[0], shape[1]);

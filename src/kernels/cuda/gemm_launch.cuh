@@ -66,8 +66,8 @@ inline int compute_capability() {
 // Every kernel asks for the same division of L1: a multiprocessor drains before it divides anew.
 template <typename Kernel>
 cudaError_t allow_shared(Kernel kernel, int bytes) {
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                 cudaSharedmemCarveoutMaxShared);
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (error != cudaSuccess) return error;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
 }

@@ -5,8 +5,8 @@
 #include <cuda_fp8.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -60,12 +60,24 @@ static __global__ void fill_kernel(void* out, int64_t count, Fill fill, uint32_t
        i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const float value = normal(i, seed) * size;
     switch (fill) {
-      case Fill::kF32: static_cast<float*>(out)[i] = value; break;
-      case Fill::kBf16: static_cast<__nv_bfloat16*>(out)[i] = __float2bfloat16(value); break;
-      case Fill::kF8: static_cast<__nv_fp8_e4m3*>(out)[i] = __nv_fp8_e4m3(value * 64.0f); break;
-      case Fill::kBytes: static_cast<uint8_t*>(out)[i] = static_cast<uint8_t>(mix(i, seed)); break;
-      case Fill::kScaleF32: static_cast<float*>(out)[i] = size * (0.5f + fabsf(value / size)); break;
-      case Fill::kScaleF16: static_cast<__half*>(out)[i] = __float2half(size * (0.5f + fabsf(value / size))); break;
+      case Fill::kF32:
+        static_cast<float*>(out)[i] = value;
+        break;
+      case Fill::kBf16:
+        static_cast<__nv_bfloat16*>(out)[i] = __float2bfloat16(value);
+        break;
+      case Fill::kF8:
+        static_cast<__nv_fp8_e4m3*>(out)[i] = __nv_fp8_e4m3(value * 64.0f);
+        break;
+      case Fill::kBytes:
+        static_cast<uint8_t*>(out)[i] = static_cast<uint8_t>(mix(i, seed));
+        break;
+      case Fill::kScaleF32:
+        static_cast<float*>(out)[i] = size * (0.5f + fabsf(value / size));
+        break;
+      case Fill::kScaleF16:
+        static_cast<__half*>(out)[i] = __float2half(size * (0.5f + fabsf(value / size)));
+        break;
     }
   }
 }
@@ -82,7 +94,8 @@ static __device__ double weight_value(const Weight& w, int64_t row, int column) 
   }
   if (w.format == WeightFormat::kF8Block) {
     const float scale = static_cast<const float*>(w.scales)[row / w.scale_rows * groups + group];
-    return static_cast<double>(static_cast<float>(static_cast<const __nv_fp8_e4m3*>(w.data)[row * w.k + column])) * scale;
+    return static_cast<double>(static_cast<float>(static_cast<const __nv_fp8_e4m3*>(w.data)[row * w.k + column])) *
+           scale;
   }
   const float scale = __half2float(static_cast<const __half*>(w.scales)[static_cast<int64_t>(group) * w.n + row]);
   if (w.format == WeightFormat::kInt8) {

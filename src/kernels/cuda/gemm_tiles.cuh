@@ -6,8 +6,8 @@
 
 namespace spillway::kernels::cuda {
 
-// kDense: one weight. kContiguous: rows sorted by expert in blocks of kRows. kMasked: rows_max rows an expert, counts of
-// them valid.
+// kDense: one weight. kContiguous: rows sorted by expert in blocks of kRows. kMasked: rows_max rows an expert, counts
+// of them valid.
 enum class TileMode : uint8_t { kDense, kContiguous, kMasked };
 
 struct TilePlan {

@@ -1,11 +1,10 @@
 // Weights to int8 and int4 at load, and back to bf16. One warp a group of 128 of one row.
-#include "kernels/cuda/quantize_weight.h"
-
 #include <cuda_fp8.h>
 
 #include <algorithm>
 
 #include "kernels/cuda/gemm_launch.cuh"
+#include "kernels/cuda/quantize_weight.h"
 
 namespace spillway::kernels::cuda {
 namespace {
