@@ -203,8 +203,10 @@ TEST_F(OneShotEngineTest, HigherPrioritiesGoFirst) {
     requests[0].priority = static_cast<Priority>(priority);
     std::vector<OneShotDone> done;
     done.push_back([&, priority, promise](OneShotAnswer) {
-      std::lock_guard lock(mutex);
-      order.push_back(priority);
+      {
+        std::lock_guard lock(mutex);
+        order.push_back(priority);
+      }
       promise->set_value();
     });
     ASSERT_FALSE(engine_->submit(std::move(requests), std::move(done), id));

@@ -76,7 +76,7 @@ class ModelEviction : public ServerTest {
   }
   void publish() {
     std::lock_guard lock(publishing_);
-    if (repository_ && !closed_) server_->serve(std::make_shared<RepositoryCatalogue>(*repository_));
+    if (!closed_ && repository_) server_->serve(std::make_shared<RepositoryCatalogue>(*repository_));
   }
   Answer chat(const std::string& model, net::Headers headers = {}) {
     return post("/v1/chat/completions",
