@@ -8,6 +8,29 @@ namespace {
 metrics::Counter spared_total{
     "spillway_gateway_spared_total", "Requests answered without asking an upstream, by how.", {"how"}};
 
+enum Turn { kWaits, kTold, kGone };
+
+// A request that waits for the answer to an identical one.
+struct Waiting {
+  std::atomic<int> state{kWaits};
+  std::shared_ptr<const CachedResponse> answer;  // set before kTold
+};
+
+// What the one that asks calls: with its answer, or with none where it gave up and the waiting one is to ask.
+template <class Signal, class Coalescer>
+auto telling(std::shared_ptr<Waiting> waiting, Signal signal, Coalescer coalescer, std::string key) {
+  return [waiting = std::move(waiting), signal = std::move(signal), coalescer = std::move(coalescer),
+          key = std::move(key)](std::shared_ptr<const CachedResponse> answer) {
+    const bool leads = answer == nullptr;
+    waiting->answer = std::move(answer);
+    int expected = kWaits;
+    if (waiting->state.compare_exchange_strong(expected, kTold))
+      signal->notify();
+    else if (leads)
+      coalescer->abandon(key);  // whose turn it was has gone: the next one
+  };
+}
+
 }  // namespace
 
 bool Journey::may_be_spared() const {
@@ -32,23 +55,9 @@ asio::awaitable<bool> Journey::answer_from_others() {
   }
   if (!coalescing) co_return false;
   shared_key_ = *key;
-  enum State { kWaits, kTold, kGone };
-  struct Waiting {
-    std::atomic<int> state{kWaits};
-    std::shared_ptr<const CachedResponse> answer;  // set before kTold
-  };
   const auto waiting = std::make_shared<Waiting>();
-  const auto told = [waiting, signal = leaving_->signal, coalescer = around.coalescer,
-                     name = shared_key_](std::shared_ptr<const CachedResponse> answer) {
-    const bool leads = answer == nullptr;
-    waiting->answer = std::move(answer);
-    int expected = kWaits;
-    if (waiting->state.compare_exchange_strong(expected, kTold))
-      signal->notify();
-    else if (leads)
-      coalescer->abandon(name);  // whose turn it was has gone: the next one
-  };
-  const auto ticket = around.coalescer->join(shared_key_, told);
+  const auto ticket =
+      around.coalescer->join(shared_key_, telling(waiting, leaving_->signal, around.coalescer, shared_key_));
   leads_ = ticket.leads;
   if (leads_) co_return false;
   while (waiting->state == kWaits && !left() && std::chrono::steady_clock::now() < call_.deadline) {

@@ -152,7 +152,7 @@ TEST(Nvml, MetricsUnderBothNames) {
   EXPECT_THAT(text, HasSubstr("spillway_gpu_xid_errors_total{gpu=\"0\",xid=\"79\"} 2\n"));
   EXPECT_THAT(text, Not(HasSubstr("spillway_gpu_power_watts{gpu=\"1\"}")));
   EXPECT_THAT(text, Not(HasSubstr("DCGM_FI_DEV_FB_USED")));
-  record_gpus(**nvml, true, std::chrono::steady_clock::now());
+  record_gpus(**nvml, true, std::chrono::steady_clock::now() + std::chrono::seconds(60));  // all kinds are due again
   text = metrics::prometheus_text();
   EXPECT_THAT(text,
               HasSubstr("DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-0\",device=\"nvidia0\",modelName=\"Fake H100\""));
