@@ -89,9 +89,10 @@ IsaLevel wanted_isa() {
     SW_CHECK(runs_here(level), "SPILLWAY_CPU_ISA=" + std::string(forced) + ": this CPU does not have it");
     return level;
   }
-  check_failed(
-      __FILE__, __LINE__, "SPILLWAY_CPU_ISA",
-      "expected scalar, avx2, avx512, avx512_bf16, amx or amx_emulated, found \"" + std::string(forced) + "\"");
+  std::string names;
+  for (const std::string_view name : kNames) names += (names.empty() ? "" : ", ") + std::string(name);
+  check_failed(__FILE__, __LINE__, "SPILLWAY_CPU_ISA",
+               "expected one of " + names + ", found \"" + std::string(forced) + "\"");
 }
 
 Choice& choice() {

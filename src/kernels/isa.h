@@ -1,5 +1,5 @@
 // IsaLevel: which instruction sets the CPU kernels may use. Chosen once at start-up from the CPU, or forced by the
-// environment variable SPILLWAY_CPU_ISA (scalar|avx2|avx512|avx512_bf16|amx|amx_emulated) or by a test.
+// environment variable SPILLWAY_CPU_ISA (a name_of()) or by a test.
 #pragma once
 
 #include <string_view>

@@ -72,11 +72,10 @@ Result<json::array> blocks_of(const json::object& message) {
   if (!text.empty()) blocks.push_back({{"type", "text"}, {"text", text}});
   if (const json::array* calls = array_of(message, "tool_calls")) {
     for (const json::value& value : *calls) {
-      const json::object* call = value.if_object();
-      const json::object* function = call == nullptr ? nullptr : object_of(*call, "function");
-      if (function == nullptr) return invalid("tool_calls: expected calls of functions");
+      SW_ASSIGN(const json::object* function, function_of(value));
+      const json::object& call = value.get_object();
       blocks.push_back({{"type", "tool_use"},
-                        {"id", text_of(*call, "id")},
+                        {"id", text_of(call, "id")},
                         {"name", text_of(*function, "name")},
                         {"input", input_of_call(text_of(*function, "arguments"))}});
     }

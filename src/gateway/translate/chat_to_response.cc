@@ -285,11 +285,10 @@ Result<std::string> chat_answer_to_response(const json::object& asked, std::stri
   if (!text.empty()) response.add(Item::Kind::kText).text = text;
   if (const json::array* calls = array_of(*message, "tool_calls")) {
     for (const json::value& value : *calls) {
-      const json::object* call = value.if_object();
-      const json::object* function = call == nullptr ? nullptr : object_of(*call, "function");
-      if (function == nullptr) return invalid("tool_calls: expected calls of functions");
+      SW_ASSIGN(const json::object* function, function_of(value));
+      const json::object& call = value.get_object();
       Item& item = response.add(Item::Kind::kCall);
-      item.call_id = text_of(*call, "id");
+      item.call_id = text_of(call, "id");
       item.name = text_of(*function, "name");
       item.text = text_of(*function, "arguments");
     }

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 
@@ -50,6 +51,24 @@ inline int64_t number_of(const json::object& object, std::string_view name) {
 inline bool truth_of(const json::object& object, std::string_view name) {
   const json::value* found = member_of(object, name);
   return found != nullptr && found->is_bool() && found->get_bool();
+}
+// The objects of a list; none where there is no list.
+inline Result<std::vector<const json::object*>> objects_of(const json::object& object, std::string_view name) {
+  std::vector<const json::object*> objects;
+  const json::array* list = array_of(object, name);
+  if (list == nullptr) return objects;
+  for (const json::value& value : *list) {
+    if (!value.is_object()) return invalid(std::string(name) + ": expected objects");
+    objects.push_back(&value.get_object());
+  }
+  return objects;
+}
+// What a chat's tool call calls.
+inline Result<const json::object*> function_of(const json::value& value) {
+  const json::object* call = value.if_object();
+  const json::object* function = call == nullptr ? nullptr : object_of(*call, "function");
+  if (function == nullptr) return invalid("tool_calls: expected calls of functions");
+  return function;
 }
 // The arguments of a call as an object. Models write broken ones, and answers end in the middle of them: those are
 // wrapped as Anthropic tells its clients to do.

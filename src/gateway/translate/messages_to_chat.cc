@@ -178,12 +178,10 @@ class Writer {
   }
 
   Status tools() {
-    const json::array* list = array_of(from_, "tools");
-    if (list == nullptr || list->empty()) return {};
+    SW_ASSIGN(const auto list, objects_of(from_, "tools"));
+    if (list.empty()) return {};
     json::array tools;
-    for (const json::value& value : *list) {
-      const json::object* tool = value.if_object();
-      if (tool == nullptr) return invalid("tools: expected objects");
+    for (const json::object* tool : list) {
       const std::string_view type = text_of(*tool, "type");
       if (!type.empty() && type != "custom") return cannot(fmt::format("a tool of type \"{}\"", type.substr(0, 32)));
       json::object function{{"name", text_of(*tool, "name")}};

@@ -2,17 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include "gateway/translate/json_parts.h"
+#include "gateway/translate/test_json.h"
 
 namespace spillway::gateway {
 namespace {
-
-json::value parsed(std::string_view text) {
-  boost::system::error_code failed;
-  json::value value = json::parse({text.data(), text.size()}, failed);
-  EXPECT_FALSE(failed) << text;
-  return value;
-}
 
 std::vector<json::value> events_of(std::string_view stream) {
   EventSplitter splitter;

@@ -127,12 +127,10 @@ class Writer {
   }
 
   Status tools() {
-    const json::array* list = array_of(from_, "tools");
-    if (list == nullptr || list->empty()) return {};
+    SW_ASSIGN(const auto list, objects_of(from_, "tools"));
+    if (list.empty()) return {};
     json::array tools;
-    for (const json::value& value : *list) {
-      const json::object* tool = value.if_object();
-      if (tool == nullptr) return invalid("tools: expected objects");
+    for (const json::object* tool : list) {
       if (text_of(*tool, "type") != "function")
         return cannot(fmt::format("tools: a tool of type \"{}\"", text_of(*tool, "type").substr(0, 32)));
       json::object function;

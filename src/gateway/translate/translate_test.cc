@@ -4,17 +4,10 @@
 
 #include <map>
 
-#include "gateway/translate/json_parts.h"
+#include "gateway/translate/test_json.h"
 
 namespace spillway::gateway {
 namespace {
-
-json::value parsed(std::string_view text) {
-  boost::system::error_code failed;
-  json::value value = json::parse(text, failed);
-  EXPECT_FALSE(failed) << text;
-  return value;
-}
 
 std::string translated(StreamTranslator& translator, std::string_view stream) {
   EventSplitter splitter;

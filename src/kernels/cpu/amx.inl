@@ -201,3 +201,9 @@ constexpr TileUnit kAmx{.k_min = kUnitK,
                         .tile_int8 = tile_int8_amx,
                         .tile_bytes = tile_bytes_amx,
                         .pack_pairs = pack_pairs_amx};
+
+KernelTable tile_kernels() {
+  KernelTable table = avx512_bf16_kernels();
+  table.unit = &kAmx;
+  return table;
+}

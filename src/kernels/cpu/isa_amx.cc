@@ -42,11 +42,7 @@ SW_INLINE void multiply_bytes() {
 
 }  // namespace
 
-KernelTable amx_kernels() {
-  KernelTable table = avx512_bf16_kernels();
-  table.unit = &kAmx;
-  return table;
-}
+KernelTable amx_kernels() { return tile_kernels(); }
 
 }  // namespace spillway::kernels::cpu
 #endif

@@ -99,11 +99,7 @@ void multiply_bytes() {
 
 }  // namespace
 
-KernelTable amx_emulated_kernels() {
-  KernelTable table = avx512_bf16_kernels();
-  table.unit = &kAmx;
-  return table;
-}
+KernelTable amx_emulated_kernels() { return tile_kernels(); }
 
 }  // namespace spillway::kernels::cpu
 #endif

@@ -89,24 +89,6 @@ class Walk {
   int at_;
 };
 
-// d[64 x N] = (add ? d : 0) + a[64 x 32] b[N x 32]^T, e4m3 from shared memory into float32; N = twice d's length.
-__device__ __forceinline__ void product_e4m3(float (&d)[8], uint64_t a, uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n16k32.f32.e4m3.e4m3 {%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1;\n}"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
-      : "l"(a), "l"(b), "r"(add));
-}
-__device__ __forceinline__ void product_e4m3(float (&d)[16], uint64_t a, uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, "
-      "%13, %14, %15}, %16, %17, p, 1, 1;\n}"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-      : "l"(a), "l"(b), "r"(add));
-}
-
 template <class S>
 __device__ void produce(const Arguments& a, const Ring<S>& ring) {
   const auto load_weight = [&](const Tile& tile, int kb, int stage) {
@@ -198,7 +180,7 @@ __device__ void consume(const Arguments& a, const Ring<S>& ring) {
       for (int wave = 0; wave < 2; ++wave) {
         const uint64_t w = ptx::tile_descriptor(ring.w + (stage * 2 + wave) * S::kWaveBytes);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) product_e4m3(part[wave], w + 2 * i, x + 2 * i, i);
+        for (int i = 0; i < 4; ++i) ptx::product_e4m3(part[wave], w + 2 * i, x + 2 * i, i);
       }
       ptx::products_commit();
       float2 scales[S::kRows / 8];

@@ -4,11 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
-#include <random>
 
+#include "kernels/cuda/device_test.h"
 #include "kernels/cuda/layers.h"
-#include "tensor/cuda/cuda.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -51,23 +49,8 @@ Choice plainly(const float* logits, const float* bias, int experts, const Routin
   return result;
 }
 
-class Routing : public testing::Test {
+class Routing : public DeviceTest {
  protected:
-  static constexpr tensor::Device kDevice{tensor::DeviceKind::kCuda, 0};
-
-  void SetUp() override {
-    const Status available = tensor::cuda::check_device(0);
-    if (!available.ok()) GTEST_SKIP() << available.error().message;
-    auto opened = tensor::Stream::open(kDevice, 2);
-    ASSERT_TRUE(opened.ok());
-    stream_.emplace(std::move(*opened));
-  }
-  std::vector<float> random(int64_t count, float factor) {
-    std::normal_distribution<float> normal(0, factor);
-    std::vector<float> values(static_cast<size_t>(count));
-    for (float& value : values) value = normal(random_);
-    return values;
-  }
   Tensor poisoned(DType dtype, tensor::Shape shape) {
     Tensor out(dtype, shape, kDevice);
     stream_->cuda().fill(out.view().data, 0xff, out.bytes());
@@ -111,9 +94,6 @@ class Routing : public testing::Test {
       }
     }
   }
-
-  std::optional<tensor::Stream> stream_;
-  std::mt19937 random_{11};
 };
 
 TEST_F(Routing, ChoosesAsPlainly) {

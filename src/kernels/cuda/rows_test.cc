@@ -3,11 +3,9 @@
 
 #include <cmath>
 #include <numeric>
-#include <optional>
-#include <random>
 
+#include "kernels/cuda/device_test.h"
 #include "kernels/cuda/layers.h"
-#include "tensor/cuda/cuda.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -15,24 +13,9 @@ namespace {
 using tensor::DType;
 using tensor::Tensor;
 
-class ManyRows : public testing::Test {
+class ManyRows : public DeviceTest {
  protected:
   static constexpr int kRows = 300;
-  static constexpr tensor::Device kDevice{tensor::DeviceKind::kCuda, 0};
-
-  void SetUp() override {
-    const Status available = tensor::cuda::check_device(0);
-    if (!available.ok()) GTEST_SKIP() << available.error().message;
-    auto opened = tensor::Stream::open(kDevice, 2);
-    ASSERT_TRUE(opened.ok());
-    stream_.emplace(std::move(*opened));
-  }
-  std::vector<float> random(int64_t count) {
-    std::normal_distribution<float> normal;
-    std::vector<float> values(static_cast<size_t>(count));
-    for (float& value : values) value = normal(random_);
-    return values;
-  }
   template <class T>
   Tensor placed(DType dtype, const std::vector<T>& values) {
     Tensor out(dtype, {int64_t(values.size())}, kDevice);
@@ -49,9 +32,6 @@ class ManyRows : public testing::Test {
     stream_->download(values.data(), device.view().data, device.bytes());
     return values;
   }
-
-  std::optional<tensor::Stream> stream_;
-  std::mt19937 random_{7};
 };
 
 TEST_F(ManyRows, Norm) {
