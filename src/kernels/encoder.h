@@ -26,10 +26,10 @@ void gated_activation(tensor::TensorView x, Activation activation, tensor::Tenso
 
 // y[t] = norm(tokens[ids[t]] + positions[first_position + position[t]] + types[type[t]]).
 struct EmbeddingNormArgs {
-  tensor::TensorView tokens;        // f32|bf16|f16 [V, D]; on the CPU also i8 with token_scales
-  tensor::TensorView token_scales;  // f32 [V, ceil(D / 128)]: quantize_table()'s
-  tensor::TensorView positions;     // the same [P, D], or empty
-  tensor::TensorView types;         // the same [., D], or empty
+  tensor::TensorView tokens;        // f32|bf16|f16 [V, D]; on the CPU also a QuantizedTable's values
+  tensor::TensorView token_scales;  // of those
+  tensor::TensorView positions;     // f32|bf16|f16 [P, D], or empty
+  tensor::TensorView types;         // f32|bf16|f16 [., D], or empty
   tensor::TensorView ids;           // i32 [T], each in [0, V)
   tensor::TensorView position;      // i32 [T]
   tensor::TensorView type;          // i32 [T], or empty: all 0
@@ -56,9 +56,10 @@ struct SequenceAttentionArgs {
 };
 void sequence_attention(const SequenceAttentionArgs& args, tensor::Stream& stream);
 
-// A table as bytes in groups of 128 along its rows with a scale each, rounded to nearest. On the CPU.
+// A table in 7 bits a value, groups of 128 along its rows with a scale each, that of a few with the least error. On the
+// CPU.
 struct QuantizedTable {
-  tensor::Tensor values;  // i8 [V, D]
+  tensor::Tensor values;  // u8 [V, 7 * ceil(D / 8)]
   tensor::Tensor scales;  // f32 [V, ceil(D / 128)]
 };
 QuantizedTable quantize_table(tensor::TensorView table, tensor::Stream& stream);  // f32|bf16|f16 [V, D]

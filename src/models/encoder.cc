@@ -148,17 +148,32 @@ class Encoder final : public OneShotModel {
     return table;
   }
 
+  // Both in the table's place.
+  static kernels::QuantizedTable quantized(std::optional<weights::StoredTensor>& table, nn::LoadContext& context) {
+    kernels::QuantizedTable out = kernels::quantize_table(table->view(), context.stream);
+    context.totals.bytes += int64_t(out.values.bytes() + out.scales.bytes()) - int64_t(table->view().bytes());
+    table.reset();
+    return out;
+  }
+
+  static tensor::Tensor halved(std::optional<weights::StoredTensor>& table, nn::LoadContext& context) {
+    const tensor::TensorView from = table->view();
+    tensor::Tensor wide(tensor::DType::kF32, from.shape), out(tensor::DType::kF16, from.shape);
+    weights::widen(from, wide.as<float>());
+    for (int64_t i = 0; i < from.elements(); ++i) out.raw<uint16_t>()[i] = tensor::float_to_f16(wide.as<float>()[i]);
+    context.totals.bytes += int64_t(out.bytes()) - int64_t(from.bytes());
+    table.reset();
+    return out;
+  }
+
   Status load_embeddings(nn::LoadContext& context) {
     const EncoderNames& names = config_.names;
     SW_ASSIGN(words_, load_table(names.words, config_.vocab_size, context));
-    if (context.precision == kernels::Precision::kW8A8 && context.stream.device() == tensor::Device()) {
-      quantized_words_ = kernels::quantize_table(words_->view(), context.stream);
-      context.totals.bytes += int64_t(quantized_words_->values.bytes() + quantized_words_->scales.bytes()) -
-                              int64_t(words_->view().bytes());
-      words_.reset();
-    }
+    const bool bytes = context.precision == kernels::Precision::kW8A8 && context.stream.device() == tensor::Device();
+    if (bytes) quantized_words_ = quantized(words_, context);
     if (config_.position_rows > 0) {
       SW_ASSIGN(positions_table_, load_table(names.positions, config_.position_rows, context));
+      if (bytes) positions_half_ = halved(positions_table_, context);
     }
     if (!names.types.empty() && config_.type_rows > 0) {
       SW_ASSIGN(types_, load_table(names.types, config_.type_rows, context));
@@ -256,6 +271,7 @@ class Encoder final : public OneShotModel {
     args.tokens = words_ ? words_->view() : quantized_words_->values.view();
     if (quantized_words_) args.token_scales = quantized_words_->scales;
     if (positions_table_) args.positions = positions_table_->view();
+    if (positions_half_) args.positions = positions_half_->view();
     if (types_) args.types = types_->view();
     args.ids = list(ids_);
     args.position = list(positions_);
@@ -309,6 +325,7 @@ class Encoder final : public OneShotModel {
   weights::WeightScope body_;
   std::optional<weights::StoredTensor> words_, positions_table_, types_;
   std::optional<kernels::QuantizedTable> quantized_words_;  // instead of words_
+  std::optional<tensor::Tensor> positions_half_;            // fp16, instead of positions_table_
   std::optional<nn::LayerNorm> embedding_norm_, final_norm_;
   std::vector<nn::EncoderLayer> layers_;
   std::optional<nn::RopeTable> rope_, rope_local_;

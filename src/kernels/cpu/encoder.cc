@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/operations.h"
+#include "kernels/cpu/quantized_table.h"
 #include "tensor/dtype.h"
 
 namespace spillway::kernels::cpu {
@@ -21,11 +22,16 @@ int64_t grain(int64_t width) { return kGrainElements / std::max<int64_t>(width, 
 
 const float* floats_or_null(const TensorView& view) { return view.empty() ? nullptr : view.as<float>(); }
 
-// y (+)= row `index` of a table.
-void read_row(const TensorView& table, int64_t index, bool add, float* y) {
-  const int64_t width = table.shape[-1];
+// y (+)= row `index` of a table; scales: of a quantised one.
+void read_row(const TensorView& table, const TensorView& scales, int64_t index, int64_t width, bool add, float* y) {
   SW_CHECK(index >= 0 && index < table.shape[0], "row outside an embedding table: " + std::to_string(index));
-  SW_CHECK(table.dtype != DType::kI8, "bytes without scales");
+  if (table.dtype == DType::kU8) {
+    SW_CHECK(table.shape[-1] == table_row_bytes(width) && scales.shape[-1] == table_groups(width),
+             "a quantised table of another width");
+    return read_table_row(table.as<uint8_t>() + index * table.shape[-1],
+                          scales.as<float>() + index * table_groups(width), width, add, y);
+  }
+  SW_CHECK(table.shape[-1] == width, "a table of another width");
   if (table.dtype == DType::kF32) {
     const float* row = table.as<float>() + index * width;
     if (add) return kernel_table().add(y, row, width);
@@ -38,16 +44,6 @@ void read_row(const TensorView& table, int64_t index, bool add, float* y) {
         table.dtype == DType::kBF16 ? tensor::bf16_to_float(halves[i]) : tensor::f16_to_float(halves[i]);
     y[i] = add ? y[i] + value : value;
   }
-}
-
-int64_t table_groups(int64_t width) { return (width + kInt8Group - 1) / kInt8Group; }
-
-void read_quantized_row(const EmbeddingNormArgs& args, int64_t index, float* y) {
-  const int64_t width = args.tokens.shape[-1];
-  SW_CHECK(index >= 0 && index < args.tokens.shape[0], "row outside an embedding table: " + std::to_string(index));
-  const int8_t* row = args.tokens.as<int8_t>() + index * width;
-  const float* scales = args.token_scales.as<float>() + index * table_groups(width);
-  for (int64_t i = 0; i < width; ++i) y[i] = static_cast<float>(row[i]) * scales[i / kInt8Group];
 }
 
 // Keys, queries, values, outputs and scores of the task; enough for every instruction set.
@@ -101,7 +97,7 @@ void gated_activation(TensorView x, Activation activation, TensorView y, tensor:
 }
 
 void embedding_norm(const EmbeddingNormArgs& args, tensor::Stream& stream) {
-  const int64_t width = args.tokens.shape[-1];
+  const int64_t width = args.y.shape[-1];
   const int32_t* ids = args.ids.as<int32_t>();
   const int32_t* position = args.positions.empty() ? nullptr : args.position.as<int32_t>();
   const int32_t* type = args.type.empty() ? nullptr : args.type.as<int32_t>();
@@ -111,13 +107,9 @@ void embedding_norm(const EmbeddingNormArgs& args, tensor::Stream& stream) {
   stream.parallel_for(args.ids.elements(), grain(width), [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       float* y = out + t * width;
-      if (args.tokens.dtype == DType::kI8) {
-        read_quantized_row(args, ids[t], y);
-      } else {
-        read_row(args.tokens, ids[t], false, y);
-      }
-      if (position != nullptr) read_row(args.positions, args.first_position + position[t], true, y);
-      if (!args.types.empty()) read_row(args.types, type != nullptr ? type[t] : 0, true, y);
+      read_row(args.tokens, args.token_scales, ids[t], width, false, y);
+      if (position != nullptr) read_row(args.positions, {}, args.first_position + position[t], width, true, y);
+      if (!args.types.empty()) read_row(args.types, {}, type != nullptr ? type[t] : 0, width, true, y);
       if (weight != nullptr) kernel_table().layer_norm(y, weight, bias, args.eps, width, y);
     }
   });
@@ -125,19 +117,14 @@ void embedding_norm(const EmbeddingNormArgs& args, tensor::Stream& stream) {
 
 QuantizedTable quantize_table(TensorView table, tensor::Stream& stream) {
   const int64_t rows = table.shape[0], width = table.shape[1], groups = table_groups(width);
-  QuantizedTable out{tensor::Tensor(DType::kI8, {rows, width}), tensor::Tensor(DType::kF32, {rows, groups})};
+  const int64_t row_bytes = table_row_bytes(width);
+  QuantizedTable out{tensor::Tensor(DType::kU8, {rows, row_bytes}), tensor::Tensor(DType::kF32, {rows, groups})};
   stream.parallel_for(rows, 64, [&](int64_t begin, int64_t end, int) {
     std::vector<float> row(static_cast<size_t>(width));
-    std::vector<uint8_t> bytes(static_cast<size_t>(kInt8Group));
     for (int64_t r = begin; r < end; ++r) {
-      read_row(table, r, false, row.data());
-      for (int64_t g = 0; g < groups; ++g) {
-        const int64_t first = g * kInt8Group, count = std::min<int64_t>(kInt8Group, width - first);
-        out.scales.as<float>()[r * groups + g] =
-            kernel_table().quantize_weights(row.data() + first, count, bytes.data());
-        int8_t* target = out.values.as<int8_t>() + r * width + first;
-        for (int64_t i = 0; i < count; ++i) target[i] = static_cast<int8_t>(bytes[static_cast<size_t>(i)] - 128);
-      }
+      read_row(table, {}, r, width, false, row.data());
+      quantize_table_row(row.data(), width, out.values.as<uint8_t>() + r * row_bytes,
+                         out.scales.as<float>() + r * groups);
     }
   });
   return out;
