@@ -176,6 +176,7 @@ TEST_F(KserveTest, TellsOfItselfAndItsModels) {
   EXPECT_EQ(get("/v2/models/mini/ready").status, 200);
   EXPECT_EQ(get("/v2/models/mini/versions/2/ready").status, 503);
   EXPECT_EQ(get("/v2/models/none/ready").status, 404);
+  EXPECT_THAT(error_of(get("/v2/models/mini/versions/9")), HasSubstr("`mini` has no version `9`"));
   const json::value metadata = get("/v2/models/mini").json();
   EXPECT_EQ(metadata.at("inputs").at(0).at("datatype").as_string(), "BYTES");
   EXPECT_EQ(metadata.at("outputs").at(0).at("shape"), json::parse("[-1,4]"));
