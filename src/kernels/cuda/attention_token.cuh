@@ -29,7 +29,7 @@ struct TokenBlock : ChunkSums<T, kDim, 1> {
   using Sums::kHalfBytes, Sums::kSegments, Sums::kStageBytes;
   using Sums::l, Sums::limit, Sums::m, Sums::o, Sums::q, Sums::row_of;
 
-  static constexpr int kCluster = 8, kWarps = 4, kStages = 3, kRows = 16;
+  static constexpr int kCluster = 8, kWarps = 4, kStages = 2, kRows = 16;
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kWorkers = kCluster * kWarps;
   static constexpr int kPartChunks = 8 * kWorkers;                  // a context of more has a second cluster, and so on

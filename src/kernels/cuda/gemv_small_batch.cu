@@ -4,7 +4,7 @@
 // (attention), during which two of their blocks would meet where the small kernel's are not.
 #include <algorithm>
 
-#include "kernels/cuda/gemv_keep.cuh"
+#include "kernels/cuda/gemv_block.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
 
@@ -19,21 +19,6 @@ constexpr size_t kAloneBytes = 113 * 1024;
 struct Arguments {
   CUtensorMap weight, x;
   Plan plan;
-};
-
-// A block's even share of the units, pass by pass.
-struct Share {
-  int begin, end, block_units, half, pitch;
-  __device__ __forceinline__ explicit Share(const Plan& plan)
-      : begin(static_cast<int>(static_cast<int64_t>(blockIdx.x) * plan.units / gridDim.x)),
-        end(static_cast<int>(static_cast<int64_t>(blockIdx.x + 1) * plan.units / gridDim.x)),
-        block_units(plan.block_units),
-        half(plan.p.epilogue == Epilogue::kSwiGlu ? plan.units : 0),
-        pitch(plan.pitch) {}
-  __device__ __forceinline__ Rows rows(int pass) const {
-    const int first = begin + pass * block_units;
-    return {first, max(0, min(block_units, end - first)), half, pitch};
-  }
 };
 
 // One thread. The weights of the first round of the ring are loaded before the previous kernel has ended.
@@ -69,81 +54,6 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
   }
 }
 
-__device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i) {
-  return type == Scalar::kF32 ? static_cast<const float*>(y)[i]
-                              : __bfloat162float(static_cast<const __nv_bfloat16*>(y)[i]);
-}
-
-// One warp. What is added to is read while the last stages arrive.
-// kept.unscale: [m] that the sums are multiplied by, where inputs are kept scaled.
-template <InputKind kKind>
-__device__ void finish(const Plan& plan, Rows rows, const float* sums, const KeptRows& kept, SumPlaces& places,
-                       int pass) {
-  constexpr bool kScaled = kKind == InputKind::kKeptHalf || kKind == InputKind::kKeptBytes;
-  const SmallBatchProduct& p = plan.p;
-  const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
-  const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
-  float before = 0;
-  if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
-  places.wait_filled(pass);
-  if (kKind == InputKind::kKeptBytes && pass == 0) {
-    if (lane < p.m) kept.unscale[lane] = late_factor(p, kept, lane);
-    __syncwarp();
-  }
-  for (int i = lane; i < outputs; i += 32) {
-    const int r = i % rows.count, token = i / rows.count;
-    const auto output = [&](int row) {
-      const float sum = take_sum(sums, row, token, p.m) * (kScaled ? kept.unscale[token] : 1.0f);
-      return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
-    };
-    float value = output(r);
-    if (p.epilogue == Epilogue::kSwiGlu) value = silu(value) * output(r + rows.pitch);
-    if (p.epilogue == Epilogue::kAdd) {
-      if (i != lane) before = load_one(p.y, p.y_type, place_of(i));
-      value += before;
-    }
-    store_one(p.y, p.y_type, place_of(i), value, false);
-  }
-  places.free(pass);
-}
-
-template <WeightFormat kFormat, int kColumns, InputKind kKind>
-__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
-  constexpr bool kBytes = kKind == InputKind::kKeptBytes;
-  const Share share(plan);
-  std::conditional_t<kBytes, ByteProduct<kFormat>, WarpProduct<kFormat, kColumns, kKind>> product;
-  if constexpr (kBytes) product.begin(plan, kept);
-  StageScales<kFormat> next_scales = {};
-  int globals[2][2], stage = 0;
-  uint32_t parity = 0;
-  Rows rows = share.rows(0);
-  fragment_rows(rows, globals);
-  next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
-  for (int pass = 0; rows.count > 0; ++pass) {
-    const Rows next_rows = share.rows(pass + 1);
-    const int tiles = (rows.local() + 15) / 16;
-    for (int step = 0; step < plan.k_steps; ++step) {
-      const StageScales<kFormat> scales = next_scales;
-      if (step + 1 < plan.k_steps) {
-        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, step + 1);
-      } else if (next_rows.count > 0) {
-        fragment_rows(next_rows, globals);
-        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
-      }
-      if constexpr (kBytes) {
-        product.run(plan, ring, stage, parity, tiles, step, scales);
-      } else {
-        product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
-      }
-      if (++stage == plan.stages) stage = 0, parity ^= 1;
-    }
-    places.wait_free(pass);
-    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
-    places.fill(pass);
-    rows = next_rows;
-  }
-}
-
 template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
@@ -173,10 +83,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   auto* sums = reinterpret_cast<float*>(kept + sums_offset(kept_bytes(plan, plan.p.m)));
   if (threadIdx.x >= kConsumers + 32) {
     ptx::wait_for_previous();
-    const Share share(plan);
-    for (int pass = 0; share.rows(pass).count > 0; ++pass) {
-      finish<kKind>(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), rows, places, pass);
-    }
+    finish_product<kKind>(plan, sums, rows, places, 0);
   } else if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) produce(args, ring);
   } else {
@@ -192,7 +99,9 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     } else if constexpr (kKept) {
       keep_x<kKind, kFormat>(plan, plan.p.m, rows);
     }
-    consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
+    Consumer<kFormat, kColumns, kKind> consumer{ring, places, sums};
+    consumer.begin(plan);
+    consumer.run(plan, kept);
   }
 #endif
 }
