@@ -1,9 +1,8 @@
-// Times of the products of few rows ("few", or one token's step alone: "token", "chain") and of the bf16 products of more
+// Times of the products of few rows ("few", or one token's step alone: "token") and of the bf16 products of more
 // ("wide"); gemm_check.cu checks them. Standalone: scripts/gpu_kernels.sh FOLDER gemm_bench[:few].
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_testing.cuh"
-#include "kernels/cuda/gemv_chain.h"
 #include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_small_batch.h"
 
@@ -34,7 +33,7 @@ struct Cursor {
   const Pool& pool;
   size_t at = 0;
   Weight next(WeightFormat format, int n, int k) {
-    const size_t bytes = (weight_data_bytes(format, n, k) + 255) / 256 * 256;
+    const size_t bytes = (weight_data_bytes(format, n, k) + 511) / 512 * 512;  // scales by 16
     if (at + bytes > pool.data.bytes) at = 0;
     const Weight weight{format, n, k, pool.data.as<char>() + at, pool.scales.as<char>() + at / 32, 128};
     at += bytes;
@@ -160,75 +159,6 @@ void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool
               m / seconds, blocks);
 }
 
-// In attention's place: few blocks that wait for the kernel before, take `clocks` and let the next one start at once.
-__global__ void pause_kernel(int clocks) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-  const long long begin = clock64();
-  while (clock64() - begin < clocks) {
-  }
-}
-
-// Qwen2.5-7B's products of one token's step, with a pause in each attention's place: one launch each, or a layer's in
-// one.
-void time_chain(const Pool& pool, WeightFormat format, bool chained, int shared_bytes, int pause) {
-  Buffer x(3584 * 4), qkv(4608 * 2), h(18944 * 2), logits(152064 * 4), norm(3584 * 4), counter(8);
-  fill(x.data, 3584, Fill::kF32, 3);
-  fill(qkv.data, 4608, Fill::kBf16, 4);
-  fill(norm.data, 3584, Fill::kF32, 5);
-  check(cudaMemset(counter.data, 0, 8), "counter");
-  const double seconds = time_graph(1, 9, [&](int, cudaStream_t stream) {
-    Cursor cursor{pool};
-    SmallBatchChain chain;
-    chain.counter = counter.as<unsigned long long>(), chain.shared_bytes = shared_bytes;
-    const auto product = [&](const Buffer& from, bool normed, int n, int k, const Buffer& to, Scalar y_type,
-                             Epilogue epilogue) {
-      SmallBatchProduct& p = chain.products[chain.count++];
-      p = {};
-      p.m = 1, p.x = from.data, p.x_stride = k, p.weight = cursor.next(format, n, k);
-      if (normed) p.norm_weight = norm.data, p.norm_type = Scalar::kF32, p.x_type = Scalar::kF32;
-      p.y = to.data, p.y_type = y_type, p.y_stride = n, p.epilogue = epilogue;
-    };
-    const auto flush = [&] {
-      if (chained && chain.count > 2) {
-        check(launch_small_batch_chain(chain, stream), "chain");
-      } else {
-        for (int i = 0; i < chain.count; ++i) check(launch_small_batch(chain.products[i], stream), "product");
-      }
-      chain.count = 0;
-    };
-    product(x, true, 4608, 3584, qkv, Scalar::kBf16, Epilogue::kStore);
-    for (int layer = 0; layer < 28; ++layer) {
-      flush();
-      check(launch_kernel(pause_kernel, 32, 128, 81 * 1024, stream, true, 1, pause), "pause");
-      product(qkv, false, 3584, 3584, x, Scalar::kF32, Epilogue::kAdd);
-      product(x, true, 37888, 3584, h, Scalar::kBf16, Epilogue::kSwiGlu);
-      product(h, false, 3584, 18944, x, Scalar::kF32, Epilogue::kAdd);
-      if (layer < 27) product(x, true, 4608, 3584, qkv, Scalar::kBf16, Epilogue::kStore);
-    }
-    flush();
-    product(x, true, 152064, 3584, logits, Scalar::kF32, Epilogue::kStore);
-    flush();
-  });
-  std::printf("Qwen2.5-7B %-5s one token, %-22s %3d KB, pause %5d clocks: %.3f ms\n", format_name(format),
-              chained ? "a launch a layer" : "a launch a product", shared_bytes / 1024, pause, seconds * 1e3);
-}
-
-int run_chain() {
-  Pool pool;
-  check(allow_shared(pause_kernel, 81 * 1024), "shared");
-  for (const auto format : {WeightFormat::kInt4, WeightFormat::kInt8, WeightFormat::kF8Block, WeightFormat::kBf16}) {
-    pool.prepare(format);
-    for (const int pause : {500, 5000}) {
-      time_chain(pool, format, false, 0, pause);
-      for (const int kb : {112, 142, 222}) time_chain(pool, format, true, kb * 1024, pause);
-    }
-  }
-  return 0;
-}
-
 __global__ void read_kernel(const uint4* data, int64_t count, uint32_t* out) {
   uint32_t sum = 0;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -287,7 +217,6 @@ void run_wide() {
 int run(const char* part) {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   if (std::strcmp(part, "token") == 0) return run_token();
-  if (std::strcmp(part, "chain") == 0) return run_chain();
   if (std::strcmp(part, "wide") != 0) run_few();
   if (std::strcmp(part, "few") != 0) run_wide();
   return 0;

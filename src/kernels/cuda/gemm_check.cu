@@ -3,7 +3,6 @@
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_testing.cuh"
-#include "kernels/cuda/gemv_chain.h"
 #include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -240,69 +239,6 @@ void check_bf16_products() {
       if (small_enough(c)) check_bf16_product(c, share, seed += 10);
 }
 
-// A layer's products and the next one's queries, keys and values in one launch: the bits of one launch each, which
-// check_small_batch holds against float64. Twice in a row, for what the blocks count goes on.
-void check_chain(WeightFormat format, int hidden, int inter, int qkv, uint32_t seed) {
-  const RandomWeight output(format, hidden, hidden, seed), up(format, 2 * inter, hidden, seed + 2),
-      down(format, hidden, inter, seed + 4), next(format, qkv, hidden, seed + 6);
-  Buffer attended(hidden * 2), residual(hidden * 4), norm(hidden * 4), counter(8);
-  fill(attended.data, hidden, Fill::kBf16, seed + 8);
-  fill(norm.data, hidden, Fill::kF32, seed + 9);
-  check(cudaMemset(counter.data, 0, 8), "counter");
-  const auto outputs = [&](bool chained) {
-    Buffer middle(inter * 2), projected(qkv * 2);
-    fill(residual.data, hidden, Fill::kF32, seed + 10);
-    SmallBatchChain chain;
-    chain.counter = counter.as<unsigned long long>();
-    const auto add = [&](const Buffer& x, Scalar x_type, const Weight& weight, const Buffer& y, Scalar y_type,
-                         Epilogue epilogue) {
-      SmallBatchProduct& p = chain.products[chain.count++];
-      p.m = 1, p.x = x.data, p.x_type = x_type, p.x_stride = weight.k, p.weight = weight;
-      if (x_type == Scalar::kF32) p.norm_weight = norm.data, p.norm_type = Scalar::kF32;
-      p.epilogue = epilogue, p.y = y.data, p.y_type = y_type, p.y_stride = weight.n;
-    };
-    using enum Scalar;
-    add(attended, kBf16, output.weight, residual, kF32, Epilogue::kAdd);
-    add(residual, kF32, up.weight, middle, kBf16, Epilogue::kSwiGlu);
-    add(middle, kBf16, down.weight, residual, kF32, Epilogue::kAdd);
-    add(residual, kF32, next.weight, projected, kBf16, Epilogue::kStore);
-    if (chained && !small_batch_chain_takes(chain)) {
-      ++failures;
-      std::printf("WRONG    chain is not taken\n");
-      return std::vector<float>();
-    }
-    for (int time = 0; time < 2; ++time) {
-      if (chained) check(launch_small_batch_chain(chain, nullptr), "chain");
-      for (int i = 0; !chained && i < chain.count; ++i) check(launch_small_batch(chain.products[i], nullptr), "product");
-    }
-    check(cudaDeviceSynchronize(), "chain");
-    std::vector<float> all = to_host(residual.data, kF32, hidden);
-    for (const auto& [from, count] : {std::pair(&middle, inter), std::pair(&projected, qkv)}) {
-      const auto part = to_host(from->data, kBf16, count);
-      all.insert(all.end(), part.begin(), part.end());
-    }
-    return all;
-  };
-  const auto expected = outputs(false), found = outputs(true);
-  double sum = 0;
-  for (const float v : expected) sum += std::abs(v);
-  const bool same = std::isfinite(sum) && sum > 0 && found.size() == expected.size() &&
-                    std::equal(found.begin(), found.end(), expected.begin());
-  if (!same) ++failures;
-  std::printf("%-8s chain %s hidden %d inner %d: %s\n", same ? "ok" : "WRONG", format_name(format), hidden, inter,
-              same ? "the bits of single products" : "differs from single products");
-}
-
-void check_chains() {
-  uint32_t seed = 9000;
-  for (const auto format : {WeightFormat::kBf16, WeightFormat::kF8Block, WeightFormat::kInt8, WeightFormat::kInt4}) {
-    check_chain(format, 256, 384, 512, seed += 20);
-    if (work_max < INT64_MAX) continue;
-    check_chain(format, 3584, 18944, 4608, seed += 20);
-    check_chain(format, 5120, 13824, 7168, seed += 20);
-  }
-}
-
 // Both expert products of a few tokens over E stacked experts.
 void check_experts(WeightFormat format, int tokens, uint32_t seed) {
   constexpr int kExperts = 6, kSlots = 4, kHidden = 1024, kInter = 384;
@@ -352,7 +288,6 @@ int run(bool small) {
   check_quantized_weight(WeightFormat::kInt8);
   check_quantized_weight(WeightFormat::kInt4);
   check_all_small_batches();
-  check_chains();
   for (const auto format : {WeightFormat::kBf16, WeightFormat::kF8Block})
     for (const int tokens : {1, 3})
       if (!small || tokens > 1) check_experts(format, tokens, 900 + tokens);

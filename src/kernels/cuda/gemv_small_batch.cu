@@ -4,7 +4,7 @@
 // (attention), during which two of their blocks would meet where the small kernel's are not.
 #include <algorithm>
 
-#include "kernels/cuda/gemv_block.cuh"
+#include "kernels/cuda/gemv_keep.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
 
@@ -21,7 +21,24 @@ struct Arguments {
   Plan plan;
 };
 
-// One thread. The weights of the first round of the ring are loaded before the previous kernel has ended.
+// A block's even share of the units, pass by pass.
+struct Share {
+  int begin, end, block_units, half, pitch;
+  __device__ __forceinline__ explicit Share(const Plan& plan)
+      : begin(static_cast<int>(static_cast<int64_t>(blockIdx.x) * plan.units / gridDim.x)),
+        end(static_cast<int>(static_cast<int64_t>(blockIdx.x + 1) * plan.units / gridDim.x)),
+        block_units(plan.block_units),
+        half(plan.p.epilogue == Epilogue::kSwiGlu ? plan.units : 0),
+        pitch(plan.pitch) {}
+  __device__ __forceinline__ Rows rows(int pass) const {
+    const int first = begin + pass * block_units;
+    return {first, max(0, min(block_units, end - first)), half, pitch};
+  }
+};
+
+// One thread, with kScales a warp. The weights of the first round of the ring are loaded before the previous kernel has
+// ended.
+template <bool kScales>
 __device__ void produce(const Arguments& args, const Ring& ring) {
   const Plan& plan = args.plan;
   const Share share(plan);
@@ -42,8 +59,15 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
         for (int s = 0; s < plan.stages; ++s) load_x(s % plan.k_steps, s);
       }
       if (issued >= plan.stages) ptx::barrier_wait(&ring.empty[stage], parity);
-      ptx::barrier_expect(&ring.full[stage], bytes);
-      load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, step, &ring.full[stage]);
+      if (!kScales || threadIdx.x % 32 == 0) {
+        ptx::barrier_expect(&ring.full[stage], bytes);
+        load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, step,
+                           &ring.full[stage]);
+      }
+      if constexpr (kScales) {
+        load_stage_scales(plan, rows, ring.data + plan.stages * plan.stage_bytes + stage * plan.scale_bytes, step,
+                          &ring.full[stage]);
+      }
       if (waited) load_x(step, stage);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
@@ -54,24 +78,102 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
   }
 }
 
+__device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i) {
+  return type == Scalar::kF32 ? static_cast<const float*>(y)[i]
+                              : __bfloat162float(static_cast<const __nv_bfloat16*>(y)[i]);
+}
+
+// One warp. What is added to is read while the last stages arrive.
+// kept.unscale: [m] that the sums are multiplied by, where inputs are kept scaled.
+template <InputKind kKind>
+__device__ void finish(const Plan& plan, Rows rows, const float* sums, const KeptRows& kept, SumPlaces& places,
+                       int pass) {
+  constexpr bool kScaled = kKind == InputKind::kKeptHalf || kKind == InputKind::kKeptBytes;
+  const SmallBatchProduct& p = plan.p;
+  const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
+  const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
+  float before = 0;
+  if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
+  places.wait_filled(pass);
+  if (kKind == InputKind::kKeptBytes && pass == 0) {
+    if (lane < p.m) kept.unscale[lane] = late_factor(p, kept, lane);
+    __syncwarp();
+  }
+  for (int i = lane; i < outputs; i += 32) {
+    const int r = i % rows.count, token = i / rows.count;
+    const auto output = [&](int row) {
+      const float sum = take_sum(sums, row, token, p.m) * (kScaled ? kept.unscale[token] : 1.0f);
+      return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
+    };
+    float value = output(r);
+    if (p.epilogue == Epilogue::kSwiGlu) value = silu(value) * output(r + rows.pitch);
+    if (p.epilogue == Epilogue::kAdd) {
+      if (i != lane) before = load_one(p.y, p.y_type, place_of(i));
+      value += before;
+    }
+    store_one(p.y, p.y_type, place_of(i), value, false);
+  }
+  places.free(pass);
+}
+
+template <WeightFormat kFormat, int kColumns, InputKind kKind>
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
+  constexpr bool kBytes = kKind == InputKind::kKeptBytes;
+  const Share share(plan);
+  std::conditional_t<kBytes, ByteProduct<kFormat>, WarpProduct<kFormat, kColumns, kKind>> product;
+  if constexpr (kBytes) product.begin(plan, kept);
+  [[maybe_unused]] StageScales<kFormat> next_scales = {};
+  int globals[2][2], stage = 0;
+  uint32_t parity = 0;
+  Rows rows = share.rows(0);
+  if constexpr (!kBytes) {
+    fragment_rows(rows, globals);
+    next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
+  }
+  for (int pass = 0; rows.count > 0; ++pass) {
+    const Rows next_rows = share.rows(pass + 1);
+    const int tiles = (rows.local() + 15) / 16;
+    if constexpr (kBytes) product.begin_pass(plan, rows);
+    for (int step = 0; step < plan.k_steps; ++step) {
+      if constexpr (kBytes) {
+        product.run(plan, ring, stage, parity, tiles, step);
+      } else {
+        const StageScales<kFormat> scales = next_scales;
+        if (step + 1 < plan.k_steps) {
+          next_scales.load(plan.p.weight, plan.p.weight.scales, globals, step + 1);
+        } else if (next_rows.count > 0) {
+          fragment_rows(next_rows, globals);
+          next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
+        }
+        product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
+      }
+      if (++stage == plan.stages) stage = 0, parity ^= 1;
+    }
+    places.wait_free(pass);
+    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
+    places.fill(pass);
+    rows = next_rows;
+  }
+}
+
 template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
   constexpr bool kKept = kKind != InputKind::kStage, kHalf = kKind == InputKind::kKeptHalf;
-  constexpr bool kScaled = kHalf || kKind == InputKind::kKeptBytes;
+  constexpr bool kBytes = kKind == InputKind::kKeptBytes, kScaled = kHalf || kBytes;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
   __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kScaled ? kHalfRowsMax : 1];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
-  char* const kept = ring.data + plan.stages * plan.stage_bytes;
+  char* const kept = ring.data + ring_bytes(plan);
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.weight);
     if (!kKept) ptx::prefetch_map(&args.x);
     for (int s = 0; s < plan.stages; ++s) {
-      ptx::barrier_init(&full[s], 1);
+      ptx::barrier_init(&full[s], kBytes ? 1 + 32 : 1);
       ptx::barrier_init(&empty[s], kConsumers / 32);
     }
     places.init();
@@ -83,9 +185,12 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
   auto* sums = reinterpret_cast<float*>(kept + sums_offset(kept_bytes(plan, plan.p.m)));
   if (threadIdx.x >= kConsumers + 32) {
     ptx::wait_for_previous();
-    finish_product<kKind>(plan, sums, rows, places, 0);
+    const Share share(plan);
+    for (int pass = 0; share.rows(pass).count > 0; ++pass) {
+      finish<kKind>(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), rows, places, pass);
+    }
   } else if (threadIdx.x >= kConsumers) {
-    if (threadIdx.x == kConsumers) produce(args, ring);
+    if (kBytes || threadIdx.x == kConsumers) produce<kBytes>(args, ring);
   } else {
     using Held = HeldRow<kKind, kFormat>;
     const bool held = kKept && Held::takes(plan);
@@ -99,9 +204,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     } else if constexpr (kKept) {
       keep_x<kKind, kFormat>(plan, plan.p.m, rows);
     }
-    Consumer<kFormat, kColumns, kKind> consumer{ring, places, sums};
-    consumer.begin(plan);
-    consumer.run(plan, kept);
+    consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
   }
 #endif
 }
@@ -117,7 +220,7 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
-  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits;
+  const bool bytes = integers && p.m <= kByteRowsMax && p.weight.n % 8 == 0 && !p.same_bits;
   const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m, bytes};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
