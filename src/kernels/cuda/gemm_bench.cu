@@ -33,7 +33,7 @@ struct Cursor {
   const Pool& pool;
   size_t at = 0;
   Weight next(WeightFormat format, int n, int k) {
-    const size_t bytes = (weight_data_bytes(format, n, k) + 511) / 512 * 512;  // scales by 16
+    const size_t bytes = (weight_data_bytes(format, n, k) + 255) / 256 * 256;
     if (at + bytes > pool.data.bytes) at = 0;
     const Weight weight{format, n, k, pool.data.as<char>() + at, pool.scales.as<char>() + at / 32, 128};
     at += bytes;

@@ -29,26 +29,6 @@ __device__ __forceinline__ uint32_t join_bytes(int a, int b, int c, int d) {
   return __byte_perm(low, high, 0x5410);
 }
 
-// Integers of 16 bits are most / kByteMost. Without a division's branch: this is what long rows wait for.
-constexpr float kByteMost = 32512.0f;
-__device__ __forceinline__ float byte_inverse(float most) {
-  float inverse;  // of a number whose inverse is normal whatever `most` is
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(most * 0x1p-16f));
-  return inverse * (kByteMost * 0x1p-16f);
-}
-// 1.5 * 2^23 added leaves round(v) in the low bits, without the slow conversion.
-constexpr float kRounder = 12582912.0f;
-constexpr int kRounderBits = 0x4B400000;
-
-// bits: of the group's largest magnitude, `most` as a number; what is not finite lies above all that is.
-template <WeightFormat kFormat>
-__device__ __forceinline__ void store_fact(const StreamPlan& plan, char* row, int group, uint32_t bits, float most,
-                                           int sum) {
-  const float scale = bits < 0x7F800000u ? most * (1.0f / kByteMost) : __uint_as_float(0x7FC00000u);
-  reinterpret_cast<GroupFact*>(row + 2 * plan.column_bytes)[group] = {kNibbles<kFormat> ? scale * 0.0625f : scale,
-                                                                      sum * 128};
-}
-
 // Eight neighbouring values of a token, at a multiple of 8; the 16 lanes that hold a group are together.
 template <WeightFormat kFormat>
 __device__ __forceinline__ void store_kept_bytes(const StreamPlan& plan, char* row, int at, const float (&v)[8]) {
@@ -58,7 +38,10 @@ __device__ __forceinline__ void store_kept_bytes(const StreamPlan& plan, char* r
 #pragma unroll
   for (int step = 8; step > 0; step /= 2) bits = max(bits, __shfl_xor_sync(~0u, bits, step));
   const float most = fmaxf(__uint_as_float(bits), 1e-30f);  // its scales stay normal
-  const float inverse = byte_inverse(most);
+  const float inverse = 32512.0f / most;
+  // 1.5 * 2^23 added leaves round(v) in the low bits, without the slow conversion.
+  constexpr float kRounder = 12582912.0f;
+  constexpr int kRounderBits = 0x4B400000;
   int low[8], high[8], sum = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
@@ -80,45 +63,11 @@ __device__ __forceinline__ void store_kept_bytes(const StreamPlan& plan, char* r
   };
   store(row, high);
   store(row + plan.column_bytes, low);
-  if (threadIdx.x % 16 == 0) store_fact<kFormat>(plan, row, at / 128, bits, most, sum);
-}
-
-// A group of 128 by a warp, four values a lane at group_places(): the same bits as store_kept_bytes.
-template <WeightFormat kFormat>
-struct GroupPlaces {
-  int first, second;  // of two neighbouring values each, within the group
-
-  __device__ __forceinline__ GroupPlaces() {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    first = kNibbles<kFormat> ? lane / 2 * 8 + lane % 2 * 2 : lane * 4;
-    second = first + (kNibbles<kFormat> ? 4 : 2);
-  }
-  // The word of a column that the four values make.
-  __device__ __forceinline__ int word() const {
-    const int lane = static_cast<int>(threadIdx.x) % 32, eight = lane / 2;
-    return kNibbles<kFormat> ? eight % 4 * 32 + eight / 4 * 4 + lane % 2 * 16 : lane * 4;
-  }
-};
-template <WeightFormat kFormat>
-__device__ __forceinline__ void store_group_bytes(const StreamPlan& plan, char* row, int group, int word,
-                                                  const float (&v)[4]) {
-  uint32_t bits = max(max(__float_as_uint(fabsf(v[0])), __float_as_uint(fabsf(v[1]))),
-                      max(__float_as_uint(fabsf(v[2])), __float_as_uint(fabsf(v[3]))));
-  bits = __reduce_max_sync(~0u, bits);
-  const float most = fmaxf(__uint_as_float(bits), 1e-30f), inverse = byte_inverse(most);
-  int low[4], high[4], sum = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    low[i] = __float_as_int(__fmaf_rn(v[i], inverse, kRounder));
-    sum += low[i] - kRounderBits;
-    high[i] = (low[i] + 128) >> 8;
-  }
-  sum = __reduce_add_sync(~0u, sum);
-  constexpr int kSecond = kNibbles<kFormat> ? 2 : 1, kThird = kNibbles<kFormat> ? 1 : 2;
-  char* const to = row + group * 128 + word;
-  *reinterpret_cast<uint32_t*>(to) = join_bytes(high[0], high[kSecond], high[kThird], high[3]);
-  *reinterpret_cast<uint32_t*>(to + plan.column_bytes) = join_bytes(low[0], low[kSecond], low[kThird], low[3]);
-  if (threadIdx.x % 32 == 0) store_fact<kFormat>(plan, row, group, bits, most, sum);
+  if (threadIdx.x % 16 != 0) return;
+  const bool finite = bits < 0x7F800000u;
+  const float scale = finite ? most * (1.0f / 32512.0f) : __uint_as_float(0x7FC00000u);
+  reinterpret_cast<GroupFact*>(row + 2 * plan.column_bytes)[at / 128] = {kNibbles<kFormat> ? scale * 0.0625f : scale,
+                                                                         sum * 128};
 }
 
 // d[16 x 8] += a[16 x 32] b[32 x 8], a without, b with sign.
@@ -136,7 +85,6 @@ struct ByteProduct {
   static constexpr int kGroups = kNibbles<kFormat> ? 2 : 1;  // of a slice of a stage
   const char* column;                                        // of this thread's fragments of the tokens
   const GroupFact* facts;                                    // of its token's sums
-  int scale_places[2][2];                                    // of its rows, in bytes from a group's first
   float sums[2][2] = {};                                     // [tile][row of two]
 
   __device__ __forceinline__ void begin(const StreamPlan& plan, const char* kept) {
@@ -147,38 +95,24 @@ struct ByteProduct {
             slice * kGroups;
   }
 
-  // Where its rows' scales lie.
-  __device__ __forceinline__ void begin_pass(const StreamPlan& plan, const Rows& rows) {
-    const int g = threadIdx.x % 32 / 4, slice = threadIdx.x / 32, groups = kGroups * kSlices;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = i / 2 * 16 + stage_row(g) + i % 2 * 8;
-      const bool second = rows.half > 0 && row >= plan.pitch;
-      const int column = min(second ? row - plan.pitch : row, plan.pitch - 1);
-      const int shift = scale_shift(rows.first + (second ? rows.half : 0));
-      scale_places[i / 2][i % 2] = (((second ? groups : 0) + slice * kGroups) * plan.scale_pitch + shift + column) * 2;
-    }
-  }
-
   __device__ __forceinline__ void run(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity, int tiles,
-                                      int step) {
+                                      int step, const StageScales<kFormat>& scales) {
     if (tiles > 1) {
-      run_tiles<2>(plan, ring, stage, parity, step);
+      run_tiles<2>(plan, ring, stage, parity, step, scales);
     } else {
-      run_tiles<1>(plan, ring, stage, parity, step);
+      run_tiles<1>(plan, ring, stage, parity, step, scales);
     }
   }
 
   template <int kTiles>
   __device__ __forceinline__ void run_tiles(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity,
-                                            int step) {
+                                            int step, const StageScales<kFormat>& scales) {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
     const char* x = column + step * kStepElements<kFormat>;
     GroupFact fact[kGroups];
 #pragma unroll
     for (int i = 0; i < kGroups; ++i) fact[i] = facts[step * kSlices * kGroups + i];
     ptx::barrier_wait(&ring.full[stage], parity);
-    const char* const scales = ring.data + plan.stages * plan.stage_bytes + stage * plan.scale_bytes;
     const char* weights = ring.data + stage * plan.stage_bytes + slice * plan.slab_bytes + stage_row(g) * 128;
     int totals[kTiles][2];
     int parts[kTiles][4] = {};
@@ -189,7 +123,7 @@ struct ByteProduct {
       load_weight_part(weights + segment, q);
       if constexpr (kNibbles<kFormat>) {
         multiply_nibbles(x + part * 128, q, totals);
-        promote(fact[part], scales + part * plan.scale_pitch * 2, totals);
+        promote(fact[part], scales, part, totals);
       } else {
         const uint4 v = *reinterpret_cast<const uint4*>(x + part * 64);
 #pragma unroll
@@ -205,7 +139,7 @@ struct ByteProduct {
         totals[i][0] = parts[i][0] * 256 + parts[i][1];
         totals[i][1] = parts[i][2] * 256 + parts[i][3];
       }
-      promote(fact[0], scales, totals);
+      promote(fact[0], scales, 0, totals);
     }
     __syncwarp();
     if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
@@ -230,13 +164,13 @@ struct ByteProduct {
   }
 
   template <int kTiles>
-  __device__ __forceinline__ void promote(GroupFact fact, const char* scales, const int (&totals)[kTiles][2]) {
+  __device__ __forceinline__ void promote(GroupFact fact, const StageScales<kFormat>& scales, int part,
+                                          const int (&totals)[kTiles][2]) {
 #pragma unroll
     for (int i = 0; i < kTiles; ++i) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float scale = __half2float(*reinterpret_cast<const __half*>(scales + scale_places[i][half]));
-        sums[i][half] = __fmaf_rn(scale * fact.scale, static_cast<float>(totals[i][half] - fact.offset), sums[i][half]);
+        sums[i][half] += scales.value(part, i, half) * fact.scale * static_cast<float>(totals[i][half] - fact.offset);
       }
     }
   }

@@ -218,38 +218,7 @@ struct LongRow {
       v[2 * j + 1] = __uint_as_float(words[j] & 0xFFFF0000u);
     }
   }
-  // As bytes: a group of 128 a warp, for reductions in one instruction. Five at a time without a branch, so that none
-  // waits for the one before; behind the end the last once more.
-  static __device__ __forceinline__ void keep_bytes(const StreamPlan& plan, const KeptRows& rows) {
-    constexpr int kGroups = kPieces * 2, kTogether = 5;
-    static_assert(kGroups % kTogether == 0);
-    const GroupPlaces<kFormat> places;
-    const int warp = static_cast<int>(threadIdx.x) / 32, word = places.word(), groups = plan.kept_elements / 128;
-    const auto group_of = [&](int n) { return min(n * 8, groups - 8) + warp; };
-    const auto* x = static_cast<const __nv_bfloat16*>(plan.p.x);
-    uint32_t pairs[kGroups][2] = {};
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      const int first = group_of(n) * 128 + places.first, second = group_of(n) * 128 + places.second;
-      const bool in = n / kTogether * kTogether * 8 < groups;
-      if (in && first < plan.p.weight.k) pairs[n][0] = *reinterpret_cast<const uint32_t*>(x + first);
-      if (in && second < plan.p.weight.k) pairs[n][1] = *reinterpret_cast<const uint32_t*>(x + second);
-    }
-#pragma unroll
-    for (int n = 0; n < kGroups; ++n) {
-      if (n % kTogether == 0 && n * 8 >= groups) break;
-      float v[4];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        v[2 * j] = __uint_as_float(pairs[n][j] << 16);
-        v[2 * j + 1] = __uint_as_float(pairs[n][j] & 0xFFFF0000u);
-      }
-      store_group_bytes<kFormat>(plan, rows.at, group_of(n), word, v);
-    }
-    ptx::named_barrier(1, kConsumers);
-  }
   static __device__ __forceinline__ void keep(const StreamPlan& plan, const KeptRows& rows) {
-    if constexpr (kKind == InputKind::kKeptBytes) return keep_bytes(plan, rows);
     const auto* x = static_cast<const __nv_bfloat16*>(plan.p.x);
     uint4 pieces[kPieces];
 #pragma unroll

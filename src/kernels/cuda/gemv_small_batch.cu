@@ -36,9 +36,7 @@ struct Share {
   }
 };
 
-// One thread, with kScales a warp. The weights of the first round of the ring are loaded before the previous kernel has
-// ended.
-template <bool kScales>
+// One thread. The weights of the first round of the ring are loaded before the previous kernel has ended.
 __device__ void produce(const Arguments& args, const Ring& ring) {
   const Plan& plan = args.plan;
   const Share share(plan);
@@ -59,15 +57,8 @@ __device__ void produce(const Arguments& args, const Ring& ring) {
         for (int s = 0; s < plan.stages; ++s) load_x(s % plan.k_steps, s);
       }
       if (issued >= plan.stages) ptx::barrier_wait(&ring.empty[stage], parity);
-      if (!kScales || threadIdx.x % 32 == 0) {
-        ptx::barrier_expect(&ring.full[stage], bytes);
-        load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, step,
-                           &ring.full[stage]);
-      }
-      if constexpr (kScales) {
-        load_stage_scales(plan, rows, ring.data + plan.stages * plan.stage_bytes + stage * plan.scale_bytes, step,
-                          &ring.full[stage]);
-      }
+      ptx::barrier_expect(&ring.full[stage], bytes);
+      load_stage_weights(plan, &args.weight, ring.data + stage * plan.stage_bytes, rows.first, step, &ring.full[stage]);
       if (waited) load_x(step, stage);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
@@ -122,29 +113,26 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
   const Share share(plan);
   std::conditional_t<kBytes, ByteProduct<kFormat>, WarpProduct<kFormat, kColumns, kKind>> product;
   if constexpr (kBytes) product.begin(plan, kept);
-  [[maybe_unused]] StageScales<kFormat> next_scales = {};
+  StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
   Rows rows = share.rows(0);
-  if constexpr (!kBytes) {
-    fragment_rows(rows, globals);
-    next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
-  }
+  fragment_rows(rows, globals);
+  next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
   for (int pass = 0; rows.count > 0; ++pass) {
     const Rows next_rows = share.rows(pass + 1);
     const int tiles = (rows.local() + 15) / 16;
-    if constexpr (kBytes) product.begin_pass(plan, rows);
     for (int step = 0; step < plan.k_steps; ++step) {
+      const StageScales<kFormat> scales = next_scales;
+      if (step + 1 < plan.k_steps) {
+        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, step + 1);
+      } else if (next_rows.count > 0) {
+        fragment_rows(next_rows, globals);
+        next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
+      }
       if constexpr (kBytes) {
-        product.run(plan, ring, stage, parity, tiles, step);
+        product.run(plan, ring, stage, parity, tiles, step, scales);
       } else {
-        const StageScales<kFormat> scales = next_scales;
-        if (step + 1 < plan.k_steps) {
-          next_scales.load(plan.p.weight, plan.p.weight.scales, globals, step + 1);
-        } else if (next_rows.count > 0) {
-          fragment_rows(next_rows, globals);
-          next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
-        }
         product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
       }
       if (++stage == plan.stages) stage = 0, parity ^= 1;
@@ -161,19 +149,19 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
   constexpr bool kKept = kKind != InputKind::kStage, kHalf = kKind == InputKind::kKeptHalf;
-  constexpr bool kBytes = kKind == InputKind::kKeptBytes, kScaled = kHalf || kBytes;
+  constexpr bool kScaled = kHalf || kKind == InputKind::kKeptBytes;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
   __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kScaled ? kHalfRowsMax : 1];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
-  char* const kept = ring.data + ring_bytes(plan);
+  char* const kept = ring.data + plan.stages * plan.stage_bytes;
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.weight);
     if (!kKept) ptx::prefetch_map(&args.x);
     for (int s = 0; s < plan.stages; ++s) {
-      ptx::barrier_init(&full[s], kBytes ? 1 + 32 : 1);
+      ptx::barrier_init(&full[s], 1);
       ptx::barrier_init(&empty[s], kConsumers / 32);
     }
     places.init();
@@ -190,7 +178,7 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
       finish<kKind>(plan, share.rows(pass), sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), rows, places, pass);
     }
   } else if (threadIdx.x >= kConsumers) {
-    if (kBytes || threadIdx.x == kConsumers) produce<kBytes>(args, ring);
+    if (threadIdx.x == kConsumers) produce(args, ring);
   } else {
     using Held = HeldRow<kKind, kFormat>;
     const bool held = kKept && Held::takes(plan);
@@ -220,7 +208,7 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
-  const bool bytes = integers && p.m <= kByteRowsMax && p.weight.n % 8 == 0 && !p.same_bits;
+  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits;
   const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m, bytes};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }

@@ -26,7 +26,6 @@ constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
 constexpr int kBarrierBytes = 3072;  // and what else lies beside
-constexpr int kBytesBeside = 512;    // where tokens are kept as bytes, which takes less
 constexpr int kKeptBytesMax = 64 * 1024;
 
 // Where the tokens' values come from.
@@ -50,8 +49,6 @@ struct StreamPlan {
   bool kept;          // the tokens' values
   int kept_elements;  // of a token: whole steps
   int column_bytes;   // of a column of bytes; 0: the tokens are not kept so
-  int scale_pitch;    // then, beside each stage: the weight's scales, [row of unit][group][scale_pitch] f16
-  int scale_bytes;    // of a stage
   int x_stride;       // bytes from token to token: kept, or in a box
   int x_boxes;        // of a stage
   int x_stage;        // bytes of a stage; 0 if kept
@@ -98,23 +95,6 @@ __device__ __forceinline__ void load_stage_x(const StreamPlan& plan, const CUten
     ptx::tensor_load(to + box * plan.p.m * plan.x_stride, map, (step * plan.x_boxes + box) * plan.x_stride / 4,
                      first_token, full);
   }
-}
-// A warp: the scales of a stage, which consumers who fetched them would wait for longer than for a stage. From a
-// multiple of eight rows on: scale_shift() from there to the first.
-__device__ __forceinline__ int scale_shift(int row) { return row & 7; }
-__device__ __forceinline__ void load_stage_scales(const StreamPlan& plan, const Rows& rows, char* to, int step,
-                                                  uint64_t* full) {
-  const Weight& w = plan.p.weight;
-  const int pieces = plan.scale_pitch / 8, units = rows.half > 0 ? 2 : 1, all = plan.scale_bytes / 16;
-  const int groups = all / (pieces * units), first_group = step * groups, end = (w.k + 127) / 128;
-  for (int i = static_cast<int>(threadIdx.x) % 32; i < all; i += 32) {
-    const int line = i / pieces, second = line / groups, group = first_group + line - second * groups;
-    const int row = (rows.first + second * rows.half) / 8 * 8 + i % pieces * 8;
-    const bool in = group < end && row < w.n;
-    const __half* from = static_cast<const __half*>(w.scales) + (in ? int64_t{group} * w.n + row : 0);
-    ptx::copy_async_16(to + i * 16, from, in);
-  }
-  ptx::barrier_arrive_copies(full);
 }
 __device__ __forceinline__ uint32_t stage_transfer_bytes(const StreamPlan& plan) {
   return static_cast<uint32_t>(kRowBytes * plan.box_rows + plan.x_stage);
@@ -384,12 +364,8 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->x_stage = plan->kept ? 0 : p.m * x_row;
   plan->stage_bytes = (kSlices * plan->slab_bytes + plan->x_stage + 1023) / 1024 * 1024;
   const int kept_bytes = keep ? kept_stride * tokens : 0;
-  plan->scale_pitch = plan->pitch + 8;
-  plan->scale_bytes = plan->column_bytes > 0 ? shape.rows_of_unit * (step_elements / 128) * plan->scale_pitch * 2 : 0;
-  const int beside = plan->column_bytes > 0 ? kBytesBeside : kBarrierBytes;
-  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - beside;
-  const int place = plan->stage_bytes + plan->scale_bytes;
-  plan->stages = ring_bytes / place < kStagesMax ? ring_bytes / place : kStagesMax;
+  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - kBarrierBytes;
+  plan->stages = ring_bytes / plan->stage_bytes < kStagesMax ? ring_bytes / plan->stage_bytes : kStagesMax;
 }
 
 // Chooses how the tokens lie and how many rows a stage has: the first way with three stages. Answers whether there is
@@ -416,15 +392,11 @@ inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_ke
   }
   return false;
 }
-// With the scales behind it.
-__host__ __device__ __forceinline__ int ring_bytes(const StreamPlan& plan) {
-  return plan.stages * (plan.stage_bytes + plan.scale_bytes);
-}
 __host__ __device__ __forceinline__ int kept_bytes(const StreamPlan& plan, int tokens) {
   return plan.kept ? plan.x_stride * tokens : 0;
 }
 inline size_t stream_shared_bytes(const StreamPlan& plan, int tokens) {
-  return 1024 + static_cast<size_t>(ring_bytes(plan)) +
+  return 1024 + static_cast<size_t>(plan.stages) * plan.stage_bytes +
          static_cast<size_t>(tail_bytes(plan.p.m, kept_bytes(plan, tokens)));
 }
 __device__ __forceinline__ char* ring_base(char* shared) {
