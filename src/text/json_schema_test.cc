@@ -345,6 +345,20 @@ TEST(JsonSchema, OneOfIsKeptWhereItsSchemasExcludeEachOther) {
   for (const char* const schema : overlapping) EXPECT_FALSE(compiles(schema)) << schema;
 }
 
+// Readers have doubles: what is written beside an open bound must not become the bound.
+TEST(JsonSchema, OpenBoundsHoldForDoublesToo) {
+  const char* const open = R"({"type":"number","exclusiveMinimum":1000000000000,"exclusiveMaximum":1000000000002})";
+  EXPECT_TRUE(accepts(open, "1000000000000.01"));
+  EXPECT_TRUE(accepts(open, "1000000000001.99"));
+  EXPECT_FALSE(accepts(open, "1000000000000.00000004"));
+  EXPECT_FALSE(accepts(open, "1000000000001.99999"));
+  const char* const hundred = R"({"type":"number","minimum":0,"exclusiveMaximum":100})";
+  EXPECT_TRUE(accepts(hundred, "99.999999999999"));
+  EXPECT_FALSE(accepts(hundred, "99.999999999999999"));
+  EXPECT_TRUE(accepts(R"({"type":"number","minimum":0})", "7.25"));
+  EXPECT_TRUE(accepts(R"({"type":"number","minimum":0.12345678901234568,"maximum":0.2})", "0.12345678901234568"));
+}
+
 TEST(JsonSchema, ManyValuesAndAmbiguousPatternsStayBounded) {
   json::array values;
   for (int i = 0; i < 3000; ++i) values.push_back(json::string("value " + std::to_string(i)));
