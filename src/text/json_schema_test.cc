@@ -292,6 +292,16 @@ TEST(JsonSchema, FormatsAndPatterns) {
   EXPECT_TRUE(accepts(R"({"pattern":"^\"\\t$"})", R"("\"\t")"));
 }
 
+TEST(JsonSchema, PatternsOfCharactersBeyondAscii) {
+  const char* const chinese = R"({"pattern":"^[\\u4e00-\\u9fa5A-Z]{1,3}$"})";
+  for (const char* const in : {"\"中文\"", "\"一龥A\""}) EXPECT_TRUE(accepts(chinese, in)) << in;
+  for (const char* const out : {"\"\"", "\"龦\"", "\"ぁ\"", "\"a\"", "\"中文中文\"", "\"\xE4\xB8\""})
+    EXPECT_FALSE(accepts(chinese, out)) << out;
+  const char* const raw = R"({"pattern":"^[α-ωé\\ud83d\\ude00-🙏]\\x41\\u00df$"})";
+  for (const char* const in : {"\"λAß\"", "\"éAß\"", "\"😀Aß\"", "\"🙏Aß\""}) EXPECT_TRUE(accepts(raw, in)) << in;
+  for (const char* const out : {"\"ώAß\"", "\"🙐Aß\"", "\"λAs\""}) EXPECT_FALSE(accepts(raw, out)) << out;
+}
+
 TEST(JsonSchema, FormatsOfTheStandardAreKept) {
   const std::pair<const char*, std::vector<const char*>> good[] = {
       {"hostname", {"localhost", "a-1.example.org"}},
@@ -397,6 +407,10 @@ TEST(JsonSchema, ErrorsNameTheKeyword) {
   EXPECT_THAT(message(R"({"$ref":"#"})"), testing::HasSubstr("without end"));
   EXPECT_THAT(message(R"({"properties":{"a":{"$ref":"#"}},"required":["a"]})"), testing::HasSubstr("without end"));
   EXPECT_THAT(message(R"x({"pattern":"(?=a)"})x"), testing::HasSubstr("look-around"));
+  EXPECT_THAT(message(R"({"pattern":"\\ud800"})"), testing::HasSubstr("not half of one"));
+  EXPECT_THAT(message(R"({"pattern":"\\u12"})"), testing::HasSubstr("4 hexadecimal digits"));
+  EXPECT_THAT(message(R"({"pattern":"[^é]"})"), testing::HasSubstr("negated class"));
+  EXPECT_THAT(message(R"({"pattern":"[b-a]"})"), testing::HasSubstr("ascending range"));
   EXPECT_THAT(message(R"({"type":"number","minimum":1e20})"),
               testing::HasSubstr("at most 18 digits at schema.minimum"));
   EXPECT_THAT(message(R"({"type":"integer","minimum":2,"maximum":1})"), testing::HasSubstr("minimum below maximum"));
