@@ -123,7 +123,7 @@ asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, 
                            ? ApiError{ErrorKind::kUnsupported, "The model " + name + " is a language model.", "model",
                                       "model_not_suitable"}
                            : model_not_found(name);
-      if (catalogue->is_ready(name, ""))
+      if (!version.empty() && catalogue->is_ready(name, ""))
         error.message = "The model `" + api::utf8_lossy(name) + "` has no version `" + api::utf8_lossy(version) + "`.";
       co_await exchange.send_error(std::move(error));
       co_return nullptr;

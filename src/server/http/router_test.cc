@@ -54,14 +54,17 @@ TEST_F(RouterTest, UnknownPathsAndMethods) {
   EXPECT_EQ(answer.json().at("type").as_string(), "error");
 }
 
-TEST_F(RouterTest, CompressedBodiesAreRefusedByName) {
+TEST_F(RouterTest, CompressedBodiesAreUnpackedOrRefusedByName) {
   start();
   net::Headers headers;
   headers.add("Content-Encoding", "gzip");
   const Answer answer = post("/v1/chat/completions", "\x1F\x8B", headers);
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(answer.json().at("error").at("message"),
-            "Content-Encoding: expected none, found gzip; send the body uncompressed.");
+            "body in gzip: expected a whole gzip or zlib stream, found 2 bytes that end too soon");
+  headers.set("Content-Encoding", "zstd");
+  EXPECT_EQ(post("/v1/chat/completions", "{}", headers).json().at("error").at("message"),
+            "Content-Encoding: expected gzip, deflate or identity, found zstd");
 }
 
 TEST_F(RouterTest, MalformedJsonSaysWhere) {
