@@ -40,6 +40,11 @@ struct Arguments {
   int k_blocks, tiles;  // tiles: of an expert's outputs
 };
 
+__device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i) {
+  return type == Scalar::kF32 ? static_cast<const float*>(y)[i]
+                              : __bfloat162float(static_cast<const __nv_bfloat16*>(y)[i]);
+}
+
 template <class S>
 struct Ring {
   char *w, *x, *scales;
@@ -165,6 +170,14 @@ class Consumer {
       block_ = place.block, column_ = place.column;
       rows_ = a_.p.choice.tokens > 0 ? a_.p.choice.tokens : __ldcg(a_.p.block_counts + block_);
       multiply(s, place);
+      if constexpr (kOutput == Output::kSum) {
+        if (s.shared >= 0) {
+          add_up_and_store(s);
+        } else {
+          store();
+        }
+        continue;
+      }
       if (s.shared >= 0 && !add_up(s)) continue;
       if constexpr (kOutput == Output::kGates) {
         quantize();
@@ -180,7 +193,12 @@ class Consumer {
     return half_ * 64 + warp_ % 4 * 16 + lane_ / 4 + i / 2 % 2 * 8;
   }
   __device__ __forceinline__ void multiply(const Segment& s, Place<S, kOutput>& place);
+  __device__ __forceinline__ float* part_of(int slot) const {
+    return static_cast<float*>(a_.p.workspace) + static_cast<int64_t>(slot) * kTileOutputs * S::kRows;
+  }
+  __device__ __forceinline__ bool arrive(int tile, int sharers);
   __device__ __forceinline__ bool add_up(const Segment& s);
+  __device__ __forceinline__ void add_up_and_store(const Segment& s);
   __device__ __forceinline__ void quantize();
   __device__ __forceinline__ void store();
 
@@ -249,30 +267,34 @@ __device__ __forceinline__ void Consumer<S, kOutput>::multiply(const Segment& s,
   }
 }
 
+// Counts a part of a shared tile that all consumers have written; whether it was the last.
+template <class S, Output kOutput>
+__device__ __forceinline__ bool Consumer<S, kOutput>::arrive(int tile, int sharers) {
+  ptx::named_barrier(1, kConsumers);
+  if (thread_ == 0) {
+    __threadfence();
+    beside_.last = atomicAdd(a_.p.counters + tile, 1u) == static_cast<unsigned>(sharers - 1) ? 1 : 0;
+    if (beside_.last != 0) atomicExch(a_.p.counters + tile, 0u);
+    __threadfence();
+  }
+  ptx::named_barrier(1, kConsumers);
+  return beside_.last != 0;
+}
+
 // Leaves this block's part of a shared tile; whoever ends last has the whole in sums_ and goes on with it.
 template <class S, Output kOutput>
 __device__ __forceinline__ bool Consumer<S, kOutput>::add_up(const Segment& s) {
-  const auto place_of = [&](int slot) {
-    return static_cast<float*>(a_.p.workspace) + static_cast<int64_t>(slot) * 2 * S::kSums * kConsumers + thread_;
-  };
+  const auto place_of = [&](int slot) { return part_of(slot) + thread_; };
   float* mine = place_of(partial_slot(static_cast<int>(blockIdx.x), s.begin == 0));
 #pragma unroll
   for (int i = 0; i < 2 * S::kSums; ++i) {
     if (row_of(i % S::kSums) < rows_) __stcg(mine + i * kConsumers, sums_[i / S::kSums][i % S::kSums]);
   }
-  __threadfence();
-  ptx::named_barrier(1, kConsumers);
   const int first = walk_.first_sharer(s.shared), last = walk_.last_sharer(s.shared);
-  if (thread_ == 0) {
-    beside_.last = atomicAdd(a_.p.counters + s.shared, 1u) == static_cast<unsigned>(last - first) ? 1 : 0;
-    if (beside_.last != 0) atomicExch(a_.p.counters + s.shared, 0u);
-    __threadfence();
-  }
-  ptx::named_barrier(1, kConsumers);
-  if (beside_.last == 0) return false;
+  if (!arrive(s.shared, last - first + 1)) return false;
 #pragma unroll
   for (int i = 0; i < 2 * S::kSums; ++i) sums_[i / S::kSums][i % S::kSums] = 0;
-#pragma unroll 2
+#pragma unroll(S::kSums > 8 ? 2 : 3)
   for (int block = first; block <= last; ++block) {
     const float* part = place_of(partial_slot(block, block == first));
 #pragma unroll
@@ -281,6 +303,44 @@ __device__ __forceinline__ bool Consumer<S, kOutput>::add_up(const Segment& s) {
     }
   }
   return true;
+}
+
+// The same where sums are what is asked for: parts lie as rows of outputs, and a thread ends four of one row, all of
+// whose parts are under way at once.
+template <class S, Output kOutput>
+__device__ __forceinline__ void Consumer<S, kOutput>::add_up_and_store(const Segment& s) {
+  float* mine = part_of(partial_slot(static_cast<int>(blockIdx.x), s.begin == 0));
+#pragma unroll
+  for (int i = 0; i < 2 * S::kSums; ++i) {
+    const int row = row_of(i % S::kSums);
+    if (row < rows_) {
+      __stcg(mine + row * kTileOutputs + i / S::kSums * kBoxRows + output_of(i % S::kSums),
+             sums_[i / S::kSums][i % S::kSums]);
+    }
+  }
+  const int first = walk_.first_sharer(s.shared), last = walk_.last_sharer(s.shared);
+  if (!arrive(s.shared, last - first + 1)) return;
+  const int output = thread_ % 64 * 4;
+  if (column_ + output >= a_.p.weight.n) return;
+  for (int row = thread_ / 64; row < rows_; row += kConsumers / 64) {
+    const int64_t at = row * a_.p.y_stride + column_ + output;
+    float before[4] = {};
+    if (a_.p.add) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) before[i] = load_one(a_.p.y, a_.p.y_type, at + i);
+    }
+    float4 sum = {};
+#pragma unroll 8
+    for (int block = first; block <= last; ++block) {
+      const float* part = part_of(partial_slot(block, block == first)) + row * kTileOutputs + output;
+      const float4 v = __ldcg(reinterpret_cast<const float4*>(part));
+      sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+    }
+    store_one(a_.p.y, a_.p.y_type, at, before[0] + sum.x, false);
+    store_one(a_.p.y, a_.p.y_type, at + 1, before[1] + sum.y, false);
+    store_one(a_.p.y, a_.p.y_type, at + 2, before[2] + sum.z, false);
+    store_one(a_.p.y, a_.p.y_type, at + 3, before[3] + sum.w, false);
+  }
 }
 
 // h of 128 outputs, which are one group of the quantisation.

@@ -25,31 +25,38 @@ struct ExpertList {
   int experts[kListMax];
   float factors[kListMax][kRows];  // of a token's row: its weight, 0 where the expert was not chosen
 
-  // All threads; rising by number of the expert.
+  // All threads, of which there are more than items; rising by number of the expert.
   __device__ __forceinline__ void find(const ExpertChoice& c, int experts_of_all) {
-    const int slots = c.slots + (c.shared ? 1 : 0), items = c.tokens * slots, thread = static_cast<int>(threadIdx.x),
-              threads = static_cast<int>(blockDim.x);
-    const auto expert_of = [&](int item) {
-      const int slot = item % slots;
-      return slot == c.slots ? experts_of_all : __ldcg(c.ids + item / slots * c.slots + slot);
-    };
+    const int slots = c.slots + (c.shared ? 1 : 0), thread = static_cast<int>(threadIdx.x),
+              threads = static_cast<int>(blockDim.x), token = thread / slots, slot = thread % slots;
+    if (c.slots == 0) {  // a dense product
+      if (thread == 0) experts[0] = experts_of_all, used = 1;
+      return __syncthreads();
+    }
+    const bool mine = token < c.tokens;
+    int e = experts_of_all, at = 0;
+    float weight = 1.0f;
+    if (mine && slot < c.slots) {
+      e = __ldcg(c.ids + token * c.slots + slot);
+      weight = __ldcg(c.weights + token * c.slots + slot);
+    }
     for (int i = thread; i < kBitWords; i += threads) bits[i] = 0;
-    for (int i = thread; i < items * kRows; i += threads) factors[i / kRows][i % kRows] = 0;
+    for (int i = thread; i < c.tokens * slots * kRows; i += threads) factors[i / kRows][i % kRows] = 0;
     __syncthreads();
-    for (int i = thread; i < items; i += threads) {
-      const int e = expert_of(i);
-      atomicOr(&bits[e / 32], 1u << (e % 32));
-    }
+    if (mine) atomicOr(&bits[e / 32], 1u << (e % 32));
     __syncthreads();
-    for (int i = thread; i < items; i += threads) {
-      const int e = expert_of(i), slot = i % slots;
-      int at = __popc(bits[e / 32] & ((1u << (e % 32)) - 1));
-      for (int w = 0; w < e / 32; ++w) at += __popc(bits[w]);
+    if (mine) {
+#pragma unroll
+      for (int w = 0; w < kBitWords; ++w) {
+        const uint32_t below = w < e / 32 ? ~0u : w == e / 32 ? (1u << (e % 32)) - 1 : 0u;
+        at += __popc(bits[w] & below);
+      }
       atomicExch(&experts[at], e);
-      atomicAdd(&factors[at][i / slots], slot == c.slots ? 1.0f : __ldcg(c.weights + i / slots * c.slots + slot));
+      atomicAdd(&factors[at][token], weight);
     }
-    if (thread == 0) {
+    if (thread == threads - 1) {
       int count = 0;
+#pragma unroll
       for (int w = 0; w < kBitWords; ++w) count += __popc(bits[w]);
       used = count;
     }

@@ -18,7 +18,10 @@ using tensor::DType;
 using tensor::TensorView;
 
 constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
-constexpr int64_t kFewRowsWeight = 12 << 20;
+// Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
+// row stays where activations have 16 bits, which is as fast.
+constexpr int64_t kFewRowsWeight = 30'000'000;
+constexpr int64_t kFewRowsMax = 8;
 constexpr int kWideOutputs = 32768;  // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
 constexpr int64_t kFixedRows = 16;   // of a library product whose bits may not depend on the batch
 
@@ -73,7 +76,7 @@ bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream)
 }  // namespace
 
 bool takes_few_rows_fp8(const PackedLinear& w, int64_t rows, tensor::Stream& stream) {
-  return w.format == PackedFormat::kF8 && rows <= kFewTokensMax && w.k % 128 == 0 && w.n % 8 == 0 &&
+  return w.format == PackedFormat::kF8 && rows >= 2 && rows <= kFewRowsMax && w.k % 128 == 0 && w.n % 8 == 0 &&
          w.n * w.k >= kFewRowsWeight && Context::of(stream).capability() == 90 && !stream.batch_invariant();
 }
 
@@ -138,6 +141,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     quantize.norm_eps = norm.epsilon;
   }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
+  quantize.starts_next = few;
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
   if (few) {
     Fp8FewRowsProduct product = dense_few_rows(int(m), quantize.out, weight_of(w));

@@ -21,8 +21,7 @@ void own_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y,
 void prompt_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, Epilogue epilogue,
                  tensor::Stream& stream);
 
-// Whether so many rows of FP8 weights go to gemm_fp8_few_rows, in fp8_product: a weight of which each multiprocessor
-// gets more than a few stages.
+// Whether so many rows of FP8 weights go to gemm_fp8_few_rows, in fp8_product.
 bool takes_few_rows_fp8(const PackedLinear& w, int64_t rows, tensor::Stream& stream);
 
 // gemm_fp8, gemm_fp8_few_rows, or the library's block-scaled product where it is faster, over activations quantised to
