@@ -1,6 +1,5 @@
 // The rows around attention: norm and rope of heads, and the writing of pages. A warp a head: reads and writes it once.
 #include "kernels/cuda/layers.h"
-#include "kernels/cuda/product_calls.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace spillway::kernels::cuda {
@@ -177,7 +176,6 @@ struct LatentRows {
   int q_lora;
   float eps;
   bool halves;
-  bool starts_next;  // a product that has every multiprocessor to itself: its weight arrives meanwhile
 };
 
 // A block a row: 1,536 + 512 + 64 elements of R1. Read once, all of it at once: the time is one chain of a load, a sum
@@ -188,26 +186,15 @@ template <class T>
 __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows args, LatentPages pages, Batch batch) {
   __shared__ float partial[2][kLatentThreads / 32];
   const int row = blockIdx.x, thread = threadIdx.x, lora = pages.lora_dim, rope = pages.rope_dim;
-  if (args.starts_next) ptx::launch_dependents();
-  // Lengths, pages and norms do not depend on the kernel in front.
+  take_turn();
   const int position = batch.positions[row];
   const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
-  const float* angles = args.cos_sin + int64_t{position} * rope;
-  const bool kept = args.q_lora <= kLatentEach * kLatentThreads && lora <= kLatentEach * kLatentThreads;
-  float query_norm[kLatentEach] = {}, value_norm[kLatentEach] = {};
-#pragma unroll
-  for (int i = 0; i < kLatentEach; ++i) {
-    const int at = i * kLatentThreads + thread;
-    if (kept && at < args.q_lora) query_norm[i] = args.query_norm[at];
-    if (kept && at < lora) value_norm[i] = args.kv_norm[at];
-  }
-  const float cos = thread < rope / 2 ? angles[thread] : 0, sin = thread < rope / 2 ? angles[rope / 2 + thread] : 0;
-  take_turn();
   T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
           int64_t{position % pages.page_tokens} * (lora + rope);
   const T* from = static_cast<const T*>(args.down) + int64_t{row} * (args.q_lora + lora + rope);
   const T *latent = from + args.q_lora, *key = latent + lora;
   T* low = static_cast<T*>(args.low) + int64_t{row} * args.q_lora;
+  const bool kept = args.q_lora <= kLatentEach * kLatentThreads && lora <= kLatentEach * kLatentThreads;
   float query[kLatentEach], value[kLatentEach], query_sum = 0, value_sum = 0;
   if (kept) {
 #pragma unroll
@@ -224,9 +211,8 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
   }
   query_sum = warp_sum(query_sum), value_sum = warp_sum(value_sum);
   if (thread % 32 == 0) partial[0][thread / 32] = query_sum, partial[1][thread / 32] = value_sum;
-  if (thread < rope / 2) rotate_pair(key, to + lora, thread, rope / 2, args.halves, cos, sin);
-  for (int i = thread + kLatentThreads; i < rope / 2; i += kLatentThreads)
-    rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
+  const float* angles = args.cos_sin + int64_t{position} * rope;
+  for (int i = thread; i < rope / 2; i += kLatentThreads) rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
   __syncthreads();
   query_sum = value_sum = 0;
   for (int w = 0; w < kLatentThreads / 32; ++w) query_sum += partial[0][w], value_sum += partial[1][w];
@@ -236,8 +222,8 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
 #pragma unroll
     for (int i = 0; i < kLatentEach; ++i) {
       const int at = i * kLatentThreads + thread;
-      if (at < args.q_lora) low[at] = from_float<T>(query[i] * query_scale * query_norm[i]);
-      if (at < lora) to[at] = from_float<T>(value[i] * value_scale * value_norm[i]);
+      if (at < args.q_lora) low[at] = from_float<T>(query[i] * query_scale * args.query_norm[at]);
+      if (at < lora) to[at] = from_float<T>(value[i] * value_scale * args.kv_norm[at]);
     }
     return;
   }
@@ -294,8 +280,7 @@ void store_latents(const LatentStoreArgs& args, const LatentPages& pages, const 
                         args.cos_sin.as<float>(),
                         shape.q_lora,
                         args.norm_epsilon,
-                        shape.pairs == RopePairs::kHalves,
-                        args.next != nullptr && takes_few_rows_fp8(*args.next, batch.rows, stream)};
+                        shape.pairs == RopePairs::kHalves};
   by_type(pages.dtype, [&](auto type) {
     launch_row_kernel("store_latent_rows", store_latent_rows<decltype(type)>, unsigned(batch.rows), kLatentThreads, 0,
                       stream, rows, pages, batch);

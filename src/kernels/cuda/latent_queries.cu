@@ -39,12 +39,6 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, 
   for (int i = 0; i < kLoads; ++i) {
     w[i] = __ldg(reinterpret_cast<const uint4*>(key_up + (int64_t{head} * kLora + output + 2 * i) * kNope) + lane % 16);
   }
-  // A pair of rope's a thread: its angle does not depend on the kernel in front either.
-  const int half = a.rope / 2, token = static_cast<int>(threadIdx.x) / half,
-            pair = static_cast<int>(threadIdx.x) % half;
-  const bool turns = part == 0 && token < a.rows;
-  const float* angles = a.cos_sin + (turns ? int64_t{a.positions[token]} * a.rope : 0);
-  const float cos = turns ? angles[pair] : 0, sin = turns ? angles[half + pair] : 0;
   take_turn();
   ptx::launch_dependents();  // attention, whose blocks have a multiprocessor each, plans its work meanwhile
   const T* queries = static_cast<const T*>(a.queries) + head * a.query_dim;
@@ -59,9 +53,12 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, 
     for (int i = 0; i < kLoads; ++i) sums[i] = dot_8(w[i], x, 0.0f);
     joined[t * to_row + output + lane % 16 * 2] = __float2bfloat16(sum_16(sums));
   }
-  if (turns) {
-    rotate_pair(queries + token * from_row + a.nope, joined + token * to_row + kLora, pair, half,
-                a.pairs == RopePairs::kHalves, cos, sin);
+  const int half = a.rope / 2;
+  if (part != 0) return;
+  for (int i = static_cast<int>(threadIdx.x); i < a.rows * half; i += kThreads) {
+    const int t = i / half;
+    rotate_pair(queries + t * from_row + a.nope, joined + t * to_row + kLora, i % half, half,
+                a.pairs == RopePairs::kHalves, a.cos_sin + int64_t{a.positions[t]} * a.rope);
   }
 }
 
@@ -70,8 +67,8 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, 
 bool latent_queries(const JoinRope& args, const HeadLinear& key_up, tensor::Stream& stream) {
   static_assert(kLoads == 16);
   const bool takes = args.rows <= kRowsMax && args.dtype == tensor::DType::kBF16 && args.lora == kLora &&
-                     args.nope == kNope && args.query_dim % 8 == 0 && args.rows * args.rope <= 2 * kThreads &&
-                     args.rope > 1 && !stream.batch_invariant() && Context::of(stream).capability() >= 90;
+                     args.nope == kNope && args.query_dim % 8 == 0 && !stream.batch_invariant() &&
+                     Context::of(stream).capability() >= 90;
   if (!takes) return false;
   if (args.rows == 0) return true;
   const auto* weight = reinterpret_cast<const T*>(key_up.weights[0].data.view().data);

@@ -19,9 +19,9 @@ using tensor::TensorView;
 
 constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
 // Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
-// row stays where activations have 16 bits, which is as fast.
+// and two rows stay where activations have 16 bits, which is as fast or nearly.
 constexpr int64_t kFewRowsWeight = 30'000'000;
-constexpr int64_t kFewRowsMax = 8;
+constexpr int64_t kFewRowsMin = 3, kFewRowsMax = 8;
 constexpr int kWideOutputs = 32768;  // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
 constexpr int64_t kFixedRows = 16;   // of a library product whose bits may not depend on the batch
 
@@ -76,8 +76,9 @@ bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream)
 }  // namespace
 
 bool takes_few_rows_fp8(const PackedLinear& w, int64_t rows, tensor::Stream& stream) {
-  return w.format == PackedFormat::kF8 && rows >= 2 && rows <= kFewRowsMax && w.k % 128 == 0 && w.n % 8 == 0 &&
-         w.n * w.k >= kFewRowsWeight && Context::of(stream).capability() == 90 && !stream.batch_invariant();
+  return w.format == PackedFormat::kF8 && rows >= kFewRowsMin && rows <= kFewRowsMax && w.k % 128 == 0 &&
+         w.n % 8 == 0 && w.n * w.k >= kFewRowsWeight && Context::of(stream).capability() == 90 &&
+         !stream.batch_invariant();
 }
 
 void tune(const Tuning& tuning, tensor::Stream& stream) {
