@@ -51,6 +51,19 @@ void read_user(FieldReader& reader, std::string& out) {
   reader.string("user_id", out);
 }
 
+// Fields without which the answer would not be what was asked for: refused rather than passed over.
+void refuse_what_is_not_there(FieldReader& reader) {
+  const auto refuse = [&](const char* key, const char* why) { reader.fail(ErrorKind::kInvalidParameters, key, why); };
+  if (const json::value* functions = reader.find("functions"); functions && *functions != json::array())
+    refuse("functions", "is not supported; use tools and tool_choice");
+  if (reader.find("audio")) refuse("audio", "is not supported; this model writes text");
+  if (reader.find("web_search_options")) refuse("web_search_options", "is not supported; give a tool that searches");
+  const json::value* modalities = reader.find("modalities");
+  if (modalities && *modalities != json::array{"text"}) {
+    reader.fail(ErrorKind::kInvalidParameters, "modalities", "expected [\"text\"], found " + describe(*modalities));
+  }
+}
+
 }  // namespace
 
 Parsed<ChatRequest> parse_chat_request(std::string_view body, const ChatParseOptions& options) {
@@ -72,6 +85,7 @@ Parsed<ChatRequest> parse_chat_request(const json::value& body, const ChatParseO
   read_sampling(reader, out.sampling);
   read_stream(reader, out.stream);
   read_format(reader, out.format);
+  refuse_what_is_not_there(reader);
   read_tools(reader, failure, out.tools);
   read_tool_choice(reader, failure, out.tools, out.tool_choice);
   reader.boolean("parallel_tool_calls", out.parallel_tool_calls);

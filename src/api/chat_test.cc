@@ -210,6 +210,12 @@ TEST(ChatRequest, OtherNamesOfConstraintsAreNotPassedOver) {
   EXPECT_EQ(request.format.schema.at("type"), "integer");
   EXPECT_EQ(refused_field(R"("guided_choice":["a","b"])").param, "guided_choice");
   EXPECT_EQ(refused_field(R"("structured_outputs":{"regex":"a"})").param, "structured_outputs");
+  EXPECT_EQ(refused_field(R"("guided_regex":"a","response_format":{"type":"text"})").param, "guided_regex");
+  EXPECT_EQ(refused_field(R"("guided_json":{},"response_format":{"type":"json_object"})").param, "guided_json");
+  EXPECT_EQ(refused_field(R"("functions":[{"name":"f"}],"function_call":"auto")").param, "functions");
+  EXPECT_EQ(refused_field(R"("modalities":["text","audio"])").param, "modalities");
+  EXPECT_EQ(refused_field(R"("web_search_options":{})").param, "web_search_options");
+  parsed(R"("functions":[],"modalities":["text"],"audio":null)");
   EXPECT_EQ(parsed(R"("reasoning_effort":"none")").thinking, false);
   EXPECT_FALSE(parsed(R"("reasoning_effort":"low")").thinking.has_value());
 }

@@ -154,12 +154,16 @@ static void read_guided(FieldReader& reader, ResponseFormat& out) {
                   "is not supported; use response_format with a JSON schema (pattern, enum)");
     }
   }
-  if (const json::object* schema = reader.object("guided_json")) out = {ResponseFormat::Kind::kJsonSchema, *schema};
+  const json::object* schema = reader.object("guided_json");
+  if (!schema) return;
+  if (out.kind != ResponseFormat::Kind::kText)
+    return reader.fail(ErrorKind::kInvalidParameters, "guided_json", "beside response_format; expected one of them");
+  out = {ResponseFormat::Kind::kJsonSchema, *schema};
 }
 
-void read_format(FieldReader& reader, ResponseFormat& out) {
+static void read_response_format(FieldReader& reader, ResponseFormat& out) {
   const json::object* format = reader.object("response_format");
-  if (!format) return read_guided(reader, out);
+  if (!format) return;
   const json::value* type = format->if_contains("type");
   const json::string* name = type ? type->if_string() : nullptr;
   if (name && *name == "text") {
@@ -179,6 +183,11 @@ void read_format(FieldReader& reader, ResponseFormat& out) {
     reader.fail(ErrorKind::kInvalidParameters, "response_format.type",
                 "expected one of text, json_object, json_schema, found " + (type ? describe(*type) : "nothing"));
   }
+}
+
+void read_format(FieldReader& reader, ResponseFormat& out) {
+  read_response_format(reader, out);
+  read_guided(reader, out);
 }
 
 void read_scheduling(FieldReader& reader, RequestPriority& priority, std::optional<int64_t>& deadline_ms) {

@@ -91,19 +91,25 @@ void add_load(CLI::App& group, int& status) {
   command->add_option("--url", load.url, "Server [http://127.0.0.1:8000/v1]");
   command->add_option("--model-name", load.model, "Model to ask for [the first it offers]");
   command->add_option("--api-key", load.api_key, "Key for the server");
-  command->add_option("--rate", load.rate_per_s,
-                      "Requests a second, arriving at random (Poisson) whatever the server does");
-  command->add_option("--clients", load.clients, "Instead: so many clients, each waiting for its answer [1]");
-  command->add_option("--trace", bench->trace_file,
-                      "Instead: a file of {\"at_s\", \"prompt\", \"max_tokens\"}, one a line");
-  command->add_option("--duration", bench->duration_s, "Seconds of arrivals [30]");
-  command->add_option("--requests", load.requests_max, "Requests at most");
+  auto* rate = command->add_option("--rate", load.rate_per_s,
+                                   "Requests a second, arriving at random (Poisson) whatever the server does");
+  auto* clients =
+      command->add_option("--clients", load.clients, "Instead: so many clients, each waiting for its answer [1]");
+  auto* trace = command->add_option("--trace", bench->trace_file,
+                                    "Instead: a file of {\"at_s\", \"prompt\", \"max_tokens\"}, one a line");
+  rate->check(CLI::PositiveNumber)->excludes(clients, trace);
+  clients->check(CLI::Range(1, 1 << 16))->excludes(trace);
+  command->add_option("--duration", bench->duration_s, "Seconds of arrivals [30]")->check(CLI::PositiveNumber);
+  command->add_option("--requests", load.requests_max, "Requests at most")->check(CLI::PositiveNumber);
   command->add_option("--prompts", bench->prompts_file, "File of prompts, one a line, taken in turn");
-  command->add_option("--max-tokens", load.max_tokens, "Output tokens at most [32]");
-  command->add_option("--temperature", load.temperature, "0: greedy [0]");
-  command->add_option("--objective-first-token", bench->ttft_objective_s,
-                      "Seconds to the first token for a good request [1]");
-  command->add_option("--objective-between-tokens", bench->itl_objective_s, "Mean seconds between its tokens [0.1]");
+  command->add_option("--max-tokens", load.max_tokens, "Output tokens at most [32]")->check(CLI::Range(1, 1 << 20));
+  command->add_option("--temperature", load.temperature, "0: greedy [0]")->check(CLI::Range(0.0, 2.0));
+  command
+      ->add_option("--objective-first-token", bench->ttft_objective_s,
+                   "Seconds to the first token for a good request [1]")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--objective-between-tokens", bench->itl_objective_s, "Mean seconds between its tokens [0.1]")
+      ->check(CLI::PositiveNumber);
   command->add_option("--seed", load.seed, "Of arrivals and prompts [1]");
   command->add_option("--tls-ca", load.tls_ca_file, "PEM file of the authority that signed the server's certificate");
   command->add_flag("--json", bench->as_json, "Print JSON");

@@ -5,14 +5,24 @@
 #include "apps/command.h"
 #include "apps/options.h"
 #include "config/render.h"
+#include "gateway/configuration.h"
 
 namespace spillway::apps {
 namespace {
 
-int check(const std::string& file) {
+// What `serve` would refuse of the file, as far as it can be told without the models and the ports.
+Status check_file(const std::string& file) {
   config::Config config;
-  const auto status = config.load_file(file);
-  if (!status.ok()) return fail(status.error());
+  SW_TRY(config.load_file(file));
+  SW_TRY(config.each_model());
+  if (gateway::has_gateway(config)) SW_TRY(gateway::gateway_options(config));
+  if (config.text("tls.cert").empty() != config.text("tls.key").empty())
+    return invalid("tls.cert and tls.key: expected both or neither, found only one of them").in(file);
+  return {};
+}
+
+int check(const std::string& file) {
+  if (const Status status = check_file(file); !status.ok()) return fail(status.error());
   std::printf("%s: good\n", file.c_str());
   return 0;
 }

@@ -184,12 +184,15 @@ void add_eval(CLI::App& program, int& status) {
                       "PEM file of the authority that signed the server's certificate");
   command->add_option("--concurrency", options->concurrency, "Questions asked at once [64]")
       ->check(CLI::Range(1, 4096));
-  command->add_option("--limit", options->limit, "Ask the first so many questions only");
-  command->add_option("--max-tokens", options->max_tokens, "Longest answer, reasoning included [1024]");
-  command->add_option("--temperature", options->temperature, "0: greedy [0]");
+  command->add_option("--limit", options->limit, "Ask the first so many questions only")->check(CLI::Range(1, 1 << 30));
+  command->add_option("--max-tokens", options->max_tokens, "Longest answer, reasoning included [1024]")
+      ->check(CLI::Range(1, 1 << 20));
+  command->add_option("--temperature", options->temperature, "0: greedy [0]")->check(CLI::Range(0.0, 2.0));
   command->add_option("--seed", options->seed, "Of the sampling [1]");
-  command->add_option("--min-accuracy", options->min_accuracy, "In percent; below it the exit status is 1");
-  command->add_option("--show-wrong", options->show_wrong, "Print up to so many wrong answers");
+  command->add_option("--min-accuracy", options->min_accuracy, "In percent; below it the exit status is 1")
+      ->check(CLI::Range(0.0, 100.0));
+  command->add_option("--show-wrong", options->show_wrong, "Print up to so many wrong answers")
+      ->check(CLI::NonNegativeNumber);
   command->add_flag("--json", options->as_json, "Print JSON");
   const auto flags = ConfigFlags::add(*command, {"model", "hardware", "engine", "log"});
   command->callback([options, flags, &status] {

@@ -120,7 +120,12 @@ bool more_urgent(const SequenceView& a, const SequenceView& b, double token_s) {
 std::vector<int32_t> order_waiting(std::span<const SequenceView> waiting, double token_s) {
   std::vector<int32_t> order(waiting.size());
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::sort(order, [&](int32_t i, int32_t j) { return more_urgent(waiting[i], waiting[j], token_s); });
+  std::ranges::sort(order, [&](int32_t i, int32_t j) {
+    const SequenceView &a = waiting[i], &b = waiting[j];
+    if (a.priority == b.priority && (a.started || b.started))
+      return a.started != b.started ? a.started : a.arrival < b.arrival;
+    return more_urgent(a, b, token_s);
+  });
   return order;
 }
 

@@ -24,6 +24,7 @@ struct SequenceView {
   int32_t draft = 0;        // draft tokens to verify
   int32_t chunk_max = 0;    // most prefill tokens in one step; 0: any
   int64_t last_step = -1;   // when it was computed last
+  bool started = false;     // has run before: somebody waits for the rest of an answer
 
   int32_t remaining() const { return tokens - computed; }
   bool decoding() const { return remaining() == 1; }
@@ -56,6 +57,7 @@ StepPlan plan_step(const StepView& view);
 // Priority first. Then the highest ratio of (wait + service) to service: short work goes first, and what has waited
 // long in relation to its size is overtaken no more. Ties by arrival.
 bool more_urgent(const SequenceView& a, const SequenceView& b, double token_s);
+// Of one priority, what had begun and was preempted goes on first, as it came.
 std::vector<int32_t> order_waiting(std::span<const SequenceView> waiting, double token_s);
 
 // Who gives way first: lowest priority, then latest arrival.

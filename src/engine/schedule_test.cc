@@ -86,6 +86,22 @@ TEST(PlanStep, MoreDecodersThanRowsTakeTurns) {
   EXPECT_THAT(slices(plan), ElementsAre(P(1, 1), P(2, 1)));
 }
 
+TEST(OrderWaiting, WhatWasPreemptedGoesOnBeforeItsEqualsBegin) {
+  std::vector<SequenceView> waiting(4);
+  for (int i = 0; i < 4; ++i) {
+    waiting[i].index = i;
+    waiting[i].arrival = i;
+    waiting[i].wait_s = 1;
+    waiting[i].tokens = 100 - 20 * i;  // the last is the shortest
+  }
+  EXPECT_THAT(order_waiting(waiting, 1e-3), ElementsAre(3, 2, 1, 0));
+  waiting[0].started = waiting[1].started = true;
+  EXPECT_THAT(order_waiting(waiting, 1e-3), ElementsAre(0, 1, 3, 2));
+  waiting[2].priority = Priority::kHigh;
+  waiting[1].priority = Priority::kLow;
+  EXPECT_THAT(order_waiting(waiting, 1e-3), ElementsAre(2, 0, 3, 1));
+}
+
 TEST(ChooseVictims, OnlyLowerPrioritiesAndOnlyIfItHelps) {
   const std::vector<SequenceView> running = {decoding(0, 17, 2, Priority::kLow), decoding(1, 17, 3, Priority::kLow),
                                              decoding(2, 17, 4)};

@@ -95,6 +95,7 @@ SequenceView view_of(const State& state, const Sequence& sequence, int32_t index
   view.pages = static_cast<int32_t>(sequence.table.pages.size());
   view.draft = sequence.draft >= 0 ? 1 : 0;
   view.last_step = sequence.last_step;
+  view.started = sequence.started;
   view.chunk_max = sequence.wants_prompt_rows() ? state.limits.prompt_logprob_rows : 0;
   return view;
 }

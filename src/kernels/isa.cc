@@ -19,6 +19,12 @@ namespace {
 constexpr std::array<std::string_view, 6> kNames = {"scalar", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"};
 
 #if defined(__x86_64__)
+// clang 14's __builtin_cpu_supports() does not know f16c.
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 // Whether CPU and system have the tile unit, and the system lets this process use it: its registers are 8 KiB of each
 // thread's state, which Linux (5.16) gives to those that ask.
 bool has_tiles() {
@@ -37,7 +43,7 @@ bool runs_here(IsaLevel level) {
     case IsaLevel::kScalar:
       return true;
     case IsaLevel::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case IsaLevel::kAvx512:
       return runs_here(IsaLevel::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");

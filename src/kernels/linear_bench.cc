@@ -1,10 +1,11 @@
 // The products of a Qwen2.5-1.5B layer against what the machine can do: decode against the memory's read bandwidth,
 // prefill against the peak of the dot instruction. Prints floor, figure and ratio; the best of several runs, since
 // other programs may share the cores. With one thread it counts that thread's CPU time, not the time that others took
-// the core. Usage: linear_bench [threads] [only: part of a case's name]
+// the core. Usage: linear_bench [threads] [only: part of a case's name] [NxK: instead of the layer's shapes]
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -152,7 +153,7 @@ double peak(tensor::Stream& stream, void (*spin)(int64_t)) {
 struct Shape {
   int64_t n, k;
 };
-constexpr Shape kLayer[] = {{2048, 1536}, {1536, 1536}, {17920, 1536}, {1536, 8960}};
+std::vector<Shape> layer_shapes = {{2048, 1536}, {1536, 1536}, {17920, 1536}, {1536, 8960}};
 
 // As checkpoints have tensors: at any multiple of 8 bytes.
 constexpr int64_t kOffset = 8;
@@ -196,7 +197,7 @@ Layer make_layer(const Case& c, tensor::Stream& stream, double* pack_rate) {
   const kernels::PackScope scope(nullptr, c.in_rows ? &never : nullptr);
   Layer layer;
   double bytes = 0, time = 0;
-  for (const Shape shape : kLayer) {
+  for (const Shape shape : layer_shapes) {
     Tensor w = stored_weight(shape, c.dtype);
     const Tensor scales = Tensor::zeros(DType::kF32, {(shape.n + 127) / 128, (shape.k + 127) / 128});
     std::fill_n(scales.as<float>(), scales.shape().elements(), 0.01f);
@@ -226,7 +227,7 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
   }
   for (const int64_t m : {1, 4, 16, 64, 512}) {
     std::vector<Tensor> x, y;
-    for (const Shape shape : kLayer) {
+    for (const Shape shape : layer_shapes) {
       x.push_back(Tensor::zeros(DType::kF32, {m, shape.k}));
       for (int64_t i = 0; i < m * shape.k; ++i) x.back().as<float>()[i] = static_cast<float>(i % 17) * 0.1f - 0.8f;
       y.emplace_back(DType::kF32, tensor::Shape{m, shape.n});
@@ -253,6 +254,7 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (Shape only{}; argc > 3 && std::sscanf(argv[3], "%ldx%ld", &only.n, &only.k) == 2) layer_shapes = {only};
   tensor::Stream stream(argc > 1 ? std::atoi(argv[1]) : 0);
   one_thread = stream.threads() == 1;
   double bandwidth = read_bandwidth(stream, sum_plain);
@@ -274,6 +276,7 @@ int main(int argc, char** argv) {
              name_of(kernels::active_isa()), bandwidth / 1e9, 2 * bf16 / 1e9, 2 * int8 / 1e9, 2 * f32 / 1e9);
   const Case cases[] = {{"bf16", DType::kBF16, Precision::kBf16, bf16},
                         {"int8", DType::kBF16, Precision::kInt8, int8},
+                        {"w8a8", DType::kBF16, Precision::kW8A8, 2 * int8},
                         {"f8 blocks", DType::kF8E4M3, Precision::kBf16, bf16},
                         {"fp32 of bf16", DType::kBF16, Precision::kFp32, f32},
                         {"bf16 in rows", DType::kBF16, Precision::kBf16, bf16, true},

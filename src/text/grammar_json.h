@@ -24,7 +24,6 @@ class JsonRules {
   Element object() const { return object_; }
   Element array() const { return array_; }
   Element digit() const { return digit_; }
-  Element fraction() const { return fraction_; }  // "." and digits
 
  private:
   void make_characters();

@@ -117,6 +117,7 @@ Result<Element> SchemaCompiler::compile_choices(const json::object& schema, cons
   if (!list.is_array() || list.get_array().empty()) return invalid(fmt::format("expected schemas at {}.{}", path, key));
   const json::object rest = without(schema, key);
   std::vector<Sequence> out;
+  json::array branches;
   for (size_t i = 0; i < list.get_array().size(); ++i) {
     const std::string at = fmt::format("{}.{}[{}]", path, key, i);
     json::value branch = list.get_array()[i];
@@ -127,8 +128,24 @@ Result<Element> SchemaCompiler::compile_choices(const json::object& schema, cons
     }
     SW_ASSIGN(const Element one, compile(branch, at));
     out.push_back({one});
+    branches.push_back(std::move(branch));
   }
+  if (key == "oneOf") SW_TRY(check_exclusive(branches, path));
   return rules_.one_of(std::move(out));
+}
+
+// A value that one branch writes must not conform to another one as well.
+Status SchemaCompiler::check_exclusive(const json::array& branches, const std::string& path) {
+  for (size_t i = 0; i < branches.size(); ++i) {
+    for (size_t j = 0; j < branches.size(); ++j) {
+      if (i == j || excludes(branches[i], branches[j], 0)) continue;
+      return unsupported(fmt::format(
+          "oneOf is supported for schemas that exclude each other (by type, const, required properties or "
+          "bounds) in constrained output, found {} and {} at {}.oneOf that one value may satisfy; say anyOf",
+          std::min(i, j), std::max(i, j), path));
+    }
+  }
+  return {};
 }
 
 Result<Element> SchemaCompiler::compile_all_of(const json::object& schema, const std::string& path) {

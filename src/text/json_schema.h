@@ -2,11 +2,12 @@
 // schema (properties come in the order of the schema, once; without "additionalProperties" there are none but those
 // listed; white space is bounded, numbers have at most 15 digits, strings with a maxLength beyond 4096 stop there),
 // never wider. Understood: type (also a list), nullable, enum, const, properties, required, additionalProperties,
-// items, prefixItems, minItems, maxItems, minLength, maxLength, pattern (a subset), format (date, time, date-time,
-// uuid, ipv4, email; others are annotations), minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (whole
+// items, prefixItems, minItems, maxItems, minLength, maxLength, pattern (a subset), format (those of JSON Schema but
+// regex; other names are annotations), minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (whole
 // numbers), uniqueItems (of an enum), patternProperties (one pattern, no properties beside it), not (of enum, const or
-// type), if/then/else (on one property of enum or const), anyOf, oneOf (as anyOf), allOf (merged), $ref within the
-// document, $defs. Other keywords that constrain are errors that name them; unknown ones are annotations.
+// type), if/then/else (on one property of enum or const), anyOf, oneOf (of schemas that exclude each other), allOf
+// (merged), $ref within the document, $defs. Other keywords that constrain are errors that name them; unknown ones are
+// annotations.
 #pragma once
 
 #include <boost/json/value.hpp>

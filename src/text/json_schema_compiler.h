@@ -3,7 +3,9 @@
 #pragma once
 
 #include <boost/json/object.hpp>
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +29,7 @@ class SchemaCompiler {
   Result<Element> compile_object_schema(const Object& schema, const std::string& path);
   Result<Element> compile_reference(const Object& schema, const std::string& path);
   Result<Element> compile_choices(const Object& schema, const std::string& key, const std::string& path);
+  Status check_exclusive(const boost::json::array& branches, const std::string& path);
   Result<Element> compile_all_of(const Object& schema, const std::string& path);
   Result<Element> compile_values(const Object& schema, const std::string& path);
   Result<std::vector<std::string>> types_of(const Object& schema, const std::string& path) const;
@@ -49,6 +52,13 @@ class SchemaCompiler {
   Result<Element> compile_unique_items(const Object& schema, const std::string& path);
   Result<Element> compile_pattern_members(const Object& schema, const std::string& path);
 
+  std::optional<Object> flattened(const boost::json::value& schema) const;
+  bool excludes(const boost::json::value& written, const boost::json::value& accepted, int depth);
+  bool every_branch(const Object& schema, const char* key,
+                    const std::function<bool(const boost::json::value&)>& holds) const;
+  bool arrays_exclude(const Object& written, const Object& accepted, int depth);
+  bool objects_exclude(const Object& written, const Object& accepted, int depth);
+
   Result<const boost::json::value*> resolve(const std::string& pointer, const std::string& path) const;
   static Result<int> count_of(const Object& schema, std::string_view key, int fallback, const std::string& path);
 
@@ -57,6 +67,7 @@ class SchemaCompiler {
   GrammarRules& rules_;
   std::map<std::string, Element> references_;  // by pointer
   int depth_ = 0;
+  int exclusion_steps_ = 0;
 };
 
 }  // namespace spillway::text

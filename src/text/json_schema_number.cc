@@ -18,6 +18,7 @@ namespace {
 
 constexpr int64_t kMost = 999'999'999'999'999'999;
 constexpr size_t kFractionMax = 20;
+constexpr int kDigitsExact = 15;  // decimals of so many digits are apart as doubles too
 
 std::string power_digits(int64_t value) { return fmt::format("{}", value); }
 
@@ -61,7 +62,8 @@ class Fractions {
     std::string_view digits;
     bool open = false;
   };
-  Fractions(const Side* low, const Side* high, JsonRules& json) : low_(low), high_(high), json_(json) {}
+  Fractions(const Side* low, const Side* high, int digits_max, JsonRules& json)
+      : low_(low), high_(high), digits_max_(digits_max), json_(json) {}
 
   // The optional point and digits; nothing when no magnitude with this whole part fits.
   std::optional<Element> any() {
@@ -87,16 +89,22 @@ class Fractions {
   // At least one more digit.
   std::optional<Element> digits(size_t at, const Side* low, const Side* high) {
     GrammarRules& rules = json_.rules();
-    if (!low && !high) return rules.repeat(json_.digit(), 1, kMore);
+    const int more = std::min(kMore, digits_max_ - int(at));
+    if (more < 1) return std::nullopt;
+    if (!low && !high) return rules.repeat(json_.digit(), 1, more);
     const bool exhausted = (!low || at >= low->digits.size()) && (!high || at >= high->digits.size());
     if (exhausted && high) {  // only zeros leave it at the upper bound
       if (high->open || (low && low->open)) return std::nullopt;
-      return rules.repeat(rules.bytes("0"), 1, 4);
+      return rules.repeat(rules.bytes("0"), 1, std::min(4, more));
     }
-    if (exhausted && !low->open) return rules.repeat(json_.digit(), 1, kMore);
+    if (exhausted && !low->open) return rules.repeat(json_.digit(), 1, more);
     if (exhausted) {
-      return rules.concat(
-          {rules.repeat(rules.bytes("0"), 0, kMore), rules.range('1', '9'), rules.repeat(json_.digit(), 0, kMore)});
+      std::vector<Sequence> above;
+      for (int zeros = 0; zeros < more; ++zeros) {
+        above.push_back({rules.repeat(rules.bytes("0"), zeros, zeros), rules.range('1', '9'),
+                         rules.repeat(json_.digit(), 0, more - 1 - zeros)});
+      }
+      return rules.one_of(std::move(above));
     }
     const char least = low ? digit_at(*low, at) : '0', most = high ? digit_at(*high, at) : '9';
     std::vector<Sequence> out;
@@ -113,15 +121,19 @@ class Fractions {
       if (low) exactly(least, low, nullptr), ++first;
       if (high) exactly(most, nullptr, high), --last;
     }
-    if (first <= last) out.push_back({rules.range(first, last), rules.repeat(json_.digit(), 0, kMore)});
+    if (first <= last) out.push_back({rules.range(first, last), rules.repeat(json_.digit(), 0, more - 1)});
     if (out.empty()) return std::nullopt;
     return rules.one_of(std::move(out));
   }
 
   const Side* low_;
   const Side* high_;
+  int digits_max_;
   JsonRules& json_;
 };
+
+// Digits after the point with which a number is still told from an open bound once both are doubles.
+int digits_beside(int64_t whole) { return std::max(0, kDigitsExact - int(power_digits(whole).size())); }
 
 // Magnitudes from least to most with an optional fraction.
 void add_magnitudes(const Decimal& least, const Decimal& most, bool least_open, bool most_open, std::string_view sign,
@@ -129,15 +141,22 @@ void add_magnitudes(const Decimal& least, const Decimal& most, bool least_open, 
   GrammarRules& rules = json.rules();
   const Fractions::Side low{least.fraction, least_open}, high{most.fraction, most_open};
   const auto with_whole = [&](int64_t whole, const Fractions::Side* from, const Fractions::Side* to) {
-    const auto rest = Fractions(from, to, json).any();
+    int digits = digits_beside(whole);
+    for (const Fractions::Side* side : {from, to}) {
+      if (side && !side->open) digits = std::max(digits, int(side->digits.size()));
+    }
+    const auto rest = Fractions(from, to, digits, json).any();
     if (rest) out.push_back({rules.literal(fmt::format("{}{}", sign, whole)), *rest});
   };
   if (least.whole == most.whole) return with_whole(least.whole, &low, &high);
   with_whole(least.whole, &low, nullptr);
   with_whole(most.whole, nullptr, &high);
   if (least.whole + 1 < most.whole) {
+    const int digits = most_open ? digits_beside(most.whole) : kDigitsExact;
+    const Element fraction =
+        digits < 1 ? rules.one_of({{}}) : rules.concat({rules.bytes("."), rules.repeat(json.digit(), 1, digits)});
     out.push_back({rules.literal(std::string(sign)), naturals_between(least.whole + 1, most.whole - 1, json),
-                   rules.optional(json.fraction())});
+                   rules.optional(fraction)});
   }
 }
 

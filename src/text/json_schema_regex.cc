@@ -153,6 +153,12 @@ class PatternCompiler {
     const char c = peek();
     if (std::string_view("*+?{}^$]").find(c) != std::string_view::npos) return fail("a character");
     Characters set;
+    SW_ASSIGN(const int named, named_character());
+    if (named >= 0x80) return utf8_between(named, named);
+    if (named >= 0) {
+      set.ascii.set(size_t(named));
+      return written(set);
+    }
     if (c == '\\') {
       SW_TRY(escape(set, nullptr));
       return written(set);
@@ -202,7 +208,7 @@ class PatternCompiler {
         break;
       default:
         if (c == '\0' || uint8_t(c) >= 0x80 || word.test(uint8_t(c)))
-          return fail("an escape of d D w W s S n r t f v or punctuation");
+          return fail("an escape of d D w W s S n r t f v x u or punctuation");
         add.ascii.set(uint8_t(c));
     }
     ++at_;
@@ -221,36 +227,66 @@ class PatternCompiler {
     return {};
   }
 
+  // \xHH and \uHHHH, two of them for a character beyond 16 bits; -1 where there is none.
+  Result<int> named_character() {
+    const char kind = at_ + 1 < pattern_.size() && peek() == '\\' ? pattern_[at_ + 1] : '\0';
+    if (kind != 'x' && kind != 'u') return -1;
+    at_ += 2;
+    SW_ASSIGN(int code, hexadecimal(kind == 'x' ? 2 : 4));
+    if (code >= 0xD800 && code < 0xDC00 && pattern_.substr(at_).starts_with("\\u")) {
+      at_ += 2;
+      SW_ASSIGN(const int low, hexadecimal(4));
+      if (low < 0xDC00 || low > 0xDFFF) return fail("the second half of a surrogate pair before this");
+      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+    }
+    if (code >= 0xD800 && code < 0xE000) return fail("a character, not half of one, before this");
+    return code;
+  }
+
+  Result<int> hexadecimal(int digits) {
+    int code = 0;
+    for (int i = 0; i < digits; ++i, ++at_) {
+      const char c = peek();
+      const int value = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+      if (value < 0) return fail(fmt::format("{} hexadecimal digits", digits));
+      code = code * 16 + value;
+    }
+    return code;
+  }
+
+  // One character inside of brackets; a class such as \d goes into set and is -1.
+  Result<int> bracket_item(Characters& set) {
+    if (at_ >= pattern_.size()) return fail("']'");
+    SW_ASSIGN(const int named, named_character());
+    if (named >= 0) return named;
+    if (peek() == '\\') {
+      int single = -1;
+      SW_TRY(escape(set, &single));
+      return single;
+    }
+    const char* next = pattern_.data() + at_;
+    const char32_t c = next_character(next);
+    at_ = size_t(next - pattern_.data());
+    return int(c);
+  }
+
   Result<Element> bracket() {
     Characters set;
     std::vector<Sequence> beyond;  // characters beyond ASCII by name
     const bool negated = take('^');
     while (!take(']')) {
-      if (at_ >= pattern_.size()) return fail("']'");
-      int first = uint8_t(peek());
-      if (first >= 0x80) {
-        const size_t length = size_t(utf8_length(peek()));
-        beyond.push_back({rules_.literal(pattern_.substr(at_, length))});
-        at_ += length;
-        if (negated || peek() == '-') return fail("ASCII characters in a negated class or a range");
-        continue;
-      }
-      if (first == '\\') {
-        SW_TRY(escape(set, &first));
-      } else {
+      SW_ASSIGN(const int first, bracket_item(set));
+      if (first < 0) continue;
+      int last = first;
+      if (peek() == '-' && at_ + 1 < pattern_.size() && pattern_[at_ + 1] != ']') {
         ++at_;
-        set.ascii.set(size_t(first));
+        SW_ASSIGN(last, bracket_item(set));
+        if (last < first) return fail("an ascending range before this");
       }
-      if (first < 0 || peek() != '-' || at_ + 1 >= pattern_.size() || pattern_[at_ + 1] == ']') continue;
-      ++at_;
-      int last = uint8_t(peek());
-      if (last == '\\') {
-        SW_TRY(escape(set, &last));
-      } else {
-        ++at_;
-      }
-      if (last < first || last >= 0x80) return fail("an ascending range of ASCII characters");
-      set.ascii |= ascii_range(first, last);
+      set.ascii |= ascii_range(first, std::min(last, 0x7F));
+      if (last < 0x80) continue;
+      if (negated) return fail("ASCII characters in a negated class before this");
+      beyond.push_back({utf8_between(std::max(first, 0x80), last)});
     }
     if (negated) set.invert();
     if (set.ascii.any() || set.beyond) {
@@ -259,6 +295,43 @@ class PatternCompiler {
     }
     if (beyond.empty()) return fail("a class with a character in it");
     return rules_.one_of(std::move(beyond));
+  }
+
+  // Characters beyond ASCII from first to last as UTF-8 writes them, surrogates left out.
+  Element utf8_between(int first, int last) {
+    constexpr std::pair<int, int> kLengths[] = {{0x80, 0x7FF}, {0x800, 0xD7FF}, {0xE000, 0xFFFF}, {0x10000, 0x10FFFF}};
+    std::vector<Sequence> out;
+    for (const auto& [least, most] : kLengths) {
+      const int from = std::max(first, least), to = std::min(last, most);
+      if (from > to) continue;
+      std::string low, high;
+      append_utf8(low, char32_t(from));
+      append_utf8(high, char32_t(to));
+      out.push_back({bytes_between(low, high)});
+    }
+    return rules_.one_of(std::move(out));
+  }
+
+  Element bytes_between(std::string_view low, std::string_view high) {
+    if (low.empty()) return rules_.one_of({{}});
+    if (low[0] == high[0])
+      return rules_.concat({rules_.literal(low.substr(0, 1)), bytes_between(low.substr(1), high.substr(1))});
+    const std::string least(low.size() - 1, '\x80'), most(low.size() - 1, '\xBF');
+    int first = uint8_t(low[0]), last = uint8_t(high[0]);
+    std::vector<Sequence> out;
+    if (low.substr(1) != least) {
+      out.push_back({rules_.literal(low.substr(0, 1)), bytes_between(low.substr(1), most)});
+      ++first;
+    }
+    if (high.substr(1) != most) {
+      out.push_back({rules_.literal(high.substr(0, 1)), bytes_between(least, high.substr(1))});
+      --last;
+    }
+    if (first <= last) {
+      const int rest = int(least.size());
+      out.push_back({rules_.range(first, last), rules_.repeat(rules_.range(0x80, 0xBF), rest, rest)});
+    }
+    return rules_.one_of(std::move(out));
   }
 
   // The characters as a JSON string writes them.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
 #include "text/grammar.h"
 #include "text/json_schema_validate_test.h"
@@ -291,6 +292,83 @@ TEST(JsonSchema, FormatsAndPatterns) {
   EXPECT_TRUE(accepts(R"({"pattern":"^\"\\t$"})", R"("\"\t")"));
 }
 
+TEST(JsonSchema, PatternsOfCharactersBeyondAscii) {
+  const char* const chinese = R"({"pattern":"^[\\u4e00-\\u9fa5A-Z]{1,3}$"})";
+  for (const char* const in : {"\"中文\"", "\"一龥A\""}) EXPECT_TRUE(accepts(chinese, in)) << in;
+  for (const char* const out : {"\"\"", "\"龦\"", "\"ぁ\"", "\"a\"", "\"中文中文\"", "\"\xE4\xB8\""})
+    EXPECT_FALSE(accepts(chinese, out)) << out;
+  const char* const raw = R"({"pattern":"^[α-ωé\\ud83d\\ude00-🙏]\\x41\\u00df$"})";
+  for (const char* const in : {"\"λAß\"", "\"éAß\"", "\"😀Aß\"", "\"🙏Aß\""}) EXPECT_TRUE(accepts(raw, in)) << in;
+  for (const char* const out : {"\"ώAß\"", "\"🙐Aß\"", "\"λAs\""}) EXPECT_FALSE(accepts(raw, out)) << out;
+}
+
+TEST(JsonSchema, FormatsOfTheStandardAreKept) {
+  const std::pair<const char*, std::vector<const char*>> good[] = {
+      {"hostname", {"localhost", "a-1.example.org"}},
+      {"uri", {"https://example.org:8080/a/%20b?c=d#e", "s3://bucket"}},
+      {"ipv6", {"::", "::1", "fe80::1:2", "1:2:3:4:5:6:7:8"}},
+      {"duration", {"P3W", "P1Y2M3D", "PT5H30M"}},
+      {"json-pointer", {"", "/a/b~0c"}},
+  };
+  const std::pair<const char*, std::vector<const char*>> bad[] = {
+      {"hostname", {"a b", "-a.org", "a..b"}}, {"uri", {"no uri", "https:// x", "//host"}},
+      {"ipv6", {"1:2:3", "::1::", "12345::"}}, {"duration", {"P", "PT", "3W"}},
+      {"json-pointer", {"a", "/~2"}},
+  };
+  const auto check = [](const auto& cases, bool expected) {
+    for (const auto& [format, texts] : cases) {
+      const std::string schema = json::serialize(json::object{{"type", "string"}, {"format", format}});
+      for (const char* const text : texts)
+        EXPECT_EQ(accepts(schema.c_str(), json::serialize(json::string(text)).c_str()), expected) << format << text;
+    }
+  };
+  check(good, true);
+  check(bad, false);
+}
+
+TEST(JsonSchema, OneOfIsKeptWhereItsSchemasExcludeEachOther) {
+  const auto compiles = [](const char* schema) { return Grammar::json_schema(json::parse(schema)).ok(); };
+  const char* const exclusive[] = {
+      R"({"oneOf":[{"type":"string"},{"type":"integer"},{"type":"array"}]})",
+      R"({"oneOf":[{"const":"a"},{"enum":["b",1]},{"type":"null"}]})",
+      R"({"oneOf":[{"type":"integer","maximum":5},{"type":"number","exclusiveMinimum":5}]})",
+      R"({"oneOf":[{"type":"string","maxLength":2},{"type":"string","minLength":3}]})",
+      R"({"oneOf":[{"$ref":"#/$defs/cat"},{"$ref":"#/$defs/dog"}],"$defs":{)"
+      R"("cat":{"type":"object","properties":{"kind":{"const":"cat"},"n":{"type":"integer"}},"required":["kind"]},)"
+      R"("dog":{"type":"object","properties":{"kind":{"const":"dog"}},"required":["kind"]}}})",
+      R"({"type":"object","oneOf":[{"properties":{"a":{}},"required":["a"]},{"properties":{"b":{}},"required":["b"]}]})",
+      R"({"oneOf":[{"anyOf":[{"type":"null"},{"type":"string"}]},{"allOf":[{"type":"boolean"}]}]})",
+  };
+  for (const char* const schema : exclusive) EXPECT_TRUE(compiles(schema)) << schema;
+  const char* const overlapping[] = {
+      R"({"oneOf":[{"type":"number"},{"type":"integer"}]})",
+      R"({"oneOf":[{},{"type":"string"}]})",
+      R"({"oneOf":[{"enum":["a","b"]},{"enum":["b","c"]}]})",
+      R"({"oneOf":[{"type":"integer","maximum":5},{"type":"number","minimum":5}]})",
+      R"({"oneOf":[{"type":"string"},{"properties":{"a":{"type":"null"}}}]})",
+      R"({"type":"object","properties":{"a":{},"b":{}},"oneOf":[{"required":["a"]},{"required":["b"]}]})",
+      R"({"oneOf":[{"type":"object","properties":{"a":{"const":1}}},{"type":"object","properties":{"a":{"const":2}}}]})",
+      R"({"oneOf":[{"$ref":"#/$defs/a"},{"$ref":"#/$defs/a"}],"$defs":{"a":{"type":"string"}}})",
+      R"({"oneOf":[{"type":"object","additionalProperties":true,"required":["a"],"properties":{"a":{}}},)"
+      R"({"type":"object","required":["b"],"properties":{"b":{}}}]})",
+  };
+  for (const char* const schema : overlapping) EXPECT_FALSE(compiles(schema)) << schema;
+}
+
+// Readers have doubles: what is written beside an open bound must not become the bound.
+TEST(JsonSchema, OpenBoundsHoldForDoublesToo) {
+  const char* const open = R"({"type":"number","exclusiveMinimum":1000000000000,"exclusiveMaximum":1000000000002})";
+  EXPECT_TRUE(accepts(open, "1000000000000.01"));
+  EXPECT_TRUE(accepts(open, "1000000000001.99"));
+  EXPECT_FALSE(accepts(open, "1000000000000.00000004"));
+  EXPECT_FALSE(accepts(open, "1000000000001.99999"));
+  const char* const hundred = R"({"type":"number","minimum":0,"exclusiveMaximum":100})";
+  EXPECT_TRUE(accepts(hundred, "99.999999999999"));
+  EXPECT_FALSE(accepts(hundred, "99.999999999999999"));
+  EXPECT_TRUE(accepts(R"({"type":"number","minimum":0})", "7.25"));
+  EXPECT_TRUE(accepts(R"({"type":"number","minimum":0.12345678901234568,"maximum":0.2})", "0.12345678901234568"));
+}
+
 TEST(JsonSchema, ManyValuesAndAmbiguousPatternsStayBounded) {
   json::array values;
   for (int i = 0; i < 3000; ++i) values.push_back(json::string("value " + std::to_string(i)));
@@ -318,6 +396,10 @@ TEST(JsonSchema, ErrorsNameTheKeyword) {
   EXPECT_THAT(message(R"({"patternProperties":{"^a":{},"b$":{}}})"), testing::HasSubstr("one pattern"));
   EXPECT_THAT(message(R"({"type":"string","not":{"type":"string"}})"), testing::HasSubstr("found none"));
   EXPECT_THAT(message(R"({"not":{"type":"integer"}})"), testing::HasSubstr("not integers"));
+  EXPECT_THAT(message(R"({"oneOf":[{"type":"null"},{"type":"number"},{"type":"integer"}]})"),
+              testing::HasSubstr("found 1 and 2 at schema.oneOf"));
+  EXPECT_THAT(message(R"({"format":"regex"})"), testing::HasSubstr("the format regex at schema"));
+  EXPECT_THAT(message(R"({"format":"date","pattern":"^2"})"), testing::HasSubstr("pattern beside format"));
   EXPECT_EQ(message("[]"), "expected a schema at schema, found an array");
   EXPECT_EQ(message(R"({"type":"text"})"),
             "expected object, array, string, number, integer, boolean or null at schema.type, found \"text\"");
@@ -325,6 +407,10 @@ TEST(JsonSchema, ErrorsNameTheKeyword) {
   EXPECT_THAT(message(R"({"$ref":"#"})"), testing::HasSubstr("without end"));
   EXPECT_THAT(message(R"({"properties":{"a":{"$ref":"#"}},"required":["a"]})"), testing::HasSubstr("without end"));
   EXPECT_THAT(message(R"x({"pattern":"(?=a)"})x"), testing::HasSubstr("look-around"));
+  EXPECT_THAT(message(R"({"pattern":"\\ud800"})"), testing::HasSubstr("not half of one"));
+  EXPECT_THAT(message(R"({"pattern":"\\u12"})"), testing::HasSubstr("4 hexadecimal digits"));
+  EXPECT_THAT(message(R"({"pattern":"[^é]"})"), testing::HasSubstr("negated class"));
+  EXPECT_THAT(message(R"({"pattern":"[b-a]"})"), testing::HasSubstr("ascending range"));
   EXPECT_THAT(message(R"({"type":"number","minimum":1e20})"),
               testing::HasSubstr("at most 18 digits at schema.minimum"));
   EXPECT_THAT(message(R"({"type":"integer","minimum":2,"maximum":1})"), testing::HasSubstr("minimum below maximum"));

@@ -19,22 +19,45 @@ namespace {
 constexpr int kLengthMax = 4096;
 constexpr int kItemsMax = 1024;
 
-// Formats as the patterns of what may be written.
-std::string_view pattern_of_format(std::string_view format) {
-  constexpr std::string_view kDate = R"(^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$)";
-  constexpr std::string_view kTime =
-      R"(^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$)";
-  constexpr std::string_view kDateTime =
-      R"(^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$)";
-  if (format == "date") return kDate;
-  if (format == "time") return kTime;
-  if (format == "date-time") return kDateTime;
-  if (format == "uuid") return R"(^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$)";
-  if (format == "ipv4") {
-    return R"(^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$)";
+// Formats as the patterns of what may be written: a part of what the format allows.
+constexpr std::string_view kTimePart =
+    R"(([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))";
+constexpr std::string_view kDatePart = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])";
+constexpr std::string_view kUuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+constexpr std::string_view kIpv4 =
+    R"(((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9]))";
+constexpr std::string_view kIpv6 =
+    "([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|::|::([0-9a-f]{1,4}:){0,5}[0-9a-f]{1,4}|"
+    "[0-9a-f]{1,4}(:[0-9a-f]{1,4}){0,2}::([0-9a-f]{1,4}:){0,2}[0-9a-f]{1,4}";
+constexpr std::string_view kEmail =
+    R"([A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+)";
+constexpr std::string_view kHostname = R"(([a-z0-9]{1,20}(-[a-z0-9]{1,20})?\.){0,4}[a-z]{2,20})";
+constexpr std::string_view kUri =
+    R"([a-z][a-z0-9+.-]{0,20}://[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)*(:[1-9][0-9]{0,3})?)"
+    R"((/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})*)*(\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]*)?(#[A-Za-z0-9._~/?-]*)?)";
+constexpr std::string_view kDuration =
+    "P([0-9]{1,4}W|[0-9]{1,4}D(T[0-9]{1,4}H)?|[0-9]{1,4}Y([0-9]{1,4}M([0-9]{1,4}D)?)?|[0-9]{1,4}M([0-9]{1,4}D)?|"
+    "T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))";
+constexpr std::string_view kJsonPointer = "(/([^~/]|~[01])*)*";
+constexpr std::string_view kRelativeJsonPointer = "(0|[1-9][0-9]{0,8})(#|(/([^~/]|~[01])*)*)";
+
+// Empty: a name that JSON Schema does not define, an annotation.
+std::string pattern_of_format(std::string_view format) {
+  const auto whole = [](std::string_view part) { return fmt::format("^({})$", part); };
+  if (format == "date") return whole(kDatePart);
+  if (format == "time") return whole(kTimePart);
+  if (format == "date-time") return fmt::format("^{}T{}$", kDatePart, kTimePart);
+  if (format == "uuid") return whole(kUuid);
+  if (format == "ipv4") return whole(kIpv4);
+  if (format == "ipv6") return whole(kIpv6);
+  if (format == "email" || format == "idn-email") return whole(kEmail);
+  if (format == "hostname" || format == "idn-hostname") return whole(kHostname);
+  for (const char* const name : {"uri", "uri-reference", "uri-template", "iri", "iri-reference"}) {
+    if (format == name) return whole(kUri);
   }
-  if (format == "email")
-    return R"(^[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[A-Za-z0-9]+(-[A-Za-z0-9]+)*(\.[A-Za-z0-9]+(-[A-Za-z0-9]+)*)+$)";
+  if (format == "duration") return whole(kDuration);
+  if (format == "json-pointer") return whole(kJsonPointer);
+  if (format == "relative-json-pointer") return whole(kRelativeJsonPointer);
   return {};
 }
 
@@ -58,8 +81,12 @@ Result<Element> SchemaCompiler::compile_string(const json::object& schema, const
     if (!pattern->is_string()) return invalid(fmt::format("expected a string at {}.pattern", path));
     expression = std::string(pattern->get_string());
   } else if (format && format->is_string()) {
+    if (format->get_string() == "regex")
+      return unsupported(fmt::format("the format regex at {} is not supported in constrained output", path));
     expression = pattern_of_format(std::string_view(format->get_string()));
   }
+  if (pattern && format && format->is_string() && !pattern_of_format(std::string_view(format->get_string())).empty())
+    return unsupported(fmt::format("pattern beside format is not supported at {}", path));
   if (!expression.empty()) {
     if (sized)
       return unsupported(fmt::format("minLength and maxLength beside pattern or format are not supported at {}", path));

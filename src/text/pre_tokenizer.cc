@@ -1,5 +1,7 @@
 #include "text/pre_tokenizer.h"
 
+#include <fmt/format.h>
+
 #include "text/pre_tokenizer_split.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_pattern.h"
@@ -187,7 +189,9 @@ Result<Owned> bert() {
 }
 
 Result<Owned> words() {
-  SW_ASSIGN(Pattern pattern, Pattern::regex(R"([\w\x{200C}\x{200D}]+|[^\p{L}\p{M}\p{N}\p{Pc}\x{200C}\x{200D}\s]+)"));
+  // \w as Unicode has it: PCRE2's takes ½ in and leaves marks out.
+  constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D})";
+  SW_ASSIGN(Pattern pattern, Pattern::regex(fmt::format("[{}]+|[^{}\\s]+", kWord, kWord)));
   return Owned(std::make_unique<Split>(std::move(pattern), SplitBehavior::kRemoved, true));
 }
 

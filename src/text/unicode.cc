@@ -120,7 +120,9 @@ bool is_nonspacing_mark(char32_t c) { return c >= 0x300 && category(c) == UTF8PR
 
 bool is_word(char32_t c) {
   if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-  return between(category(c), UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_PC);  // Lu..Lo, Mn..Me, Nd..No, Pc
+  const auto kind = category(c);
+  return between(kind, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_NL) || kind == UTF8PROC_CATEGORY_PC || c == 0x200C ||
+         c == 0x200D || (c >= 0x24B6 && c <= 0x24E9);  // \w of Unicode: ½ is none, letters in circles are
 }
 
 bool is_control_or_format(char32_t c) {

@@ -46,7 +46,7 @@ bool is_punctuation(char32_t c);        // ASCII punctuation or category P
 bool is_numeric(char32_t c);            // category N
 bool is_mark(char32_t c);               // category M
 bool is_nonspacing_mark(char32_t c);    // category Mn
-bool is_word(char32_t c);               // letters, marks, numbers, connectors
+bool is_word(char32_t c);               // letters, marks, decimal numbers, connectors, joiners
 bool is_control_or_format(char32_t c);  // categories Cc, Cf, Co
 bool is_cjk_ideograph(char32_t c);      // the blocks that BERT sets apart
 

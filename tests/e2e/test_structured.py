@@ -23,6 +23,11 @@ SCHEMAS = [
     {"type": "object", "additionalProperties": False, "required": ["who", "tags"],
      "properties": {"who": {"$ref": "#/$defs/name"}, "tags": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/name"}}},
      "$defs": {"name": {"type": "string", "minLength": 1, "maxLength": 5}}},
+    {"oneOf": [{"type": "object", "required": ["kind", "at"], "additionalProperties": False,
+                "properties": {"kind": {"const": "url"}, "at": {"type": "string", "pattern": "^[\\u4e00-\\u9fa5]{1,3}$"}}},
+               {"type": "object", "required": ["kind", "host"], "additionalProperties": False,
+                "properties": {"kind": {"const": "host"}, "host": {"type": "string", "format": "hostname"}}}]},
+    {"type": "number", "exclusiveMinimum": 1000000000000, "exclusiveMaximum": 1000000000001},
 ]
 
 
@@ -60,6 +65,14 @@ def test_json_goes_on_with_a_prefix(client):
 def test_schema_that_cannot_be_kept_is_refused(client):
     with pytest.raises(openai.BadRequestError):
         ask(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nonsense"}}})
+
+
+@pytest.mark.parametrize("schema, keyword", [
+    ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "oneOf"), ({"type": "string", "format": "regex"}, "format"),
+    ({"type": "object", "minProperties": 2}, "minProperties"), ({"type": "array", "contains": {"const": 1}}, "contains")])
+def test_refusals_name_the_keyword(client, schema, keyword):
+    with pytest.raises(openai.BadRequestError, match=keyword):
+        ask(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
 
 
 def check_call(call, tools):

@@ -1,4 +1,5 @@
 // bench load: the load generator's front: files, the live line, the report.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -76,6 +77,9 @@ Status bench_load(LoadBench bench) {
   line.end();
   if (!report.ok()) return report.error();
   std::printf("%s\n", (bench.as_json ? render_json(*report, load) : render_text(*report, load)).c_str());
+  if (report->sent > 0 && report->completed == 0) {
+    return Error{ErrorCode::kUnavailable, fmt::format("none of the {} requests was answered", report->sent)};
+  }
   return {};
 }
 

@@ -2,6 +2,7 @@
 // never change anything.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ using Findings = std::vector<Finding>;
 
 Findings check_cpu();
 Findings check_memory(const config::Config& config);
+int64_t stored_bytes(const config::Config& config);  // of all models' weights that lie on this machine
 Findings check_model(const config::Config& config);
 Findings check_cache(const config::Config& config);
 Findings check_gpu(const config::Config& config);

@@ -40,13 +40,17 @@ Findings check_ports(const config::Config& config) {
   Findings findings;
   if (const auto port = config.integer("network.port"); port > 0)
     findings.push_back(check_port(host, int(port), "port"));
-  if (const auto port = config.integer("network.metrics_port"); port > 0) {
-    Finding finding = check_port(host, int(port), "metrics-port");
-    // Without it /metrics is still served on the HTTP port, so a default that is taken does not stop anything.
-    if (finding.level == Level::kBad && !config.is_explicit(config::Key<config::Type::kInt>("network.metrics_port")))
-      finding.level = Level::kWarning;
+  // /metrics is on the HTTP port too, and gRPC is left out: a default of these that is taken stops nothing.
+  const auto beside = [&](const config::Key<config::Type::kInt>& key, const char* flag) {
+    if (config.integer(key) <= 0) return;
+    Finding finding = check_port(host, int(config.integer(key)), flag);
+    if (finding.level == Level::kBad && !config.is_explicit(key)) finding.level = Level::kWarning;
     findings.push_back(std::move(finding));
-  }
+  };
+  beside("network.metrics_port", "metrics-port");
+  const bool gateway_alone = config.text("model.path") == "none" && !config.has_models();
+  if (!gateway_alone || config.is_explicit(config::Key<config::Type::kInt>("network.grpc_port")))
+    beside("network.grpc_port", "grpc-port");
   return findings;
 }
 

@@ -4,7 +4,7 @@
 // step of 64 bytes of K loads four tiles for four products.
 // x of a tile of rows: steps of 64 bytes of K, the last maybe shorter, each [rows][bytes]; of kInt8 a row's low bytes
 // and then its high ones.
-// Wants: kUnitK, configure(), zero_tile<T>(), load_tile<T>(), store_tile<T>(), multiply_bf16<C, A, B>() and
+// Wants: configure(), zero_tile<T>(), load_tile<T>(), store_tile<T>(), multiply_bf16<C, A, B>() and
 // multiply_bytes<C, A, B>().
 
 constexpr int kTileRows = 16;
@@ -193,8 +193,7 @@ void pack_pairs_amx(const float* const* rows, int count, int64_t k, uint32_t* ou
   }
 }
 
-constexpr TileUnit kAmx{.k_min = kUnitK,
-                        .rows = kRowTileAmx,
+constexpr TileUnit kAmx{.rows = kRowTileAmx,
                         .step = kStepBytes,
                         .enter = enter_tiles,
                         .tile_bf16 = tile_bf16_amx,

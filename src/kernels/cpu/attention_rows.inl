@@ -43,18 +43,19 @@ SW_INLINE RowsWork split_rows_work(const AttentionTask& t) {
 }
 
 typedef float Four __attribute__((vector_size(16)));
-typedef int32_t FourIndices __attribute__((vector_size(16)));
 
 // Elements [d, d + 4) of four rows to four columns of kLanes.
 SW_INLINE void transpose_four(const float* const* rows, int d, float* out) {
   Four r[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) __builtin_memcpy(&r[i], rows[i] + d, 16);
-  const FourIndices low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
-  const Four ab0 = __builtin_shuffle(r[0], r[1], low), ab1 = __builtin_shuffle(r[0], r[1], high);
-  const Four ce0 = __builtin_shuffle(r[2], r[3], low), ce1 = __builtin_shuffle(r[2], r[3], high);
-  const Four columns[4] = {__builtin_shuffle(ab0, ce0, first), __builtin_shuffle(ab0, ce0, second),
-                           __builtin_shuffle(ab1, ce1, first), __builtin_shuffle(ab1, ce1, second)};
+  const Four ab0 = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
+  const Four ab1 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+  const Four ce0 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+  const Four ce1 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+  const Four columns[4] = {
+      __builtin_shufflevector(ab0, ce0, 0, 1, 4, 5), __builtin_shufflevector(ab0, ce0, 2, 3, 6, 7),
+      __builtin_shufflevector(ab1, ce1, 0, 1, 4, 5), __builtin_shufflevector(ab1, ce1, 2, 3, 6, 7)};
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) __builtin_memcpy(out + i * kLanes, &columns[i], 16);
 }

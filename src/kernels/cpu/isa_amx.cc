@@ -12,8 +12,6 @@ namespace {
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tile_ends.inl"
 
-constexpr int64_t kUnitK = 512;  // measured from 1,536 on
-
 // The compiler's intrinsics do not say which memory they read and write.
 struct TileConfig;
 SW_INLINE void configure(const TileConfig& config) { __asm__ volatile("ldtilecfg (%0)" : : "r"(&config) : "memory"); }

@@ -13,8 +13,6 @@ namespace {
 #include "kernels/cpu/simd.inl"
 #include "kernels/cpu/tile_ends.inl"
 
-constexpr int64_t kUnitK = 0;  // all sizes, since this is for tests
-
 struct EmulatedTile {
   alignas(64) uint8_t data[16][64];
   int rows, row_bytes;

@@ -126,7 +126,6 @@ struct RopeTask {
 // A unit that multiplies tiles of rows with panels (AMX), and what it wants. Its bf16 sums are in an order of their
 // own.
 struct TileUnit {
-  int64_t k_min = 0;          // from this K on it is worth its preparations
   int rows = 0;               // most of a tile, up to kRowTileMost
   int step = 0;               // bytes of K of a row that lie together
   void (*enter)() = nullptr;  // before a thread's first tile of a group of panels

@@ -128,7 +128,7 @@ RowFormat row_format(const PackedLinear& weight) {
 
 const TileUnit* PackedRows::unit() const {
   const TileUnit* unit = kernel_table().unit;
-  if (unit == nullptr || k < unit->k_min || format == RowFormat::kF32 || format == RowFormat::kRounded) return nullptr;
+  if (unit == nullptr || format == RowFormat::kF32 || format == RowFormat::kRounded) return nullptr;
   return format == RowFormat::kBf16 || rows > kRowTile ? unit : nullptr;
 }
 

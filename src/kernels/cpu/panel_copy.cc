@@ -20,11 +20,11 @@ void transpose_4x4(const std::byte* const* rows, int64_t at, std::byte* out) {
   std::memcpy(&b, rows[1] + at, 16);
   std::memcpy(&c, rows[2] + at, 16);
   std::memcpy(&d, rows[3] + at, 16);
-  const Units ab0 = __builtin_shuffle(a, b, Units{0, 4, 1, 5}), ab1 = __builtin_shuffle(a, b, Units{2, 6, 3, 7});
-  const Units cd0 = __builtin_shuffle(c, d, Units{0, 4, 1, 5}), cd1 = __builtin_shuffle(c, d, Units{2, 6, 3, 7});
+  const Units ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const Units cd0 = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd1 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
   const Units columns[4] = {
-      __builtin_shuffle(ab0, cd0, Units{0, 1, 4, 5}), __builtin_shuffle(ab0, cd0, Units{2, 3, 6, 7}),
-      __builtin_shuffle(ab1, cd1, Units{0, 1, 4, 5}), __builtin_shuffle(ab1, cd1, Units{2, 3, 6, 7})};
+      __builtin_shufflevector(ab0, cd0, 0, 1, 4, 5), __builtin_shufflevector(ab0, cd0, 2, 3, 6, 7),
+      __builtin_shufflevector(ab1, cd1, 0, 1, 4, 5), __builtin_shufflevector(ab1, cd1, 2, 3, 6, 7)};
   for (int64_t i = 0; i < 4; ++i) std::memcpy(out + i * kPanel * 4, &columns[i], 16);
 }
 
@@ -39,12 +39,13 @@ void transpose_4x8(const std::byte* const* rows, int64_t at, std::byte* out) {
   std::memcpy(&b, rows[1] + at, 16);
   std::memcpy(&c, rows[2] + at, 16);
   std::memcpy(&d, rows[3] + at, 16);
-  constexpr Pairs kLow = {0, 8, 1, 9, 2, 10, 3, 11}, kHigh = {4, 12, 5, 13, 6, 14, 7, 15};
-  const Units ab0 = (Units)__builtin_shuffle(a, b, kLow), ab1 = (Units)__builtin_shuffle(a, b, kHigh);
-  const Units cd0 = (Units)__builtin_shuffle(c, d, kLow), cd1 = (Units)__builtin_shuffle(c, d, kHigh);
+  const Units ab0 = (Units)__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11),
+              ab1 = (Units)__builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+  const Units cd0 = (Units)__builtin_shufflevector(c, d, 0, 8, 1, 9, 2, 10, 3, 11),
+              cd1 = (Units)__builtin_shufflevector(c, d, 4, 12, 5, 13, 6, 14, 7, 15);
   const Units columns[4] = {
-      __builtin_shuffle(ab0, cd0, Units{0, 4, 1, 5}), __builtin_shuffle(ab0, cd0, Units{2, 6, 3, 7}),
-      __builtin_shuffle(ab1, cd1, Units{0, 4, 1, 5}), __builtin_shuffle(ab1, cd1, Units{2, 6, 3, 7})};
+      __builtin_shufflevector(ab0, cd0, 0, 4, 1, 5), __builtin_shufflevector(ab0, cd0, 2, 6, 3, 7),
+      __builtin_shufflevector(ab1, cd1, 0, 4, 1, 5), __builtin_shufflevector(ab1, cd1, 2, 6, 3, 7)};
   for (int64_t i = 0; i < 4; ++i) {
     std::memcpy(out + (2 * i) * 2 * kPanel, &columns[i], 8);
     std::memcpy(out + (2 * i + 1) * 2 * kPanel, reinterpret_cast<const std::byte*>(&columns[i]) + 8, 8);

@@ -34,9 +34,6 @@ json::array tensor_list(const std::vector<TensorSpec>& specs) {
 }
 
 api::Parsed<std::optional<size_t>> json_bytes(const net::HttpRequest& request) {
-  if (request.headers.contains("Content-Encoding") && request.headers.value_or("Content-Encoding", "") != "identity") {
-    return ApiError{ErrorKind::kUnsupported, "Content-Encoding: expected none; send the body uncompressed", "", ""};
-  }
   const auto header = request.headers.find(kJsonLength);
   if (!header) return std::optional<size_t>();
   size_t bytes = 0;

@@ -54,6 +54,16 @@ TEST_F(RouterTest, UnknownPathsAndMethods) {
   EXPECT_EQ(answer.json().at("type").as_string(), "error");
 }
 
+TEST_F(RouterTest, CompressedBodiesAreRefusedByName) {
+  start();
+  net::Headers headers;
+  headers.add("Content-Encoding", "gzip");
+  const Answer answer = post("/v1/chat/completions", "\x1F\x8B", headers);
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_EQ(answer.json().at("error").at("message"),
+            "Content-Encoding: expected none, found gzip; send the body uncompressed.");
+}
+
 TEST_F(RouterTest, MalformedJsonSaysWhere) {
   start();
   const Answer answer = post("/v1/chat/completions", R"({"model": "tiny-r1", "messages": [)");
