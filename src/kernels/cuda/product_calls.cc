@@ -142,7 +142,6 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     quantize.norm_eps = norm.epsilon;
   }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
-  quantize.starts_next = few;
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
   if (few) {
     Fp8FewRowsProduct product = dense_few_rows(int(m), quantize.out, weight_of(w));

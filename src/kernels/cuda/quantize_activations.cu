@@ -60,9 +60,8 @@ struct Eight {
 // The loads are as wide as they can be.
 template <Scalar kType, bool kSwiGlu>
 __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActivations a) {
-  if (a.starts_next) ptx::launch_dependents();
   ptx::wait_for_previous();
-  if (!a.starts_next) ptx::launch_dependents();
+  ptx::launch_dependents();
   const int groups = a.k / 128, lane = threadIdx.x % 16, step = static_cast<int>(gridDim.x) * (kThreads / 16);
   const int step_items = step / groups, step_groups = step % groups;
   const int first = static_cast<int>(blockIdx.x) * (kThreads / 16) + static_cast<int>(threadIdx.x) / 16;
@@ -102,9 +101,8 @@ __global__ void __launch_bounds__(1024) norm_quantize_kernel(const QuantizeActiv
   for (int i = 0; i < kPieces; ++i) {
     if (place(i) < a.k) load_8(a.norm_weight, place(i), a.norm_type, weight[i]);
   }
-  if (a.starts_next) ptx::launch_dependents();
   ptx::wait_for_previous();
-  if (!a.starts_next) ptx::launch_dependents();
+  ptx::launch_dependents();
   if (!row_counts(a, row)) return;
 #pragma unroll
   for (int i = 0; i < kPieces; ++i) {

@@ -41,9 +41,6 @@ struct QuantizeActivations {
   const int32_t* rows = nullptr;
   int repeat = 1;
   QuantizedActivations out;
-  // Lets the next kernel start at once: one that has every multiprocessor to itself and reads nothing but constant
-  // weights before its wait.
-  bool starts_next = false;
 };
 
 cudaError_t launch_quantize_activations(const QuantizeActivations& args, cudaStream_t stream);
