@@ -192,6 +192,12 @@ void Server::leave() {
   if (--in_flight_ == 0) idle_.notify_all();
 }
 
+bool Server::charge_unpacked(uint64_t bytes) {
+  if ((unpacked_bytes_ += bytes) <= options_.http.bodies_bytes_max) return true;
+  unpacked_bytes_ -= bytes;
+  return false;
+}
+
 asio::awaitable<void> Server::run_aside(std::function<void()> work) { return run_in(workers_->aside, std::move(work)); }
 asio::awaitable<void> Server::run_apart(std::function<void()> work) { return run_in(workers_->apart, std::move(work)); }
 

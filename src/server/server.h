@@ -128,6 +128,10 @@ class Server {
   bool enter();
   void leave();
 
+  // Counts memory of bodies that came packed, until it is given back; false over the bound for all bodies together.
+  bool charge_unpacked(uint64_t bytes);
+  void release_unpacked(uint64_t bytes) { unpacked_bytes_ -= bytes; }
+
   // Runs CPU work (long prompts, grammars) off the I/O threads, so that they answer everyone else meanwhile.
   net::asio::awaitable<void> run_aside(std::function<void()> work);
   // The same for work that may take seconds, such as loading a model: the short jobs do not wait behind it.
@@ -148,6 +152,7 @@ class Server {
   std::condition_variable idle_;
   std::shared_ptr<ModelCatalogue> catalogue_;  // under mutex_
   std::atomic<int> in_flight_{0};              // changed under mutex_
+  std::atomic<uint64_t> unpacked_bytes_{0};
   metrics::Timelines timelines_;
   PrefixLedger prefixes_;
   std::unique_ptr<LiveState> live_;

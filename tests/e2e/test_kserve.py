@@ -1,5 +1,6 @@
 """KServe's inference protocol and Triton's extensions over HTTP and gRPC, with the client people use; gRPC's health and
 reflection; chat over gRPC."""
+import gzip
 import json
 import pathlib
 import struct
@@ -90,6 +91,26 @@ def test_text_goes_in_as_bytes(encoders, http, rpc):
     openai = encoders.http().post("/v1/embeddings", json={"model": "mini", "input": ["Hello world", "no"]}).json()
     np.testing.assert_array_equal(over_http, over_grpc)
     np.testing.assert_allclose(over_http, [each["embedding"] for each in openai["data"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_packed_bodies_are_taken(http, rpc, algorithm):
+    text = inputs(triton_http, text=np.array([["the same text"]], dtype=object))
+    plain = http.infer("mini", text).as_numpy("embedding")
+    packed = http.infer("mini", text, request_compression_algorithm=algorithm,
+                        response_compression_algorithm=algorithm).as_numpy("embedding")
+    assert np.array_equal(plain, packed)
+    over_rpc = rpc.infer("mini", inputs(triton_grpc, text=np.array([["the same text"]], dtype=object)),
+                         compression_algorithm=algorithm).as_numpy("embedding")
+    assert np.array_equal(plain, over_rpc)
+
+
+def test_a_packed_body_may_not_be_longer_than_others(encoders):
+    """32 MiB of blanks in 32 KiB: refused by the bound for bodies, and the server goes on."""
+    bomb = gzip.compress(b" " * (64 << 20))
+    answer = encoders.http().post("/embed", content=bomb, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 413 and "expected at most" in answer.json()["error"]
+    assert encoders.http().get("/ping").status_code == 200
 
 
 def test_metadata_configuration_statistics(http, rpc):

@@ -37,15 +37,21 @@ struct HeadPairs {
       raw[i][1] = *reinterpret_cast<const uint32_t*>(head + kHalf + place(i));
     }
   }
+  __device__ __forceinline__ void unpack() {
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) low[i] = unpack2<T>(raw[i][0]), high[i] = unpack2<T>(raw[i][1]);
+  }
+  __device__ __forceinline__ void add(int i, float2 a, float2 b) {
+    low[i].x += a.x, low[i].y += a.y, high[i].x += b.x, high[i].y += b.y;
+  }
   template <typename Place>
   __device__ __forceinline__ void open(const float* bias, const Place& place) {
+    unpack();
+    if (bias == nullptr) return;
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
-      low[i] = unpack2<T>(raw[i][0]), high[i] = unpack2<T>(raw[i][1]);
-      if (bias == nullptr) continue;
-      const float2 a = __ldg(reinterpret_cast<const float2*>(bias + place(i))),
-                   b = __ldg(reinterpret_cast<const float2*>(bias + kHalf + place(i)));
-      low[i].x += a.x, low[i].y += a.y, high[i].x += b.x, high[i].y += b.y;
+      add(i, __ldg(reinterpret_cast<const float2*>(bias + place(i))),
+          __ldg(reinterpret_cast<const float2*>(bias + kHalf + place(i))));
     }
   }
   __device__ __forceinline__ float squares() const {
@@ -66,15 +72,17 @@ struct HeadPairs {
       low[i].x *= factor * a[0], low[i].y *= factor * a[1], high[i].x *= factor * b[0], high[i].y *= factor * b[1];
     }
   }
+  __device__ __forceinline__ void rotate(int i, float2 cos, float2 sin) {
+    const float2 x = low[i], y = high[i];
+    low[i] = make_float2(x.x * cos.x - y.x * sin.x, x.y * cos.y - y.y * sin.y);
+    high[i] = make_float2(y.x * cos.x + x.x * sin.x, y.y * cos.y + x.y * sin.y);
+  }
   template <typename Place>
   __device__ __forceinline__ void rotate(const float* angles, const Place& place) {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
-      const float2 cos = __ldg(reinterpret_cast<const float2*>(angles + place(i))),
-                   sin = __ldg(reinterpret_cast<const float2*>(angles + kHalf + place(i)));
-      const float2 x = low[i], y = high[i];
-      low[i] = make_float2(x.x * cos.x - y.x * sin.x, x.y * cos.y - y.y * sin.y);
-      high[i] = make_float2(y.x * cos.x + x.x * sin.x, y.y * cos.y + x.y * sin.y);
+      rotate(i, __ldg(reinterpret_cast<const float2*>(angles + place(i))),
+             __ldg(reinterpret_cast<const float2*>(angles + kHalf + place(i))));
     }
   }
 };

@@ -135,38 +135,31 @@ __device__ __forceinline__ void TokenBlock<T, kDim>::take_heads(bool owns_token)
     bias[n][1] = *reinterpret_cast<const float2*>(from + kHalf);
   }
   wait_for_previous_kernel();
-  uint32_t raw[kItems][2] = {};
+  const auto place = [&](int) { return i; };
+  HeadPairs<T, kDim, 1> heads[kItems] = {};
 #pragma unroll
   for (int n = 0; n < kItems; ++n) {
     const int item = warp + n * kWarps;
     if (item >= items || !in) continue;
-    const T* from = static_cast<const T*>(a.qkv) + sequence * a.qkv_stride + int64_t{head_of(item)} * kDim + i;
-    raw[n][0] = *reinterpret_cast<const uint32_t*>(from);
-    raw[n][1] = *reinterpret_cast<const uint32_t*>(from + kHalf);
+    heads[n].fetch(static_cast<const T*>(a.qkv) + sequence * a.qkv_stride + int64_t{head_of(item)} * kDim, place);
   }
 #pragma unroll
   for (int n = 0; n < kItems; ++n) {
     const int item = warp + n * kWarps;
     if (item >= items) continue;
-    float2 x = unpack2<T>(raw[n][0]), y = unpack2<T>(raw[n][1]);
-    x.x += bias[n][0].x, x.y += bias[n][0].y, y.x += bias[n][1].x, y.y += bias[n][1].y;
+    auto& head = heads[n];
+    head.unpack();
+    head.add(0, bias[n][0], bias[n][1]);
     const bool is_value = item == p.group + 1;
     const float* norm = item < p.group ? a.query_norm : a.key_norm;
     if (norm != nullptr && !is_value) {
-      float sum = x.x * x.x + x.y * x.y + y.x * y.x + y.y * y.y;
+      float sum = head.squares();
       for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-      const float factor = 1.0f / sqrtf(sum / kDim + a.norm_eps);
-      if (in) {
-        x.x *= factor * norm[i], x.y *= factor * norm[i + 1];
-        y.x *= factor * norm[kHalf + i], y.y *= factor * norm[kHalf + i + 1];
-      }
+      if (in) head.normalise(norm, sum, a.norm_eps, place);
     }
     if (!in) continue;
-    uint32_t first = pack2<T>(x.x, x.y), second = pack2<T>(y.x, y.y);
-    if (!is_value) {
-      first = pack2<T>(x.x * cos.x - y.x * sin.x, x.y * cos.y - y.y * sin.y);
-      second = pack2<T>(y.x * cos.x + x.x * sin.x, y.y * cos.y + x.y * sin.y);
-    }
+    if (!is_value) head.rotate(0, cos, sin);
+    const uint32_t first = pack2<T>(head.low[0].x, head.low[0].y), second = pack2<T>(head.high[0].x, head.high[0].y);
     T* to = item < p.group ? s.queries + item * kQueryStride : s.fresh[item - p.group];
     *reinterpret_cast<uint32_t*>(to + i) = first;
     *reinterpret_cast<uint32_t*>(to + kHalf + i) = second;

@@ -7,6 +7,7 @@
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
+#include "kernels/cuda/gemm_stages.cuh"
 #include "kernels/cuda/gemm_tile_store.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
 
@@ -38,13 +39,6 @@ struct Arguments {
   Bf16Product p;
   int k_blocks;
   int row_tiles;
-};
-
-struct Stages {
-  char* a;
-  char* b;
-  uint64_t* full;
-  uint64_t* empty;
 };
 
 // This block's tile and share of K.
@@ -183,17 +177,9 @@ __global__ void __launch_bounds__(T::kThreads, 2) bf16_kernel(const __grid_const
 #if __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
   constexpr bool kClustered = T::kSplit * T::kShare > 1;
-  Stages s;
-  s.a = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) / 1024 * 1024);
-  s.b = s.a + T::kStages * T::kABytes;
-  s.full = reinterpret_cast<uint64_t*>(s.b + T::kStages * T::kBBytes);
-  s.empty = s.full + T::kStages;
+  const Stages s = lay_stages<T::kStages, T::kABytes, T::kBBytes>(shared);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < T::kStages; ++i) {
-      ptx::barrier_init(&s.full[i], 1);
-      ptx::barrier_init(&s.empty[i], 4 * T::kGroups * T::kShare);
-    }
-    ptx::barrier_init_fence();
+    open_stages<T::kStages>(s, 4 * T::kGroups * T::kShare);
   }
   if constexpr (kClustered) {
     ptx::cluster_sync();

@@ -7,6 +7,7 @@
 #include "kernels/cuda/gemm_bf16_prefill.h"
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
+#include "kernels/cuda/gemm_stages.cuh"
 #include "kernels/cuda/gemm_tile_store.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
 
@@ -33,13 +34,6 @@ struct Arguments {
   int m, k_blocks, band;
   int width;       // outputs of a tile
   int second_row;  // of the weight, from a tile's first row to its second half
-};
-
-struct Stages {
-  char* a;
-  char* b;
-  uint64_t* full;
-  uint64_t* empty;
 };
 
 // Pairs of row tiles by outputs, in bands of pairs.
@@ -158,19 +152,11 @@ template <bool kGated>
 __global__ void __launch_bounds__(kThreads, 1) prompt_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
-  Stages s;
-  s.a = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) / 1024 * 1024);
-  s.b = s.a + kStages * kABytes;
-  s.full = reinterpret_cast<uint64_t*>(s.b + kStages * kBBytes);
-  s.empty = s.full + kStages;
+  const Stages s = lay_stages<kStages, kABytes, kBBytes>(shared);
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.a);
     ptx::prefetch_map(&args.b);
-    for (int i = 0; i < kStages; ++i) {
-      ptx::barrier_init(&s.full[i], 1);
-      ptx::barrier_init(&s.empty[i], 8 * kCluster);
-    }
-    ptx::barrier_init_fence();
+    open_stages<kStages>(s, 8 * kCluster);
   }
   ptx::cluster_sync();
   ptx::launch_dependents();

@@ -8,6 +8,7 @@
 #include "kernels/cuda/gemm_launch.cuh"
 #include "kernels/cuda/gemm_maps.h"
 #include "kernels/cuda/gemm_ptx.cuh"
+#include "kernels/cuda/gemm_stages.cuh"
 #include "kernels/cuda/gemm_wgmma.cuh"
 
 namespace spillway::kernels::cuda {
@@ -38,13 +39,6 @@ struct Arguments {
   int m, outputs, k_blocks, tiles;
   int width;       // outputs of a tile
   int second_row;  // of the weight, from a tile's first row to its second half
-};
-
-struct Stages {
-  char* a;
-  char* b;
-  uint64_t* full;
-  uint64_t* empty;
 };
 
 // One thread. The weight does not depend on the previous kernel.
@@ -142,19 +136,11 @@ template <typename T, bool kGated>
 __global__ void __launch_bounds__(T::kThreads, 1) wide_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
-  Stages s;
-  s.a = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(shared) + 1023) / 1024 * 1024);
-  s.b = s.a + T::kStages * T::kABytes;
-  s.full = reinterpret_cast<uint64_t*>(s.b + T::kStages * kBBytes);
-  s.empty = s.full + T::kStages;
+  const Stages s = lay_stages<T::kStages, T::kABytes, kBBytes>(shared);
   if (threadIdx.x == 0) {
     ptx::prefetch_map(&args.a);
     ptx::prefetch_map(&args.b);
-    for (int i = 0; i < T::kStages; ++i) {
-      ptx::barrier_init(&s.full[i], 1);
-      ptx::barrier_init(&s.empty[i], 4 * T::kGroups * kCluster);
-    }
-    ptx::barrier_init_fence();
+    open_stages<T::kStages>(s, 4 * T::kGroups * kCluster);
   }
   ptx::cluster_sync();
   ptx::launch_dependents();

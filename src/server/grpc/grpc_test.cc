@@ -235,6 +235,13 @@ TEST_F(GrpcTest, TellsOfItsModels) {
   inference::RepositoryModelUnloadResponse unloaded;
   EXPECT_EQ(call([&](auto... a) { return stub_->RepositoryModelUnload(a...); }, unload, unloaded).error_code(),
             grpc::StatusCode::UNIMPLEMENTED);
+  inference::RepositoryModelLoadRequest load;
+  load.set_model_name("mini");
+  (*load.mutable_parameters())["config"].set_string_param("{}");
+  inference::RepositoryModelLoadResponse loaded;
+  const grpc::Status configured = call([&](auto... a) { return stub_->RepositoryModelLoad(a...); }, load, loaded);
+  EXPECT_EQ(configured.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_THAT(configured.error_message(), testing::HasSubstr("found \"config\""));
   inference::SystemSharedMemoryRegisterResponse registered;
   EXPECT_EQ(call([&](auto... a) { return stub_->SystemSharedMemoryRegister(a...); },
                  inference::SystemSharedMemoryRegisterRequest(), registered)

@@ -218,6 +218,13 @@ Reactor* InferenceService::RepositoryIndex(Context* context, const inference::Re
 
 Reactor* InferenceService::RepositoryModelLoad(Context* context, const inference::RepositoryModelLoadRequest* request,
                                                inference::RepositoryModelLoadResponse*) {
+  if (!request->parameters().empty()) {
+    const auto refuse = [&] {
+      return grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
+                          loads_without_parameters(request->parameters().begin()->first));
+    };
+    return answer(shared_, context, "RepositoryModelLoad", refuse);
+  }
   return change(shared_, context, "RepositoryModelLoad", request->model_name(), true);
 }
 

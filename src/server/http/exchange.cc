@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <boost/beast/core/string.hpp>
 #include <cctype>
 #include <charconv>
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "base/random_bytes.h"
+#include "net/inflate.h"
 #include "server/auth.h"
 
 namespace spillway::server {
@@ -98,6 +100,41 @@ asio::awaitable<void> Exchange::send_refused(Refused refused) {
   }
   if (server_.state() == ServerState::kDraining) set_header("Connection", "close");
   co_await send_error(std::move(refused.error));
+}
+
+asio::awaitable<bool> Exchange::unpack_body() {
+  const std::string encoding(request_.headers.value_or("Content-Encoding", "identity"));
+  if (boost::beast::iequals(encoding, "identity")) co_return true;
+  ApiError error{api::ErrorKind::kUnsupported, "", "", ""};
+  if (!boost::beast::iequals(encoding, "gzip") && !boost::beast::iequals(encoding, "deflate")) {
+    error.message = "Content-Encoding: expected gzip, deflate or identity, found " + api::utf8_lossy(encoding);
+    co_await send_error(std::move(error));
+    co_return false;
+  }
+  auto unpacked = std::make_shared<std::optional<Result<std::string>>>();
+  auto packed = std::make_shared<const std::string>(std::move(request_.body));
+  const uint64_t bytes_max = server_.options().http.body_bytes_max;
+  std::function<void()> work = [unpacked, packed, bytes_max] { unpacked->emplace(net::inflate(*packed, bytes_max)); };
+  co_await server_.run_aside(std::move(work));
+  Result<std::string>& body = **unpacked;
+  if (!body.ok()) {
+    const bool too_long = body.error().code == ErrorCode::kResourceExhausted;
+    error.kind = too_long ? api::ErrorKind::kPayloadTooLarge : api::ErrorKind::kInvalidFormat;
+    error.message = "body in " + api::utf8_lossy(encoding) + ": " + body.error().message;
+    co_await send_error(std::move(error));
+    co_return false;
+  }
+  if (!server_.charge_unpacked(body->size())) {
+    error.kind = api::ErrorKind::kOverloaded;
+    error.message = "The bodies being answered take all memory that they may; try again.";
+    Refused refused{std::move(error), 1.0, 0.0, "bodies"};
+    co_await send_refused(std::move(refused));
+    co_return false;
+  }
+  unpacked_bytes_ = body->size();
+  request_.body = std::move(*body);
+  request_.headers.erase("Content-Encoding");
+  co_return true;
 }
 
 asio::awaitable<bool> Exchange::start_stream(std::string_view content_type, std::string_view first) {

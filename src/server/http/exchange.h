@@ -28,6 +28,9 @@ enum class Dialect { kOpenAi, kAnthropic, kTei, kPlain };
 class Exchange {
  public:
   Exchange(Server& server, net::HttpRequest request, net::ResponseWriter& writer, Dialect dialect);
+  ~Exchange() { server_.release_unpacked(unpacked_bytes_); }
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
 
   Server& server() { return server_; }
   const net::HttpRequest& request() const { return request_; }
@@ -48,6 +51,9 @@ class Exchange {
   asio::awaitable<void> send_error(api::ApiError error);  // a named one: see answer() in router.cc
   asio::awaitable<void> send_refused(Refused refused);
   asio::awaitable<bool> start_stream(std::string_view content_type, std::string_view first = {});
+
+  // The body as it was before Content-Encoding (gzip, deflate); false where that failed, which has been told.
+  asio::awaitable<bool> unpack_body();
 
   // Whether the server's front took the request, and then has answered it.
   asio::awaitable<bool> answer_by_front();
@@ -78,6 +84,7 @@ class Exchange {
   Dialect dialect_;
   std::vector<std::string> arguments_;
   net::Headers extra_;
+  uint64_t unpacked_bytes_ = 0;  // charged to the server
   int status_ = 0;
   const char* outcome_ = "ok";
   RequestAccount account_;

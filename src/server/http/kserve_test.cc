@@ -80,6 +80,31 @@ TEST_F(KserveTest, BinaryTensorsGoBothWays) {
   EXPECT_EQ(call("POST", "/v2/models/mini/infer", body, {{"Inference-Header-Content-Length", "x"}}).status, 400);
 }
 
+// As zlib packs it without compressing: a header, one stored block, Adler-32.
+std::string stored(const std::string& text) {
+  uint32_t a = 1, b = 0;
+  for (const char c : text) a = (a + uint8_t(c)) % 65521, b = (b + a) % 65521;
+  const auto size = uint16_t(text.size());
+  std::string out{'\x78', '\x01', '\x01'};
+  for (const uint16_t word : {size, uint16_t(~size)}) out += {char(word & 255), char(word >> 8)};
+  out += text;
+  for (const uint32_t part : {b >> 8, b, a >> 8, a}) out += char(part & 255);
+  return out;
+}
+
+TEST_F(KserveTest, TakesPackedBodies) {
+  start_all();
+  const std::string body = R"({"inputs":[{"name":"text","datatype":"BYTES","shape":[1,1],"data":["hello"]}]})";
+  const net::Headers deflate({{"Content-Encoding", "deflate"}});
+  EXPECT_EQ(post("/v2/models/mini/infer", stored(body), deflate).status, 200);
+  EXPECT_EQ(post("/embed", stored(R"({"inputs":"hello"})"), deflate).status, 200);
+  const Answer cut = post("/v2/models/mini/infer", stored(body).substr(0, 30), deflate);
+  EXPECT_EQ(cut.status, 400);
+  EXPECT_THAT(error_of(cut), HasSubstr("end too soon"));
+  const net::Headers brotli({{"Content-Encoding", "br"}});
+  EXPECT_THAT(error_of(post("/v2/models/mini/infer", body, brotli)), HasSubstr("expected gzip, deflate or identity"));
+}
+
 TEST_F(KserveTest, MalformedTensorsSayWhatIsWrong) {
   start_all();
   const std::pair<const char*, const char*> cases[] = {
@@ -167,6 +192,13 @@ TEST_F(KserveTest, TellsOfItselfAndItsModels) {
   EXPECT_EQ(post("/v2/repository/models/mini/load", "{}").status, 200);
   EXPECT_EQ(post("/v2/repository/models/none/load", "{}").status, 404);
   EXPECT_EQ(post("/v2/repository/models/mini/unload", "{}").status, 400);
+  const Answer configured = post("/v2/repository/models/mini/load", R"({"parameters":{"config":"{}"}})");
+  EXPECT_EQ(configured.status, 400);
+  EXPECT_THAT(error_of(configured), HasSubstr("parameters: expected none, found \"config\""));
+  EXPECT_EQ(get("/v2/systemsharedmemory/status").body, "[]");
+  EXPECT_EQ(post("/v2/cudasharedmemory/unregister", "").status, 200);
+  EXPECT_EQ(post("/v2/systemsharedmemory/region/a/register", "{}").status, 404);
+  EXPECT_EQ(get("/ping").status, 200);
 }
 
 }  // namespace

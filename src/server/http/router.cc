@@ -88,6 +88,10 @@ constexpr std::array kRoutes = {
     Route{"/v2/repository/index", "POST", kserve_index, Access::kKey, Dialect::kPlain},
     Route{"/v2/repository/models/{}/load", "POST", kserve_load, Access::kKey, Dialect::kPlain},
     Route{"/v2/repository/models/{}/unload", "POST", kserve_unload, Access::kKey, Dialect::kPlain},
+    Route{"/v2/systemsharedmemory/status", "GET", kserve_no_regions, Access::kKey, Dialect::kPlain},
+    Route{"/v2/cudasharedmemory/status", "GET", kserve_no_regions, Access::kKey, Dialect::kPlain},
+    Route{"/v2/systemsharedmemory/unregister", "POST", kserve_forget_regions, Access::kKey, Dialect::kPlain},
+    Route{"/v2/cudasharedmemory/unregister", "POST", kserve_forget_regions, Access::kKey, Dialect::kPlain},
     Route{"/v1/models/{}/versions/{}:predict", "POST", tf_predict, Access::kKey, Dialect::kPlain},
     Route{"/v1/models/{}:predict", "POST", tf_predict, Access::kKey, Dialect::kPlain},
     Route{"/v1/models/{}/versions/{}", "GET", tf_status, Access::kKey, Dialect::kPlain},
@@ -99,6 +103,7 @@ constexpr std::array kRoutes = {
     Route{"/detokenize", "POST", detokenize},
     Route{"/v1/cached_prefixes", "GET", cached_prefixes},
     Route{"/health", "GET", health, Access::kHealth},
+    Route{"/ping", "GET", health, Access::kHealth},
     Route{"/health/live", "GET", health_live, Access::kHealth},
     Route{"/health/ready", "GET", health_ready, Access::kHealth},
     Route{"/metrics", "GET", metrics_text, Access::kMetrics},
@@ -152,7 +157,7 @@ Found find_route(std::string_view path) {
 // OpenTelemetry's name of what a route does; empty where it makes nothing of a model.
 std::string_view operation_of(const Route* route) {
   constexpr std::string_view kOther[] = {"/feedback", "/tokenize", "/detokenize", "/count_tokens",
-                                         "/index",    "/load",     "/unload"};
+                                         "/index",    "/load",     "/unload",     "/unregister"};
   if (route == nullptr || route->access != Access::kKey || std::string_view(route->method) != "POST") return "";
   const std::string_view path = route->path;
   if (std::ranges::any_of(kOther, [&](std::string_view end) { return path.ends_with(end); })) return "";
@@ -224,9 +229,10 @@ asio::awaitable<void> handle(Exchange& exchange, const Route& route) {
   if (!refused || server.timelines().has_place_for_refused(exchange.received())) begin_timeline(exchange, &route);
   if (refused) {
     co_await refuse(exchange, std::move(*refused));
-  } else {
-    co_await route.handler(exchange);
+    co_return;
   }
+  const bool unpacked = co_await exchange.unpack_body();
+  if (unpacked) co_await route.handler(exchange);
 }
 
 // Errors are named before they are sent: GCC 12 miscompiles aggregates that are made inside a co_await expression.

@@ -38,17 +38,19 @@ asio::awaitable<void> tei_similarity(Exchange& exchange);    // POST /similarity
 asio::awaitable<void> tei_info(Exchange& exchange);          // GET /info
 
 // KServe's Open Inference Protocol v2 and Triton's extensions.
-asio::awaitable<void> kserve_server(Exchange& exchange);       // GET /v2
-asio::awaitable<void> kserve_live(Exchange& exchange);         // GET /v2/health/live
-asio::awaitable<void> kserve_ready(Exchange& exchange);        // GET /v2/health/ready
-asio::awaitable<void> kserve_model(Exchange& exchange);        // GET /v2/models/NAME[/versions/V]
-asio::awaitable<void> kserve_model_ready(Exchange& exchange);  // GET .../ready
-asio::awaitable<void> kserve_config(Exchange& exchange);       // GET .../config
-asio::awaitable<void> kserve_statistics(Exchange& exchange);   // GET .../stats, /v2/models/stats
-asio::awaitable<void> kserve_infer(Exchange& exchange);        // POST .../infer
-asio::awaitable<void> kserve_index(Exchange& exchange);        // POST /v2/repository/index
-asio::awaitable<void> kserve_load(Exchange& exchange);         // POST /v2/repository/models/NAME/load
-asio::awaitable<void> kserve_unload(Exchange& exchange);       // POST /v2/repository/models/NAME/unload
+asio::awaitable<void> kserve_server(Exchange& exchange);          // GET /v2
+asio::awaitable<void> kserve_live(Exchange& exchange);            // GET /v2/health/live
+asio::awaitable<void> kserve_ready(Exchange& exchange);           // GET /v2/health/ready
+asio::awaitable<void> kserve_model(Exchange& exchange);           // GET /v2/models/NAME[/versions/V]
+asio::awaitable<void> kserve_model_ready(Exchange& exchange);     // GET .../ready
+asio::awaitable<void> kserve_config(Exchange& exchange);          // GET .../config
+asio::awaitable<void> kserve_statistics(Exchange& exchange);      // GET .../stats, /v2/models/stats
+asio::awaitable<void> kserve_infer(Exchange& exchange);           // POST .../infer
+asio::awaitable<void> kserve_index(Exchange& exchange);           // POST /v2/repository/index
+asio::awaitable<void> kserve_load(Exchange& exchange);            // POST /v2/repository/models/NAME/load
+asio::awaitable<void> kserve_unload(Exchange& exchange);          // POST /v2/repository/models/NAME/unload
+asio::awaitable<void> kserve_no_regions(Exchange& exchange);      // GET /v2/systemsharedmemory/status, ...
+asio::awaitable<void> kserve_forget_regions(Exchange& exchange);  // POST /v2/systemsharedmemory/unregister, ...
 
 // TensorFlow Serving.
 asio::awaitable<void> tf_predict(Exchange& exchange);   // POST /v1/models/NAME[/versions/V]:predict

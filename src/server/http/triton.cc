@@ -63,6 +63,20 @@ json::object statistics_of(const ServedOneShot& model) {
           {"batch_stats", std::move(batches)}};
 }
 
+// What a load may not bring along: a configuration or files in the request, in the place of the model's own.
+std::optional<ApiError> unexpected_parameters(const std::string& body) {
+  if (body.find_first_not_of(" \t\r\n") == std::string::npos) return std::nullopt;
+  auto object = api::parse_body(body);
+  if (!object.ok()) return object.error();
+  const json::value* parameters = object->if_contains("parameters");
+  if (parameters == nullptr || parameters->is_null()) return std::nullopt;
+  if (!parameters->is_object())
+    return ApiError{ErrorKind::kInvalidFormat, "parameters: expected an object", "parameters", ""};
+  if (parameters->get_object().empty()) return std::nullopt;
+  return ApiError{ErrorKind::kUnsupported, loads_without_parameters(parameters->get_object().begin()->key()),
+                  "parameters", ""};
+}
+
 // Loading and unloading block, so they happen elsewhere.
 asio::awaitable<void> change(Exchange& exchange, bool load) {
   const std::string name = exchange.argument(0);
@@ -140,7 +154,19 @@ asio::awaitable<void> kserve_index(Exchange& exchange) {
   co_await exchange.send_json(200, std::move(body));
 }
 
-asio::awaitable<void> kserve_load(Exchange& exchange) { return change(exchange, true); }
+asio::awaitable<void> kserve_load(Exchange& exchange) {
+  std::optional<ApiError> unexpected = unexpected_parameters(exchange.request().body);
+  if (unexpected) {
+    co_await exchange.send_error(std::move(*unexpected));
+    co_return;
+  }
+  co_await change(exchange, true);
+}
+
 asio::awaitable<void> kserve_unload(Exchange& exchange) { return change(exchange, false); }
+
+// No region of shared memory can be registered, so there is none to tell of and none to take back.
+asio::awaitable<void> kserve_no_regions(Exchange& exchange) { co_await exchange.send_json(200, "[]"); }
+asio::awaitable<void> kserve_forget_regions(Exchange& exchange) { co_await exchange.send_json(200, "{}"); }
 
 }  // namespace spillway::server

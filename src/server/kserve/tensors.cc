@@ -74,4 +74,9 @@ std::vector<std::string> server_extensions() {
           "binary_tensor_data", "statistics",          "parameters"};
 }
 
+std::string loads_without_parameters(std::string_view name) {
+  return "parameters: expected none, found \"" + api::utf8_lossy(name) +
+         "\"; a model is loaded with the files and the configuration that it has at its place";
+}
+
 }  // namespace spillway::server

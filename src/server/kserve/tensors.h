@@ -37,5 +37,7 @@ inline constexpr const char* kServerName = "spillway";
 inline constexpr const char* kServerVersion = SPILLWAY_VERSION;
 // What Triton's clients look for in the server's metadata.
 std::vector<std::string> server_extensions();
+// Why a load with a parameter of that name is refused.
+std::string loads_without_parameters(std::string_view name);
 
 }  // namespace spillway::server
