@@ -272,15 +272,6 @@ asio::awaitable<void> answer(Exchange& exchange, const Route* route, bool fronte
     const bool open = co_await may_pass(exchange, route);
     if (!open) co_return;
   }
-  const std::string_view encoding = request.headers.value_or("Content-Encoding", "identity");
-  if (encoding != "identity") {
-    ApiError error{
-        ErrorKind::kUnsupported,
-        "Content-Encoding: expected none, found " + api::utf8_lossy(encoding) + "; send the body uncompressed.", "",
-        ""};
-    co_await exchange.send_error(std::move(error));
-    co_return;
-  }
   co_await handle(exchange, *route);
 }
 
