@@ -90,20 +90,22 @@ void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::A
   const int64_t joint = lora + shape.rope_dim;
   const TensorView joined = arena.allocate(dtype, {rows, heads, joint}),
                    sums = arena.allocate(dtype, {rows, heads, lora});
-  product_by_head({args.key_up, dtype, args.queries.data, query, joined.data, joint, rows}, stream);
-  join_rope({.queries = args.queries.data,
-             .query_dim = query,
-             .nope = shape.nope_dim,
-             .joined = joined.data,
-             .lora = lora,
-             .rope = shape.rope_dim,
-             .heads = shape.heads,
-             .pairs = shape.pairs,
-             .cos_sin = args.cos_sin.as<float>(),
-             .positions = batch.device.positions,
-             .rows = rows,
-             .dtype = dtype},
-            stream);
+  const JoinRope join{.queries = args.queries.data,
+                      .query_dim = query,
+                      .nope = shape.nope_dim,
+                      .joined = joined.data,
+                      .lora = lora,
+                      .rope = shape.rope_dim,
+                      .heads = shape.heads,
+                      .pairs = shape.pairs,
+                      .cos_sin = args.cos_sin.as<float>(),
+                      .positions = batch.device.positions,
+                      .rows = rows,
+                      .dtype = dtype};
+  if (!latent_queries(join, *args.key_up, stream)) {
+    product_by_head({args.key_up, dtype, args.queries.data, query, joined.data, joint, rows}, stream);
+    join_rope(join, stream);
+  }
   LatentAttention attention;
   attention.queries = joined.data;
   attention.query_stride = heads * joint;
@@ -118,8 +120,16 @@ void latent_layer(const LatentLayerArgs& args, const BatchRows& batch, tensor::A
   const size_t bytes = mla_workspace_bytes(shape.heads, batch.device.sequences, batch.device.rows_max,
                                            batch.device.context_max, attention.split_tokens);
   attention.workspace = Context::of(stream).attention_workspace(bytes, native(stream));
+  const bool with_values = mla_takes_values(attention, int(shape.value_dim));
+  if (with_values) {
+    attention.value_up = args.value_up->weights[0].data.view().data;
+    attention.values = args.out.data;
+    attention.values_stride = heads * shape.value_dim;
+  }
   tensor::cuda::check(mla_decode(attention, native(stream)), "latent attention");
-  product_by_head({args.value_up, dtype, sums.data, lora, args.out.data, shape.value_dim, rows}, stream);
+  if (!with_values) {
+    product_by_head({args.value_up, dtype, sums.data, lora, args.out.data, shape.value_dim, rows}, stream);
+  }
   arena.rewind(mark);
 }
 

@@ -45,15 +45,6 @@ __device__ void rotate(T* head, int dim, const float* angles, const float* bias,
   }
 }
 
-// Pair i of a rotated part from one place to another.
-template <class T>
-__device__ void rotate_pair(const T* from, T* to, int i, int half, bool halves, const float* angles) {
-  const int first = halves ? i : 2 * i, second = halves ? i + half : 2 * i + 1;
-  const float a = to_float(from[first]), b = to_float(from[second]), cos = angles[i], sin = angles[half + i];
-  to[first] = from_float<T>(a * cos - b * sin);
-  to[second] = from_float<T>(b * cos + a * sin);
-}
-
 template <class T>
 __global__ void store_rows(T* qkv, int64_t row_stride, const float* qkv_bias, int heads, const float* query_norm,
                            const float* key_norm, float eps, const float* cos_sin, KvPages pages, Batch batch) {

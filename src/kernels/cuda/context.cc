@@ -1,5 +1,6 @@
 #include "kernels/cuda/context.h"
 
+#include "kernels/cuda/gemm_fp8_few_rows.h"
 #include "tensor/cuda/cuda.h"
 #include "tensor/cuda/error.h"
 
@@ -26,8 +27,8 @@ void* Context::attention_workspace(size_t bytes, cudaStream_t stream) {
 
 unsigned* Context::counter(cudaStream_t stream) {
   if (counter_.empty()) {
-    counter_ = tensor::Tensor(tensor::DType::kI32, {1}, device_);
-    SW_CUDA(cudaMemsetAsync(counter_.view().data, 0, sizeof(unsigned), stream));
+    counter_ = tensor::Tensor(tensor::DType::kI32, {1 + kFewRowsCounters}, device_);
+    SW_CUDA(cudaMemsetAsync(counter_.view().data, 0, counter_.bytes(), stream));
   }
   return reinterpret_cast<unsigned*>(counter_.view().data);
 }

@@ -26,8 +26,9 @@ class Context {
   // what was outgrown stays, for captured steps point at it.
   void* attention_workspace(size_t bytes, cudaStream_t stream);
 
-  // Zero between launches: for blocks that count one another.
+  // Zero between launches, for blocks that count one another: the router's, and those of the experts' products.
   unsigned* counter(cudaStream_t stream);
+  unsigned* expert_counters(cudaStream_t stream) { return counter(stream) + 1; }
 
   // Room for a few rows that a product in a fixed shape is filled up with; as above, but for the zeros.
   void* rows_workspace(size_t bytes);

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_fp8.h"
+#include "kernels/cuda/gemm_fp8_few_rows.h"
 #include "kernels/cuda/gemm_fp8_testing.cuh"
 #include "kernels/cuda/grouped_experts.h"
 
@@ -121,20 +122,25 @@ void check_masked(int experts, int rows_max, int n, int k, uint32_t seed) {
   }
 }
 
-// A layer's routed experts against float64 on the weights as stored.
-void check_experts(int tokens, ExpertsWay way, uint32_t seed) {
-  constexpr int kExperts = 8, kSlots = 4, kHidden = 512, kInter = 256;
-  const int items = tokens * kSlots;
+// A layer's routed experts against float64 on the weights as stored; shared: the last one is every token's.
+void check_experts(int tokens, ExpertsWay way, uint32_t seed, bool shared = false) {
+  constexpr int kExperts = 8, kRouted = 4, kHidden = 512, kInter = 256;
+  const int kSlots = kRouted + (shared ? 1 : 0), items = tokens * kSlots;
   const Fp8Weight up(kExperts, 2 * kInter, kHidden, seed), down(kExperts, kHidden, kInter, seed + 2);
   Buffer x(tokens * kHidden * 2), x32(tokens * kHidden * 4), ids(items * 4), weights(items * 4),
-      y(tokens * kHidden * 4), h32(static_cast<size_t>(items) * kInter * 4);
+      counters(kFewRowsCounters * 4), y(tokens * kHidden * 4), h32(static_cast<size_t>(items) * kInter * 4);
   fill(x.data, tokens * kHidden, Fill::kBf16, seed + 4);
   fill(weights.data, items, Fill::kF32, seed + 5);
+  check(cudaMemset(counters.data, 0, counters.bytes), "counters");
   fill(y.data, tokens * kHidden, Fill::kF32, seed + 6);
   std::vector<int32_t> chosen(items);
-  for (int i = 0; i < items; ++i)
+  std::vector<int32_t> routed;
+  for (int i = 0; i < items; ++i) {
     chosen[i] = static_cast<int32_t>((i / kSlots * 7 + i % kSlots * (1 + i / 64 % 2)) % (kExperts - 1));
-  check(cudaMemcpy(ids.data, chosen.data(), items * 4, cudaMemcpyHostToDevice), "copy");
+    if (i % kSlots == kRouted) chosen[i] = kExperts - 1;
+    if (i % kSlots < kRouted) routed.push_back(chosen[i]);
+  }
+  check(cudaMemcpy(ids.data, routed.data(), routed.size() * 4, cudaMemcpyHostToDevice), "copy");
   const auto xs = to_host(x.data, Scalar::kBf16, tokens * kHidden);
   check(cudaMemcpy(x32.data, xs.data(), xs.size() * 4, cudaMemcpyHostToDevice), "copy");
   Weight all = up.weight;
@@ -158,17 +164,27 @@ void check_experts(int tokens, ExpertsWay way, uint32_t seed) {
   for (int s = 0; s < items; ++s)
     for (int j = 0; j < kHidden; ++j)
       expected[static_cast<size_t>(s / kSlots) * kHidden + j] +=
-          factors[s] * outs[(static_cast<size_t>(s) * kExperts + chosen[s]) * kHidden + j];
+          (s % kSlots == kRouted ? 1.0f : factors[s / kSlots * kRouted + s % kSlots]) *
+          outs[(static_cast<size_t>(s) * kExperts + chosen[s]) * kHidden + j];
   ExpertsMlp m;
-  m.tokens = tokens, m.slots = kSlots, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
+  m.tokens = tokens, m.slots = kRouted, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
   m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
   m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden, m.way = way;
+  if (shared) {
+    m.experts = kExperts - 1;
+    m.shared_gate_up = up.expert(kExperts - 1), m.shared_down = down.expert(kExperts - 1);
+  }
+  m.counters = counters.as<unsigned>();
   Buffer space(experts_workspace_bytes(m, tokens));
   check(launch_experts(m, space.data, space.bytes, nullptr), "experts");
   check(cudaDeviceSynchronize(), "experts");
+  std::vector<unsigned> left(kFewRowsCounters);
+  check(cudaMemcpy(left.data(), counters.data, counters.bytes, cudaMemcpyDeviceToHost), "copy");
+  if (std::count(left.begin(), left.end(), 0u) != kFewRowsCounters) ++failures, std::printf("WRONG: counters left\n");
   char what[96];
-  std::snprintf(what, sizeof(what), "experts of %d tokens, way %d", tokens, static_cast<int>(way));
-  compare(what, to_host(y.data, Scalar::kF32, tokens * kHidden), expected, way == ExpertsWay::kStreamed ? 1e-2 : 5e-2);
+  std::snprintf(what, sizeof(what), "experts of %d tokens, way %d%s", tokens, static_cast<int>(way),
+                shared ? ", shared" : "");
+  compare(what, to_host(y.data, Scalar::kF32, tokens * kHidden), expected, way == ExpertsWay::kStreamed ? 1e-2 : 6e-2);
 }
 
 // R1's routed experts of one layer, every stage.
@@ -191,7 +207,9 @@ void time_experts(int tokens, ExpertsWay way = ExpertsWay::kChoose) {
   m.tokens = tokens, m.slots = kSlots, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
   m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
   m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden, m.way = way;
-  Buffer space(experts_workspace_bytes(m, tokens));
+  Buffer space(experts_workspace_bytes(m, tokens)), counters(kFewRowsCounters * 4);
+  check(cudaMemset(counters.data, 0, counters.bytes), "counters");
+  m.counters = counters.as<unsigned>();
   const double seconds = time_graph(
       2, 5, [&](int, cudaStream_t stream) { check(launch_experts(m, space.data, space.bytes, stream), "experts"); });
   const double bytes = static_cast<double>(std::count(used.begin(), used.end(), true)) * 3 * kHidden * kInter;
@@ -458,7 +476,8 @@ int run_few() {
 
 // R1's routed experts by both grouped ways, checked before.
 int run_experts() {
-  for (const int tokens : {1, 19, 37, 48, 49}) check_experts(tokens, ExpertsWay::kFewRows, 900 + tokens);
+  for (const int tokens : {1, 16, 19, 37, 48, 49}) check_experts(tokens, ExpertsWay::kFewRows, 900 + tokens);
+  for (const int tokens : {1, 2, 12, 16, 17}) check_experts(tokens, ExpertsWay::kFewRows, 980 + tokens, true);
   for (const int tokens : {8, 32, 128, 256, 300, 512, 768}) {
     for (const auto way : {ExpertsWay::kGrouped, ExpertsWay::kFewRows}) time_experts(tokens, way);
   }
@@ -480,6 +499,7 @@ int run_small() {
   check_experts(5, ExpertsWay::kGrouped, 500);
   for (const int tokens : {5, 20, 40}) check_experts(tokens, ExpertsWay::kFewRows, 700 + tokens);
   check_experts(2, ExpertsWay::kStreamed, 600);
+  check_experts(3, ExpertsWay::kFewRows, 640, true);
   std::printf("failures: %d\n", failures);
   return failures == 0 ? 0 : 1;
 }
@@ -511,6 +531,7 @@ int run(bool times) {
   check_masked(5, 192, 7168, 2048, seed += 10);
   for (const int tokens : {1, 37, 300}) check_experts(tokens, ExpertsWay::kGrouped, seed += 10);
   for (const int tokens : {1, 19, 37, 48, 49}) check_experts(tokens, ExpertsWay::kFewRows, seed += 10);
+  for (const int tokens : {2, 16, 17}) check_experts(tokens, ExpertsWay::kFewRows, seed += 10, true);
   for (const int tokens : {1, 37}) check_experts(tokens, ExpertsWay::kStreamed, seed += 10);
   std::printf("failures: %d\n", failures);
   if (!times) return failures == 0 ? 0 : 1;

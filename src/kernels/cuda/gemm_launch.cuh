@@ -31,6 +31,17 @@ __device__ __forceinline__ void load_8(const void* values, int64_t i, Scalar typ
   }
 }
 
+// Of eight bf16 each.
+__device__ __forceinline__ float dot_8(const uint4& a, const uint4& b, float sum) {
+  const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    sum += __uint_as_float(x[i] << 16) * __uint_as_float(y[i] << 16);
+    sum += __uint_as_float(x[i] & 0xFFFF0000u) * __uint_as_float(y[i] & 0xFFFF0000u);
+  }
+  return sum;
+}
+
 __device__ __forceinline__ void store_one(void* y, Scalar type, int64_t i, float value, bool add) {
   if (type == Scalar::kF32) {
     float* to = static_cast<float*>(y) + i;

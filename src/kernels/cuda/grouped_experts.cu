@@ -33,6 +33,7 @@ struct Layout {
   int32_t* rows;           // [items]
   int32_t* block_experts;  // [blocks], -1 behind the last one used
   int32_t* block_counts;   // [blocks]: rows of each that hold a slot
+  int32_t* used;           // of the blocks
 };
 
 __device__ __forceinline__ int expert_of(const Layout& a, int item) {
@@ -69,6 +70,7 @@ __global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) 
       before += __shfl_sync(~0u, sum, 31);
     }
     for (int b = before + static_cast<int>(threadIdx.x); b < a.blocks; b += 32) a.block_experts[b] = -1;
+    if (threadIdx.x == 0) *a.used = before;
   }
   __syncthreads();
   for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) a.rows[i] = atomicAdd(&next_row[expert_of(a, i)], 1);
@@ -115,8 +117,9 @@ int experts_of(const ExpertsMlp& m) { return m.experts + (has_shared(m) ? 1 : 0)
 // Narrow blocks while an expert gets few rows. Those below 64 have other bits, so the grouped way has none.
 int block_rows(const ExpertsMlp& m, int tokens) {
   const int64_t items = int64_t{tokens} * slots_of(m), experts = experts_of(m);
-  if (m.way != ExpertsWay::kGrouped && items <= experts * kMeanRows16) return 16;
-  if (m.way != ExpertsWay::kGrouped && items <= experts * kMeanRows32) return 32;
+  const bool few = m.way != ExpertsWay::kGrouped && m.hidden % 256 == 0;
+  if (few && items <= experts * kMeanRows16) return 16;
+  if (few && items <= experts * kMeanRows32) return 32;
   return items > experts * kMeanRows64 ? 128 : 64;
 }
 
@@ -137,7 +140,7 @@ struct Parts {
 };
 
 struct GroupedSpace {
-  size_t rows, blocks, counts, q, scales, wide, h, h_scales, out, bytes;
+  size_t rows, blocks, counts, used, q, scales, wide, h, h_scales, out, bytes;
 };
 
 GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
@@ -148,9 +151,11 @@ GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
   s.rows = parts.take(static_cast<size_t>(tokens) * slots_of(m) * 4);
   s.blocks = parts.take(static_cast<size_t>(blocks) * 4);
   s.counts = parts.take(static_cast<size_t>(blocks) * 4);
+  s.used = parts.take(4);
   s.q = parts.take(rows * m.hidden);
   s.scales = parts.take(rows * (m.hidden / 128) * 4);
-  s.wide = parts.take(rows * m.inter * (rows_of_block < 64 ? 2 : 4));  // bf16: h, or gates and ups
+  // Gates and ups in bf16, or what few rows' products share.
+  s.wide = parts.take(rows_of_block < 64 ? few_rows_workspace_bytes(rows_of_block) : rows * m.inter * 4);
   s.h = parts.take(rows * m.inter);
   s.h_scales = parts.take(rows * (m.inter / 128) * 4);
   s.out = parts.take(rows * m.hidden * 2);
@@ -162,31 +167,26 @@ GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
 struct GroupedCall {
   const ExpertsMlp& m;
   int block_rows, rows;
-  const int32_t *item_rows, *owners, *counts;
+  const int32_t *item_rows, *owners;
   QuantizedActivations q, h;
   void *wide, *out;
 };
 
-// h = silu(gate) * up, quantised.
-cudaError_t quantize_h(const GroupedCall& c, QuantizeSource source, cudaStream_t stream) {
-  QuantizeActivations gate;
-  gate.source = source, gate.m = c.m.tokens * slots_of(c.m), gate.k = c.m.inter, gate.x = c.wide;
-  gate.x_stride = source == QuantizeSource::kSwiGlu ? 2 * c.m.inter : c.m.inter;
-  gate.rows = c.item_rows, gate.repeat = 0, gate.out = c.h;
-  return launch_quantize_activations(gate, stream);
-}
-
-cudaError_t few_rows_products(const GroupedCall& c, cudaStream_t stream) {
-  Fp8FewRowsProduct product;
-  product.experts = c.m.experts, product.m = c.rows, product.block_rows = c.block_rows;
-  product.block_experts = c.owners, product.block_counts = c.counts;
+cudaError_t few_rows_products(const GroupedCall& c, Fp8FewRowsProduct product, cudaStream_t stream) {
+  product.experts = c.m.experts, product.block_rows = c.block_rows;
+  product.workspace = c.wide, product.counters = c.m.counters;
   product.shared_data = c.m.shared_gate_up.data, product.shared_scales = c.m.shared_gate_up.scales;
-  product.x = c.q, product.weight = c.m.gate_up, product.swiglu = true, product.y = c.wide,
-  product.y_stride = c.m.inter;
-  cudaError_t error = launch_fp8_few_rows(product, stream);
-  if (error != cudaSuccess || (error = quantize_h(c, QuantizeSource::kPlain, stream)) != cudaSuccess) return error;
+  product.x = c.q, product.weight = c.m.gate_up, product.output = FewRowsOutput::kGates, product.h = c.h;
+  const cudaError_t error = launch_fp8_few_rows(product, stream);
+  if (error != cudaSuccess) return error;
   product.shared_data = c.m.shared_down.data, product.shared_scales = c.m.shared_down.scales;
-  product.x = c.h, product.weight = c.m.down, product.swiglu = false, product.y = c.out, product.y_stride = c.m.hidden;
+  product.m = c.rows, product.x = c.h, product.weight = c.m.down;
+  if (product.choice.tokens > 0) {
+    product.output = FewRowsOutput::kSum, product.y = c.m.y, product.y_type = c.m.y_type;
+    product.y_stride = c.m.y_stride, product.add = c.m.add;
+  } else {
+    product.output = FewRowsOutput::kRows, product.y = c.out, product.y_stride = c.m.hidden;
+  }
   return launch_fp8_few_rows(product, stream);
 }
 
@@ -196,9 +196,27 @@ cudaError_t many_rows_products(const GroupedCall& c, cudaStream_t stream) {
   product.block_experts = c.owners;
   product.x = c.q, product.weight = c.m.gate_up, product.y = c.wide, product.y_stride = 2 * c.m.inter;
   cudaError_t error = launch_fp8_grouped_product(product, stream);
-  if (error != cudaSuccess || (error = quantize_h(c, QuantizeSource::kSwiGlu, stream)) != cudaSuccess) return error;
+  if (error != cudaSuccess) return error;
+  QuantizeActivations gate;
+  gate.source = QuantizeSource::kSwiGlu, gate.m = c.m.tokens * slots_of(c.m), gate.k = c.m.inter, gate.x = c.wide;
+  gate.x_stride = 2 * c.m.inter, gate.rows = c.item_rows, gate.repeat = 0, gate.out = c.h;
+  if ((error = launch_quantize_activations(gate, stream)) != cudaSuccess) return error;
   product.x = c.h, product.weight = c.m.down, product.y = c.out, product.y_stride = c.m.hidden;
   return launch_fp8_grouped_product(product, stream);
+}
+
+// As they lie: the products find out who chose what, and the second one adds up. Three launches.
+cudaError_t run_tokens(const ExpertsMlp& m, const GroupedCall& call, cudaStream_t stream) {
+  GroupedCall c = call;
+  c.q.scales_stride = kFewTokensMax;
+  QuantizeActivations quantize;
+  quantize.m = m.tokens, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type;
+  quantize.x_stride = m.x_stride, quantize.out = c.q;
+  const cudaError_t error = launch_quantize_activations(quantize, stream);
+  if (error != cudaSuccess) return error;
+  Fp8FewRowsProduct product;
+  product.m = m.tokens, product.choice = {m.tokens, m.slots, m.ids, m.weights, has_shared(m)};
+  return few_rows_products(c, product, stream);
 }
 
 cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStream_t stream) {
@@ -210,27 +228,35 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
   auto* item_rows = reinterpret_cast<int32_t*>(space + s.rows);
   auto* owners = reinterpret_cast<int32_t*>(space + s.blocks);
   auto* counts = reinterpret_cast<int32_t*>(space + s.counts);
-  const Layout layout{items, slots, m.slots, experts, per_block, blocks, m.ids, item_rows, owners, counts};
-  cudaError_t error =
-      launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(experts) * 4, stream, true, 1, layout);
-  if (error != cudaSuccess) return error;
-
+  auto* used = reinterpret_cast<int32_t*>(space + s.used);
   const GroupedCall call{m,
                          per_block,
                          rows,
                          item_rows,
                          owners,
-                         counts,
                          {space + s.q, reinterpret_cast<float*>(space + s.scales), rows},
                          {space + s.h, reinterpret_cast<float*>(space + s.h_scales), rows},
                          space + s.wide,
                          space + s.out};
+  if (per_block == kFewTokensMax && few_rows_take_tokens(m.tokens, m.slots, m.experts)) {
+    return run_tokens(m, call, stream);
+  }
+  const Layout layout{items, slots, m.slots, experts, per_block, blocks, m.ids, item_rows, owners, counts, used};
+  cudaError_t error =
+      launch_kernel(layout_kernel, 1, kLayoutThreads, static_cast<size_t>(experts) * 4, stream, true, 1, layout);
+  if (error != cudaSuccess) return error;
   QuantizeActivations quantize;
   quantize.m = items, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type,
   quantize.x_stride = m.x_stride;
   quantize.rows = item_rows, quantize.repeat = slots, quantize.out = call.q;
   if ((error = launch_quantize_activations(quantize, stream)) != cudaSuccess) return error;
-  error = per_block < 64 ? few_rows_products(call, stream) : many_rows_products(call, stream);
+  if (per_block < 64) {
+    Fp8FewRowsProduct product;
+    product.m = rows, product.block_experts = owners, product.block_counts = counts, product.blocks_used = used;
+    error = few_rows_products(call, product, stream);
+  } else {
+    error = many_rows_products(call, stream);
+  }
   if (error != cudaSuccess) return error;
 
   const Combine combine{m.tokens,  slots,     m.slots, m.hidden, static_cast<const __nv_bfloat16*>(call.out),

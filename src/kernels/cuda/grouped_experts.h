@@ -4,9 +4,10 @@
 // Streamed (weights the other ways do not take): each slot's expert is read for its token
 // (gemv_experts.h). Grouped (kF8Block with scale_rows 128, hidden and inter multiples of 128): tokens are sorted by
 // expert into blocks of rows and quantised, each expert is read once: blocks of 64 or 128 rows (gemm_fp8.h), of 16 or
-// 32 where experts get few (gemm_fp8_few_rows.h). kGrouped never takes the latter, whose bits differ: there, and
-// streamed, a token's bits depend on its own row, ids and weights only. ids in [0, experts). Tolerance: streamed, as
-// gemv_small_batch.h; grouped, relative norm 5e-2 (activations in FP8).
+// 32 where experts get few (gemm_fp8_few_rows.h); up to 16 tokens are not sorted, the products take them as they lie.
+// kGrouped never takes the latter, whose bits differ: there, and streamed, a token's bits depend on its own row, ids
+// and weights only. ids in [0, experts). Tolerance: streamed, as gemv_small_batch.h; grouped, relative norm 6e-2
+// (activations in FP8).
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"
@@ -37,6 +38,7 @@ struct ExpertsMlp {
   int64_t y_stride = 0;
   bool add = true;
   ExpertsWay way = ExpertsWay::kChoose;
+  unsigned* counters = nullptr;  // [kFewRowsCounters] of gemm_fp8_few_rows.h, zero before and after; one array a stream
 };
 
 // Whether the weights are such as the grouped way takes.

@@ -78,6 +78,8 @@ struct JoinRope {
   tensor::DType dtype = tensor::DType::kF32;
 };
 void join_rope(const JoinRope& args, tensor::Stream& stream);
+// That and the product with W_UK before it in one launch, of few rows; false where it does not take the call.
+bool latent_queries(const JoinRope& args, const HeadLinear& key_up, tensor::Stream& stream);
 
 // expert_mlp in float32, y += ; h [tokens * slots, inter] is work.
 struct ExpertsF32 {

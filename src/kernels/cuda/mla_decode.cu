@@ -27,9 +27,15 @@ size_t mla_workspace_bytes(int heads, int sequences, int rows_max, int context_m
   return most;
 }
 
+bool mla_takes_values(const LatentAttention& args, int value_dim) {
+  return fast_shape(args) && args.pages.dtype == DType::kBF16 && value_dim == kLatentValueDim &&
+         args.batch.rows <= kValueRowsMax && args.split_tokens == 0 && processor_count() <= kValuePiecesMax;
+}
+
 cudaError_t mla_decode(const LatentAttention& args, cudaStream_t stream) {
   if (args.split_tokens % kTileTokens != 0) return cudaErrorInvalidValue;
   if (args.batch.sequences == 0) return cudaSuccess;
+  if (args.value_up != nullptr && !mla_takes_values(args, kLatentValueDim)) return cudaErrorInvalidValue;
   if (!fast_shape(args)) return mla_simple(args, stream);
   const bool pair = row_blocks(args.heads, args.batch.rows_max) > 1;
   if (args.pages.dtype == DType::kBF16) {

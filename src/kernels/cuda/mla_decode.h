@@ -1,7 +1,8 @@
 // Multi-head latent attention over paged latents in the absorbed form, for decode and verification steps on an NVIDIA
 // GPU: the device's counterpart of latent_attention in kernels/mla.h. The pages hold the step's own rows already. Any
 // thread; nothing is allocated or synchronised, and all lengths are read on the device (graph capture).
-// Not its job: the products with W_UK and W_UV, writing pages.
+// Not its job: the product with W_UK (latent_queries of layers.h), writing pages. That with W_UV only of few rows,
+// whose pieces are combined in the same launch: it spares one, and the weight arrives while attention ends.
 //
 // Floor: 2 * heads * context * (2 * lora + rope) FLOPs and context * (lora + rope) * 2 bytes a row of a sequence: with
 // 128 heads 242 FLOPs a byte, bound by arithmetic on an H200 (790 TFLOP/s over 4.3 TB/s is 184); with 16 by bandwidth.
@@ -29,9 +30,17 @@ struct LatentAttention {
   int split_tokens = 0;       // as in attention_paged.h
   void* workspace = nullptr;  // mla_workspace_bytes(), zeroed once; one a stream
   bool overlap = false;       // as in attention_paged.h
+  // W_UV [heads, kLatentValueDim, lora_dim]: values [T, heads, kLatentValueDim] = W_UV times what `out` would hold,
+  // which is then work; null: none. Where mla_takes_values() says so.
+  const void* value_up = nullptr;
+  void* values = nullptr;
+  int64_t values_stride = 0;
 };
 
 size_t mla_workspace_bytes(int heads, int sequences, int rows_max, int context_max, int split_tokens);
+
+constexpr int kLatentValueDim = 128;
+bool mla_takes_values(const LatentAttention& args, int value_dim);
 
 // sm_90a with bf16 pages of 64 tokens: wgmma; elsewhere mla_simple. Any number of rows is correct; made for 1 to 4.
 cudaError_t mla_decode(const LatentAttention& args, cudaStream_t stream);

@@ -105,6 +105,35 @@ void check(int heads, const std::vector<int>& rows, const std::vector<int>& cont
   compare("mla_decode", mla_decode, 256);
 }
 
+// Attention with W_UV, of few rows.
+void check_values(int heads, const std::vector<int>& rows, const std::vector<int>& contexts) {
+  using T = __nv_bfloat16;
+  Problem<T> problem(rows, contexts, heads);
+  const std::vector<float> sums = problem.reference();
+  const size_t outputs = size_t(problem.batch.view.rows) * size_t(heads) * kLatentValueDim;
+  Buffer weight(size_t(heads) * kLatentValueDim * kLora * sizeof(T)), values(outputs * sizeof(T));
+  fill_random<T>(weight.data, weight.bytes / sizeof(T), 0.05f);
+  CHECK_CUDA(cudaMemset(values.data, 0xff, values.bytes));
+  const std::vector<float> w = floats(weight.template read<T>());
+  std::vector<float> expected(outputs);
+  for (size_t i = 0; i < outputs; ++i) {
+    const size_t row_head = i / kLatentValueDim, at = row_head % size_t(heads) * kLatentValueDim + i % kLatentValueDim;
+    double sum = 0;
+    for (int d = 0; d < kLora; ++d)
+      sum += double(w[at * kLora + size_t(d)]) * double(sums[row_head * kLora + size_t(d)]);
+    expected[i] = float(sum);
+  }
+  problem.args.value_up = weight.data;
+  problem.args.values = values.data;
+  problem.args.values_stride = int64_t{heads} * kLatentValueDim;
+  if (!mla_takes_values(problem.args, kLatentValueDim)) return;  // another chip
+  problem.run(mla_decode);
+  char what[200];
+  std::snprintf(what, sizeof what, "mla_decode with values, heads %d rows %d seqs %d context %d", heads,
+                problem.batch.view.rows, problem.batch.view.sequences, problem.batch.view.context_max);
+  expect_below(what, relative_error(floats(values.template read<T>()), expected), 2 * kBoundOf<T>);
+}
+
 void bench(int heads, int sequences, int context, int rows, int split = 0) {
   Problem<__nv_bfloat16> problem(std::vector<int>(size_t(sequences), rows),
                                  std::vector<int>(size_t(sequences), context), heads, true, false);
@@ -130,7 +159,13 @@ void bench(int heads, int sequences, int context, int rows, int split = 0) {
 void all_checks(bool small) {
   check<__nv_bfloat16>(128, {1}, {64});
   check<__nv_bfloat16>(16, {1, 2, 1}, {70, 200, 1});
+  check_values(16, {1, 2, 1}, {70, 200, 1});
+  check_values(128, {2}, {130});
   if (small) return;
+  check_values(128, {1}, {64});
+  check_values(128, {2}, {2048});
+  check_values(128, {2, 1}, {700, 65});
+  check_values(64, {4}, {300});
   check<__nv_bfloat16>(128, {1, 1}, {300, 129});
   check<__half>(16, {4, 1, 1}, {70, 200, 1});
   check<float>(4, {2, 1}, {65, 20});

@@ -7,6 +7,7 @@
 #include "kernels/cuda/attention_device.h"
 #include "kernels/cuda/attention_maps.h"
 #include "kernels/cuda/mla_decode_compute.cuh"
+#include "kernels/cuda/mla_decode_values.cuh"
 
 namespace spillway::kernels::cuda {
 
@@ -78,6 +79,15 @@ cudaError_t launch_mla(const LatentAttention& a, cudaStream_t stream) {
   config.numAttrs = a.overlap ? 2 : 1;
   error = cudaLaunchKernelEx(&config, kernel, p, queries, pages);
   if (error != cudaSuccess) return error;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    if (a.value_up != nullptr) {
+      const MlaValues values{static_cast<const T*>(a.value_up), static_cast<T*>(a.values), a.values_stride};
+      const cudaError_t allowed = allow_shared(mla_values_kernel, int(160 + prefix));
+      if (allowed != cudaSuccess) return allowed;
+      return launch_kernel(mla_values_kernel, dim3(unsigned(2 * a.heads)), kValueThreads, 160 + prefix, stream, true, 2,
+                           p, values);
+    }
+  }
   const int64_t eighths = int64_t{8} * row_blocks * a.batch.sequences;
   const int parts = eighths <= processor_count() ? 4 : 1;
   const auto combiners = static_cast<unsigned>(std::min<int64_t>(int64_t{4} * processor_count(), eighths * parts));

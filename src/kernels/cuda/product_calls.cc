@@ -6,6 +6,7 @@
 #include "kernels/cuda/gemm_bf16_prefill.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_fp8.h"
+#include "kernels/cuda/gemm_fp8_few_rows.h"
 #include "kernels/cuda/gemv_small_batch.h"
 #include "kernels/cuda/layers.h"
 #include "tensor/cuda/error.h"
@@ -17,8 +18,12 @@ using tensor::DType;
 using tensor::TensorView;
 
 constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
-constexpr int kWideOutputs = 32768;       // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
-constexpr int64_t kFixedRows = 16;        // of a library product whose bits may not depend on the batch
+// Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
+// and two rows stay where activations have 16 bits, which is as fast or nearly.
+constexpr int64_t kFewRowsWeight = 30'000'000;
+constexpr int64_t kFewRowsMin = 3, kFewRowsMax = 8;
+constexpr int kWideOutputs = 32768;  // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
+constexpr int64_t kFixedRows = 16;   // of a library product whose bits may not depend on the batch
 
 void run(cudaError_t error, const char* what) { tensor::cuda::check(error, what); }
 
@@ -70,6 +75,12 @@ bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream)
 
 }  // namespace
 
+bool takes_few_rows_fp8(const PackedLinear& w, int64_t rows, tensor::Stream& stream) {
+  return w.format == PackedFormat::kF8 && rows >= kFewRowsMin && rows <= kFewRowsMax && w.k % 128 == 0 &&
+         w.n % 8 == 0 && w.n * w.k >= kFewRowsWeight && Context::of(stream).capability() == 90 &&
+         !stream.batch_invariant();
+}
+
 void tune(const Tuning& tuning, tensor::Stream& stream) {
   LtProducts& products = Context::of(stream).products();
   products.measure(tuning.measure);
@@ -113,7 +124,10 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
                  tensor::Stream& stream) {
   const int64_t m = x.shape[0], stride = (m + 3) / 4 * 4;
   const size_t q_bytes = size_t((m * w.k + 255) / 256 * 256);
-  auto* scratch = static_cast<std::byte*>(stream.scratch(q_bytes + size_t(w.k / 128 * stride) * sizeof(float)));
+  const size_t scale_bytes = (size_t(w.k / 128 * stride) * sizeof(float) + 255) / 256 * 256;
+  const bool few = takes_few_rows_fp8(w, m, stream);
+  auto* scratch = static_cast<std::byte*>(
+      stream.scratch(q_bytes + scale_bytes + (few ? few_rows_workspace_bytes(kFewTokensMax) : 0)));
   QuantizeActivations quantize;
   quantize.m = int(m);
   quantize.k = int(w.k);
@@ -129,6 +143,13 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
   }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
+  if (few) {
+    Fp8FewRowsProduct product = dense_few_rows(int(m), quantize.out, weight_of(w));
+    product.y = y.data, product.y_type = scalar_of(y.dtype), product.y_stride = w.n, product.add = accumulate;
+    product.workspace = scratch + q_bytes + scale_bytes;
+    product.counters = Context::of(stream).expert_counters(native(stream));
+    return run(launch_fp8_few_rows(product, native(stream)), "fp8 product of few rows");
+  }
   if (takes_library_fp8(m, w, stream)) {
     DenseProduct product;
     product.compute = DenseCompute::kFp8;

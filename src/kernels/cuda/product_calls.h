@@ -21,9 +21,11 @@ void own_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y,
 void prompt_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, Epilogue epilogue,
                  tensor::Stream& stream);
 
-// gemm_fp8, or the library's block-scaled product where it is faster, over activations quantised to scratch: sm_90, K a
-// multiple of 128, N of 8.
-// gates: x is gates and ups, whose SwiGLU is quantised.
+// Whether so many rows of FP8 weights go to gemm_fp8_few_rows, in fp8_product.
+bool takes_few_rows_fp8(const PackedLinear& w, int64_t rows, tensor::Stream& stream);
+
+// gemm_fp8, gemm_fp8_few_rows, or the library's block-scaled product where it is faster, over activations quantised to
+// scratch: sm_90, K a multiple of 128, N of 8. gates: x is gates and ups, whose SwiGLU is quantised.
 void fp8_product(tensor::TensorView x, const InputNorm& norm, bool gates, const PackedLinear& w, tensor::TensorView y,
                  bool accumulate, tensor::Stream& stream);
 

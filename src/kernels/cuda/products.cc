@@ -45,7 +45,8 @@ bool takes_small_batch(const PackedLinear& w, int64_t rows, tensor::Stream& stre
     case PackedFormat::kInt4:
       return rows <= kSmallRowsIntegers || stream.batch_invariant();
     case PackedFormat::kF8:
-      return rows <= small_rows_fp8(w, stream) && w.k % 16 == 0 && !stream.batch_invariant();
+      return rows <= small_rows_fp8(w, stream) && w.k % 16 == 0 && !stream.batch_invariant() &&
+             !takes_few_rows_fp8(w, rows, stream);
     case PackedFormat::kBf16:
       return rows <= kSmallRowsBf16 && w.k % 8 == 0 && !stream.batch_invariant();
     default:
@@ -222,7 +223,8 @@ ExpertsMlp experts_of(TensorView x, TensorView ids, TensorView weights, const Pa
   return mlp;
 }
 
-void run_experts(const ExpertsMlp& mlp, tensor::Stream& stream) {
+void run_experts(ExpertsMlp mlp, tensor::Stream& stream) {
+  mlp.counters = Context::of(stream).expert_counters(native(stream));
   const size_t bytes = experts_workspace_bytes(mlp, mlp.tokens);
   run(launch_experts(mlp, stream.scratch(bytes), bytes, native(stream)), "experts");
 }

@@ -27,16 +27,6 @@ struct Router {
   int tokens, experts, hidden;
 };
 
-__device__ __forceinline__ float dot_8(const uint4& a, const uint4& b, float sum) {
-  const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    sum += __uint_as_float(x[i] << 16) * __uint_as_float(y[i] << 16);
-    sum += __uint_as_float(x[i] & 0xFFFF0000u) * __uint_as_float(y[i] & 0xFFFF0000u);
-  }
-  return sum;
-}
-
 template <int kPer>
 __global__ void __launch_bounds__(kThreads) router_kernel(const Router a) {
   __shared__ float parts[kThreads / 32][kTokensMax];
