@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 
 namespace spillway::server {
@@ -13,6 +14,13 @@ using Reason = engine::Refusal::Reason;
 
 // A second at least: a client that comes back sooner finds the same queue.
 double retry_after(double seconds) { return std::clamp(seconds, 1.0, 600.0); }
+
+// The engine's reasons are clauses; clients are shown sentences.
+std::string sentence(std::string text) {
+  if (text.empty()) return text;
+  text.front() = char(std::toupper(uint8_t(text.front())));
+  return text.ends_with('.') ? text : text + ".";
+}
 
 Refused busy(const char* reason, const std::string& why, double retry_after_s, double predicted_wait_s) {
   const double retry = retry_after(retry_after_s);
@@ -37,7 +45,7 @@ Refused hopeless(const char* reason, const char* code, const std::string& why) {
 
 Refused refused(const engine::Refusal& refusal) {
   const double retry = refusal.retry_after_s, wait = refusal.predicted_wait_s;
-  const std::string& why = refusal.message;
+  const std::string why = sentence(refusal.message);
   switch (refusal.reason) {
     case Reason::kQueueRequests:
       return busy("queue_requests", why, retry, wait);

@@ -31,9 +31,10 @@ GrammarCache::Compiled GrammarCache::format(const api::ResponseFormat& format, b
 
 GrammarCache::Compiled GrammarCache::tools(const api::ChatRequest& request, text::ToolStyle style, bool in_reasoning) {
   const boost::json::value tools = api::template_tools(request);
-  const text::Grammar::ToolOptions options{request.tool_choice.function, request.parallel_tool_calls};
+  const bool required = request.tool_choice.kind != api::ToolChoice::Kind::kAuto;
+  const text::Grammar::ToolOptions options{request.tool_choice.function, request.parallel_tool_calls, required};
   const std::string key = "tools " + std::to_string(static_cast<int>(style)) + (options.parallel ? " many " : " one ") +
-                          options.name + " " + boost::json::serialize(tools);
+                          (required ? "" : "or none ") + options.name + " " + boost::json::serialize(tools);
   return get(key, in_reasoning, [&] { return text::Grammar::tool_calls(style, tools, options); });
 }
 

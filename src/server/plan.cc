@@ -111,13 +111,18 @@ std::optional<ApiError> set_written(Plan& plan, const ServedModel& model, const 
   return std::nullopt;
 }
 
+bool has_strict_tool(const api::ChatRequest& request) {
+  return std::ranges::any_of(request.tools, [](const api::Tool& tool) { return tool.strict; });
+}
+
 std::optional<ApiError> set_tools(Plan& plan, const ServedModel& model, const api::ChatRequest& request,
                                   bool in_reasoning) {
   using Choice = api::ToolChoice::Kind;
   if (request.tools.empty() || request.tool_choice.kind == Choice::kNone) return std::nullopt;
   plan.text.parser.tools = call_style(model.tool_style());  // the template may know none
   plan.text.tool_calls_max = request.parallel_tool_calls ? 0 : 1;
-  if (request.tool_choice.kind == Choice::kAuto) return std::nullopt;
+  // Text by a format leaves no room for calls; else calls that the model chooses to make keep strict schemas.
+  if (request.tool_choice.kind == Choice::kAuto && (plan.grammar || !has_strict_tool(request))) return std::nullopt;
   auto grammar = model.grammars().tools(request, plan.text.parser.tools, in_reasoning);
   if (!grammar.ok()) return ApiError{ErrorKind::kInvalidFormat, grammar.error().message, "tools", ""};
   plan.grammar = std::move(grammar).value();
@@ -134,7 +139,8 @@ bool special(const ServedModel& model, std::string_view token) {
 bool is_constrained(const api::ChatRequest& request) {
   using Choice = api::ToolChoice::Kind;
   return request.format.kind != api::ResponseFormat::Kind::kText || request.tool_choice.kind == Choice::kRequired ||
-         request.tool_choice.kind == Choice::kFunction;
+         request.tool_choice.kind == Choice::kFunction ||
+         (request.tool_choice.kind == Choice::kAuto && has_strict_tool(request));
 }
 
 api::Parsed<Plan> plan_chat(const ServedModel& model, const api::ChatRequest& request) {

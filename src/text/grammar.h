@@ -39,8 +39,9 @@ class Grammar {
   struct ToolOptions {
     std::string name;      // the only tool allowed; empty: any
     bool parallel = true;  // more calls than one
+    bool required = true;  // false: any text, and calls, if there are some, as the tools that are "strict" have it
   };
-  // Tool calls in the given style, at least one; tools as in the API's "tools".
+  // Tool calls in the given style, at least one where they are required; tools as in the API's "tools".
   static Result<std::shared_ptr<const Grammar>> tool_calls(ToolStyle style, const boost::json::value& tools,
                                                            const ToolOptions& options);
 

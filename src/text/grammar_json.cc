@@ -78,7 +78,7 @@ void JsonRules::make_values() {
   for (const std::string_view word : {"true", "false", "null"}) rules_.add(value_, {rules_.literal(word)});
 }
 
-Element free_text_until(GrammarRules& rules, std::string_view marker, Element rest) {
+Element free_text_until(GrammarRules& rules, std::string_view marker, Element rest, bool may_end) {
   const Element blank = rules.bytes(" \n");
   const Element after = rules.one_of({{blank, blank, rest}, {blank, rest}, {rest}});
   // One rule for each length of the marker that the text ends with.
@@ -98,6 +98,7 @@ Element free_text_until(GrammarRules& rules, std::string_view marker, Element re
     for (size_t next = 0; next < sets.size(); ++next) {
       if (sets[next].any()) rules.add(matched[length], {rules.bytes(sets[next]), matched[next]});
     }
+    if (may_end) rules.add(matched[length], {});
   }
   return marker.empty() ? rest : matched[0];
 }

@@ -36,6 +36,6 @@ class JsonRules {
 };
 
 // Any bytes up to and with the first marker, up to two white-space characters, then `rest`.
-Element free_text_until(GrammarRules& rules, std::string_view marker, Element rest);
+Element free_text_until(GrammarRules& rules, std::string_view marker, Element rest, bool may_end = false);
 
 }  // namespace spillway::text

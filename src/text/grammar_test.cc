@@ -173,6 +173,39 @@ TEST_F(GrammarWalk, ToolCallsAreWhatTheParserReads) {
             "expected a tool at tools, found none");
 }
 
+TEST(GrammarTools, StrictOnesKeepTheirSchemasWhereCallsAreNotRequired) {
+  const json::value tools = json::parse(
+      R"([{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","additionalProperties":false,)"
+      R"("properties":{"a":{"type":"integer"}},"required":["a"]}}},)"
+      R"({"type":"function","function":{"name":"g","parameters":{"type":"object","minProperties":1}}}])");
+  const auto grammar = [&](ToolStyle style) {
+    return Grammar::tool_calls(style, tools, {.name = "", .parallel = true, .required = false}).value();
+  };
+  const auto hermes = grammar(ToolStyle::kHermes);
+  const std::string good = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+  const std::string other = "<tool_call>\n{\"name\": \"g\", \"arguments\": {\"any\": []}}\n</tool_call>";
+  for (const std::string& text :
+       {std::string(), std::string("It is <b>5</b> <tool_cal"), "Well. " + good, good + "\n" + other})
+    EXPECT_TRUE(hermes->matches(text)) << text;
+  for (const std::string& text :
+       {good.substr(0, 20), std::string("<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>"),
+        good + " and"})
+    EXPECT_FALSE(hermes->matches(text)) << text;
+  const auto deepseek = grammar(ToolStyle::kDeepseek);
+  const std::string begin = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n";
+  const std::string end = "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+  EXPECT_TRUE(deepseek->matches("text"));
+  EXPECT_TRUE(deepseek->matches("text" + begin + "{\"a\": 1}" + end));
+  EXPECT_FALSE(deepseek->matches("text" + begin + "{\"a\": \"1\"}" + end));
+  const auto llama = grammar(ToolStyle::kLlama);
+  for (const char* const text :
+       {"", "Hello {", " {\"name\": \"f\", \"parameters\": {\"a\": 1}}", "{\"name\": \"g\", \"parameters\": {}}",
+        "<|python_tag|>{\"name\": \"f\", \"parameters\": {\"a\": 1}}"})
+    EXPECT_TRUE(llama->matches(text)) << text;
+  for (const char* const text : {"{", "{\"name\": \"f\", \"parameters\": {}}", "{\"x\": 1}"})
+    EXPECT_FALSE(llama->matches(text)) << text;
+}
+
 TEST_F(GrammarWalk, ConstrainsAfterTheMarker) {
   const auto grammar = Grammar::after_marker(Grammar::json_object().value(), "</think>");
   EXPECT_TRUE(grammar->matches("any <text> </thin</think>\n\n{}"));

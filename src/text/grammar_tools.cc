@@ -15,13 +15,20 @@ namespace {
 
 constexpr int kCallsMax = 16;
 constexpr size_t kToolsMax = 128;
+constexpr std::string_view kDeepseekBegin = "<｜tool▁calls▁begin｜>", kHermesBegin = "<tool_call>";
 
 struct Tool {
   std::string name;
   Element arguments;
 };
 
-Result<std::vector<Tool>> parse_tools(const json::value& tools, const std::string& wanted, JsonRules& rules) {
+bool is_strict(const JsonAt& function) {
+  const json::value* strict = function.find("strict");
+  return strict && *strict == true;
+}
+
+Result<std::vector<Tool>> parse_tools(const json::value& tools, const Grammar::ToolOptions& options, JsonRules& rules) {
+  const std::string& wanted = options.name;
   const json::array* items = tools.if_array();
   if (!items || items->size() > kToolsMax)
     return invalid(fmt::format("expected at most {} tools in an array at tools", kToolsMax));
@@ -31,6 +38,10 @@ Result<std::vector<Tool>> parse_tools(const json::value& tools, const std::strin
     SW_ASSIGN(const JsonAt function, item.child("function"));
     SW_ASSIGN(std::string name, function.string("name"));
     if (!wanted.empty() && name != wanted) continue;
+    if (!options.required && !is_strict(function)) {
+      out.push_back({std::move(name), rules.object()});
+      continue;
+    }
     // OpenAI: a function without parameters takes none.
     static const json::value kNone = json::object{{"type", "object"}, {"additionalProperties", false}};
     const json::value* schema = function.find("parameters");
@@ -51,7 +62,8 @@ Element several(GrammarRules& rules, Element first, Element more, bool parallel)
   return rules.concat({first, rules.repeat(more, 0, parallel ? kCallsMax - 1 : 0)});
 }
 
-Element deepseek(GrammarRules& rules, const std::vector<Tool>& tools, bool parallel) {
+// What follows the marker that opens the calls.
+Element deepseek_rest(GrammarRules& rules, const std::vector<Tool>& tools, bool parallel) {
   std::vector<Sequence> calls;
   for (const Tool& tool : tools) {
     calls.push_back({rules.marker("<｜tool▁call▁begin｜>"), rules.literal("function"), rules.marker("<｜tool▁sep｜>"),
@@ -60,8 +72,7 @@ Element deepseek(GrammarRules& rules, const std::vector<Tool>& tools, bool paral
   }
   const Element call = rules.one_of(std::move(calls));
   const Element more = rules.concat({rules.literal("\n"), call});
-  return rules.concat({rules.marker("<｜tool▁calls▁begin｜>"), several(rules, call, more, parallel),
-                       rules.marker("<｜tool▁calls▁end｜>")});
+  return rules.concat({several(rules, call, more, parallel), rules.marker("<｜tool▁calls▁end｜>")});
 }
 
 // {"name": ..., KEY: ...}
@@ -74,25 +85,43 @@ Element named_object(GrammarRules& rules, const std::vector<Tool>& tools, std::s
   return rules.one_of(std::move(calls));
 }
 
-Element hermes(GrammarRules& rules, const std::vector<Tool>& tools, bool parallel) {
-  const Element call =
-      rules.concat({rules.marker("<tool_call>"), rules.literal("\n"), named_object(rules, tools, "arguments"),
-                    rules.literal("\n"), rules.marker("</tool_call>")});
-  return several(rules, call, rules.concat({rules.literal("\n"), call}), parallel);
+// What follows the first <tool_call>.
+Element hermes_rest(GrammarRules& rules, const std::vector<Tool>& tools, bool parallel) {
+  const Element call = rules.concat({rules.literal("\n"), named_object(rules, tools, "arguments"), rules.literal("\n"),
+                                     rules.marker("</tool_call>")});
+  return several(rules, call, rules.concat({rules.literal("\n"), rules.marker(kHermesBegin), call}), parallel);
+}
+
+// The style has one call an answer, which is all of it: what begins with a brace is one.
+Element llama(GrammarRules& rules, const std::vector<Tool>& tools, bool required) {
+  const Element call = named_object(rules, tools, "parameters");
+  if (required) return call;
+  ByteSet other;
+  other.set();
+  for (const char c : std::string_view(" \n\r\t{")) other.reset(uint8_t(c));
+  other.reset(uint8_t(kSpecialPrefix));
+  const Element blanks = rules.repeat(rules.bytes(" \n\r\t"), 0, -1);
+  const Element text = rules.concat({rules.bytes(other), rules.repeat(rules.range(0, 255), 0, -1)});
+  const Element tagged = rules.concat({rules.marker("<|python_tag|>"), call});
+  return rules.concat({blanks, rules.one_of({{}, {text}, {call}, {tagged}})});
 }
 
 }  // namespace
 
 Result<Element> compile_tool_calls(ToolStyle style, const json::value& tools, const Grammar::ToolOptions& options,
-                                   JsonRules& rules) {
-  SW_ASSIGN(const std::vector<Tool> parsed, parse_tools(tools, options.name, rules));
+                                   JsonRules& json) {
+  SW_ASSIGN(const std::vector<Tool> parsed, parse_tools(tools, options, json));
+  GrammarRules& rules = json.rules();
+  const auto opened_by = [&](std::string_view marker, Element calls) {
+    return options.required ? rules.concat({rules.marker(marker), calls}) : free_text_until(rules, marker, calls, true);
+  };
   switch (style) {
     case ToolStyle::kDeepseek:
-      return deepseek(rules.rules(), parsed, options.parallel);
+      return opened_by(kDeepseekBegin, deepseek_rest(rules, parsed, options.parallel));
     case ToolStyle::kHermes:
-      return hermes(rules.rules(), parsed, options.parallel);
+      return opened_by(kHermesBegin, hermes_rest(rules, parsed, options.parallel));
     case ToolStyle::kLlama:
-      return named_object(rules.rules(), parsed, "parameters");  // the style has one call an answer
+      return llama(rules, parsed, options.required);
     case ToolStyle::kNone:
       break;
   }

@@ -1,4 +1,7 @@
 """Text completions, tokenize, errors and limits."""
+import gzip
+import json
+
 import openai
 import pytest
 from conftest import MODEL, ask
@@ -93,6 +96,14 @@ def test_bad_values(client, options):
     with pytest.raises(openai.APIStatusError) as error:
         ask(client, **options)
     assert error.value.status_code in (400, 422)
+
+
+def test_packed_bodies(server):
+    body = gzip.compress(json.dumps({"model": MODEL, "prompt": "1, 2", "max_tokens": 2, "temperature": 0}).encode())
+    packed = server.http().post("/v1/completions", content=body, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+    assert packed.status_code == 200 and packed.json()["usage"]["completion_tokens"] > 0, packed.text
+    unknown = server.http().post("/v1/completions", content=body, headers={"Content-Encoding": "br"})
+    assert unknown.status_code == 400 and "found br" in unknown.json()["error"]["message"]
 
 
 def test_malformed_bodies(server):

@@ -122,3 +122,18 @@ def test_the_loop_of_tools(client):
     assert answer.choices[0].finish_reason in ("stop", "length", "tool_calls")
     without = ask(client, messages=turns, max_tokens=1)
     assert answer.usage.prompt_tokens > without.usage.prompt_tokens + 50  # the model is told of the tools
+
+
+def test_strict_tools_leave_text_as_it_was(client):
+    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+    plain = ask(client, tools=[WEATHER], max_tokens=200).choices[0]
+    kept = ask(client, tools=[strict], max_tokens=200).choices[0]
+    assert (kept.message.content, kept.finish_reason) == (plain.message.content, plain.finish_reason)
+
+
+def test_strict_schemas_that_cannot_be_kept_are_refused(client):
+    exotic = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object", "minProperties": 1}}}
+    with pytest.raises(openai.BadRequestError, match="minProperties"):
+        ask(client, tools=[exotic])
+    exotic["function"]["strict"] = False
+    assert ask(client, tools=[exotic], max_tokens=5).choices
