@@ -131,8 +131,7 @@ Status ServedModel::read_generation_config(const CheckpointText& text) {
   if (end_tokens_.empty()) add_ids(config, end_tokens_);
   add_end_token(eos_);
   std::ranges::sort(end_tokens_);
-  const auto repeated = std::ranges::unique(end_tokens_);
-  end_tokens_.erase(repeated.begin(), repeated.end());
+  end_tokens_.erase(std::unique(end_tokens_.begin(), end_tokens_.end()), end_tokens_.end());
   return {};
 }
 

@@ -49,7 +49,7 @@ asio::awaitable<void> run_in(asio::thread_pool& pool, std::function<void()> work
 Server::Server(ServerOptions options)
     : options_(std::move(options)),
       catalogue_(std::make_shared<FixedCatalogue>(std::vector<LanguagePtr>())),
-      workers_(std::make_unique<Workers>(options_.http.io_threads)) {
+      workers_(std::make_unique<Workers>()) {
   live_ = std::make_unique<LiveState>(*this);
 }
 

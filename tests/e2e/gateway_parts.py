@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 
 import httpx
 import openai
 
-from conftest import BINARY, Program
+from conftest import BINARY, Program, eventually
 
 FAKE = os.environ.get("SPILLWAY_FAKE", str(pathlib.Path(BINARY).with_name("fake_upstream")))
 TEXT = "".join(f"t{i} " for i in range(20))
@@ -22,6 +23,15 @@ class Fake:
         self.process = subprocess.Popen([FAKE, *flags], stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def freeze(self):
+        """Packets go in, nothing comes out. The signal alone comes late on a busy machine."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task")
+        assert eventually(lambda: all((task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T" for task in tasks.iterdir()))
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
 
     def stats(self):
         return httpx.get(self.url + "/stats").json()

@@ -3,7 +3,6 @@ bounded time and attempts, and the gateway lives on. The second part is test_gat
 import concurrent.futures
 import json
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -56,13 +55,13 @@ def test_a_partition_is_left_behind(fleet, tmp_path):
     with gateway(tmp_path, upstream("lost", lost.url, tier="edge", **QUICK), upstream("good", good.url, tier="centre"),
                  scalars='  policies: ["edge_first"]\n') as program:
         assert ask(program, "ok", True) == (TEXT, "stop")
-        lost.process.send_signal(signal.SIGSTOP)  # packets go in, nothing comes out
+        lost.freeze()
         answers = at_once(30, lambda i: ask(program, "ok", i % 2 == 0))
         assert set(answers) == {(TEXT, "stop")}
         before = time.monotonic()
         assert ask(program, "ok", True) == (TEXT, "stop")
         assert time.monotonic() - before < 0.4  # the breaker is open: nobody waits for it any more
-        lost.process.send_signal(signal.SIGCONT)
+        lost.thaw()
 
 
 def test_a_recovering_upstream_is_not_run_over(fleet, tmp_path):
@@ -87,10 +86,10 @@ def test_hedges_win_against_a_slow_first_token(fleet, tmp_path):
         for _ in range(60):  # so that the p99 is known
             assert ask(program, "ok", True)[1] == "stop"
         began = time.monotonic()
-        one.process.send_signal(signal.SIGSTOP)
+        one.freeze()
         assert ask(program, "ok", True) == (TEXT, "stop")
         assert time.monotonic() - began < 2
-        one.process.send_signal(signal.SIGCONT)
+        one.thaw()
         assert program.metric("spillway_gateway_hedges_total", result="won") == 1
         assert program.metric("spillway_gateway_tokens_total", kind="output") == 61 * 20  # billed once
         assert eventually(lambda: one.stats()["active"] == 0)  # the loser was cancelled
