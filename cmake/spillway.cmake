@@ -25,6 +25,10 @@ if(SPILLWAY_SANITIZE)
   endif()
 endif()
 
+if(SPILLWAY_FUZZ)
+  target_compile_options(spillway_flags INTERFACE -fsanitize=fuzzer-no-link)  # what inputs reach guides libFuzzer
+endif()
+
 include(${CMAKE_CURRENT_LIST_DIR}/cuda.cmake)
 
 if(SPILLWAY_TESTS)

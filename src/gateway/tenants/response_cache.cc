@@ -7,6 +7,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <cmath>
 #include <vector>
 
 #include "metrics/metrics.h"
@@ -21,7 +22,8 @@ metrics::Counter lookups{
 
 constexpr size_t kEntryOverhead = 256;
 
-void write_sorted(const json::value& value, std::string& out) {
+// False: a number is too large to be told from others.
+bool write_sorted(const json::value& value, std::string& out) {
   if (const json::object* object = value.if_object()) {
     std::vector<const json::key_value_pair*> members;
     for (const auto& member : *object) members.push_back(&member);
@@ -31,7 +33,7 @@ void write_sorted(const json::value& value, std::string& out) {
       out += separator;
       out += json::serialize(json::string(member->key()));
       out += ':';
-      write_sorted(member->value(), out);
+      if (!write_sorted(member->value(), out)) return false;
       separator = ',';
     }
     out += members.empty() ? "{}" : "}";
@@ -39,13 +41,16 @@ void write_sorted(const json::value& value, std::string& out) {
     char separator = '[';
     for (const json::value& item : *array) {
       out += separator;
-      write_sorted(item, out);
+      if (!write_sorted(item, out)) return false;
       separator = ',';
     }
     out += array->empty() ? "[]" : "]";
+  } else if (value.is_double() && !std::isfinite(value.get_double())) {
+    return false;
   } else {
     out += json::serialize(value);
   }
+  return true;
 }
 
 // Whether the same request must give the same answer.
@@ -65,8 +70,7 @@ std::optional<std::string> canonical_json(std::string_view body, std::initialize
   if (failed || !value.is_object()) return std::nullopt;
   for (const std::string_view name : without) value.get_object().erase(name);
   std::string text;
-  write_sorted(value, text);
-  return text;
+  return write_sorted(value, text) ? std::optional(std::move(text)) : std::nullopt;
 }
 
 bool ResponseCache::may_keep(std::string_view path, std::string_view body) const {

@@ -67,7 +67,8 @@ class ResponseCache {
   size_t bytes_ = 0;
 };
 
-// The body as JSON with sorted members, without the named ones; nothing when it is not a JSON object or nests too deep.
+// The body as JSON with sorted members, without the named ones; nothing when it is not a JSON object, nests too deep
+// or has a number past all doubles.
 std::optional<std::string> canonical_json(std::string_view body, std::initializer_list<std::string_view> without);
 
 }  // namespace spillway::gateway

@@ -25,6 +25,7 @@ TEST(ResponseCache, OnlyDeterminedRequests) {
   EXPECT_FALSE(cache.key_of("t", kChat, R"({"temperature":0,"stream":true})"));
   EXPECT_FALSE(cache.key_of("t", kChat, "[]"));
   EXPECT_FALSE(cache.key_of("t", kChat, std::string(1000, '[')));
+  EXPECT_FALSE(cache.key_of("t", kChat, R"({"temperature":0,"logit_bias":{"1":1e310}})"));  // as 1e311 is
   EXPECT_TRUE(cache.key_of("t", "/v1/embeddings", R"({"input":"x"})"));
   EXPECT_TRUE(ResponseCache({.bytes_max = 1, .any_temperature = true}).key_of("t", kChat, "{}"));
 }
