@@ -16,6 +16,11 @@
 
 namespace spillway::apps {
 
+// Whether nothing is to be loaded: a gateway alone.
+inline bool names_no_model(const config::Config& config) {
+  return config.text("model.path") == "none" && !config.has_models();
+}
+
 using LoadProgress = std::function<void(int64_t bytes_done, int64_t bytes_total)>;
 
 struct LocalModel {

@@ -367,7 +367,7 @@ int serve(const ConfigFlags& flags, Config config) {
   if (telemetry::SpanExporter* spans = (*telemetry)->spans()) attempt_spans.emplace(*spans);
   auto gateway = GatewayFront::make(config, attempt_spans ? &*attempt_spans : nullptr);
   if (!gateway.ok()) return fail(gateway.error());
-  const bool no_model = config.text("model.path") == "none" && !config.has_models();
+  const bool no_model = names_no_model(config);
   if (no_model && !*gateway) return fail(invalid("model.path: none leaves nothing to serve without gateway.upstreams"));
   auto each = config.each_model();
   if (!each.ok()) return fail(each.error());

@@ -254,7 +254,13 @@ void run_case(const Case& c, tensor::Stream& stream, double bandwidth) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (Shape only{}; argc > 3 && std::sscanf(argv[3], "%ldx%ld", &only.n, &only.k) == 2) layer_shapes = {only};
+  if (Shape only{}; argc > 3) {
+    if (std::sscanf(argv[3], "%ldx%ld", &only.n, &only.k) != 2) {
+      fmt::print(stderr, "linear_bench: expected NxK, found {}\n", argv[3]);
+      return 2;
+    }
+    layer_shapes = {only};
+  }
   tensor::Stream stream(argc > 1 ? std::atoi(argv[1]) : 0);
   one_thread = stream.threads() == 1;
   double bandwidth = read_bandwidth(stream, sum_plain);

@@ -77,16 +77,16 @@ Result<Element> SchemaCompiler::compile_string(const json::object& schema, const
   const bool sized = schema.contains("minLength") || schema.contains("maxLength");
   const json::value* format = schema.if_contains("format");
   std::string expression;
-  if (pattern) {
-    if (!pattern->is_string()) return invalid(fmt::format("expected a string at {}.pattern", path));
-    expression = std::string(pattern->get_string());
-  } else if (format && format->is_string()) {
+  if (format && format->is_string()) {
     if (format->get_string() == "regex")
       return unsupported(fmt::format("the format regex at {} is not supported in constrained output", path));
     expression = pattern_of_format(std::string_view(format->get_string()));
   }
-  if (pattern && format && format->is_string() && !pattern_of_format(std::string_view(format->get_string())).empty())
-    return unsupported(fmt::format("pattern beside format is not supported at {}", path));
+  if (pattern) {
+    if (!pattern->is_string()) return invalid(fmt::format("expected a string at {}.pattern", path));
+    if (!expression.empty()) return unsupported(fmt::format("pattern beside format is not supported at {}", path));
+    expression = std::string(pattern->get_string());
+  }
   if (!expression.empty()) {
     if (sized)
       return unsupported(fmt::format("minLength and maxLength beside pattern or format are not supported at {}", path));

@@ -106,7 +106,7 @@ def test_packed_bodies_are_taken(http, rpc, algorithm):
 
 
 def test_a_packed_body_may_not_be_longer_than_others(encoders):
-    """32 MiB of blanks in 32 KiB: refused by the bound for bodies, and the server goes on."""
+    """64 MiB of blanks in 64 KiB: refused by the bound for bodies, and the server goes on."""
     bomb = gzip.compress(b" " * (64 << 20))
     answer = encoders.http().post("/embed", content=bomb, headers={"Content-Encoding": "gzip"})
     assert answer.status_code == 413 and "expected at most" in answer.json()["error"]

@@ -21,6 +21,8 @@ namespace fs = std::filesystem;
 
 Finding bad(std::string what, std::string mend) { return {Level::kBad, "model", std::move(what), std::move(mend)}; }
 
+void append(Findings& findings, Findings more) { std::move(more.begin(), more.end(), std::back_inserter(findings)); }
+
 bool is_on_disk(const config::Config& config) {
   const std::string& path = config.text("model.path");
   return path != "builtin" && path != "none" && !store::is_location(path) && !config.boolean("model.random_weights");
@@ -35,6 +37,15 @@ int64_t checkpoint_bytes(const fs::path& folder) {
     if (!error) bytes += int64_t(size);
   }
   return bytes;
+}
+
+// Language models; what one-shot models compute in depends on more and is told when they load.
+Findings check_numbers(const config::Config& config, tensor::Device device) {
+  const auto choice = models::parse_precision(config.text("model.precision"));
+  if (!choice.ok()) return {bad(choice.error().message, "")};
+  const Status usable = models::check_precision(*choice, device);
+  if (usable.ok()) return {};
+  return {bad("model." + usable.error().message, "take another --precision; auto always works")};
 }
 
 Findings check_folder(const config::Config& config, const fs::path& folder, tensor::Device device) {
@@ -62,16 +73,8 @@ Findings check_folder(const config::Config& config, const fs::path& folder, tens
             "download the checkpoint in the safetensors format; a git clone without git-lfs leaves them out"));
   }
   if (findings.empty()) findings.push_back({Level::kGood, "model", folder.string() + ": the files are all there", ""});
+  if (language.ok()) append(findings, check_numbers(config, device));
   return findings;
-}
-
-// Language models; what one-shot models compute in depends on more and is told when they load.
-Findings check_numbers(const config::Config& config, tensor::Device device) {
-  const auto choice = models::parse_precision(config.text("model.precision"));
-  if (!choice.ok()) return {bad(choice.error().message, "")};
-  const Status usable = models::check_precision(*choice, device);
-  if (usable.ok()) return {};
-  return {bad("model." + usable.error().message, "take another --precision; auto always works")};
 }
 
 Findings check_one(const config::Config& config) {
@@ -81,22 +84,17 @@ Findings check_one(const config::Config& config) {
   const auto device = chosen_device(config);
   if (!device.ok()) return {bad(device.error().message, "take --device auto")};
   Findings findings;
-  const auto add = [&](Findings more) { std::move(more.begin(), more.end(), std::back_inserter(findings)); };
   if (!is_on_disk(config)) {
     const char* const about = path == "builtin"          ? ": tiny-r1, embedded in the program"
                               : store::is_location(path) ? " is fetched at the start and was not looked at"
                                                          : " with random weights";
     findings.push_back({Level::kGood, "model", path + about, ""});
-    if (path == "builtin") add(check_numbers(config, *device));
+    if (path == "builtin") append(findings, check_numbers(config, *device));
     return findings;
   }
   const auto folders = version_folders(path, config.text("model.versions"));
   if (!folders.ok()) return {bad(folders.error().message, "pass the folder that holds config.json: --model DIR")};
-  for (const VersionFolder& one : *folders) {
-    add(check_folder(config, one.path, *device));
-    const auto model = models::read_config(one.path);
-    if (model.ok() && models::find_family(**model).ok()) add(check_numbers(config, *device));
-  }
+  for (const VersionFolder& one : *folders) append(findings, check_folder(config, one.path, *device));
   return findings;
 }
 
@@ -117,15 +115,11 @@ int64_t stored_bytes(const config::Config& config) {
 }
 
 Findings check_model(const config::Config& config) {
-  if (config.text("model.path") == "none" && !config.has_models())
-    return {{Level::kGood, "model", "none: a gateway alone", ""}};
+  if (names_no_model(config)) return {{Level::kGood, "model", "none: a gateway alone", ""}};
   const auto each = config.each_model();
   if (!each.ok()) return {bad(each.error().message, "correct the list of models")};
   Findings findings;
-  for (const config::Config& one : *each) {
-    Findings more = check_one(one);
-    std::move(more.begin(), more.end(), std::back_inserter(findings));
-  }
+  for (const config::Config& one : *each) append(findings, check_one(one));
   return findings;
 }
 

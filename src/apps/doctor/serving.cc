@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "apps/doctor/finding.h"
+#include "apps/local_model.h"
 #include "apps/system.h"
 
 namespace spillway::apps {
@@ -48,8 +49,7 @@ Findings check_ports(const config::Config& config) {
     findings.push_back(std::move(finding));
   };
   beside("network.metrics_port", "metrics-port");
-  const bool gateway_alone = config.text("model.path") == "none" && !config.has_models();
-  if (!gateway_alone || config.is_explicit(config::Key<config::Type::kInt>("network.grpc_port")))
+  if (!names_no_model(config) || config.is_explicit(config::Key<config::Type::kInt>("network.grpc_port")))
     beside("network.grpc_port", "grpc-port");
   return findings;
 }

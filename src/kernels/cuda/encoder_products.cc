@@ -168,12 +168,11 @@ struct EpilogueProducts::State {
         for (const uint32_t option : {1, 3}) {
           for (const uint32_t swizzled : {0, 1}) {
             cublasLtMatmulAlgo_t variant = base;
-            cublasLtMatmulHeuristicResult_t result = {};
             if (set(variant, CUBLASLT_ALGO_CONFIG_TILE_ID, tile) &&
                 (stages == 0 || set(variant, CUBLASLT_ALGO_CONFIG_STAGES_ID, stages)) &&
                 set(variant, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, cluster) &&
                 set(variant, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, option) &&
-                set(variant, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, swizzled) && fits(plan, variant, result))
+                set(variant, CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING, swizzled) && fits(plan, variant))
               all.push_back(variant);
           }
         }
@@ -181,7 +180,8 @@ struct EpilogueProducts::State {
     }
   }
 
-  bool fits(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulHeuristicResult_t& result) const {
+  bool fits(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t result = {};
     return cublasLtMatmulAlgoCheck(handle, plan.operation, plan.w, plan.x, plan.c, plan.y, &algorithm, &result) ==
                CUBLAS_STATUS_SUCCESS &&
            result.workspaceSize <= kWorkspaceBytes;
@@ -242,8 +242,7 @@ struct EpilogueProducts::State {
       nearest = &other;
       distance = ratio;
     }
-    cublasLtMatmulHeuristicResult_t result = {};
-    if (nearest == nullptr || !fits(plan, nearest->algorithm, result)) return false;
+    if (nearest == nullptr || !fits(plan, nearest->algorithm)) return false;
     plan.algorithm = nearest->algorithm;
     return plan.found = true;
   }

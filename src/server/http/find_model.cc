@@ -119,11 +119,11 @@ asio::awaitable<OneShotPtr> find_one_shot(Exchange& exchange, std::string name, 
   if (!model) {
     Result<OneShotPtr> found = co_await await_one_shot(exchange, name, version);
     if (!found.ok() && found.error().code == ErrorCode::kNotFound) {
-      ApiError error = catalogue->kind(name) == ModelKind::kLanguage
-                           ? ApiError{ErrorKind::kUnsupported, "The model " + name + " is a language model.", "model",
-                                      "model_not_suitable"}
-                           : model_not_found(name);
-      if (!version.empty() && catalogue->is_ready(name, ""))
+      const bool language = catalogue->kind(name) == ModelKind::kLanguage;
+      ApiError error = language ? ApiError{ErrorKind::kUnsupported, "The model " + name + " is a language model.",
+                                           "model", "model_not_suitable"}
+                                : model_not_found(name);
+      if (!language && !version.empty() && catalogue->is_ready(name, ""))
         error.message = "The model `" + api::utf8_lossy(name) + "` has no version `" + api::utf8_lossy(version) + "`.";
       co_await exchange.send_error(std::move(error));
       co_return nullptr;
