@@ -194,8 +194,8 @@ Result<std::unique_ptr<LanguageModel>> load_model(const LoadOptions& options) {
   const weights::WeightSource& kept = *source;  // by the model
   if (options.device.kind == tensor::DeviceKind::kCuda) {
     const tensor::cuda::DeviceInfo& info = tensor::cuda::device_info(options.device.index);
-    SW_INFO("{}: {}, compute capability {}.{}, computes in {}", to_string(options.device), info.name, info.major,
-            info.minor, tensor::cuda::precision_tier(info.capability()));
+    SW_INFO("{}: {}, compute capability {}.{}, code for {}.{}, computes in {}", to_string(options.device), info.name,
+            info.major, info.minor, info.code / 10, info.code % 10, tensor::cuda::precision_tier(info.capability()));
   }
   auto model = family(*config, {.source = std::move(source),
                                 .precision = options.precision,

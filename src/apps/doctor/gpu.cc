@@ -46,8 +46,12 @@ std::string describe_gpu(const Library& cuda, int device) {
   if (name_of) name_of(name, sizeof(name) - 1, device);
   if (memory_of) memory_of(&bytes, device);
   if (attribute_of) attribute_of(&major, kComputeMajor, device), attribute_of(&minor, kComputeMinor, device);
-  return fmt::format("GPU {}: {}, {}, compute capability {}.{}: {}", device, name, format_bytes(int64_t(bytes)), major,
-                     minor, tensor::cuda::precision_tier(10 * major + minor));
+  const int chip = 10 * major + minor;
+  const int code = tensor::cuda::check_device(device).ok() ? tensor::cuda::device_info(device).capability() : chip;
+  return fmt::format(
+      "GPU {}: {}, {}, compute capability {}.{}: {}{}", device, name, format_bytes(int64_t(bytes)), major, minor,
+      tensor::cuda::precision_tier(code),
+      code == chip ? "" : fmt::format(" (by code for {}.{}, the newest of this build)", code / 10, code % 10));
 }
 
 void check_driver(const Library& cuda, Findings& findings) {

@@ -1,28 +1,11 @@
 #include "kernels/cuda/attention_maps.h"
 
+#include "kernels/cuda/tensor_map_encoder.h"
+
 namespace spillway::kernels::cuda {
-namespace {
-
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*,
-                            const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave, CUtensorMapSwizzle,
-                            CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-// The driver's function, found at run time so that nothing links against the driver.
-Encode find_encode() {
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult result;
-  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &result) !=
-          cudaSuccess ||
-      result != cudaDriverEntryPointSuccess) {
-    return nullptr;
-  }
-  return reinterpret_cast<Encode>(found);
-}
-
-}  // namespace
 
 bool make_rows_map(CUtensorMap* map, const RowsMap& r) {
-  static const Encode encode = find_encode();
+  static const TensorMapEncoder encode = find_tensor_map_encoder();
   if (encode == nullptr) return false;
   const CUtensorMapDataType type =
       r.dtype == tensor::DType::kF16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;

@@ -61,15 +61,19 @@ inline int processor_count() {
   return counts[device] > 0 ? counts[device] : 1;
 }
 
-// As 90 for sm_90.
+// Asked which code of this program the device runs.
+template <int kUnused>
+__global__ void code_probe() {}
+
+// As 90 for sm_90: of the code that the current device runs, which is older than the chip where the build has none for
+// it; so DeviceInfo::capability() too.
 inline int compute_capability() {
   static int found[64] = {};
-  int device = 0, major = 0, minor = 0;
+  int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return 0;
   if (found[device] == 0) {
-    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    found[device] = 10 * major + minor;
+    cudaFuncAttributes attributes = {};
+    if (cudaFuncGetAttributes(&attributes, code_probe<0>) == cudaSuccess) found[device] = attributes.ptxVersion;
   }
   return found[device];
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/result.h"
@@ -19,13 +20,15 @@ namespace spillway::tensor::cuda {
 struct DeviceInfo {
   std::string name;
   std::string uuid;          // as the driver's tools write it: GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx
-  int major = 0, minor = 0;  // compute capability
+  int major = 0, minor = 0;  // compute capability of the chip
+  int code = 0;              // and of the code that this build runs there; 0: it has none
   int multiprocessors = 0;
   int64_t memory_bytes = 0;
   int64_t l2_bytes = 0;
   int shared_bytes_max = 0;     // of one block, with the larger limit asked for
   int driver = 0, runtime = 0;  // 13000 is 13.0
-  int capability() const { return 10 * major + minor; }
+  // What kernels are chosen by: older code on a newer chip has the kernels of the older one.
+  int capability() const { return code; }
 };
 
 struct MemoryInfo {
@@ -35,6 +38,9 @@ struct MemoryInfo {
 
 // In which numbers a chip of that compute capability computes, in words: for doctor and the log.
 std::string precision_tier(int capability);
+// The capability of the code that a chip runs, of a build with machine code for some chips and with code that the
+// driver compiles for later ones; 0: none of it.
+int code_for(int chip, std::span<const int> machine, std::span<const int> portable);
 // This program was built with CUDA, and for which chips: "sm_75 sm_80 sm_90a"; empty without.
 std::string built_for();
 // Devices that the driver shows; 0 without a driver.

@@ -29,6 +29,11 @@ std::string uuid_text(const cudaUUID_t& uuid) {
   return text;
 }
 
+int code_of_this_build(int chip) {
+  static const std::vector<int> machine = SPILLWAY_CUDA_CAPABILITIES, portable = SPILLWAY_CUDA_VIRTUAL;
+  return code_for(chip, machine, portable);
+}
+
 DeviceInfo describe(int index, int driver, int runtime) {
   cudaDeviceProp properties{};
   SW_CUDA(cudaGetDeviceProperties(&properties, index));
@@ -37,6 +42,7 @@ DeviceInfo describe(int index, int driver, int runtime) {
   info.uuid = uuid_text(properties.uuid);
   info.major = properties.major;
   info.minor = properties.minor;
+  info.code = code_of_this_build(10 * info.major + info.minor);
   info.multiprocessors = properties.multiProcessorCount;
   info.memory_bytes = int64_t(properties.totalGlobalMem);
   info.l2_bytes = properties.l2CacheSize;
@@ -68,15 +74,6 @@ const Devices& devices() {
   return found;
 }
 
-// The least capability that some machine code of this build runs on.
-bool is_built_for(int capability) {
-  static const std::vector<int> built = SPILLWAY_CUDA_CAPABILITIES;
-  for (const int chip : built) {
-    if (chip / 10 == capability / 10 && chip <= capability) return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 std::string built_for() { return SPILLWAY_CUDA_CHIPS; }
@@ -95,10 +92,11 @@ Status check_device(int index) {
                    std::to_string(index));
   }
   const DeviceInfo& info = found.infos[size_t(index)];
-  if (!is_built_for(info.capability())) {
+  if (info.code == 0) {
+    const std::string chip = std::to_string(10 * info.major + info.minor);
     return unsupported(name + ": " + info.name + " has compute capability " + std::to_string(info.major) + "." +
                        std::to_string(info.minor) + ", this build has code for " + built_for() +
-                       " only; build with -DSPILLWAY_CUDA_ARCHITECTURES=" + std::to_string(info.capability()));
+                       " only; build with -DSPILLWAY_CUDA_ARCHITECTURES=" + (chip == "90" ? "90a" : chip));
   }
   return {};
 }
