@@ -91,26 +91,14 @@ Result<std::shared_ptr<server::ServedModel>> read_text(const config::Config& con
   return server::ServedModel::make(options, text, nullptr);
 }
 
-// Pages on a GPU: what is free there now, after the weights, but for the share that hardware.memory_fraction leaves
-// alone and what the steps' workspaces may still take; no more than sequences_max contexts need.
-Status size_device_cache(const config::Config& config, const models::ModelInfo& info, engine::EngineOptions& options) {
-  constexpr int64_t kWorkspaces = int64_t{2} << 30;
+// On a GPU: what sequences_max contexts need, of what the engine finds free once all else is there, but for the share
+// that hardware.memory_fraction leaves alone.
+void size_device_cache(const config::Config& config, const models::ModelInfo& info, engine::EngineOptions& options) {
   options.page_tokens = 64;  // what the attention kernels read at once
-  const tensor::cuda::MemoryInfo memory = tensor::cuda::memory_info(options.device.index);
-  const auto kept = int64_t(double(memory.total_bytes) * (1 - config.number("hardware.memory_fraction")));
-  const int64_t allowed = memory.free_bytes - kept - kWorkspaces, page = info.kv.bytes_per_page(options.page_tokens);
-  if (allowed < page * 2) {
-    return Error{ErrorCode::kResourceExhausted,
-                 fmt::format("memory of {}: {} of {} are free after the weights, which leaves no room for the cache "
-                             "within hardware.memory_fraction {}",
-                             tensor::to_string(options.device), format_bytes(memory.free_bytes),
-                             format_bytes(memory.total_bytes), config.number("hardware.memory_fraction"))};
-  }
-  const int64_t wanted = options.kv_cache_bytes > 0
-                             ? options.kv_cache_bytes
-                             : (info.context_tokens_max / options.page_tokens + 1) * options.sequences_max * page;
-  options.kv_cache_bytes = std::min(allowed, wanted);
-  return {};
+  const auto total = double(tensor::cuda::memory_info(options.device.index).total_bytes);
+  options.device_bytes_kept = int64_t(total * (1 - config.number("hardware.memory_fraction")));
+  const int64_t contexts = int64_t{info.context_tokens_max / options.page_tokens + 1} * options.sequences_max;
+  if (options.kv_cache_bytes == 0) options.kv_cache_bytes = contexts * info.kv.bytes_per_page(options.page_tokens);
 }
 
 // Keeps the cache within what hardware.memory_fraction leaves beside the weights. usable: before they were loaded.
@@ -122,7 +110,10 @@ Status limit_cache(const config::Config& config, const models::ModelInfo& info, 
   if (config.text("model.cache") != "off")
     options.tuning_folder = folder.empty() ? weights::default_cache_folder() : folder;
   options.deterministic = config.boolean("hardware.deterministic");
-  if (options.device.kind == tensor::DeviceKind::kCuda) return size_device_cache(config, info, options);
+  if (options.device.kind == tensor::DeviceKind::kCuda) {
+    size_device_cache(config, info, options);
+    return {};
+  }
   const int64_t page = info.kv.bytes_per_page(options.page_tokens);
   const int64_t wanted = engine::choose_pages(info, options, engine::memory_available_bytes()) * page;
   const auto allowed = int64_t(double(usable) * config.number("hardware.memory_fraction")) - info.weight_bytes;

@@ -44,7 +44,7 @@ inline constexpr Option kOptions[] = {
 
   {"hardware.device", "device", Type::kString, "auto", "Where the model runs.", "auto|cpu|cuda|cuda:#"},
   {"hardware.gpu_ids", "gpu-ids", Type::kInts, "", "GPUs to use, by number. Not used on the CPU.", "", 0, 1023},
-  {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the free memory that weights and cache may take together.", "", 0.05, 1},
+  {"hardware.memory_fraction", "memory-fraction", Type::kFloat, "0.9", "Share of the free memory that weights and cache may take together; of a GPU's whole memory, all else on it included.", "", 0.05, 1},
   {"hardware.strict", "strict", Type::kBool, "false", "Refuse to start where a device or precision that was asked for cannot be had, instead of saying what is used in its place."},
   {"hardware.deterministic", "deterministic", Type::kBool, "false", "On a GPU: kernels whose bits do not depend on what else is in the batch, so that a request's tokens do not depend on its neighbours. Slower; on a CPU this holds always."},
   {"hardware.autotune", "autotune", Type::kBool, "false", "On a GPU: measure the library's product kernels for this model's shapes at the start, and keep what was learned on disk beside the packed weights for later starts (by device, driver, model and build)."},

@@ -21,6 +21,7 @@ class Core {
 
   bool idle() const { return state_.waiting.empty() && state_.running.empty(); }
   const State& state() const { return state_; }
+  void remember(const StepCost& cost) { state_.costs.remember(cost); }  // of an earlier start
   void set_on_end(std::function<void(RequestId)> on_end) { state_.on_end = std::move(on_end); }
   // Requests that ended, per second of stepping.
   const Rate& completions() const { return completions_; }

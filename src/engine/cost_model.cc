@@ -1,12 +1,16 @@
 #include "engine/cost_model.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <utility>
 
 namespace spillway::engine {
 namespace {
 
+constexpr const char* kLine = "step_cost";
 constexpr double kFade = 0.99;      // a step ago counts 1 % less
 constexpr double kRidge = 1e-6;     // keeps the system solvable when every step looks the same
 constexpr double kTokenScale = 64;  // prefill tokens come by the hundred, rows by the one
@@ -15,6 +19,30 @@ constexpr double kRateEvents = 200, kRateMemoryMin_s = 3, kRateMemoryMax_s = 30;
 
 }  // namespace
 
+std::string to_text(const StepCost& cost) {
+  return fmt::format("{} {:.9g} {:.9g} {:.9g}\n", kLine, cost.base_s, cost.row_s, cost.token_s);
+}
+
+StepCost parse_step_cost(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string name;
+    StepCost cost;
+    if (!(words >> name >> cost.base_s >> cost.row_s >> cost.token_s) || name != kLine) continue;
+    const double least = std::min({cost.base_s, cost.row_s, cost.token_s});
+    cost.measured = least >= 0 && cost.step_s(1, 1) > 0 && std::isfinite(cost.step_s(1, 1));
+    return cost.measured ? cost : StepCost{};
+  }
+  return {};
+}
+
+void CostModel::remember(const StepCost& cost) {
+  if (!cost.measured) return;
+  cost_ = cost;
+  remembered_ = true;
+}
+
 void CostModel::observe(int decode_rows, int prefill_tokens, double step_s) {
   const std::array<double, 3> x = {1, static_cast<double>(decode_rows), prefill_tokens / kTokenScale};
   for (int i = 0; i < 3; ++i) {
@@ -22,6 +50,7 @@ void CostModel::observe(int decode_rows, int prefill_tokens, double step_s) {
     targets_[i] = targets_[i] * kFade + x[i] * step_s;
   }
   ++steps_;
+  if (remembered_ && !settled()) return;
   if (steps_ < 8 || steps_ % 8 == 0) solve();
 }
 

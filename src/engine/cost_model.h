@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <string>
 
 namespace spillway::engine {
 
@@ -16,17 +17,28 @@ struct StepCost {
   double step_s(double rows, double tokens) const { return base_s + row_s * rows + token_s * tokens; }
 };
 
+// As a line for a later start, and from a text with such a line: not measured where there is none of sense.
+std::string to_text(const StepCost& cost);
+StepCost parse_step_cost(const std::string& text);
+
 class CostModel {
  public:
+  // What an earlier start learned: holds until as many steps of this one were seen.
+  void remember(const StepCost& cost);
   void observe(int decode_rows, int prefill_tokens, double step_s);
   const StepCost& cost() const { return cost_; }
+  // Worth telling a later start.
+  bool settled() const { return steps_ >= kSettled; }
 
  private:
+  static constexpr int kSettled = 64;  // steps
+
   void solve();
 
   std::array<std::array<double, 3>, 3> products_{};  // sums of x x', fading
   std::array<double, 3> targets_{};                  // sums of x t
   int steps_ = 0;
+  bool remembered_ = false;
   StepCost cost_;
 };
 

@@ -19,11 +19,19 @@ namespace {
 
 const SteadyClock kClock;
 
+double gib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
 // The engine in service: the core on a thread of its own, the intake in front.
 class ServingEngine final : public Engine {
  public:
-  ServingEngine(const EngineOptions& options, const Limits& limits, std::unique_ptr<Runner> runner)
-      : runner_(std::move(runner)), intake_(options, limits, kClock), core_(options, limits, *runner_, kClock) {
+  // tuned: told at the end what the steps cost, and known: what it held at the start.
+  ServingEngine(const EngineOptions& options, const Limits& limits, std::unique_ptr<Runner> runner, TuningFile tuned,
+                const std::string& known)
+      : runner_(std::move(runner)),
+        tuned_(std::move(tuned)),
+        intake_(options, limits, kClock),
+        core_(options, limits, *runner_, kClock) {
+    core_.remember(parse_step_cost(known));
     core_.set_on_end([this](RequestId id) { intake_.forget(id); });
     intake_.publish(core_);
     thread_ = std::thread([this] { run(); });
@@ -32,6 +40,8 @@ class ServingEngine final : public Engine {
   ~ServingEngine() override {
     intake_.stop();
     thread_.join();
+    const CostModel& costs = core_.state().costs;
+    if (costs.settled()) tuned_.write(runner_->learned() + to_text(costs.cost()));
   }
 
   std::optional<Refusal> submit(std::unique_ptr<Request> request, std::shared_ptr<EventSink> sink) override {
@@ -61,10 +71,24 @@ class ServingEngine final : public Engine {
   }
 
   std::unique_ptr<Runner> runner_;
+  TuningFile tuned_;
   Intake intake_;
   Core core_;
   std::thread thread_;
 };
+
+// Pages of the cache where all but the cache is on the device: at most `wanted`, and what device_bytes_kept leaves.
+Result<int64_t> pages_that_fit(int64_t page_bytes, int64_t wanted, const EngineOptions& options) {
+  constexpr int64_t kDriver = int64_t{256} << 20;  // for code that the driver loads when it is first used
+  const tensor::cuda::MemoryInfo memory = tensor::cuda::memory_info(options.device.index);
+  const int64_t fits = (memory.free_bytes - options.device_bytes_kept - kDriver) / page_bytes - 1;  // padding
+  if (fits >= 2) return std::min(wanted, fits);
+  return Error{ErrorCode::kResourceExhausted,
+               fmt::format("memory of {}: {:.2f} of {:.2f} GiB are free beside weights, workspaces and recorded steps, "
+                           "which leaves no room for the cache where {:.2f} GiB are to stay free",
+                           tensor::to_string(options.device), gib(memory.free_bytes), gib(memory.total_bytes),
+                           gib(options.device_bytes_kept))};
+}
 
 // Everything that a step on the device may allocate, compile or record, before the first request.
 Status warm_up(Runner& runner, const EngineOptions& options) {
@@ -85,7 +109,8 @@ TuningFile tuning_file(const models::ModelInfo& info, const EngineOptions& optio
   const std::string model = fmt::format("{} {} {} of {} parameters in {} bytes", device.name, info.architecture,
                                         info.precision, info.parameters, info.weight_bytes);
   return {options.tuning_folder, model,
-          fmt::format("{}; driver {}, runtime {}; {}", model, device.driver, device.runtime, build_identity())};
+          fmt::format("{}; driver {} {}, runtime {}; {}", model, device.driver, driver_identity(), device.runtime,
+                      build_identity())};
 }
 
 Status check_options(const EngineOptions& options, const models::ModelInfo& info) {
@@ -107,40 +132,55 @@ Status check_options(const EngineOptions& options, const models::ModelInfo& info
   return {};
 }
 
-}  // namespace
-
-Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageModel> model, EngineOptions options) {
-  const models::ModelInfo& info = model->info();
-  SW_TRY(check_options(options, info));
-  const int64_t pages = std::min<int64_t>(choose_pages(info, options, memory_available_bytes()), INT32_MAX);
-  if (pages < 2) {
-    return invalid(fmt::format("kv_cache_bytes: expected room for at least two pages of {} bytes, found {}",
-                               info.kv.bytes_per_page(options.page_tokens), options.kv_cache_bytes));
-  }
+Limits choose_limits(const Runner& runner, const EngineOptions& options) {
+  const models::ModelInfo& info = runner.info();
   Limits limits;
-  limits.context_tokens = static_cast<int>(std::min<int64_t>(info.context_tokens_max, pages * options.page_tokens));
-  limits.batch_tokens = std::min(options.batch_tokens_max, model->batch_tokens_max());
+  limits.context_tokens =
+      static_cast<int>(std::min<int64_t>(info.context_tokens_max, int64_t{runner.pages()} * options.page_tokens));
+  limits.batch_tokens = std::min(options.batch_tokens_max, runner.model().batch_tokens_max());
   limits.vocab = options.vocab_limit > 0 ? options.vocab_limit : info.vocab_size;
   if (limits.context_tokens < info.context_tokens_max) {
     SW_WARN("the KV cache holds {} tokens: contexts are cut to that, from {}", limits.context_tokens,
             info.context_tokens_max);
   }
+  return limits;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageModel> model, EngineOptions options) {
+  const models::ModelInfo& info = model->info();
+  SW_TRY(check_options(options, info));
+  int64_t pages = std::min<int64_t>(choose_pages(info, options, memory_available_bytes()), INT32_MAX);
+  if (pages < 2) {
+    return invalid(fmt::format("kv_cache_bytes: expected room for at least two pages of {} bytes, found {}",
+                               info.kv.bytes_per_page(options.page_tokens), options.kv_cache_bytes));
+  }
+  const bool measured_out = model->draws_tokens() && options.device_bytes_kept >= 0;
   SW_ASSIGN(tensor::Stream stream, tensor::Stream::open(options.device, options.threads));
   stream.set_batch_invariant(options.deterministic);
-  SW_ASSIGN(nn::KvStorage storage,
-            nn::KvStorage::create(info.kv, options.page_tokens, static_cast<int>(pages), options.device));
+  SW_ASSIGN(nn::KvStorage storage, nn::KvStorage::create(info.kv, options.page_tokens,
+                                                         measured_out ? 1 : static_cast<int>(pages), options.device));
   if (options.kv_populate && options.device.kind == tensor::DeviceKind::kCpu) {
     SW_TRY(make_resident(storage.layer_base(0), storage.bytes()));
   }
-  SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device),
-          pages, options.page_tokens, static_cast<double>(storage.bytes()) / (1 << 30), stream.threads(),
-          limits.batch_tokens);
-  const TuningFile tuned = tuning_file(info, options);
-  kernels::tune({.measure = options.autotune, .known = tuned.read()}, stream);
+  TuningFile tuned = tuning_file(info, options);
+  const std::string known = tuned.read();
+  kernels::tune({.measure = options.autotune, .known = known}, stream);
   auto runner = std::make_unique<Runner>(std::move(model), std::move(storage), std::move(stream));
   if (runner->draws_tokens()) SW_TRY(warm_up(*runner, options));
-  if (options.autotune) tuned.write(runner->learned());
-  return std::unique_ptr<Engine>(std::make_unique<ServingEngine>(options, limits, std::move(runner)));
+  if (measured_out) {
+    SW_ASSIGN(pages, pages_that_fit(info.kv.bytes_per_page(options.page_tokens), pages, options));
+    SW_TRY(runner->replace_pages(static_cast<int>(pages), options.sequences_max));
+  }
+  const Limits limits = choose_limits(*runner, options);
+  SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device),
+          pages, options.page_tokens, gib(pages * info.kv.bytes_per_page(options.page_tokens)), runner->threads(),
+          limits.batch_tokens);
+  if (const StepCost cost = parse_step_cost(known); options.autotune)
+    tuned.write(runner->learned() + (cost.measured ? to_text(cost) : ""));
+  return std::unique_ptr<Engine>(
+      std::make_unique<ServingEngine>(options, limits, std::move(runner), std::move(tuned), known));
 }
 
 const char* name_of(Refusal::Reason reason) {

@@ -22,7 +22,10 @@ struct LiveView;
 
 struct EngineOptions {
   int64_t kv_cache_bytes = 0;  // 0: what the model's context needs for sequences_max, bounded by free memory
-  bool kv_populate = false;    // make the cache resident at once (CPU)
+  // On a GPU: bytes of its memory that stay free. The cache is then measured out when all else is there, of at most
+  // kv_cache_bytes. -1: kv_cache_bytes as they are.
+  int64_t device_bytes_kept = -1;
+  bool kv_populate = false;  // make the cache resident at once (CPU)
   int page_tokens = 16;
   int sequences_max = 256;        // running at once
   int batch_tokens_max = 512;     // token budget of a step (chunked prefill)

@@ -18,6 +18,15 @@ LogitsRows Runner::forward(std::span<const models::SequenceInput> batch) {
   return rows_of(logits);
 }
 
+Status Runner::replace_pages(int pages, int sequences_max) {
+  stream_.synchronize();
+  const nn::KvLayout layout = pages_.layout();
+  SW_ASSIGN(pages_, nn::KvStorage::create(layout, pages_.page_tokens(), pages, stream_.device()));
+  model_->record_steps(sequences_max, pages_, stream_);
+  stream_.synchronize();
+  return {};
+}
+
 Runner::Landed Runner::land() {
   trace::Span span("engine", "land");
   const models::LandedStep step = model_->land(stream_);

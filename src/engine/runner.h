@@ -50,6 +50,8 @@ class Runner {
   }
   Landed land();
   void warm_up(int sequences_max) { model_->warm_up(sequences_max, pages_, stream_); }
+  // Gives up the pages, which hold nothing yet, for others.
+  Status replace_pages(int pages, int sequences_max);
 
   std::string learned() { return kernels::learned(stream_); }  // about its kernels, by now
 

@@ -123,6 +123,31 @@ TEST(CostModel, LearnsTheTermsOfAStep) {
   EXPECT_NEAR(model.cost().token_s, 0.0002, 1e-6);
 }
 
+TEST(CostModel, HoldsWhatAnEarlierStartLearnedUntilItHasSeenEnough) {
+  const StepCost learned = parse_step_cost("other 1 2\n" + to_text({.base_s = 0.01, .row_s = 0.001, .token_s = 2e-5}));
+  ASSERT_TRUE(learned.measured);
+  EXPECT_DOUBLE_EQ(learned.base_s, 0.01);
+  EXPECT_DOUBLE_EQ(learned.token_s, 2e-5);
+  CostModel model;
+  model.remember(learned);
+  for (int i = 0; i < 63; ++i) model.observe(i % 8, i % 3 * 50, 0.02);
+  EXPECT_FALSE(model.settled());
+  EXPECT_DOUBLE_EQ(model.cost().base_s, 0.01);
+  model.observe(3, 0, 0.02);
+  EXPECT_TRUE(model.settled());
+  EXPECT_NEAR(model.cost().base_s, 0.02, 1e-3);
+}
+
+TEST(CostModel, LearnsNothingFromLinesWithoutSense) {
+  for (const char* text : {"", "step_cost", "step_cost 1 2", "step_cost -1 1 1\n", "step_cost 0 0 0",
+                           "step_cost inf 1 1", "step_cost nan 1 1", "step_cost x y z"}) {
+    EXPECT_FALSE(parse_step_cost(text).measured) << text;
+  }
+  CostModel model;
+  model.remember({});
+  EXPECT_FALSE(model.cost().measured);
+}
+
 TEST(CostModel, NeverGivesNegativeTerms) {
   CostModel model;
   for (int i = 0; i < 100; ++i) model.observe(i % 10, i % 5 * 100, 1.0 - 0.05 * (i % 10));

@@ -54,6 +54,13 @@ void TuningFile::write(const std::string& learned) const {
   }
 }
 
+std::string driver_identity() {
+  std::ifstream file("/proc/driver/nvidia/version");
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
 std::string build_identity() {
   std::error_code error;
   const auto size = fs::file_size("/proc/self/exe", error);

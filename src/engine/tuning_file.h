@@ -1,6 +1,6 @@
-// TuningFile: what was learned about a model's kernels on a device (kernels/tuning.h), on disk for later starts. Its
-// name and first line hold device, driver, library, model and build: a file of any other is deleted when it is met, as
-// is one that cannot be read. Used at the start only, by the thread that starts the engine.
+// TuningFile: what was learned about a model on a device, its kernels (kernels/tuning.h) and what its steps cost, on
+// disk for later starts. Its name and first line hold device, driver, library, model and build: a file of any other is
+// deleted when it is met, as is one that cannot be read. Used at the start only, by the thread that starts the engine.
 #pragma once
 
 #include <string>
@@ -26,5 +26,7 @@ class TuningFile {
 
 // Size and time of this program's own file: a new build learns anew.
 std::string build_identity();
+// The NVIDIA driver's own version, which its CUDA version does not tell; empty without one.
+std::string driver_identity();
 
 }  // namespace spillway::engine

@@ -273,34 +273,59 @@ LandedStep Decoder::land(tensor::Stream& stream) {
   return {std::span(tokens.as<int32_t>(), size_t(step.draws)), host_logits_.view().rows(0, step.draws)};
 }
 
+void Decoder::try_step(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) {
+  const TokenDraw draw{.how = {.vocab = info_.vocab_size}};
+  int32_t wanted = 0;
+  for (const SequenceInput& input : batch) wanted += input.logits_rows;
+  launch(batch, std::vector<TokenDraw>(size_t(wanted), draw), std::vector<int32_t>(batch.size(), -1), kv, stream);
+  land(stream);
+  if (!keeps_hidden_) return;
+  std::vector<DraftInput> drafts;
+  for (const SequenceInput& input : batch) drafts.push_back({int32_t(drafts.size()), input.tokens, true});
+  std::vector<int32_t> tokens(drafts.size());
+  draft_tokens(drafts, std::vector<kernels::RowDraw>(drafts.size(), draw.how), tokens, kv, stream);
+}
+
 void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) {
   if (!draws_tokens()) return;
-  const auto run = [&](std::span<const SequenceInput> batch, int32_t rows = 1) {
-    const std::vector<TokenDraw> draws(batch.size() * size_t(rows), TokenDraw{.how = {.vocab = info_.vocab_size}});
-    const std::vector<int32_t> carried(batch.size(), -1);
-    launch(batch, draws, carried, kv, stream);
-    land(stream);
-  };
   // All of it on the padding page. The longest prompt first, then the largest steps: workspaces grow once.
   const int32_t rows = std::min<int32_t>(batch_tokens_max_, info_.context_tokens_max);
   const std::vector<int32_t> pages(size_t(rows / kv.page_tokens() + 1), kv.padding_page()), ids(size_t(rows), 0);
+  const auto slice = [&](int32_t count) {
+    return SequenceInput{
+        .tokens = std::span(ids).first(size_t(count)), .position = 0, .pages = pages, .logits_rows = 1};
+  };
   std::vector<int32_t> prompts{rows};
   for (int32_t count = 4096; count >= 64; count /= 2) {
     if (count < rows) prompts.push_back(count);
   }
   for (const int32_t count : prompts) {
-    const SequenceInput prompt{
-        .tokens = std::span(ids).first(size_t(count)), .position = 0, .pages = pages, .logits_rows = 1};
-    run(std::span(&prompt, 1));
+    const SequenceInput prompt = slice(count);
+    try_step(std::span(&prompt, 1), kv, stream);
   }
+  // Ends of prompts beside as many decoding sequences as there may be: attention's workspaces go by both.
+  for (const int32_t count : {2, 4, 8, 16, 64}) {
+    const int32_t others = std::min({sequences_max - 1, batch_tokens_max_ - count, int32_t(logits_.shape()[0]) - 1});
+    if (count > rows || others < 1) break;
+    std::vector<SequenceInput> batch(size_t(others), slice(1));
+    batch.push_back(slice(count));
+    try_step(batch, kv, stream);
+  }
+  record_steps(sequences_max, kv, stream);
+}
+
+void Decoder::record_steps(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) {
+  if (!draws_tokens()) return;
+  for (StepGraphs& graphs : drawing_graphs_) graphs.forget();
+  for (StepGraphs& graphs : graphs_) graphs.forget();
+  const std::vector<int32_t> pages{kv.padding_page()}, ids(kBucketRows, 0);
   for (int64_t bucket = StepGraphs::bucket_for(std::min<int64_t>(sequences_max, StepGraphs::kSequencesMax)); bucket > 0;
        bucket = StepGraphs::bucket_below(bucket)) {
     for (int32_t rows = 1; rows <= (keeps_hidden_ ? kBucketRows : 1); ++rows) {
       if (bucket * rows > std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) continue;
       const SequenceInput one{
           .tokens = std::span(ids).first(size_t(rows)), .position = 0, .pages = pages, .logits_rows = rows};
-      const std::vector<SequenceInput> batch(size_t(bucket), one);
-      for (int turn = 0; turn < 2; ++turn) run(batch, rows);
+      for (int turn = 0; turn < 2; ++turn) try_step(std::vector<SequenceInput>(size_t(bucket), one), kv, stream);
     }
   }
 }

@@ -31,6 +31,7 @@ class Decoder : public LanguageModel {
               nn::KvStorage& kv, tensor::Stream& stream) final;
   LandedStep land(tensor::Stream& stream) final;
   void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) final;
+  void record_steps(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) final;
 
  protected:
   // What a family's loader builds the decoder from.
@@ -108,6 +109,8 @@ class Decoder : public LanguageModel {
   tensor::TensorView run_step(std::span<const SequenceInput> batch, bool drawing, nn::KvStorage& kv,
                               tensor::Stream& stream);
   void keep_past();
+  // A launched batch of slices of zeros on the padding page, landed; with the drafts behind it.
+  void try_step(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream);
 
   // A launched step on its way.
   struct InFlight {

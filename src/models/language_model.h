@@ -99,8 +99,10 @@ class LanguageModel {
   }
   // Waits for the step launched first of those in flight. Valid until as many more were launched as may be in flight.
   virtual LandedStep land(tensor::Stream&) { SW_CHECK(false, "land() of a model whose device draws no tokens"); }
-  // Runs every kind of step once, so that later ones allocate, compile and record nothing.
+  // Runs every kind of step once, so that later ones allocate, compile and record nothing. One page is enough.
   virtual void warm_up(int /*sequences_max*/, nn::KvStorage&, tensor::Stream&) {}
+  // After warm_up(), where the pages now lie elsewhere: records the steps on them; the former may be gone.
+  virtual void record_steps(int /*sequences_max*/, nn::KvStorage&, tensor::Stream&) {}
 };
 
 }  // namespace spillway::models

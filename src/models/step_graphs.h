@@ -25,6 +25,9 @@ class StepGraphs {
   // Runs `step`, which launches the same kernels on the same memory whenever `bucket` and `memory` are the same.
   void run(int64_t bucket, const void* memory, tensor::Stream& stream, const std::function<void()>& step);
 
+  // Before memory that steps were recorded on goes.
+  void forget() { entries_.clear(); }
+
  private:
   struct Entry {
     std::unique_ptr<tensor::cuda::DeviceStream::Graph> graph;

@@ -20,6 +20,7 @@ Status check_device(int index) {
 const DeviceInfo& device_info(int) { SW_CHECK(false, kAbsent); }
 MemoryInfo memory_info(int) { SW_CHECK(false, kAbsent); }
 void* allocate(int, size_t) { SW_CHECK(false, kAbsent); }
+int64_t allocations() { return 0; }
 void release(int, void*) { SW_CHECK(false, kAbsent); }
 void* allocate_pinned(size_t) { SW_CHECK(false, kAbsent); }
 void release_pinned(void*) { SW_CHECK(false, kAbsent); }

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "tensor/arena.h"
+#include "tensor/cuda/cuda.h"
 #include "tensor/stream.h"
 
 namespace spillway::tensor {
@@ -57,6 +59,19 @@ TEST(Device, ParsesAndExplains) {
   const auto stream = Stream::open(Device{DeviceKind::kCuda, 0});
   ASSERT_FALSE(stream.ok());
   EXPECT_NE(stream.error().message.find("use device \"cpu\""), std::string::npos);
+}
+
+TEST(Device, RunsTheNewestCodeThatTheBuildHasForIt) {
+  const std::vector<int> machine = {75, 80, 90}, portable = {80};
+  EXPECT_EQ(cuda::code_for(75, machine, {}), 75);
+  EXPECT_EQ(cuda::code_for(86, machine, {}), 80);
+  EXPECT_EQ(cuda::code_for(90, machine, portable), 90);
+  EXPECT_EQ(cuda::code_for(120, machine, {}), 0);
+  EXPECT_EQ(cuda::code_for(120, machine, portable), 80);
+  EXPECT_EQ(cuda::code_for(70, machine, portable), 0);
+  EXPECT_NE(cuda::precision_tier(90).find("FP8 blocks natively"), std::string::npos);
+  EXPECT_NE(cuda::precision_tier(80).find("FP8 weights are widened"), std::string::npos);
+  EXPECT_NE(cuda::precision_tier(75).find("fp16"), std::string::npos);
 }
 
 TEST(Tensor, ViewsRowsAndShapes) {

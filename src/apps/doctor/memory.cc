@@ -1,10 +1,13 @@
 // Whether memory is enough for the models, and whether its pages can be large.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "apps/doctor/finding.h"
+#include "apps/local_model.h"
 #include "apps/system.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::apps {
 namespace {
@@ -20,6 +23,12 @@ Finding huge_pages() {
           "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"};
 }
 
+// As the engine counts: the share of the whole that it may take, less what others have taken.
+int64_t usable_on_gpu(int index, double fraction) {
+  const tensor::cuda::MemoryInfo memory = tensor::cuda::memory_info(index);
+  return std::max<int64_t>(0, memory.free_bytes - int64_t(double(memory.total_bytes) * (1 - fraction)));
+}
+
 }  // namespace
 
 Findings check_memory(const config::Config& config) {
@@ -30,13 +39,18 @@ Findings check_memory(const config::Config& config) {
   findings.push_back({Level::kGood, "memory", what, ""});
   const int64_t stored = stored_bytes(config);
   if (stored > 0) {
-    const auto usable = int64_t(double(memory.usable()) * config.number("hardware.memory_fraction"));
-    const std::string weights = fmt::format("the weights are {} as stored", format_bytes(stored));
+    const auto device = chosen_device(config);
+    const bool on_gpu = device.ok() && device->kind == tensor::DeviceKind::kCuda;
+    const double fraction = config.number("hardware.memory_fraction");
+    const int64_t usable =
+        on_gpu ? usable_on_gpu(device->index, fraction) : int64_t(double(memory.usable()) * fraction);
+    const std::string weights = fmt::format("the weights are {} as stored", format_bytes(stored)),
+                      where = on_gpu ? " on " + tensor::to_string(*device) : "";
     if (stored <= usable) {
-      findings.push_back({Level::kGood, "memory", weights + ", which fits", ""});
+      findings.push_back({Level::kGood, "memory", weights + ", which fits" + where, ""});
     } else {
       findings.push_back(
-          {Level::kBad, "memory", fmt::format("{}, but {} may be used", weights, format_bytes(usable)),
+          {Level::kBad, "memory", fmt::format("{}, but {} may be used{}", weights, format_bytes(usable), where),
            "take a smaller model, --precision int8 if it is stored wider, or a machine with more memory"});
     }
   }

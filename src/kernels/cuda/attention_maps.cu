@@ -1,5 +1,4 @@
 #include "kernels/cuda/attention_maps.h"
-
 #include "kernels/cuda/tensor_map_encoder.h"
 
 namespace spillway::kernels::cuda {

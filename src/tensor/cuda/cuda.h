@@ -54,6 +54,8 @@ MemoryInfo memory_info(int index);
 // Device memory, aligned to 256 bytes. A refusal by the driver is a std::runtime_error with the figures.
 void* allocate(int index, size_t bytes);
 void release(int index, void* data);
+// How many times allocate() gave memory, on any device: serving leaves it as it is.
+int64_t allocations();
 // Host memory that the device copies from and to without the driver's own staging.
 void* allocate_pinned(size_t bytes);
 void release_pinned(void* data);

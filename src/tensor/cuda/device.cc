@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include <mutex>
+#include <atomic>
 #include <vector>
 
 #include "tensor/cuda/cuda.h"
@@ -8,6 +8,8 @@
 
 namespace spillway::tensor::cuda {
 namespace {
+
+std::atomic<int64_t> allocated{0};
 
 struct Devices {
   std::vector<DeviceInfo> infos;
@@ -122,8 +124,11 @@ void* allocate(int index, size_t bytes) {
                                std::to_string(memory.total_bytes) + " are free");
   }
   check(error, "cudaMalloc");
+  allocated.fetch_add(1, std::memory_order_relaxed);
   return data;
 }
+
+int64_t allocations() { return allocated.load(std::memory_order_relaxed); }
 
 void release(int index, void* data) {
   // Also called while the program ends, when the driver may be gone already.
