@@ -166,7 +166,13 @@ std::string device_fallback(const config::Config& config) {
 
 std::string precision_fallback(const config::Config& config) {
   const auto device = chosen_device(config);
-  if (config.text("model.precision") != "bf16" || !device.ok() || device->kind != tensor::DeviceKind::kCpu) return "";
+  if (!device.ok()) return "";
+  if (device->kind == tensor::DeviceKind::kCuda) {
+    if (config.text("model.precision") != "tf32" || tensor::cuda::device_info(device->index).capability() >= 80)
+      return "";
+    return "model.precision asks for tf32, which GPUs have from compute capability 8.0 on: products are in fp32";
+  }
+  if (config.text("model.precision") != "bf16") return "";
   if (kernels::has_bf16_products(kernels::active_isa())) return "";
   return "model.precision asks for bf16, for which this processor has no instructions: numbers are rounded to bf16 and "
          "multiplied in fp32, no faster than fp32";

@@ -303,10 +303,10 @@ void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stre
     const SequenceInput prompt = slice(count);
     try_step(std::span(&prompt, 1), kv, stream);
   }
-  // Ends of prompts beside as many decoding sequences as there may be: attention's workspaces go by both.
-  for (const int32_t count : {2, 4, 8, 16, 64}) {
-    const int32_t others = std::min({sequences_max - 1, batch_tokens_max_ - count, int32_t(logits_.shape()[0]) - 1});
-    if (count > rows || others < 1) break;
+  // Parts of prompts beside as many decoding sequences as there may be: attention's workspaces go by both.
+  const int32_t others = std::min({sequences_max - 1, batch_tokens_max_ / 2, int32_t(logits_.shape()[0]) - 1});
+  for (const int32_t count : {8, 64, batch_tokens_max_ - others}) {
+    if (others < 1 || count > rows || others + count > batch_tokens_max_) continue;
     std::vector<SequenceInput> batch(size_t(others), slice(1));
     batch.push_back(slice(count));
     try_step(batch, kv, stream);

@@ -305,7 +305,6 @@ class Peer {
   Peer(int m, int n, int k) {
     const auto good = [&](cublasStatus_t status) { usable_ = usable_ && status == CUBLAS_STATUS_SUCCESS; };
     const cublasOperation_t transposed = CUBLAS_OP_T;
-    const int32_t blocks = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, rows = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
     const void* some = workspace_.data;
     good(cublasLtCreate(&handle_));
     good(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -313,8 +312,13 @@ class Peer {
       good(cublasLtMatmulDescSetAttribute(operation_, what, value, bytes));
     };
     set(CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed));
+#if CUBLAS_VERSION >= 120900
+    const int32_t blocks = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, rows = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
     set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &blocks, sizeof(blocks));
     set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &rows, sizeof(rows));
+#else
+    good(CUBLAS_STATUS_NOT_SUPPORTED);
+#endif
     set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &some, sizeof(some));
     set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &some, sizeof(some));
     good(cublasLtMatrixLayoutCreate(&w_, CUDA_R_8F_E4M3, k, n, k));
@@ -454,7 +458,8 @@ int run_once(int m, int n, int k, int tile_rows) {
 int run_few() {
   check_dense(32, 3584, 18944, 0, Scalar::kF32, Epilogue::kAdd, 40);
   check_dense(100, 4608, 3584, 0, Scalar::kBf16, Epilogue::kStore, 50);
-  for (const auto& [n, k] : {std::pair{4608, 3584}, {3584, 3584}, {3584, 18944}, {7168, 16384}, {2112, 7168}}) {
+  using Shapes = std::initializer_list<std::pair<int, int>>;
+  for (const auto& [n, k] : Shapes{{4608, 3584}, {3584, 3584}, {3584, 18944}, {7168, 16384}, {2112, 7168}}) {
     for (const int m : {16, 32, 64, 128, 256}) {
       const Inputs x(m, k, 1);
       const Fp8Weight w(6, n, k, 10);

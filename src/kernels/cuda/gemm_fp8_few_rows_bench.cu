@@ -82,15 +82,15 @@ int run(bool small) {
     check_dense(2, 7168, 16384, Scalar::kBf16, true, 30);
     check_dense(16, 24576, 1536, Scalar::kBf16, false, 40);
     check_dense(3, 2112, 7168, Scalar::kBf16, false, 50);
-    for (const auto& shape : {std::pair{7168, 16384},
-                              {24576, 1536},
-                              {2112, 7168},
-                              {7168, 18432},
-                              {36864, 7168},
-                              {4608, 3584},
-                              {3584, 3584},
-                              {37888, 3584},
-                              {3584, 18944}}) {
+    for (const auto& shape : std::initializer_list<std::pair<int, int>>{{7168, 16384},
+                                                                        {24576, 1536},
+                                                                        {2112, 7168},
+                                                                        {7168, 18432},
+                                                                        {36864, 7168},
+                                                                        {4608, 3584},
+                                                                        {3584, 3584},
+                                                                        {37888, 3584},
+                                                                        {3584, 18944}}) {
       for (const int m : {1, 2, 4, 16}) time_ways(m, shape.first, shape.second);
     }
   }

@@ -14,15 +14,26 @@ struct Pair {
   uint32_t first, second;
 };
 
+// Before sm_80, which has them, CUDA 12.0 has no arithmetic on pairs of bf16.
 __device__ __forceinline__ uint32_t add_bf16x2(uint32_t a, uint32_t b) {
+#if __CUDA_ARCH__ >= 800
   const __nv_bfloat162 sum =
       __hadd2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
   return *reinterpret_cast<const uint32_t*>(&sum);
+#else
+  return pack_bf16(__uint_as_float(a << 16) + __uint_as_float(b << 16),
+                   __uint_as_float(a & 0xFFFF0000u) + __uint_as_float(b & 0xFFFF0000u));
+#endif
 }
 __device__ __forceinline__ uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
+#if __CUDA_ARCH__ >= 800
   const __nv_bfloat162 product =
       __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&a), *reinterpret_cast<const __nv_bfloat162*>(&b));
   return *reinterpret_cast<const uint32_t*>(&product);
+#else
+  return pack_bf16(__uint_as_float(a << 16) * __uint_as_float(b << 16),
+                   __uint_as_float(a & 0xFFFF0000u) * __uint_as_float(b & 0xFFFF0000u));
+#endif
 }
 
 __device__ __forceinline__ uint32_t add_f16x2(uint32_t a, uint32_t b) {

@@ -124,7 +124,8 @@ __global__ void __launch_bounds__(kThreads) quantize_blocks_kernel(const Quantiz
     v[i] = make_float2(0, 0);
     if (row < a.n) {
       const auto* from = static_cast<const __nv_bfloat16*>(a.source) + static_cast<int64_t>(row) * a.k + column;
-      v[i] = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(from));
+      const uint32_t pair = *reinterpret_cast<const uint32_t*>(from);
+      v[i] = make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u));
     }
     amax = fmaxf(amax, fmaxf(fabsf(v[i].x), fabsf(v[i].y)));
   }

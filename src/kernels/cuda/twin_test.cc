@@ -2,6 +2,7 @@
 // outputs, every precision, few rows and many. Weights and inputs are numbers that bf16 and f16 both hold, so that what
 // differs is the kernels' own.
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "kernels/cuda/device_test.h"

@@ -7,6 +7,7 @@
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/layers.h"
 #include "kernels/cuda/quantize_weight.h"
+#include "tensor/cuda/cuda.h"
 #include "tensor/cuda/error.h"
 
 namespace spillway::kernels::cuda {
@@ -63,7 +64,9 @@ PackedLinear make(int64_t n, int64_t k, Precision precision, bool fp8, int64_t c
   PackedLinear packed;
   packed.n = n;
   packed.k = k;
-  packed.precision = precision;
+  // Chips before sm_80 have no tf32.
+  const bool no_tf32 = precision == Precision::kTf32 && tensor::cuda::device_info(device.index).capability() < 80;
+  packed.precision = no_tf32 ? Precision::kFp32 : precision;
   const DType dtype = fp8 ? DType::kF8E4M3 : computes_in_f32(precision) ? DType::kF32 : half_type(device);
   packed.format = fp8                    ? PackedFormat::kF8
                   : dtype == DType::kF32 ? PackedFormat::kF32
