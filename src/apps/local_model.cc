@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <future>
+#include <numeric>
 #include <optional>
 #include <thread>
 
@@ -135,9 +137,15 @@ Status limit_cache(const config::Config& config, const models::ModelInfo& info, 
 
 Result<tensor::Device> chosen_device(const config::Config& config) {
   const std::string& name = config.text("hardware.device");
-  const std::vector<int64_t>& ids = config.integers("hardware.gpu_ids");
-  const tensor::Device gpu{tensor::DeviceKind::kCuda, ids.empty() ? 0 : int(ids[0])};
-  if (name == "auto") return tensor::check_available(gpu).ok() ? gpu : tensor::Device{};
+  std::vector<int64_t> ids = config.integers("hardware.gpu_ids");
+  if (ids.empty()) {
+    ids.resize(size_t(std::max(1, tensor::cuda::device_count())));
+    std::iota(ids.begin(), ids.end(), 0);
+  }
+  const auto usable = [](int64_t id) { return tensor::check_available({tensor::DeviceKind::kCuda, int(id)}).ok(); };
+  const auto found = std::ranges::find_if(ids, usable);
+  const tensor::Device gpu{tensor::DeviceKind::kCuda, int(found == ids.end() ? ids[0] : *found)};
+  if (name == "auto") return found == ids.end() ? tensor::Device{} : gpu;
   SW_ASSIGN(tensor::Device device, tensor::parse_device(name));
   if (name == "cuda") device = gpu;
   const auto available = tensor::check_available(device);

@@ -545,8 +545,9 @@ int run(bool times) {
   for (const auto& shape : shapes) time_dense(4096, shape[0], shape[1]);
   for (const int m : {64, 128, 256})
     for (const auto& shape : shapes) time_dense(m, shape[0], shape[1]);
+  using Shapes = std::initializer_list<std::pair<int, int>>;
   for (const int m : {4096, 32, 64, 128, 256})
-    for (const auto& shape : {std::pair{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}})
+    for (const auto& shape : Shapes{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}})
       if (m < 4096 || shape.first < 100000) time_bf16(lt, workspace, m, shape.first, shape.second);
   for (const int rows : {8, 16, 32, 64}) {
     time_masked(256, 128, rows, 4096, 7168);
