@@ -84,7 +84,9 @@ TEST_P(CudaGolden, LogitsAndGreedyTokens) {
   // One such rounding is up to 6% of a value, and a token near the border between two experts changes to the other.
   const bool fp8 = std::string_view(family) == "deepseek_v3_fp8" && precision == PrecisionChoice::kBf16;
   if (fp8 && tensor::cuda::device_info(0).capability() == 90) options.tolerance = 0.15;
-  if (const std::string path = quantised_expectation(family, precision); !path.empty()) {
+  // Which rounds the inputs of FP8 products as well; chips without those widen the weights instead.
+  const bool widens = precision == PrecisionChoice::kFp8 && tensor::cuda::device_info(0).capability() != 90;
+  if (const std::string path = quantised_expectation(family, precision); !path.empty() && !widens) {
     options.expected_path = path;
     options.tolerance = quantised_tolerance(precision);
   }

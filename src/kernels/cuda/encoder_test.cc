@@ -42,7 +42,7 @@ class DeviceEncoderKernels : public testing::TestWithParam<DeviceNumbers> {
       case DeviceNumbers::kTf32:
         return 3e-3;
       case DeviceNumbers::kBf16:
-        return 1.2e-2;
+        return 1.6e-2;  // a product is rounded before an activation that does not ride in it, and once more after
       case DeviceNumbers::kFp16:
         return 3e-3;
       default:

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/cuda/experts_portable.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemm_fp8_few_rows.h"
 #include "kernels/cuda/gemm_launch.cuh"
@@ -11,7 +12,7 @@
 namespace spillway::kernels::cuda {
 bool experts_groupable(const ExpertsMlp& m) {
   const auto fits = [](const Weight& w) { return w.format == WeightFormat::kF8Block && w.scale_rows == 128; };
-  return fits(m.gate_up) && fits(m.down) && m.hidden % 128 == 0 && m.inter % 128 == 0;
+  return compute_capability() == 90 && fits(m.gate_up) && fits(m.down) && m.hidden % 128 == 0 && m.inter % 128 == 0;
 }
 
 namespace {
@@ -290,6 +291,7 @@ bool experts_take_shared(const ExpertsMlp& m, int tokens) {
 }
 
 size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
+  if (compute_capability() < 90) return portable_experts_bytes(m, tokens);
   size_t bytes = streamed_bytes(m, tokens);
   if (!experts_groupable(m)) return bytes;
   // The wider blocks of more tokens can need less than the narrow ones of fewer: the largest of all.
@@ -304,6 +306,7 @@ size_t experts_workspace_bytes(const ExpertsMlp& m, int tokens) {
 }
 
 cudaError_t launch_experts(const ExpertsMlp& m, void* workspace, size_t workspace_bytes, cudaStream_t stream) {
+  if (compute_capability() < 90) return launch_experts_portable(m, workspace, workspace_bytes, stream);
   const bool right = m.tokens >= 1 && m.slots >= 1 && m.experts >= 1 && m.hidden % 8 == 0 && m.x_type != Scalar::kF16 &&
                      m.y_type != Scalar::kF16;
   if (!right) return cudaErrorInvalidValue;
