@@ -38,6 +38,7 @@ inline cudaError_t resident_blocks(const void* kernel, int threads, size_t share
   return cudaSuccess;
 }
 
+// Chips with less shared memory (99 KiB: sm_86 and 89) have two stages, or attention_simple where those do not fit.
 template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh>
 cudaError_t launch_decode_block(const PagedAttention& a, const FreshToken& fresh, cudaStream_t stream) {
   using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh>;
@@ -51,6 +52,11 @@ cudaError_t launch_decode_block(const PagedAttention& a, const FreshToken& fresh
   const int rows = a.batch.rows_max * p.group;
   p.row_blocks = ceil_div(rows, Block::kRows);
   p.rows_used = std::min(rows, Block::kRows);
+  const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
+  if (shared > size_t(shared_bytes_max())) {
+    if constexpr (kStages > 2) return launch_decode_block<T, kDim, kMt, kWarps, 2, kFresh>(a, fresh, stream);
+    return kFresh ? cudaErrorInvalidValue : attention_simple(a, stream);
+  }
   p.scale_log2e = a.scale * kLog2e;
   p.pages = a.pages;
   p.values_bytes = a.pages.values_offset() * 2;
@@ -66,7 +72,6 @@ cudaError_t launch_decode_block(const PagedAttention& a, const FreshToken& fresh
   const int64_t grains =
       int64_t{a.batch.sequences} * p.shape.units * ceil_div(a.batch.context_max, kTileTokens * p.shape.grain_tiles);
   const auto kernel = attention_decode_kernel<T, kDim, kMt, kWarps, kStages, kFresh>;
-  const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
   const cudaError_t error =
       resident_blocks(reinterpret_cast<const void*>(kernel), Block::kThreads, shared, grains, &p.shape.blocks);
   if (error != cudaSuccess) return error;

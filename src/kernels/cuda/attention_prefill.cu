@@ -11,6 +11,7 @@ using tensor::DType;
 template <typename T, int kDim, int kMt>
 cudaError_t launch(const PagedAttention& a, cudaStream_t stream) {
   using Block = PrefillBlock<T, kDim, kMt>;
+  if (Block::kSharedBytes > shared_bytes_max()) return attention_simple(a, stream);
   PrefillParams p;
   p.queries = static_cast<const char*>(a.queries);
   p.out = static_cast<char*>(a.out);

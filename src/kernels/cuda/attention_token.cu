@@ -10,6 +10,7 @@ namespace {
 using tensor::DType;
 
 constexpr int kCluster = 8, kRows = 16;
+constexpr int kSequencesSmall = 256;  // whose groups of more than 16 heads fit into 99 KiB in two stages
 
 int units_of(const TokenAttention& a) { return a.batch.sequences * a.pages.kv_heads; }
 int group_of(const TokenAttention& a) { return a.heads / a.pages.kv_heads; }
@@ -74,7 +75,8 @@ bool token_attention_takes(const TokenAttention& a) {
   const bool half = a.pages.dtype == DType::kBF16 || a.pages.dtype == DType::kF16;
   return compute_capability() >= 80 && half && (a.pages.dim == 64 || a.pages.dim == 128) &&
          a.pages.page_tokens % 16 == 0 && group_of(a) <= 2 * kRows && a.batch.rows_max == 1 &&
-         a.batch.rows == a.batch.sequences;
+         a.batch.rows == a.batch.sequences &&
+         (group_of(a) <= kRows || a.batch.sequences <= kSequencesSmall || shared_bytes_max() >= 160 << 10);
 }
 
 size_t token_attention_workspace_bytes(const TokenAttention& a) {

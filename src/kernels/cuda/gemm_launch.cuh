@@ -78,9 +78,27 @@ inline int compute_capability() {
   return found[device];
 }
 
+// Shared memory that a block may have: the device's, and no more than the chips of this code have.
+inline int shared_bytes_max() {
+  static int found[64] = {};
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device < 0 || device >= 64) return 48 << 10;
+  if (found[device] == 0) {
+    cudaDeviceGetAttribute(&found[device], cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    const int code = compute_capability(), of_code = code == 70   ? 96
+                                                     : code == 75 ? 64
+                                                     : code == 80 ? 163
+                                                     : code < 90  ? 99
+                                                                  : 227;
+    found[device] = found[device] < of_code << 10 ? found[device] : of_code << 10;
+  }
+  return found[device];
+}
+
 // Every kernel asks for the same division of L1: a multiprocessor drains before it divides anew.
 template <typename Kernel>
 cudaError_t allow_shared(Kernel kernel, int bytes) {
+  if (bytes > shared_bytes_max()) return cudaErrorInvalidValue;
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
   if (error != cudaSuccess) return error;
