@@ -79,16 +79,18 @@ __device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i)
 template <InputKind kKind>
 __device__ void finish(const Plan& plan, Rows rows, const float* sums, const KeptRows& kept, SumPlaces& places,
                        int pass) {
-  constexpr bool kScaled = kKind == InputKind::kKeptHalf || kKind == InputKind::kKeptBytes;
+  constexpr bool kScaled = kKind != InputKind::kStage;
   const SmallBatchProduct& p = plan.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
   const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
   float before = 0;
   if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
   places.wait_filled(pass);
-  if (kKind == InputKind::kKeptBytes && pass == 0) {
-    if (lane < p.m) kept.unscale[lane] = late_factor(p, kept, lane);
-    __syncwarp();
+  if constexpr (kKind == InputKind::kKept || kKind == InputKind::kKeptBytes) {
+    if (pass == 0) {
+      if (lane < p.m) kept.unscale[lane] = late_factor<kKind>(p, kept, lane);
+      __syncwarp();
+    }
   }
   for (int i = lane; i < outputs; i += 32) {
     const int r = i % rows.count, token = i / rows.count;
@@ -107,12 +109,34 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const Kep
   places.free(pass);
 }
 
+// By integers. scales: under way.
+template <WeightFormat kFormat>
+__device__ void consume_bytes(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places,
+                              const Share& share, ScaleStream<kFormat>& scales) {
+  ByteProduct<kFormat> product;
+  product.begin(plan, kept);
+  int stage = 0;
+  uint32_t parity = 0;
+  for (int pass = 0;; ++pass) {
+    const Rows rows = share.rows(pass);
+    if (rows.count == 0) break;
+    const int tiles = (rows.local() + 15) / 16;
+    product.begin_pass(rows);
+    for (int step = 0; step < plan.k_steps; ++step) {
+      product.run(plan, ring, stage, parity, tiles, step, scales);
+      scales.next(plan, share);
+      if (++stage == plan.stages) stage = 0, parity ^= 1;
+    }
+    places.wait_free(pass);
+    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
+    places.fill(pass);
+  }
+}
+
 template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
-  constexpr bool kBytes = kKind == InputKind::kKeptBytes;
   const Share share(plan);
-  std::conditional_t<kBytes, ByteProduct<kFormat>, WarpProduct<kFormat, kColumns, kKind>> product;
-  if constexpr (kBytes) product.begin(plan, kept);
+  WarpProduct<kFormat, kColumns, kKind> product;
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
@@ -130,11 +154,7 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
         fragment_rows(next_rows, globals);
         next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
       }
-      if constexpr (kBytes) {
-        product.run(plan, ring, stage, parity, tiles, step, scales);
-      } else {
-        product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
-      }
+      product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
     places.wait_free(pass);
@@ -148,12 +168,11 @@ template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
-  constexpr bool kKept = kKind != InputKind::kStage, kHalf = kKind == InputKind::kKeptHalf;
-  constexpr bool kScaled = kHalf || kKind == InputKind::kKeptBytes;
+  constexpr bool kKept = kKind != InputKind::kStage;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
-  __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kScaled ? kHalfRowsMax : 1];
+  __shared__ float partial[kKept ? RowFacts<kKind>::kPartials : 1], unscale[kKept ? kSmallBatchRowsMax : 1];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
   char* const kept = ring.data + plan.stages * plan.stage_bytes;
@@ -184,15 +203,26 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     const bool held = kKept && Held::takes(plan);
     Held row;
     if (held) row.load_norm(plan);
-    ptx::wait_for_previous();
-    if (held) {
-      row.keep(plan, rows);
-    } else if (kKept && LongRow<kKind, kFormat>::takes(plan)) {
-      if constexpr (kKept) LongRow<kKind, kFormat>::keep(plan, rows);
-    } else if constexpr (kKept) {
-      keep_x<kKind, kFormat>(plan, plan.p.m, rows);
+    const auto keep = [&] {
+      ptx::wait_for_previous();
+      if (held) {
+        row.keep(plan, rows);
+      } else if (kKept && LongRow<kKind, kFormat>::takes(plan)) {
+        if constexpr (kKept) LongRow<kKind, kFormat>::keep(plan, rows);
+      } else if constexpr (kKept) {
+        keep_x<kKind, kFormat>(plan, plan.p.m, rows);
+      }
+    };
+    if constexpr (kKind == InputKind::kKeptBytes) {
+      const Share share(plan);
+      ScaleStream<kFormat> scales(plan, reinterpret_cast<char*>(sums) + 2 * sums_bytes(plan.p.m));
+      scales.begin(plan, share);
+      keep();
+      consume_bytes<kFormat>(plan, ring, kept, sums, places, share, scales);
+    } else {
+      keep();
+      consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
     }
-    consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
   }
 #endif
 }
@@ -208,7 +238,8 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
-  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits;
+  const bool words = p.weight.n % 2 == 0 && reinterpret_cast<uintptr_t>(p.weight.scales) % 4 == 0;
+  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits && words;
   const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m, bytes};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }

@@ -26,6 +26,12 @@ constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
 constexpr int kBarrierBytes = 3072;  // and what else lies beside
+// The slots of scales (gemv_scales.cuh), where tokens are kept as bytes: there little else lies beside.
+constexpr int kScaleDepth = 4, kScaleSlotBytes = 72, kByteBarrierBytes = 192;
+constexpr int scale_groups(WeightFormat format) { return format == WeightFormat::kInt4 ? 2 : 1; }
+constexpr int scale_slots_bytes(WeightFormat format) {
+  return kSlices * kScaleDepth * scale_groups(format) * kScaleSlotBytes;
+}
 constexpr int kKeptBytesMax = 64 * 1024;
 
 // Where the tokens' values come from.
@@ -364,7 +370,8 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->x_stage = plan->kept ? 0 : p.m * x_row;
   plan->stage_bytes = (kSlices * plan->slab_bytes + plan->x_stage + 1023) / 1024 * 1024;
   const int kept_bytes = keep ? kept_stride * tokens : 0;
-  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - kBarrierBytes;
+  const int beside = plan->column_bytes > 0 ? scale_slots_bytes(p.weight.format) + kByteBarrierBytes : kBarrierBytes;
+  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - beside;
   plan->stages = ring_bytes / plan->stage_bytes < kStagesMax ? ring_bytes / plan->stage_bytes : kStagesMax;
 }
 
@@ -397,7 +404,8 @@ __host__ __device__ __forceinline__ int kept_bytes(const StreamPlan& plan, int t
 }
 inline size_t stream_shared_bytes(const StreamPlan& plan, int tokens) {
   return 1024 + static_cast<size_t>(plan.stages) * plan.stage_bytes +
-         static_cast<size_t>(tail_bytes(plan.p.m, kept_bytes(plan, tokens)));
+         static_cast<size_t>(tail_bytes(plan.p.m, kept_bytes(plan, tokens))) +
+         static_cast<size_t>(plan.column_bytes > 0 ? scale_slots_bytes(plan.p.weight.format) : 0);
 }
 __device__ __forceinline__ char* ring_base(char* shared) {
   return shared + ((1024 - (ptx::shared_address(shared) & 1023)) & 1023);
