@@ -9,7 +9,6 @@
 // each), a GroupFact for each group.
 #pragma once
 
-#include "kernels/cuda/gemv_scales.cuh"
 #include "kernels/cuda/gemv_stream.cuh"
 
 namespace spillway::kernels::cuda {
@@ -78,8 +77,9 @@ __device__ __forceinline__ void store_kept_bytes(const StreamPlan& plan, char* r
       *reinterpret_cast<uint32_t*>(to) = join_bytes<kAbove>(values[0], values[4], values[1], values[5]);
       *reinterpret_cast<uint32_t*>(to + 16) = join_bytes<kAbove>(values[2], values[6], values[3], values[7]);
     } else {
-      *reinterpret_cast<uint2*>(column + at) = make_uint2(join_bytes<kAbove>(values[0], values[1], values[2], values[3]),
-                                                          join_bytes<kAbove>(values[4], values[5], values[6], values[7]));
+      *reinterpret_cast<uint2*>(column + at) =
+          make_uint2(join_bytes<kAbove>(values[0], values[1], values[2], values[3]),
+                     join_bytes<kAbove>(values[4], values[5], values[6], values[7]));
     }
   };
   store.template operator()<true>(row, high);
@@ -148,153 +148,5 @@ __device__ __forceinline__ void store_group_bytes(const StreamPlan& plan, char* 
   }
   if (q == 0) store_fact<kFormat>(plan, row, group, bits, most, sum);
 }
-
-// d[16 x 8] += a[16 x 32] b[32 x 8], a without, b with sign.
-__device__ __forceinline__ void mma_bytes(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                          uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-// As WarpProduct: a warp's part of a stage. Thread t of four holds the sums of token t.
-template <WeightFormat kFormat>
-struct ByteProduct {
-  using Scales = ScaleStream<kFormat>;
-  static constexpr int kGroups = Scales::kGroups;  // of a slice of a stage
-  const char* column;                                        // of this thread's fragments of the tokens
-  const GroupFact* facts;                                    // of its token's sums
-  int places[2][2];                                          // of the scales of this thread's rows, [tile][row of two]
-  float sums[2][2] = {};
-
-  __device__ __forceinline__ void begin(const StreamPlan& plan, const char* kept) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
-    column = kept + min(g / 2, plan.p.m - 1) * plan.x_stride + (g & 1) * plan.column_bytes + slice * kGroups * 128 +
-             t * (kNibbles<kFormat> ? 32 : 16);
-    facts = reinterpret_cast<const GroupFact*>(kept + min(t, plan.p.m - 1) * plan.x_stride + 2 * plan.column_bytes) +
-            slice * kGroups;
-  }
-
-  __device__ __forceinline__ void begin_pass(const Rows& rows) {
-    const int row = stage_row(threadIdx.x % 32 / 4);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) places[i / 2][i % 2] = Scales::place(rows, row + 8 * i);
-  }
-
-  __device__ __forceinline__ void run(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity, int tiles,
-                                      int step, const Scales& scales) {
-    if (tiles > 1) {
-      run_tiles<2>(plan, ring, stage, parity, step, scales);
-    } else {
-      run_tiles<1>(plan, ring, stage, parity, step, scales);
-    }
-  }
-
-  template <int kTiles>
-  __device__ __forceinline__ void run_tiles(const StreamPlan& plan, const Ring& ring, int stage, uint32_t parity,
-                                            int step, const Scales& scales) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
-    const char* x = column + step * kStepElements<kFormat>;
-    int offsets[kGroups];
-    float factors[kGroups][kTiles][2];
-    scales.wait();
-#pragma unroll
-    for (int group = 0; group < kGroups; ++group) {
-      const GroupFact fact = facts[step * kSlices * kGroups + group];
-      offsets[group] = fact.offset;
-#pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          factors[group][i][half] = scales.value(group, places[i][half]) * fact.scale;
-        }
-      }
-    }
-    ptx::barrier_wait(&ring.full[stage], parity);
-    const char* weights = ring.data + stage * plan.stage_bytes + slice * plan.slab_bytes + stage_row(g) * 128;
-    uint4 q[2][kTiles][2];
-#pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      load_weight_part(weights + ((part * 4 + t) ^ stage_row(g)) * 16, q[part]);
-    }
-#ifdef SPW_EARLY
-    __syncwarp();
-    if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
-#endif
-    int totals[kTiles][2];
-    int parts[kTiles][4] = {};
-#pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      if constexpr (kNibbles<kFormat>) {
-        multiply_nibbles(x + part * 128, q[part], totals);
-        promote(offsets[part], factors[part], totals);
-      } else {
-        const uint4 v = *reinterpret_cast<const uint4*>(x + part * 64);
-#pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
-          mma_bytes(parts[i], q[part][i][0].x, q[part][i][1].x, q[part][i][0].y, q[part][i][1].y, v.x, v.y);
-          mma_bytes(parts[i], q[part][i][0].z, q[part][i][1].z, q[part][i][0].w, q[part][i][1].w, v.z, v.w);
-        }
-      }
-    }
-    if constexpr (!kNibbles<kFormat>) {
-#pragma unroll
-      for (int i = 0; i < kTiles; ++i) {
-        totals[i][0] = parts[i][0] * 256 + parts[i][1];
-        totals[i][1] = parts[i][2] * 256 + parts[i][3];
-      }
-      promote(offsets[0], factors[0], totals);
-    }
-    __syncwarp();
-#ifndef SPW_EARLY
-    if (lane == 0) ptx::barrier_arrive(&ring.empty[stage]);
-#endif
-  }
-
-  template <int kTiles>
-  __device__ __forceinline__ void multiply_nibbles(const char* x, const uint4 (&q)[kTiles][2],
-                                                   int (&totals)[kTiles][2]) {
-    constexpr uint32_t kLow = 0x0F0F0F0Fu, kHigh = 0xF0F0F0F0u;
-    const uint4 v = *reinterpret_cast<const uint4*>(x), w = *reinterpret_cast<const uint4*>(x + 16);
-#pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-      const uint4 &a = q[i][0], &b = q[i][1];
-      int low[4] = {}, high[4] = {};
-      mma_bytes(low, a.x & kLow, b.x & kLow, a.y & kLow, b.y & kLow, v.x, v.y);
-      mma_bytes(high, a.x & kHigh, b.x & kHigh, a.y & kHigh, b.y & kHigh, w.x, w.y);
-      mma_bytes(low, a.z & kLow, b.z & kLow, a.w & kLow, b.w & kLow, v.z, v.w);
-      mma_bytes(high, a.z & kHigh, b.z & kHigh, a.w & kHigh, b.w & kHigh, w.z, w.w);
-      totals[i][0] = (low[0] * 16 + high[0]) * 256 + low[1] * 16 + high[1];
-      totals[i][1] = (low[2] * 16 + high[2]) * 256 + low[3] * 16 + high[3];
-    }
-  }
-
-  template <int kTiles>
-  __device__ __forceinline__ void promote(int offset, const float (&factors)[kTiles][2],
-                                          const int (&totals)[kTiles][2]) {
-#pragma unroll
-    for (int i = 0; i < kTiles; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        sums[i][half] += factors[i][half] * static_cast<float>(totals[i][half] - offset);
-      }
-    }
-  }
-
-  // To shared memory as [slice][row][token].
-  __device__ void leave(float* to, int m, int tiles) {
-    const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, slice = threadIdx.x / 32;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (i >= tiles) break;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        if (t < m) to[(slice * kRowsMax + i * 16 + stage_row(g) + 8 * half) * m + t] = sums[i][half];
-        sums[i][half] = 0;
-      }
-    }
-  }
-};
 
 }  // namespace spillway::kernels::cuda

@@ -49,7 +49,7 @@ __device__ __forceinline__ void store_kept(const StreamPlan& plan, char* row, in
 template <InputKind kKind>
 struct RowFacts {
   static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
-  static constexpr int kStride = kHalf                             ? kHalfRowsMax
+  static constexpr int kStride = kHalf                            ? kHalfRowsMax
                                  : kKind == InputKind::kKeptBytes ? kByteRowsMax
                                                                   : kSmallBatchRowsMax;
   static constexpr int kPartials = (kHalf ? 2 : 1) * 8 * kStride;  // of each warp: sums of squares, largest values

@@ -1,10 +1,10 @@
-// The scales of weights of 8 and 4 bits on their way to shared memory, for products by bytes (gemv_bytes.cuh): each of
-// the consuming warps copies those of its own slice, kDepth stages ahead of their use. As many stages as the weights
-// are ahead: behind so much that is under way, a scale takes as long to come as they do. The first ones do not wait for
-// the kernel in front.
+// The scales of weights of 8 and 4 bits on their way to shared memory, for products by bytes (gemv_byte_product.cuh):
+// each of the consuming warps copies those of its own slice, kDepth stages ahead of their use. As many stages as the
+// weights are ahead: behind so much that is under way, a scale takes as long to come as they do. The first ones do not
+// wait for the kernel in front.
 //
-// A slot holds a group's scales of a stage's rows, copied by words, so from an even row on; where units have two rows,
-// the second ones' scales begin two places behind the first ones'. n is even.
+// A slot holds a group's scales of a stage's rows, two bytes each, copied by words: a block's units begin at even ones
+// (StreamPlan::unit_step). Groups past the weight's last are not copied; what lies there is finite.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -12,73 +12,78 @@
 
 namespace spillway::kernels::cuda {
 
+// The same value, which the compiler then keeps in a register: it would rather read the thread's number again in every
+// stage, which takes some 30 clocks.
+__device__ __forceinline__ uint32_t keep_in_register(uint32_t value) {
+  return __shfl_sync(~0u, value, static_cast<int>(threadIdx.x) % 32);
+}
+
 template <WeightFormat kFormat>
 class ScaleStream {
  public:
   static constexpr int kDepth = kScaleDepth;
   static constexpr int kGroups = scale_groups(kFormat);  // of a warp's slice of a stage
+  static constexpr int kTurnBytes = kGroups * kScaleSlotBytes;
 
-  // slots: of the block. Of a thread of a consuming warp; all of them together call each of these.
-  __device__ __forceinline__ ScaleStream(const StreamPlan& plan, char* slots)
-      : slots_(slots + static_cast<int>(threadIdx.x) / 32 * kDepth * kGroups * kScaleSlotBytes),
-        group_bytes_(plan.p.weight.n * 2) {}
-
-  // Share: of the block, rows(pass). Asks for those of the stages that the ring's weights are loaded for.
-  template <class Share>
-  __device__ __forceinline__ void begin(const StreamPlan& plan, const Share& share) {
-    open(plan, share.rows(0));
+  // slots: of the block. Of a thread of a consuming warp; all of them together call each of these. first: pass of the
+  // block's `units`.
+  __device__ __forceinline__ ScaleStream(const StreamPlan& plan, const char* slots, const Rows& first, int units) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, slice = static_cast<int>(threadIdx.x) / 32;
+    slots_ = keep_in_register(shared_address(slots) + slice * kDepth * kTurnBytes);
+    constexpr int kZeros = kDepth * kTurnBytes / 32;
+    static_assert(kZeros % 8 == 0);
 #pragma unroll
-    for (int i = 0; i < kDepth; ++i) next(plan, share);
+    for (int i = 0; i < kZeros; i += 8) {
+      asm volatile("st.shared.v2.u32 [%0], {%1, %1};" ::"r"(slots_ + lane * kZeros + i), "r"(0) : "memory");
+    }
+    __syncwarp();
+    // The word that this lane copies in each stage: 16 lanes a group.
+    const int group = slice * kGroups + lane / 16 % kGroups;
+    const int second = first.half > 0 ? lane / 8 % 2 : 0, word = first.half > 0 ? lane % 8 : lane % 16;
+    const int64_t at = static_cast<int64_t>(group) * plan.p.weight.n + first.first + second * first.half + 2 * word;
+    from_ = static_cast<const char*>(plan.p.weight.scales) + at * 2;
+    to_ = keep_in_register(slots_ + lane / 16 % kGroups * kScaleSlotBytes + (second * first.pitch + 2 * word) * 2);
+    const bool mine = lane / 16 < kGroups && 2 * word < plan.block_units;
+    groups_ = mine ? (plan.p.weight.k + 127) / 128 - group : 0;
+    units_ = units - 2 * word;
+    left_ = units_ > 0 ? groups_ : 0;
+    steps_ = plan.k_steps;
+    step_bytes_ = static_cast<int>(keep_in_register(kSlices * kGroups * plan.p.weight.n * 2));
+    for (int i = 0; i < kDepth; ++i) next(plan);
   }
-  // Behind the reads of a stage by all lanes: asks for those kDepth stages on in its place.
-  template <class Share>
-  __device__ __forceinline__ void next(const StreamPlan& plan, const Share& share) {
-    const int group = step_ * kSlices * kGroups + static_cast<int>(threadIdx.x) / 32 * kGroups;
-    const int groups = (plan.p.weight.k + 127) / 128;
-    const uint32_t to = ptx::shared_address(slots_ + turn_ * kGroups * kScaleSlotBytes) + to_;
-    if (mine_) {
-#pragma unroll
-      for (int i = 0; i < kGroups; ++i) {
-        const char* from = from_ + static_cast<int64_t>(min(group + i, groups - 1)) * group_bytes_;
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to + i * kScaleSlotBytes), "l"(from) : "memory");
-      }
+
+  // Behind the reads of a stage by all lanes: asks for the scales kDepth stages on in its place.
+  __device__ __forceinline__ void next(const StreamPlan& plan) {
+    if (left_ > 0) {
+      asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to_ + turn_), "l"(from_) : "memory");
     }
     copy_async_commit();
-    if (++step_ == plan.k_steps) {
-      step_ = 0;
-      open(plan, share.rows(++pass_));
-    }
-    turn_ = (turn_ + 1) % kDepth;
+    from_ += step_bytes_;
+    left_ -= kSlices * kGroups;
+    turn_ = (turn_ + kTurnBytes) % (kDepth * kTurnBytes);
+    if (--steps_ == 0) next_pass(plan);
   }
-  // For the stage that is to be multiplied now: its scales are there.
-  __device__ __forceinline__ void wait() const {
+  // Until the scales of the stage that is to be multiplied are there; where they lie: row r of part p at
+  // p * kScaleSlotBytes + 2 r.
+  __device__ __forceinline__ uint32_t wait() const {
     copy_async_wait<kDepth - 1>();
     __syncwarp();
-  }
-  // place: of a row, by place().
-  __device__ __forceinline__ float value(int part, int place) const {
-    return __half2float(
-        *reinterpret_cast<const __half*>(slots_ + (turn_ * kGroups + part) * kScaleSlotBytes + place));
-  }
-  static __device__ __forceinline__ int place(const Rows& rows, int row) {
-    const bool second = rows.half > 0 && row >= rows.pitch;
-    return 2 * (row + (second ? 2 + ((rows.half + rows.first) & 1) : rows.first & 1));
+    return slots_ + turn_;
   }
 
  private:
-  // The word of each group that this lane copies in a pass.
-  __device__ __forceinline__ void open(const StreamPlan& plan, const Rows& rows) {
-    const int lane = static_cast<int>(threadIdx.x) % 32, second = rows.half > 0 ? lane / 16 : 0;
-    const int word = lane - second * 16, first = rows.first + second * rows.half, row = (first & ~1) + 2 * word;
-    mine_ = rows.count > 0 && row < first + rows.count;
-    from_ = static_cast<const char*>(plan.p.weight.scales) + static_cast<int64_t>(row) * 2;
-    to_ = second * (rows.pitch + 2) * 2 + word * 4;
+  // The same word of the rows behind this pass's.
+  __device__ __forceinline__ void next_pass(const StreamPlan& plan) {
+    steps_ = plan.k_steps;
+    from_ += plan.block_units * 2 - static_cast<int64_t>(plan.k_steps) * step_bytes_;
+    units_ -= plan.block_units;
+    left_ = units_ > 0 ? groups_ : 0;
   }
 
-  char* slots_;
-  const char* from_ = nullptr;
-  int group_bytes_, to_ = 0, turn_ = 0, step_ = 0, pass_ = 0;
-  bool mine_ = false;
+  const char* from_;
+  uint32_t slots_, to_, turn_ = 0;
+  int step_bytes_, steps_;
+  int groups_, left_, units_;  // of this lane's word: groups of a pass, those to come, the block's units from it on
 };
 
 }  // namespace spillway::kernels::cuda

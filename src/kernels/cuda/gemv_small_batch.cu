@@ -4,6 +4,7 @@
 // (attention), during which two of their blocks would meet where the small kernel's are not.
 #include <algorithm>
 
+#include "kernels/cuda/gemv_byte_product.cuh"
 #include "kernels/cuda/gemv_keep.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -25,11 +26,14 @@ struct Arguments {
 struct Share {
   int begin, end, block_units, half, pitch;
   __device__ __forceinline__ explicit Share(const Plan& plan)
-      : begin(static_cast<int>(static_cast<int64_t>(blockIdx.x) * plan.units / gridDim.x)),
-        end(static_cast<int>(static_cast<int64_t>(blockIdx.x + 1) * plan.units / gridDim.x)),
+      : begin(bound(plan, static_cast<int>(blockIdx.x))),
+        end(bound(plan, static_cast<int>(blockIdx.x) + 1)),
         block_units(plan.block_units),
         half(plan.p.epilogue == Epilogue::kSwiGlu ? plan.units : 0),
         pitch(plan.pitch) {}
+  static __device__ __forceinline__ int bound(const Plan& plan, int block) {
+    return (block * plan.block_steps + min(block, plan.more)) * plan.unit_step;
+  }
   __device__ __forceinline__ Rows rows(int pass) const {
     const int first = begin + pass * block_units;
     return {first, max(0, min(block_units, end - first)), half, pitch};
@@ -82,7 +86,11 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const Kep
   constexpr bool kScaled = kKind != InputKind::kStage;
   const SmallBatchProduct& p = plan.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
-  const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
+  const auto token_of = [&](int i) { return p.m == 1 ? 0 : i / rows.count; };  // a division takes long
+  const auto place_of = [&](int i) {
+    const int token = token_of(i);
+    return token * p.y_stride + rows.first + i - token * rows.count;
+  };
   float before = 0;
   if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
   places.wait_filled(pass);
@@ -93,7 +101,7 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const Kep
     }
   }
   for (int i = lane; i < outputs; i += 32) {
-    const int r = i % rows.count, token = i / rows.count;
+    const int token = token_of(i), r = i - token * rows.count;
     const auto output = [&](int row) {
       const float sum = take_sum(sums, row, token, p.m) * (kScaled ? kept.unscale[token] : 1.0f);
       return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
@@ -111,31 +119,41 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const Kep
 
 // By integers. scales: under way.
 template <WeightFormat kFormat>
-__device__ void consume_bytes(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places,
-                              const Share& share, ScaleStream<kFormat>& scales) {
-  ByteProduct<kFormat> product;
-  product.begin(plan, kept);
-  int stage = 0;
-  uint32_t parity = 0;
+__device__ __forceinline__ void consume_bytes(const Plan& plan, const Ring& ring, ByteProduct<kFormat>& product,
+                                              SumPlaces& places, const Share& share, ScaleStream<kFormat>& scales) {
+  using Product = ByteProduct<kFormat>;
+  const uint32_t full = keep_in_register(ptx::shared_address(ring.full)),
+                 empty = keep_in_register(ptx::shared_address(ring.empty)), m = plan.p.m;
+  const uint32_t filled = keep_in_register(ptx::shared_address(places.filled));
+  static_assert(offsetof(SumPlaces, freed) == 16);
+  uint32_t stage_bytes = 0, barrier = 0, parity = 0;
+  int stages = plan.stages;
   for (int pass = 0;; ++pass) {
     const Rows rows = share.rows(pass);
     if (rows.count == 0) break;
     const int tiles = (rows.local() + 15) / 16;
-    product.begin_pass(rows);
-    for (int step = 0; step < plan.k_steps; ++step) {
-      product.run(plan, ring, stage, parity, tiles, step, scales);
-      scales.next(plan, share);
-      if (++stage == plan.stages) stage = 0, parity ^= 1;
+    uint32_t column = product.column, facts = product.facts;
+    for (int steps = plan.k_steps; steps > 0; --steps) {
+      if (tiles > 1) {
+        product.template run<2>(stage_bytes, full + barrier, empty + barrier, parity, column, facts, scales);
+      } else {
+        product.template run<1>(stage_bytes, full + barrier, empty + barrier, parity, column, facts, scales);
+      }
+      scales.next(plan);
+      column += Product::kStepValues, facts += Product::kStepFacts;
+      stage_bytes += plan.stage_bytes, barrier += 8;
+      if (--stages == 0) stage_bytes = barrier = 0, parity ^= 1, stages = plan.stages;
     }
-    places.wait_free(pass);
-    product.leave(sums + (pass & 1) * (sums_bytes(plan.p.m) / 4), plan.p.m, tiles);
-    places.fill(pass);
+    const uint32_t place = filled + (pass & 1) * 8;
+    if (pass >= 2) ptx::barrier_wait_at(place + 16, static_cast<uint32_t>(pass / 2 + 1) & 1);
+    product.leave((pass & 1) * static_cast<uint32_t>(sums_bytes(m)), m, tiles);
+    ptx::barrier_arrive_at(place);
   }
 }
 
 template <WeightFormat kFormat, int kColumns, InputKind kKind>
-__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
-  const Share share(plan);
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places,
+                        const Share& share) {
   WarpProduct<kFormat, kColumns, kKind> product;
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
@@ -213,15 +231,16 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
         keep_x<kKind, kFormat>(plan, plan.p.m, rows);
       }
     };
+    const Share share(plan);
     if constexpr (kKind == InputKind::kKeptBytes) {
-      const Share share(plan);
-      ScaleStream<kFormat> scales(plan, reinterpret_cast<char*>(sums) + 2 * sums_bytes(plan.p.m));
-      scales.begin(plan, share);
+      ScaleStream<kFormat> scales(plan, reinterpret_cast<char*>(sums) + 2 * sums_bytes(plan.p.m), share.rows(0),
+                                  share.end - share.begin);
+      ByteProduct<kFormat> product(plan, ring, kept, sums);
       keep();
-      consume_bytes<kFormat>(plan, ring, kept, sums, places, share, scales);
+      consume_bytes<kFormat>(plan, ring, product, places, share, scales);
     } else {
       keep();
-      consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
+      consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places, share);
     }
   }
 #endif
@@ -238,9 +257,13 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
-  const bool words = p.weight.n % 2 == 0 && reinterpret_cast<uintptr_t>(p.weight.scales) % 4 == 0;
+  const bool words = plan->units % 2 == 0 && reinterpret_cast<uintptr_t>(p.weight.scales) % 4 == 0;
   const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits && words;
-  const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m, bytes};
+  plan->unit_step = bytes ? 2 : 1;
+  const int steps = plan->units / plan->unit_step;
+  plan->block_steps = steps / *grid, plan->more = steps % *grid;
+  const int share = (plan->block_steps + (plan->more > 0 ? 1 : 0)) * plan->unit_step;
+  const StreamShape shape{rows_of_unit, step_elements, share, p.m, bytes};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
 

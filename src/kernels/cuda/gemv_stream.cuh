@@ -27,7 +27,7 @@ constexpr int kStagesMax = 12;
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
 constexpr int kBarrierBytes = 3072;  // and what else lies beside
 // The slots of scales (gemv_scales.cuh), where tokens are kept as bytes: there little else lies beside.
-constexpr int kScaleDepth = 4, kScaleSlotBytes = 72, kByteBarrierBytes = 192;
+constexpr int kScaleDepth = 4, kScaleSlotBytes = 64, kByteBarrierBytes = 704;
 constexpr int scale_groups(WeightFormat format) { return format == WeightFormat::kInt4 ? 2 : 1; }
 constexpr int scale_slots_bytes(WeightFormat format) {
   return kSlices * kScaleDepth * scale_groups(format) * kScaleSlotBytes;
@@ -44,10 +44,12 @@ enum class InputKind {
 
 struct StreamPlan {
   SmallBatchProduct p;
-  int units;        // outputs to share out: n, or n / 2 pairs
-  int block_units;  // of one pass over K
-  int pitch;        // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
-  int slab_bytes;   // of one slice
+  int units;              // outputs to share out: n, or n / 2 pairs
+  int unit_step = 1;      // that a block's share and a pass are multiples of
+  int block_steps, more;  // each block's share in such steps; the first `more` blocks have one more
+  int block_units;        // of one pass over K
+  int pitch;              // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
+  int slab_bytes;         // of one slice
   bool apart;    // a unit's two rows are copied apart (bf16, where that is 2% faster; the others gain 6% by one copy)
   int box_rows;  // that a slice's copies bring
   int stages;
@@ -388,6 +390,7 @@ inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_ke
       const bool alone = p.m > 2 || (p.m == 2 && p.weight.k > 8192);
       if (shared == kSharedBytes[0] && (rows == 16 || (alone && passes * 3 > fewest * 4))) continue;
       plan->block_units = (shape.share + passes - 1) / passes;
+      plan->block_units += plan->block_units % plan->unit_step;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
       for (const bool keep : {true, false}) {
         if (!keep && must_keep) continue;
