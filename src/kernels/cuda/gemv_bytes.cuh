@@ -6,7 +6,7 @@
 // are read without their sign (value + 128, or + 8): the group's sum of v, times the offset, comes off again. A word of
 // int4 gives two operands by one mask each, of which the higher nibbles count 16 times: 16 low + high is 16 times the
 // product. All sums of a group are exact; then both scales. A kept token: its high bytes, its low bytes (column_bytes
-// each), a GroupFact for each group.
+// each), a GroupFact for each group. The products themselves: gemv_byte_product.cuh.
 #pragma once
 
 #include "kernels/cuda/gemv_stream.cuh"
@@ -125,7 +125,7 @@ __device__ __forceinline__ void store_group_bytes(const StreamPlan& plan, char* 
     }
     constexpr int kSecond = kNibbles<kFormat> ? 4 : 1, kThird = kNibbles<kFormat> ? 1 : 2,
                   kFourth = kNibbles<kFormat> ? 5 : 3, kOther = kNibbles<kFormat> ? 2 : 4;
-    // In the order of store_kept_bytes: by 16 bytes of which pieces each have four, or by neighbours' eight.
+    // Words in the order in which they lie: each piece's two lie 16 bytes apart, or side by side.
     const int first = kNibbles<kFormat> ? j : 2 * j, second = kNibbles<kFormat> ? 4 + j : 2 * j + 1;
     low[first] = join_bytes<false>(all[0], all[kSecond], all[kThird], all[kFourth]);
     low[second] = join_bytes<false>(all[kOther], all[kOther + kSecond], all[kOther + kThird], all[kOther + kFourth]);

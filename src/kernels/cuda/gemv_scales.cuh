@@ -25,8 +25,8 @@ class ScaleStream {
   static constexpr int kGroups = scale_groups(kFormat);  // of a warp's slice of a stage
   static constexpr int kTurnBytes = kGroups * kScaleSlotBytes;
 
-  // slots: of the block. Of a thread of a consuming warp; all of them together call each of these. first: pass of the
-  // block's `units`.
+  // Of a thread of a consuming warp, whose lanes call each of these together. Asks for the scales of the first stages.
+  // slots: of the block; first: the first pass over its `units`.
   __device__ __forceinline__ ScaleStream(const StreamPlan& plan, const char* slots, const Rows& first, int units) {
     const int lane = static_cast<int>(threadIdx.x) % 32, slice = static_cast<int>(threadIdx.x) / 32;
     slots_ = keep_in_register(shared_address(slots) + slice * kDepth * kTurnBytes);

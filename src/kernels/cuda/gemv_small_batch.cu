@@ -3,6 +3,7 @@
 // ends. A product that adds to the residual takes a little more than half of it: such ones follow small kernels
 // (attention), during which two of their blocks would meet where the small kernel's are not.
 #include <algorithm>
+#include <cstddef>
 
 #include "kernels/cuda/gemv_byte_product.cuh"
 #include "kernels/cuda/gemv_keep.cuh"
