@@ -20,8 +20,8 @@ int code_for(int chip, std::span<const int> machine, std::span<const int> portab
 std::string precision_tier(int capability) {
   if (capability == 90) return "bf16, and FP8 blocks natively";
   if (capability >= 80) return "bf16; FP8 weights are widened in the kernels";
-  if (capability >= 75) return "fp16; FP8 weights are widened in the kernels";
-  if (capability >= 70) return "fp16, by builds with CUDA 12";
+  if (capability >= 75) return "fp16; FP8 weights are widened at load";
+  if (capability >= 70) return "fp16, by builds with CUDA 12; FP8 weights are widened at load";
   return "too old: 7.0 is the least";
 }
 

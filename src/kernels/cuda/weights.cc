@@ -1,6 +1,6 @@
 // Weights on the device, in the checkpoint's own layout: row-major [N, K], sources stacked along N. float32 in fp32 and
-// tf32; bf16 otherwise (f16 below sm_80), but FP8 blocks stay as they are where the stacked scales line up. Quantised
-// ones are stacked in bf16 first and quantised on the device.
+// tf32; bf16 otherwise (f16 below sm_80), but from sm_80 on FP8 blocks stay as they are where the stacked scales line
+// up. Quantised ones are stacked in bf16 first and quantised on the device.
 #include <cstring>
 
 #include "kernels/cpu/operations.h"
@@ -114,8 +114,10 @@ Result<int64_t> stacked_rows(std::span<const WeightSource> sources) {
   return rows;
 }
 
-// FP8 blocks of the checkpoint stay unless other numbers are asked for.
-bool keeps_fp8(Precision precision) { return precision == Precision::kBf16 || precision == Precision::kFp8; }
+// FP8 blocks of the checkpoint stay unless other numbers are asked for, or the products are in f16.
+bool keeps_fp8(Precision precision, tensor::Stream& stream) {
+  return (precision == Precision::kBf16 || precision == Precision::kFp8) && half_type(stream.device()) == DType::kBF16;
+}
 bool is_quantised(Precision precision) {
   return precision == Precision::kInt8 || precision == Precision::kInt4 || precision == Precision::kFp8;
 }
@@ -187,7 +189,7 @@ Result<PackedLinear> pack_linear(std::span<const WeightSource> sources, Precisio
   SW_ASSIGN(const int64_t rows, stacked_rows(sources));
   const int64_t width = width_of(sources[0]);
   SW_TRY(check_precision(precision, stream));
-  const bool fp8 = keeps_fp8(precision) && scales_align(sources);
+  const bool fp8 = keeps_fp8(precision, stream) && scales_align(sources);
   const bool quantises = !fp8 && is_quantised(precision) && width % kBlock == 0 && rows % 8 == 0;
   PackedLinear packed = make(rows, width, precision, fp8, 1, stream.device());
   SW_TRY(fill(packed, 0, sources, stream));
@@ -213,7 +215,7 @@ Result<int64_t> add_expert(PackedExperts& experts, int index, int count, std::sp
   const std::span<const WeightSource> downs(&down, 1);
   SW_ASSIGN(const int64_t rows, stacked_rows(gate_up));
   SW_TRY(check_precision(precision, stream));
-  const bool stored_fp8 = keeps_fp8(precision) && scales_align(gate_up) && scales_align(downs);
+  const bool stored_fp8 = keeps_fp8(precision, stream) && scales_align(gate_up) && scales_align(downs);
   const bool to_blocks = precision == Precision::kFp8 && !stored_fp8 && rows % kBlock == 0 &&
                          width_of(gate_up[0]) % kBlock == 0 && width_of(down) % kBlock == 0;
   if (index == 0) {
