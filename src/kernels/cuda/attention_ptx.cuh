@@ -37,15 +37,6 @@ __device__ __forceinline__ void load_matrix4_transposed(uint32_t (&r)[4], uint32
                : "memory");
 }
 
-// Four matrices of 8 x 8 in the layout of load_matrix4 to the rows at this warp's addresses; sm_90.
-__device__ __forceinline__ void store_matrix4(uint32_t address, const uint32_t (&r)[4]) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(address), "r"(r[0]), "r"(r[1]),
-               "r"(r[2]), "r"(r[3])
-               : "memory");
-#endif
-}
-
 // c += a b with a [16][16], b [16][8] and c [16][8] in the layouts of mma.m16n8k16.
 template <typename T>
 __device__ __forceinline__ void mma16816(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

@@ -360,8 +360,9 @@ void time_dense(int m, int n, int k) {
   }
   Buffer y(static_cast<size_t>(m) * n * 2);
   std::printf("fp8 m=%-5d n=%-6d k=%-6d", m, n, k);
-  for (const int rows : {64, 128, 192, 256}) {
-    if (rows == 64 && m > 512) continue;
+  for (const int rows : {64, 128, 192, 256, 0}) {  // 0: the chosen one
+    if (rows == 64 && m > 128) continue;
+    if (rows == 128 && m > 1024) continue;
     if (rows >= 192 && m <= 128) continue;
     const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
       Fp8Product p;
@@ -369,11 +370,10 @@ void time_dense(int m, int n, int k) {
       p.tile_rows = rows;
       check(launch_fp8_product(p, stream), "fp8");
     });
-    std::printf("  tile %3d %7.1f us %5.0f TFLOP/s %.2f TB/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12,
-                (static_cast<double>(n) * k + static_cast<double>(m) * k + 2.0 * m * n) / seconds * 1e-12);
+    std::printf("  tile %3d %7.1f us %5.0f TFLOP/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12);
   }
   Peer peer(m, n, k);
-  if (m > 512 && peer.usable()) {
+  if (m >= 256 && peer.usable()) {
     const double seconds =
         time_graph(12, 7, [&](int i, cudaStream_t stream) { peer.run(*xs[i % kSets], *ws[i % kSets], y, stream); });
     if (peer.usable())
@@ -485,16 +485,38 @@ int run_experts() {
   return failures == 0 ? 0 : 1;
 }
 
+constexpr int kShapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168},
+                              {32768, 512}, {4608, 3584}, {37888, 3584}, {3584, 18944}};
+
+// Prompts' products, plain and grouped, checked before.
+int run_dense() {
+  uint32_t seed = 2000;
+  for (const int tile : {0, 192, 256}) {
+    check_dense(4096, 7168, 2048, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(2500, 2112, 7168, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(777, 1000, 512, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(1300, 4096, 7168, tile, Scalar::kF32, Epilogue::kAdd, seed += 10);
+  }
+  check_contiguous(5, 4096, 7168, 128, seed += 10);
+  for (const int m : {4096, 2048, 1024, 512, 256})
+    for (const auto& shape : kShapes) time_dense(m, shape[0], shape[1]);
+  time_contiguous(32, 8, 4096, 7168);
+  time_contiguous(32, 8, 7168, 2048);
+  return failures == 0 ? 0 : 1;
+}
+
 // For a sanitizer, which takes a hundred times as long.
 int run_small() {
   for (const auto source : {QuantizeSource::kPlain, QuantizeSource::kRmsNorm, QuantizeSource::kSwiGlu}) {
     check_quantize(source, Scalar::kBf16);
   }
   for (const int tile : {64, 128, 192, 256}) check_dense(150, 272, 512, tile, Scalar::kF32, Epilogue::kAdd, 10 + tile);
+  for (const int tile : {192, 256}) check_dense(290, 200, 512, tile, Scalar::kBf16, Epilogue::kStore, 12 + tile);
   check_dense(33, 272, 6144, 0, Scalar::kF32, Epilogue::kAdd, 20);      // K by eight,
   check_dense(150, 272, 3072, 0, Scalar::kBf16, Epilogue::kStore, 30);  // by four,
   check_dense(70, 136, 1664, 0, Scalar::kF32, Epilogue::kStore, 60);    // by two, unevenly
   check_contiguous(4, 256, 512, 64, 300);
+  check_contiguous(4, 256, 512, 128, 310);
   check_masked(5, 64, 256, 512, 400);
   check_experts(5, ExpertsWay::kGrouped, 500);
   for (const int tokens : {5, 20, 40}) check_experts(tokens, ExpertsWay::kFewRows, 700 + tokens);
@@ -535,11 +557,9 @@ int run(bool times) {
   for (const int tokens : {1, 37}) check_experts(tokens, ExpertsWay::kStreamed, seed += 10);
   std::printf("failures: %d\n", failures);
   if (!times) return failures == 0 ? 0 : 1;
-  const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168},
-                           {32768, 512}, {4608, 3584}, {37888, 3584}, {3584, 18944}};
-  for (const auto& shape : shapes) time_dense(4096, shape[0], shape[1]);
+  for (const auto& shape : kShapes) time_dense(4096, shape[0], shape[1]);
   for (const int m : {64, 128, 256})
-    for (const auto& shape : shapes) time_dense(m, shape[0], shape[1]);
+    for (const auto& shape : kShapes) time_dense(m, shape[0], shape[1]);
   for (const int m : {4096, 32, 64, 128, 256})
     for (const auto& shape : {std::pair{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}})
       if (m < 4096 || shape.first < 100000) time_bf16(lt, workspace, m, shape.first, shape.second);
@@ -558,12 +578,13 @@ int run(bool times) {
 }  // namespace
 }  // namespace spillway::kernels::cuda
 
-// Arguments: none, "check": no times, "small": few and small checks, "few": products of few rows, "experts": routed
-// experts, or "once": one product alone.
+// Arguments: none, "check": no times, "small": few and small checks, "dense": prompts' products, "few": products of few
+// rows, "experts": routed experts, or "once": one product alone.
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "once") == 0) return spillway::kernels::cuda::run_once(4096, 4096, 7168, 256);
   if (argc > 1 && std::strcmp(argv[1], "small") == 0) return spillway::kernels::cuda::run_small();
   if (argc > 1 && std::strcmp(argv[1], "experts") == 0) return spillway::kernels::cuda::run_experts();
+  if (argc > 1 && std::strcmp(argv[1], "dense") == 0) return spillway::kernels::cuda::run_dense();
   if (argc > 1 && std::strcmp(argv[1], "few") == 0) return spillway::kernels::cuda::run_few();
   return spillway::kernels::cuda::run(argc < 2 || std::strcmp(argv[1], "check") != 0);
 }

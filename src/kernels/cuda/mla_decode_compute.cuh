@@ -1,6 +1,7 @@
 // The warpgroups of mla_decode.cuh that compute; the kernel; the combination of pieces.
 #pragma once
 
+#include "kernels/cuda/gemm_tile_stage.cuh"
 #include "kernels/cuda/mla_decode.cuh"
 
 namespace spillway::kernels::cuda {
@@ -65,7 +66,7 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::store_probabilities(const ui
   const uint32_t to = ptx::shared_address(shared.tiles[place] + 8 * kChunkBytes + row * 128);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    store_matrix4(to + static_cast<uint32_t>(((2 * k + lane / 16) ^ (row & 7)) << 4), a[k]);
+    ptx::store_matrix4(to + static_cast<uint32_t>(((2 * k + lane / 16) ^ (row & 7)) << 4), a[k]);
   }
   publish_shared();
 }

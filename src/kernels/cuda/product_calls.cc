@@ -17,7 +17,8 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
+constexpr int64_t kLibraryFp8Rows = 256;  // below, the library's block-scaled products are not faster
+constexpr int64_t kPromptFp8Rows = 2048;  // from here on gemm_fp8 is, where it stores bf16
 // Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
 // and two rows stay where activations have 16 bits, which is as fast or nearly.
 constexpr int64_t kFewRowsWeight = 30'000'000;
@@ -66,9 +67,10 @@ void fixed_shape_product(DenseProduct product, size_t x_size, tensor::Stream& st
   copy(y + size_t(whole) * y_row, scratch + aligned, size_t(rest) * y_row);
 }
 
-// Measured beside gemm_fp8 (NOTES-products.md): the library is faster but where K is short and N not wide.
-bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream) {
-  const bool own_faster = w.k >= 2048 && w.k < 3072 && w.n <= 8192;
+// Measured beside gemm_fp8 (NOTES-products.md). plain: the product is stored in bf16, not added.
+bool takes_library_fp8(int64_t m, const PackedLinear& w, bool plain, tensor::Stream& stream) {
+  const bool short_k = w.k >= 2048 && w.k < 3072 && w.n <= 8192;
+  const bool own_faster = m >= kPromptFp8Rows && (plain || short_k);
   return m >= kLibraryFp8Rows && m % 4 == 0 && w.k % 512 == 0 && w.n % 16 == 0 && !own_faster &&
          !stream.batch_invariant();
 }
@@ -150,7 +152,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     product.counters = Context::of(stream).expert_counters(native(stream));
     return run(launch_fp8_few_rows(product, native(stream)), "fp8 product of few rows");
   }
-  if (takes_library_fp8(m, w, stream)) {
+  if (takes_library_fp8(m, w, !accumulate && y.dtype == DType::kBF16, stream)) {
     DenseProduct product;
     product.compute = DenseCompute::kFp8;
     product.m = int(m);
