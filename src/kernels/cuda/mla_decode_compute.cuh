@@ -197,9 +197,7 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
       release(kSide, kSide);
     };
     const auto start_other = [&](int ready) {
-      for (int c = kSide * 4; c < kSide * 4 + 4; ++c) {
-        ptx::barrier_wait(&shared.full[1 - kSide][c], parity_of(1 - kSide));
-      }
+      // Its values have arrived as well: the other side has waited for all chunks of its tile.
       ptx::named_barrier(ready, 256);
       float by[2];
       for (int half = 0; half < 2; ++half) raise_maximum(shared.maxima[1 - kSide][row_of(half)], half, m, l, by);
