@@ -18,7 +18,8 @@ using tensor::DType;
 using tensor::TensorView;
 
 constexpr int64_t kLibraryFp8Rows = 256;  // below, the library's block-scaled products are not faster
-constexpr int64_t kPromptFp8Rows = 2048;  // from here on gemm_fp8 is, where it stores bf16
+// From so many rows on gemm_fp8 is, where it stores bf16 and K is below.
+constexpr int64_t kPromptFp8Rows = 4096, kPromptFp8K = 16384, kShortFp8Rows = 1024, kShortFp8K = 2048;
 // Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
 // and two rows stay where activations have 16 bits, which is as fast or nearly.
 constexpr int64_t kFewRowsWeight = 30'000'000;
@@ -69,8 +70,8 @@ void fixed_shape_product(DenseProduct product, size_t x_size, tensor::Stream& st
 
 // Measured beside gemm_fp8 (NOTES-products.md). plain: the product is stored in bf16, not added.
 bool takes_library_fp8(int64_t m, const PackedLinear& w, bool plain, tensor::Stream& stream) {
-  const bool short_k = w.k >= 2048 && w.k < 3072 && w.n <= 8192;
-  const bool own_faster = m >= kPromptFp8Rows && (plain || short_k);
+  const bool own_faster =
+      plain && ((m >= kPromptFp8Rows && w.k < kPromptFp8K) || (m >= kShortFp8Rows && w.k < kShortFp8K));
   return m >= kLibraryFp8Rows && m % 4 == 0 && w.k % 512 == 0 && w.n % 16 == 0 && !own_faster &&
          !stream.batch_invariant();
 }
