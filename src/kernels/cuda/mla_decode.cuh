@@ -6,11 +6,11 @@
 //   left     scores of even tiles; O[:, 0:256]
 //   right    scores of odd tiles; O[:, 256:512]
 // Each adds its own probabilities times its half of the values from registers, and the other's from shared memory (they
-// lie in a tile's rope chunk, which its scores no longer need). Their products take turns, six a pair of tiles: scores of
-// the even one, of the odd one, then even left, even right, odd left and odd right outputs. So each half of a tile is free
-// three products before its refill is needed, and one side's softmax is beside the other's products. Two blocks with the
-// two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile into both (kPair), so
-// that the cache is read once.
+// lie in a tile's rope chunk, which its scores no longer need). Their products take turns, six a pair of tiles: scores
+// of the even one, of the odd one, then even left, even right, odd left and odd right outputs. So each half of a tile
+// is free three products before its refill is needed, and one side's softmax is beside the other's products. Two blocks
+// with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile into both
+// (kPair), so that the cache is read once.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
