@@ -17,9 +17,10 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
+constexpr int64_t kLibraryFp8Rows = 256;  // from here on the library's block-scaled products are faster
+constexpr int64_t kShortKRows = 4096;
 // Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
-// and two rows stay where activations have 16 bits, which is as fast or nearly.
+// and two rows stay where activations have 16 bits, which is faster.
 constexpr int64_t kFewRowsWeight = 30'000'000;
 constexpr int64_t kFewRowsMin = 3, kFewRowsMax = 8;
 constexpr int kWideOutputs = 32768;  // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
@@ -66,9 +67,9 @@ void fixed_shape_product(DenseProduct product, size_t x_size, tensor::Stream& st
   copy(y + size_t(whole) * y_row, scratch + aligned, size_t(rest) * y_row);
 }
 
-// Measured beside gemm_fp8 (NOTES-products.md): the library is faster but where K is short and N not wide.
+// Measured beside gemm_fp8 (NOTES-products.md): the library is faster but of prompts where K is short and N not wide.
 bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream) {
-  const bool own_faster = w.k >= 2048 && w.k < 3072 && w.n <= 8192;
+  const bool own_faster = m >= kShortKRows && w.k >= 2048 && w.k < 3072 && w.n <= 8192;
   return m >= kLibraryFp8Rows && m % 4 == 0 && w.k % 512 == 0 && w.n % 16 == 0 && !own_faster &&
          !stream.batch_invariant();
 }
@@ -142,6 +143,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     quantize.norm_eps = norm.epsilon;
   }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
+  quantize.starts_next = few;
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
   if (few) {
     Fp8FewRowsProduct product = dense_few_rows(int(m), quantize.out, weight_of(w));
