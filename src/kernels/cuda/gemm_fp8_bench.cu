@@ -380,15 +380,16 @@ int run_library() {
   LtProducts lt;
   Buffer workspace(LtProducts::kWorkspaceBytes);
   check_library(lt, workspace, 256, 7168, 2048, Scalar::kF32, true, 900);
-  for (const auto& [n, k] : {std::pair{7168, 2048},
-                             {4096, 7168},
-                             {7168, 16384},
-                             {24576, 1536},
-                             {2112, 7168},
-                             {4608, 3584},
-                             {3584, 3584},
-                             {37888, 3584},
-                             {3584, 18944}}) {
+  using Shapes = std::initializer_list<std::pair<int, int>>;
+  for (const auto& [n, k] : Shapes{{7168, 2048},
+                                   {4096, 7168},
+                                   {7168, 16384},
+                                   {24576, 1536},
+                                   {2112, 7168},
+                                   {4608, 3584},
+                                   {3584, 3584},
+                                   {37888, 3584},
+                                   {3584, 18944}}) {
     for (const int m : {64, 128, 256, 512, 1024, 2048}) {
       const Inputs x(m, k, 1);
       const Fp8Weight w(3, n, k, 10);
