@@ -150,6 +150,9 @@ void check_all_small_batches() {
         {format, 32, 3584, 2048, kBf16, kBf16, false, false, Epilogue::kStore},
         {format, 2, 70, 208, kF32, kF32, false, true, Epilogue::kStore},
         {format, 5, 96, 64, kBf16, kF32, false, false, Epilogue::kSwiGlu},
+        {format, 2, 1000, 640, kF32, kBf16, true, false, Epilogue::kSwiGlu},
+        {format, 1, 1002, 640, kBf16, kBf16, true, false, Epilogue::kSwiGlu},
+        {format, 1, 301, 2688, kBf16, kF32, false, false, Epilogue::kStore},
     };
     for (const Case& c : cases)
       if (small_enough(c)) check_small_batch(c, seed += 10);

@@ -46,9 +46,12 @@ __device__ __forceinline__ void store_kept(const StreamPlan& plan, char* row, in
 }
 
 // A token's sum of squares and largest value over the consumers; parts() before their barrier, all() behind it.
-template <bool kHalf>
+template <InputKind kKind>
 struct RowFacts {
-  static constexpr int kStride = kHalf ? kHalfRowsMax : kSmallBatchRowsMax;
+  static constexpr bool kHalf = kKind == InputKind::kKeptHalf;
+  static constexpr int kStride = kHalf                            ? kHalfRowsMax
+                                 : kKind == InputKind::kKeptBytes ? kByteRowsMax
+                                                                  : kSmallBatchRowsMax;
   static constexpr int kPartials = (kHalf ? 2 : 1) * 8 * kStride;  // of each warp: sums of squares, largest values
   float sum = 0, most = 0;
 
@@ -88,29 +91,31 @@ __device__ __forceinline__ float norm_factor(const SmallBatchProduct& p, float s
   return p.norm_weight != nullptr ? rsqrtf(sum / static_cast<float>(p.weight.k) + p.norm_eps) : 1.0f;
 }
 
-// What the sums of a token kept as bytes are multiplied by: its integers are relative to its group's largest value, so
-// they do not wait for the norm's factor. Behind parts() and a barrier.
+// What the sums of a token are multiplied by that is kept as bf16 or as bytes, neither of which waits for the norm's
+// factor: bytes are relative to their group's largest value, and bf16 is as exact without it. Behind parts() and a
+// barrier.
+template <InputKind kKind>
 __device__ __forceinline__ float late_factor(const SmallBatchProduct& p, const KeptRows& rows, int token) {
   if (p.norm_weight == nullptr) return 1.0f;
-  RowFacts<false> facts;
+  RowFacts<kKind> facts;
   facts.all(rows, token);
   return norm_factor(p, facts.sum);
 }
 
 template <InputKind kKind, WeightFormat kFormat>
 __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const KeptRows& rows) {
-  constexpr bool kHalf = kKind == InputKind::kKeptHalf, kBytes = kKind == InputKind::kKeptBytes;
+  constexpr bool kHalf = kKind == InputKind::kKeptHalf;
   const SmallBatchProduct& p = plan.p;
   const int thread = static_cast<int>(threadIdx.x), k = p.weight.k;
-  const bool normed = p.norm_weight != nullptr, facts_needed = (normed && !kBytes) || kHalf;
+  const bool normed = p.norm_weight != nullptr;
   const auto load = [&](int token, int at, float(&v)[8], float(&w)[8]) {
     load_8(static_cast<const char*>(p.x) + token * p.x_stride * (p.x_type == Scalar::kF32 ? 4 : 2), at, p.x_type, v);
     if (normed) load_8(p.norm_weight, at, p.norm_type, w);
   };
-  if (facts_needed) {
+  if constexpr (kHalf) {
 #pragma unroll 2
     for (int token = 0; token < tokens; ++token) {
-      RowFacts<kHalf> facts;
+      RowFacts<kKind> facts;
       for (int at = thread * 8; at < k; at += kConsumers * 8) {
         float v[8], w[8];
         load(token, at, v, w);
@@ -122,22 +127,22 @@ __device__ __forceinline__ void keep_x(const StreamPlan& plan, int tokens, const
     ptx::named_barrier(1, kConsumers);
   }
   for (int token = 0; token < tokens; ++token) {
-    RowFacts<kHalf> facts;
-    if (facts_needed) facts.all(rows, token);
-    const float factor = kBytes ? 1.0f : norm_factor(p, facts.sum), scale = facts.scale(rows, token, factor);
+    RowFacts<kKind> facts;
+    if constexpr (kHalf) facts.all(rows, token);
+    const float factor = kHalf ? norm_factor(p, facts.sum) : 1.0f, scale = facts.scale(rows, token, factor);
     for (int at = thread * 8; at < plan.kept_elements; at += kConsumers * 8) {
       float v[8] = {}, w[8];
       if (at < k) load(token, at, v, w);
       if (normed && at < k) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-          if constexpr (kBytes) facts.take(v[i], 0);
+          if constexpr (!kHalf) facts.take(v[i], 0);
           v[i] *= factor * w[i];
         }
       }
       store_kept<kKind, kFormat>(plan, rows.at + token * plan.x_stride, at, v, scale);
     }
-    if (kBytes && normed) facts.parts(rows, token);
+    if (!kHalf && normed) facts.parts(rows, token);
   }
   ptx::named_barrier(1, kConsumers);
 }
@@ -165,7 +170,7 @@ struct HeldRow {
   __device__ __forceinline__ void keep(const StreamPlan& plan, const KeptRows& rows) const {
     const int k = plan.p.weight.k;
     float v[kGroups][8] = {};
-    RowFacts<kHalf> facts;
+    RowFacts<kKind> facts;
 #pragma unroll
     for (int n = 0; n < kGroups; ++n) {
       if (place(n) < k) load_8(plan.p.x, place(n), plan.p.x_type, v[n]);
@@ -178,7 +183,7 @@ struct HeldRow {
     }
     facts.parts(rows, 0);
     float factor = 1.0f, scale = 1.0f;
-    if constexpr (kKind != InputKind::kKeptBytes) {  // whose factor is late_factor
+    if constexpr (kHalf) {  // the others' is late_factor
       ptx::named_barrier(1, kConsumers);
       facts.all(rows, 0);
       factor = norm_factor(plan.p, facts.sum), scale = facts.scale(rows, 0, factor);
@@ -218,7 +223,30 @@ struct LongRow {
       v[2 * j + 1] = __uint_as_float(words[j] & 0xFFFF0000u);
     }
   }
+  // As bytes: a group of 128 by four lanes, so that its largest value and its sum take two shuffles each.
+  static __device__ __forceinline__ void keep_bytes(const StreamPlan& plan, const KeptRows& rows) {
+    constexpr int kRounds = (kPieces + 3) / 4;
+    const int thread = static_cast<int>(threadIdx.x), groups = plan.kept_elements / 128;
+    const auto group_of = [&](int n) { return (n * kConsumers + thread) / 4; };
+    const auto* x = static_cast<const __nv_bfloat16*>(plan.p.x);
+    uint4 pieces[kRounds][4];
+#pragma unroll
+    for (int n = 0; n < kRounds; ++n) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int at = group_of(n) * 128 + eight_piece<kFormat>(thread % 4, j) * 8;
+        pieces[n][j] = at < plan.p.weight.k ? *reinterpret_cast<const uint4*>(x + at) : uint4{};
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kRounds; ++n) {
+      if (group_of(n) >= groups) break;  // all of a warp: there are eight groups in each slice of a step
+      store_group_bytes<kFormat>(plan, rows.at, group_of(n), pieces[n]);
+    }
+    ptx::named_barrier(1, kConsumers);
+  }
   static __device__ __forceinline__ void keep(const StreamPlan& plan, const KeptRows& rows) {
+    if constexpr (kKind == InputKind::kKeptBytes) return keep_bytes(plan, rows);
     const auto* x = static_cast<const __nv_bfloat16*>(plan.p.x);
     uint4 pieces[kPieces];
 #pragma unroll
@@ -227,7 +255,7 @@ struct LongRow {
     }
     float scale = 1.0f;
     if constexpr (kHalf) {
-      RowFacts<kHalf> facts;
+      RowFacts<kKind> facts;
 #pragma unroll
       for (int n = 0; n < kPieces; ++n) {
         float v[8];

@@ -3,7 +3,9 @@
 // ends. A product that adds to the residual takes a little more than half of it: such ones follow small kernels
 // (attention), during which two of their blocks would meet where the small kernel's are not.
 #include <algorithm>
+#include <cstddef>
 
+#include "kernels/cuda/gemv_byte_product.cuh"
 #include "kernels/cuda/gemv_keep.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -25,11 +27,14 @@ struct Arguments {
 struct Share {
   int begin, end, block_units, half, pitch;
   __device__ __forceinline__ explicit Share(const Plan& plan)
-      : begin(static_cast<int>(static_cast<int64_t>(blockIdx.x) * plan.units / gridDim.x)),
-        end(static_cast<int>(static_cast<int64_t>(blockIdx.x + 1) * plan.units / gridDim.x)),
+      : begin(bound(plan, static_cast<int>(blockIdx.x))),
+        end(bound(plan, static_cast<int>(blockIdx.x) + 1)),
         block_units(plan.block_units),
         half(plan.p.epilogue == Epilogue::kSwiGlu ? plan.units : 0),
         pitch(plan.pitch) {}
+  static __device__ __forceinline__ int bound(const Plan& plan, int block) {
+    return (block * plan.block_steps + min(block, plan.more)) * plan.unit_step;
+  }
   __device__ __forceinline__ Rows rows(int pass) const {
     const int first = begin + pass * block_units;
     return {first, max(0, min(block_units, end - first)), half, pitch};
@@ -79,19 +84,25 @@ __device__ __forceinline__ float load_one(const void* y, Scalar type, int64_t i)
 template <InputKind kKind>
 __device__ void finish(const Plan& plan, Rows rows, const float* sums, const KeptRows& kept, SumPlaces& places,
                        int pass) {
-  constexpr bool kScaled = kKind == InputKind::kKeptHalf || kKind == InputKind::kKeptBytes;
+  constexpr bool kScaled = kKind != InputKind::kStage;
   const SmallBatchProduct& p = plan.p;
   const int lane = static_cast<int>(threadIdx.x) % 32, outputs = rows.count * p.m;
-  const auto place_of = [&](int i) { return i / rows.count * p.y_stride + rows.first + i % rows.count; };
+  const auto token_of = [&](int i) { return p.m == 1 ? 0 : i / rows.count; };  // a division takes long
+  const auto place_of = [&](int i) {
+    const int token = token_of(i);
+    return token * p.y_stride + rows.first + i - token * rows.count;
+  };
   float before = 0;
   if (p.epilogue == Epilogue::kAdd && lane < outputs) before = load_one(p.y, p.y_type, place_of(lane));
   places.wait_filled(pass);
-  if (kKind == InputKind::kKeptBytes && pass == 0) {
-    if (lane < p.m) kept.unscale[lane] = late_factor(p, kept, lane);
-    __syncwarp();
+  if constexpr (kKind == InputKind::kKept || kKind == InputKind::kKeptBytes) {
+    if (pass == 0) {
+      if (lane < p.m) kept.unscale[lane] = late_factor<kKind>(p, kept, lane);
+      __syncwarp();
+    }
   }
   for (int i = lane; i < outputs; i += 32) {
-    const int r = i % rows.count, token = i / rows.count;
+    const int token = token_of(i), r = i - token * rows.count;
     const auto output = [&](int row) {
       const float sum = take_sum(sums, row, token, p.m) * (kScaled ? kept.unscale[token] : 1.0f);
       return p.bias != nullptr ? sum + p.bias[rows.global(row)] : sum;
@@ -107,12 +118,44 @@ __device__ void finish(const Plan& plan, Rows rows, const float* sums, const Kep
   places.free(pass);
 }
 
+// By integers. scales: under way.
+template <WeightFormat kFormat>
+__device__ __forceinline__ void consume_bytes(const Plan& plan, const Ring& ring, ByteProduct<kFormat>& product,
+                                              SumPlaces& places, const Share& share, ScaleStream<kFormat>& scales) {
+  using Product = ByteProduct<kFormat>;
+  const uint32_t full = keep_in_register(ptx::shared_address(ring.full)),
+                 empty = keep_in_register(ptx::shared_address(ring.empty)), m = plan.p.m;
+  const uint32_t filled = keep_in_register(ptx::shared_address(places.filled));
+  static_assert(offsetof(SumPlaces, freed) == 16);
+  uint32_t stage_bytes = 0, barrier = 0, parity = 0;
+  int stages = plan.stages;
+  for (int pass = 0;; ++pass) {
+    const Rows rows = share.rows(pass);
+    if (rows.count == 0) break;
+    const int tiles = (rows.local() + 15) / 16;
+    uint32_t column = product.column, facts = product.facts;
+    for (int steps = plan.k_steps; steps > 0; --steps) {
+      if (tiles > 1) {
+        product.template run<2>(stage_bytes, full + barrier, empty + barrier, parity, column, facts, scales);
+      } else {
+        product.template run<1>(stage_bytes, full + barrier, empty + barrier, parity, column, facts, scales);
+      }
+      scales.next(plan);
+      column += Product::kStepValues, facts += Product::kStepFacts;
+      stage_bytes += plan.stage_bytes, barrier += 8;
+      if (--stages == 0) stage_bytes = barrier = 0, parity ^= 1, stages = plan.stages;
+    }
+    const uint32_t place = filled + (pass & 1) * 8;
+    if (pass >= 2) ptx::barrier_wait_at(place + 16, static_cast<uint32_t>(pass / 2 + 1) & 1);
+    product.leave((pass & 1) * static_cast<uint32_t>(sums_bytes(m)), m, tiles);
+    ptx::barrier_arrive_at(place);
+  }
+}
+
 template <WeightFormat kFormat, int kColumns, InputKind kKind>
-__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places) {
-  constexpr bool kBytes = kKind == InputKind::kKeptBytes;
-  const Share share(plan);
-  std::conditional_t<kBytes, ByteProduct<kFormat>, WarpProduct<kFormat, kColumns, kKind>> product;
-  if constexpr (kBytes) product.begin(plan, kept);
+__device__ void consume(const Plan& plan, const Ring& ring, const char* kept, float* sums, SumPlaces& places,
+                        const Share& share) {
+  WarpProduct<kFormat, kColumns, kKind> product;
   StageScales<kFormat> next_scales = {};
   int globals[2][2], stage = 0;
   uint32_t parity = 0;
@@ -130,11 +173,7 @@ __device__ void consume(const Plan& plan, const Ring& ring, const char* kept, fl
         fragment_rows(next_rows, globals);
         next_scales.load(plan.p.weight, plan.p.weight.scales, globals, 0);
       }
-      if constexpr (kBytes) {
-        product.run(plan, ring, stage, parity, tiles, step, scales);
-      } else {
-        product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
-      }
+      product.run(plan, ring, stage, parity, tiles, kept + step * kStepElements<kFormat> * 2, scales);
       if (++stage == plan.stages) stage = 0, parity ^= 1;
     }
     places.wait_free(pass);
@@ -148,12 +187,11 @@ template <WeightFormat kFormat, int kColumns, InputKind kKind>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     small_batch_kernel(const __grid_constant__ Arguments args) {
 #if __CUDA_ARCH__ >= 900
-  constexpr bool kKept = kKind != InputKind::kStage, kHalf = kKind == InputKind::kKeptHalf;
-  constexpr bool kScaled = kHalf || kKind == InputKind::kKeptBytes;
+  constexpr bool kKept = kKind != InputKind::kStage;
   extern __shared__ char shared[];
   __shared__ uint64_t full[kStagesMax], empty[kStagesMax];
   __shared__ SumPlaces places;
-  __shared__ float partial[kKept ? RowFacts<kHalf>::kPartials : 1], unscale[kScaled ? kHalfRowsMax : 1];
+  __shared__ float partial[kKept ? RowFacts<kKind>::kPartials : 1], unscale[kKept ? kSmallBatchRowsMax : 1];
   const Plan& plan = args.plan;
   const Ring ring{full, empty, ring_base(shared)};
   char* const kept = ring.data + plan.stages * plan.stage_bytes;
@@ -184,15 +222,27 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     const bool held = kKept && Held::takes(plan);
     Held row;
     if (held) row.load_norm(plan);
-    ptx::wait_for_previous();
-    if (held) {
-      row.keep(plan, rows);
-    } else if (kKept && LongRow<kKind, kFormat>::takes(plan)) {
-      if constexpr (kKept) LongRow<kKind, kFormat>::keep(plan, rows);
-    } else if constexpr (kKept) {
-      keep_x<kKind, kFormat>(plan, plan.p.m, rows);
+    const auto keep = [&] {
+      ptx::wait_for_previous();
+      if (held) {
+        row.keep(plan, rows);
+      } else if (kKept && LongRow<kKind, kFormat>::takes(plan)) {
+        if constexpr (kKept) LongRow<kKind, kFormat>::keep(plan, rows);
+      } else if constexpr (kKept) {
+        keep_x<kKind, kFormat>(plan, plan.p.m, rows);
+      }
+    };
+    const Share share(plan);
+    if constexpr (kKind == InputKind::kKeptBytes) {
+      ScaleStream<kFormat> scales(plan, reinterpret_cast<char*>(sums) + 2 * sums_bytes(plan.p.m), share.rows(0),
+                                  share.end - share.begin);
+      ByteProduct<kFormat> product(plan, ring, kept, sums);
+      keep();
+      consume_bytes<kFormat>(plan, ring, product, places, share, scales);
+    } else {
+      keep();
+      consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places, share);
     }
-    consume<kFormat, kColumns, kKind>(plan, ring, kept, sums, places);
   }
 #endif
 }
@@ -208,8 +258,13 @@ bool make_plan(const SmallBatchProduct& p, int step_elements, int processors, Pl
   const bool doubled = p.blocks != 0 ? p.blocks == 2 : p.weight.format != WeightFormat::kBf16 && long_rows;
   *grid = std::min(plan->units, doubled ? 2 * processors : processors);
   const bool integers = p.weight.format == WeightFormat::kInt8 || p.weight.format == WeightFormat::kInt4;
-  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits;
-  const StreamShape shape{rows_of_unit, step_elements, (plan->units + *grid - 1) / *grid, p.m, bytes};
+  const bool words = plan->units % 2 == 0 && reinterpret_cast<uintptr_t>(p.weight.scales) % 4 == 0;
+  const bool bytes = integers && p.m <= kByteRowsMax && !p.same_bits && words;
+  plan->unit_step = bytes ? 2 : 1;
+  const int steps = plan->units / plan->unit_step;
+  plan->block_steps = steps / *grid, plan->more = steps % *grid;
+  const int share = (plan->block_steps + (plan->more > 0 ? 1 : 0)) * plan->unit_step;
+  const StreamShape shape{rows_of_unit, step_elements, share, p.m, bytes};
   return plan_stream(plan, shape, p.norm_weight != nullptr || p.x_type != Scalar::kBf16);
 }
 

@@ -3,10 +3,10 @@
 // Each output is one fixed chain of sums over K (eight interleaved slices, added in order), so a row's bits depend on
 // its own x and the weight only, not on the other rows; nor on m where same_bits is asked for. Tolerance against
 // float64 on the stored weight: relative norm 4e-3 (x is rounded to bf16 where it is not bf16 yet; with a fused norm,
-// the normalised x is rounded to bf16; FP8 weights multiply x in float16, scaled for its range, int8 and int4 in 16
-// bits for each group of 128 where rows are few). Float32 or normalised rows are kept in shared memory: where m * k * 2
-// bytes are more than about 64 KB, the tokens go in several launches, each of which reads the weight. Runs on sm_80 and
-// later; the asynchronous path needs sm_90.
+// x times the norm's weight is rounded to bf16; FP8 weights multiply x in float16, scaled for its range, int8 and int4
+// in 16 bits for each group of 128 where rows are few). Float32 or normalised rows are kept in shared memory: where m *
+// k * 2 bytes are more than about 64 KB, the tokens go in several launches, each of which reads the weight. Runs on
+// sm_80 and later; the asynchronous path needs sm_90.
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"

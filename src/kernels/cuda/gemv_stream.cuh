@@ -26,6 +26,12 @@ constexpr int kStagesMax = 12;
 // Twice in one multiprocessor; where that makes too few stages, the whole of it.
 constexpr int kSharedBytes[2] = {112 * 1024, 222 * 1024};
 constexpr int kBarrierBytes = 3072;  // and what else lies beside
+// The slots of scales (gemv_scales.cuh), where tokens are kept as bytes: there little else lies beside.
+constexpr int kScaleDepth = 4, kScaleSlotBytes = 64, kByteBarrierBytes = 704;
+constexpr int scale_groups(WeightFormat format) { return format == WeightFormat::kInt4 ? 2 : 1; }
+constexpr int scale_slots_bytes(WeightFormat format) {
+  return kSlices * kScaleDepth * scale_groups(format) * kScaleSlotBytes;
+}
 constexpr int kKeptBytesMax = 64 * 1024;
 
 // Where the tokens' values come from.
@@ -38,10 +44,12 @@ enum class InputKind {
 
 struct StreamPlan {
   SmallBatchProduct p;
-  int units;        // outputs to share out: n, or n / 2 pairs
-  int block_units;  // of one pass over K
-  int pitch;        // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
-  int slab_bytes;   // of one slice
+  int units;              // outputs to share out: n, or n / 2 pairs
+  int unit_step = 1;      // that a block's share and a pass are multiples of
+  int block_steps, more;  // each block's share in such steps; the first `more` blocks have one more
+  int block_units;        // of one pass over K
+  int pitch;              // block_units up to a multiple of 8: rows of a slab for the first (or only) row of each unit
+  int slab_bytes;         // of one slice
   bool apart;    // a unit's two rows are copied apart (bf16, where that is 2% faster; the others gain 6% by one copy)
   int box_rows;  // that a slice's copies bring
   int stages;
@@ -364,7 +372,8 @@ inline void size_stream(StreamPlan* plan, const StreamShape& shape, bool keep, i
   plan->x_stage = plan->kept ? 0 : p.m * x_row;
   plan->stage_bytes = (kSlices * plan->slab_bytes + plan->x_stage + 1023) / 1024 * 1024;
   const int kept_bytes = keep ? kept_stride * tokens : 0;
-  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - kBarrierBytes;
+  const int beside = plan->column_bytes > 0 ? scale_slots_bytes(p.weight.format) + kByteBarrierBytes : kBarrierBytes;
+  const int ring_bytes = shared_bytes - 1024 - tail_bytes(p.m, kept_bytes) - beside;
   plan->stages = ring_bytes / plan->stage_bytes < kStagesMax ? ring_bytes / plan->stage_bytes : kStagesMax;
 }
 
@@ -381,6 +390,7 @@ inline bool plan_stream(StreamPlan* plan, const StreamShape& shape, bool must_ke
       const bool alone = p.m > 2 || (p.m == 2 && p.weight.k > 8192);
       if (shared == kSharedBytes[0] && (rows == 16 || (alone && passes * 3 > fewest * 4))) continue;
       plan->block_units = (shape.share + passes - 1) / passes;
+      plan->block_units += plan->block_units % plan->unit_step;
       if ((plan->block_units + 7) / 8 * 8 * shape.rows_of_unit > kRowsMax) continue;
       for (const bool keep : {true, false}) {
         if (!keep && must_keep) continue;
@@ -397,7 +407,8 @@ __host__ __device__ __forceinline__ int kept_bytes(const StreamPlan& plan, int t
 }
 inline size_t stream_shared_bytes(const StreamPlan& plan, int tokens) {
   return 1024 + static_cast<size_t>(plan.stages) * plan.stage_bytes +
-         static_cast<size_t>(tail_bytes(plan.p.m, kept_bytes(plan, tokens)));
+         static_cast<size_t>(tail_bytes(plan.p.m, kept_bytes(plan, tokens))) +
+         static_cast<size_t>(plan.column_bytes > 0 ? scale_slots_bytes(plan.p.weight.format) : 0);
 }
 __device__ __forceinline__ char* ring_base(char* shared) {
   return shared + ((1024 - (ptx::shared_address(shared) & 1023)) & 1023);
