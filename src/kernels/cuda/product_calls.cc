@@ -21,7 +21,7 @@ constexpr int64_t kLibraryFp8Rows = 256;  // below, the library's block-scaled p
 // From so many rows on gemm_fp8 is, where it stores bf16 and K is below.
 constexpr int64_t kPromptFp8Rows = 4096, kPromptFp8K = 16384, kShortFp8Rows = 1024, kShortFp8K = 2048;
 // Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
-// and two rows stay where activations have 16 bits, which is as fast or nearly.
+// and two rows stay where activations have 16 bits, which is faster.
 constexpr int64_t kFewRowsWeight = 30'000'000;
 constexpr int64_t kFewRowsMin = 3, kFewRowsMax = 8;
 constexpr int kWideOutputs = 32768;  // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
@@ -145,6 +145,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     quantize.norm_eps = norm.epsilon;
   }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
+  quantize.starts_next = few;
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
   if (few) {
     Fp8FewRowsProduct product = dense_few_rows(int(m), quantize.out, weight_of(w));
