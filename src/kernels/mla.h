@@ -68,6 +68,8 @@ struct LatentStoreArgs {
   tensor::TensorView cos_sin;  // f32 [positions_max, 2, rope_dim / 2]
   LatentPagesView pages;
   tensor::TensorView low;  // activations [T, q_lora]; empty with q_lora 0
+  // The weight of the product that comes next: a device may let it start early. Null: unknown.
+  const PackedLinear* next = nullptr;
 };
 void latent_store(const LatentStoreArgs& args, const BatchRows& batch, tensor::Arena& arena, tensor::Stream& stream);
 

@@ -99,6 +99,7 @@ void Mla::add_to(TensorView x, const k::InputNorm& norm, TensorView residual, co
   store.norm_epsilon = float(shape_.norm_epsilon);
   store.cos_sin = step.rope;
   store.pages = pages(step.kv);
+  store.next = &query_.weight();
   if (q_norm_) {
     store.query_norm = q_norm_->weight();
     store.low = step.activation({tokens, shape_.q_lora});

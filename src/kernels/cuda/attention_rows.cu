@@ -1,5 +1,6 @@
 // The rows around attention: norm and rope of heads, and the writing of pages. A warp a head: reads and writes it once.
 #include "kernels/cuda/layers.h"
+#include "kernels/cuda/product_calls.h"
 #include "kernels/cuda/rows.cuh"
 
 namespace spillway::kernels::cuda {
@@ -176,6 +177,7 @@ struct LatentRows {
   int q_lora;
   float eps;
   bool halves;
+  bool starts_next;  // a product that has every multiprocessor to itself: its weight arrives meanwhile
 };
 
 // A block a row: 1,536 + 512 + 64 elements of R1. Read once, all of it at once: the time is one chain of a load, a sum
@@ -186,15 +188,26 @@ template <class T>
 __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows args, LatentPages pages, Batch batch) {
   __shared__ float partial[2][kLatentThreads / 32];
   const int row = blockIdx.x, thread = threadIdx.x, lora = pages.lora_dim, rope = pages.rope_dim;
-  take_turn();
+  if (args.starts_next) ptx::launch_dependents();
+  // Lengths, pages and norms do not depend on the kernel in front.
   const int position = batch.positions[row];
   const int page = batch.page_table[int64_t{batch.row_sequence[row]} * batch.pages_max + position / pages.page_tokens];
+  const float* angles = args.cos_sin + int64_t{position} * rope;
+  const bool kept = args.q_lora <= kLatentEach * kLatentThreads && lora <= kLatentEach * kLatentThreads;
+  float query_norm[kLatentEach] = {}, value_norm[kLatentEach] = {};
+#pragma unroll
+  for (int i = 0; i < kLatentEach; ++i) {
+    const int at = i * kLatentThreads + thread;
+    if (kept && at < args.q_lora) query_norm[i] = args.query_norm[at];
+    if (kept && at < lora) value_norm[i] = args.kv_norm[at];
+  }
+  const float cos = thread < rope / 2 ? angles[thread] : 0, sin = thread < rope / 2 ? angles[rope / 2 + thread] : 0;
+  take_turn();
   T* to = reinterpret_cast<T*>(static_cast<char*>(pages.base) + page * pages.page_stride_bytes) +
           int64_t{position % pages.page_tokens} * (lora + rope);
   const T* from = static_cast<const T*>(args.down) + int64_t{row} * (args.q_lora + lora + rope);
   const T *latent = from + args.q_lora, *key = latent + lora;
   T* low = static_cast<T*>(args.low) + int64_t{row} * args.q_lora;
-  const bool kept = args.q_lora <= kLatentEach * kLatentThreads && lora <= kLatentEach * kLatentThreads;
   float query[kLatentEach], value[kLatentEach], query_sum = 0, value_sum = 0;
   if (kept) {
 #pragma unroll
@@ -211,8 +224,9 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
   }
   query_sum = warp_sum(query_sum), value_sum = warp_sum(value_sum);
   if (thread % 32 == 0) partial[0][thread / 32] = query_sum, partial[1][thread / 32] = value_sum;
-  const float* angles = args.cos_sin + int64_t{position} * rope;
-  for (int i = thread; i < rope / 2; i += kLatentThreads) rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
+  if (thread < rope / 2) rotate_pair(key, to + lora, thread, rope / 2, args.halves, cos, sin);
+  for (int i = thread + kLatentThreads; i < rope / 2; i += kLatentThreads)
+    rotate_pair(key, to + lora, i, rope / 2, args.halves, angles);
   __syncthreads();
   query_sum = value_sum = 0;
   for (int w = 0; w < kLatentThreads / 32; ++w) query_sum += partial[0][w], value_sum += partial[1][w];
@@ -222,8 +236,8 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
 #pragma unroll
     for (int i = 0; i < kLatentEach; ++i) {
       const int at = i * kLatentThreads + thread;
-      if (at < args.q_lora) low[at] = from_float<T>(query[i] * query_scale * args.query_norm[at]);
-      if (at < lora) to[at] = from_float<T>(value[i] * value_scale * args.kv_norm[at]);
+      if (at < args.q_lora) low[at] = from_float<T>(query[i] * query_scale * query_norm[i]);
+      if (at < lora) to[at] = from_float<T>(value[i] * value_scale * value_norm[i]);
     }
     return;
   }
@@ -233,19 +247,35 @@ __global__ void __launch_bounds__(kLatentThreads) store_latent_rows(LatentRows a
     to[i] = from_float<T>(to_float(latent[i]) * value_scale * args.kv_norm[i]);
 }
 
-// A warp a head of a row.
-template <class T>
+// A warp kHeads heads of a row, all of which are under way at once.
+template <class T, int kHeads>
 __global__ void __launch_bounds__(32 * kWarps) join_rows(JoinRope args) {
   take_turn();
   ptx::launch_dependents();  // attention, whose blocks have a multiprocessor each, plans its work meanwhile
-  const int64_t head = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int64_t head = (int64_t{blockIdx.x} * kWarps + threadIdx.x / 32) * kHeads;
   if (head >= args.rows * args.heads) return;
+  const int half = args.rope / 2, to_head = args.lora + args.rope;
+  const bool halves = args.pairs == RopePairs::kHalves;
   const T* from = static_cast<const T*>(args.queries) + head * args.query_dim + args.nope;
-  T* to = static_cast<T*>(args.joined) + head * (args.lora + args.rope) + args.lora;
+  T* to = static_cast<T*>(args.joined) + head * to_head + args.lora;
   const float* angles = args.cos_sin + int64_t{args.positions[head / args.heads]} * args.rope;
-  for (int i = threadIdx.x % 32; i < args.rope / 2; i += 32)
-    rotate_pair(from, to, i, args.rope / 2, args.pairs == RopePairs::kHalves, angles);
+  for (int i = threadIdx.x % 32; i < half; i += 32) {
+    const int first = halves ? i : 2 * i, second = halves ? i + half : 2 * i + 1;
+    const float cos = angles[i], sin = angles[half + i];
+    float a[kHeads], b[kHeads];
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      a[h] = to_float(from[h * args.query_dim + first]), b[h] = to_float(from[h * args.query_dim + second]);
+    }
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      to[h * to_head + first] = from_float<T>(a[h] * cos - b[h] * sin);
+      to[h * to_head + second] = from_float<T>(b[h] * cos + a[h] * sin);
+    }
+  }
 }
+
+constexpr int kJoinHeads = 4, kJoinMany = 8192;  // so many heads fill the chip four times over
 
 unsigned head_blocks(int heads) { return unsigned((heads + kWarps - 1) / kWarps); }
 
@@ -280,7 +310,8 @@ void store_latents(const LatentStoreArgs& args, const LatentPages& pages, const 
                         args.cos_sin.as<float>(),
                         shape.q_lora,
                         args.norm_epsilon,
-                        shape.pairs == RopePairs::kHalves};
+                        shape.pairs == RopePairs::kHalves,
+                        args.next != nullptr && takes_few_rows_fp8(*args.next, batch.rows, stream)};
   by_type(pages.dtype, [&](auto type) {
     launch_row_kernel("store_latent_rows", store_latent_rows<decltype(type)>, unsigned(batch.rows), kLatentThreads, 0,
                       stream, rows, pages, batch);
@@ -289,9 +320,12 @@ void store_latents(const LatentStoreArgs& args, const LatentPages& pages, const 
 
 void join_rope(const JoinRope& args, tensor::Stream& stream) {
   if (args.rows == 0) return;
+  const bool many = args.rows * args.heads >= kJoinMany && args.heads % kJoinHeads == 0;
+  const int64_t of_block = many ? kWarps * kJoinHeads : kWarps;
   by_type(args.dtype, [&](auto type) {
-    launch_row_kernel("join_rows", join_rows<decltype(type)>, unsigned((args.rows * args.heads + kWarps - 1) / kWarps),
-                      32 * kWarps, 0, stream, args);
+    using T = decltype(type);
+    launch_row_kernel("join_rows", many ? join_rows<T, kJoinHeads> : join_rows<T, 1>,
+                      unsigned((args.rows * args.heads + of_block - 1) / of_block), 32 * kWarps, 0, stream, args);
   });
 }
 

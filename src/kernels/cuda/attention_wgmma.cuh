@@ -148,6 +148,45 @@ __device__ __forceinline__ void product_n128_values(float (&d)[64], const uint32
 #undef SW_PRODUCT
 }
 
+#define SW_NAMES128                                                                                      \
+  SW_NAMES64                                                                                             \
+      ", "                                                                                               \
+      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, "  \
+      "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "      \
+      "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, " \
+      "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+
+// d[64 x 256] += a[64 x 16] b[16 x 256], b as it lies; d's halves are columns 0 to 127 and the rest. a in registers.
+template <typename T>
+__device__ __forceinline__ void product_n256_values(float (&d)[2][64], const uint32_t (&a)[4], uint64_t b) {
+#define SW_PRODUCT(type)                                                                     \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {" SW_NAMES128 \
+               "}, {%128, %129, %130, %131}, %132, 1, 1, 1, 1;"                              \
+               : SW_ACC64(d[0]), SW_ACC64(d[1])                                              \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+  if constexpr (std::is_same_v<T, __half>)
+    SW_PRODUCT("f16");
+  else
+    SW_PRODUCT("bf16");
+#undef SW_PRODUCT
+}
+
+// The same with a in shared memory.
+template <typename T>
+__device__ __forceinline__ void product_n256_shared(float (&d)[2][64], uint64_t a, uint64_t b) {
+#define SW_PRODUCT(type)                                                                     \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type " {" SW_NAMES128 \
+               "}, %128, %129, 1, 1, 1, 0, 1;"                                               \
+               : SW_ACC64(d[0]), SW_ACC64(d[1])                                              \
+               : "l"(a), "l"(b))
+  if constexpr (std::is_same_v<T, __half>)
+    SW_PRODUCT("f16");
+  else
+    SW_PRODUCT("bf16");
+#undef SW_PRODUCT
+}
+
+#undef SW_NAMES128
 #undef SW_NAMES64
 #undef SW_ACC4
 #undef SW_ACC16

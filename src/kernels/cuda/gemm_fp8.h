@@ -19,7 +19,7 @@ struct Fp8Product {
   void* y = nullptr;                     // [m, n]
   Scalar y_type = Scalar::kBf16;         // kBf16 or kF32
   int64_t y_stride = 0;
-  int tile_rows = 0;  // 64, 128 or 256, or 192: 128 rows with two blocks a multiprocessor; 0: chosen by m
+  int tile_rows = 0;  // 64, 128, 192 or 256; 0: chosen by m, and of prompts by n and k
   int split = 0;      // blocks that share a tile's K (gemm_fp8_split.h): 1: none; 0: chosen by m, where tile_rows is
 };
 

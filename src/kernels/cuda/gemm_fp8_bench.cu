@@ -4,9 +4,7 @@
 
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_fp8.h"
-#include "kernels/cuda/gemm_fp8_few_rows.h"
 #include "kernels/cuda/gemm_fp8_testing.cuh"
-#include "kernels/cuda/grouped_experts.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -120,103 +118,6 @@ void check_masked(int experts, int rows_max, int n, int k, uint32_t seed) {
     std::snprintf(what, sizeof(what), "masked experts n=%d k=%d expert %d rows %d", n, k, e, counts[e]);
     compare(what, take_rows(out, rows, n), x.expected(rows, w.expert(e)), 4e-3, e < 3);
   }
-}
-
-// A layer's routed experts against float64 on the weights as stored; shared: the last one is every token's.
-void check_experts(int tokens, ExpertsWay way, uint32_t seed, bool shared = false) {
-  constexpr int kExperts = 8, kRouted = 4, kHidden = 512, kInter = 256;
-  const int kSlots = kRouted + (shared ? 1 : 0), items = tokens * kSlots;
-  const Fp8Weight up(kExperts, 2 * kInter, kHidden, seed), down(kExperts, kHidden, kInter, seed + 2);
-  Buffer x(tokens * kHidden * 2), x32(tokens * kHidden * 4), ids(items * 4), weights(items * 4),
-      counters(kFewRowsCounters * 4), y(tokens * kHidden * 4), h32(static_cast<size_t>(items) * kInter * 4);
-  fill(x.data, tokens * kHidden, Fill::kBf16, seed + 4);
-  fill(weights.data, items, Fill::kF32, seed + 5);
-  check(cudaMemset(counters.data, 0, counters.bytes), "counters");
-  fill(y.data, tokens * kHidden, Fill::kF32, seed + 6);
-  std::vector<int32_t> chosen(items);
-  std::vector<int32_t> routed;
-  for (int i = 0; i < items; ++i) {
-    chosen[i] = static_cast<int32_t>((i / kSlots * 7 + i % kSlots * (1 + i / 64 % 2)) % (kExperts - 1));
-    if (i % kSlots == kRouted) chosen[i] = kExperts - 1;
-    if (i % kSlots < kRouted) routed.push_back(chosen[i]);
-  }
-  check(cudaMemcpy(ids.data, routed.data(), routed.size() * 4, cudaMemcpyHostToDevice), "copy");
-  const auto xs = to_host(x.data, Scalar::kBf16, tokens * kHidden);
-  check(cudaMemcpy(x32.data, xs.data(), xs.size() * 4, cudaMemcpyHostToDevice), "copy");
-  Weight all = up.weight;
-  all.n = kExperts * 2 * kInter;
-  const auto wide = reference(x32.as<float>(), all, tokens);
-  std::vector<float> h(static_cast<size_t>(items) * kInter);
-  for (int s = 0; s < items; ++s) {
-    for (int j = 0; j < kInter; ++j) {
-      const size_t at = (static_cast<size_t>(s / kSlots) * kExperts + chosen[s]) * 2 * kInter + j;
-      h[static_cast<size_t>(s) * kInter + j] =
-          static_cast<float>(wide[at] / (1 + std::exp(-wide[at])) * wide[at + kInter]);
-    }
-  }
-  check(cudaMemcpy(h32.data, h.data(), h.size() * 4, cudaMemcpyHostToDevice), "copy");
-  all = down.weight;
-  all.n = kExperts * kHidden;
-  const auto outs = reference(h32.as<float>(), all, items);
-  const auto before = to_host(y.data, Scalar::kF32, tokens * kHidden),
-             factors = to_host(weights.data, Scalar::kF32, items);
-  std::vector<double> expected(before.begin(), before.end());
-  for (int s = 0; s < items; ++s)
-    for (int j = 0; j < kHidden; ++j)
-      expected[static_cast<size_t>(s / kSlots) * kHidden + j] +=
-          (s % kSlots == kRouted ? 1.0f : factors[s / kSlots * kRouted + s % kSlots]) *
-          outs[(static_cast<size_t>(s) * kExperts + chosen[s]) * kHidden + j];
-  ExpertsMlp m;
-  m.tokens = tokens, m.slots = kRouted, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
-  m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
-  m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden, m.way = way;
-  if (shared) {
-    m.experts = kExperts - 1;
-    m.shared_gate_up = up.expert(kExperts - 1), m.shared_down = down.expert(kExperts - 1);
-  }
-  m.counters = counters.as<unsigned>();
-  Buffer space(experts_workspace_bytes(m, tokens));
-  check(launch_experts(m, space.data, space.bytes, nullptr), "experts");
-  check(cudaDeviceSynchronize(), "experts");
-  std::vector<unsigned> left(kFewRowsCounters);
-  check(cudaMemcpy(left.data(), counters.data, counters.bytes, cudaMemcpyDeviceToHost), "copy");
-  if (std::count(left.begin(), left.end(), 0u) != kFewRowsCounters) ++failures, std::printf("WRONG: counters left\n");
-  char what[96];
-  std::snprintf(what, sizeof(what), "experts of %d tokens, way %d%s", tokens, static_cast<int>(way),
-                shared ? ", shared" : "");
-  compare(what, to_host(y.data, Scalar::kF32, tokens * kHidden), expected, way == ExpertsWay::kStreamed ? 1e-2 : 5e-2);
-}
-
-// R1's routed experts of one layer, every stage.
-void time_experts(int tokens, ExpertsWay way = ExpertsWay::kChoose) {
-  constexpr int kExperts = 256, kSlots = 8, kHidden = 7168, kInter = 2048;
-  static const Fp8Weight up(kExperts, 2 * kInter, kHidden, 1), down(kExperts, kHidden, kInter, 2);
-  Buffer x(static_cast<size_t>(tokens) * kHidden * 2), ids(tokens * kSlots * 4), weights(tokens * kSlots * 4),
-      y(static_cast<size_t>(tokens) * kHidden * 4);
-  fill(x.data, static_cast<int64_t>(tokens) * kHidden, Fill::kBf16, 3);
-  fill(weights.data, tokens * kSlots, Fill::kF32, 4);
-  fill(y.data, static_cast<int64_t>(tokens) * kHidden, Fill::kF32, 5);
-  std::vector<int32_t> chosen(tokens * kSlots);
-  std::vector<bool> used(kExperts);
-  for (int i = 0; i < tokens * kSlots; ++i) {
-    chosen[i] = (i / kSlots * 53 + i % kSlots * 37 + i / kSlots * i % 11 * 32) % kExperts;
-    used[chosen[i]] = true;
-  }
-  check(cudaMemcpy(ids.data, chosen.data(), chosen.size() * 4, cudaMemcpyHostToDevice), "copy");
-  ExpertsMlp m;
-  m.tokens = tokens, m.slots = kSlots, m.experts = kExperts, m.hidden = kHidden, m.inter = kInter;
-  m.x = x.data, m.x_stride = kHidden, m.ids = ids.as<int32_t>(), m.weights = weights.as<float>();
-  m.gate_up = up.weight, m.down = down.weight, m.y = y.data, m.y_stride = kHidden, m.way = way;
-  Buffer space(experts_workspace_bytes(m, tokens)), counters(kFewRowsCounters * 4);
-  check(cudaMemset(counters.data, 0, counters.bytes), "counters");
-  m.counters = counters.as<unsigned>();
-  const double seconds = time_graph(
-      2, 5, [&](int, cudaStream_t stream) { check(launch_experts(m, space.data, space.bytes, stream), "experts"); });
-  const double bytes = static_cast<double>(std::count(used.begin(), used.end(), true)) * 3 * kHidden * kInter;
-  std::printf(
-      "R1 routed experts, %4d tokens, way %d, all stages: %8.1f us, %.2f TB/s of the weights used, %5.0f TFLOP/s\n",
-      tokens, static_cast<int>(way), seconds * 1e6, bytes / seconds * 1e-12,
-      2.0 * tokens * kSlots * 3 * kHidden * kInter / seconds * 1e-12);
 }
 
 void check_quantize(QuantizeSource source, Scalar type) {
@@ -364,8 +265,9 @@ void time_dense(int m, int n, int k) {
   }
   Buffer y(static_cast<size_t>(m) * n * 2);
   std::printf("fp8 m=%-5d n=%-6d k=%-6d", m, n, k);
-  for (const int rows : {64, 128, 192, 256}) {
-    if (rows == 64 && m > 512) continue;
+  for (const int rows : {64, 128, 192, 256, 0}) {  // 0: the chosen one
+    if (rows == 64 && m > 128) continue;
+    if (rows == 128 && m > 1024) continue;
     if (rows >= 192 && m <= 128) continue;
     const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
       Fp8Product p;
@@ -373,11 +275,10 @@ void time_dense(int m, int n, int k) {
       p.tile_rows = rows;
       check(launch_fp8_product(p, stream), "fp8");
     });
-    std::printf("  tile %3d %7.1f us %5.0f TFLOP/s %.2f TB/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12,
-                (static_cast<double>(n) * k + static_cast<double>(m) * k + 2.0 * m * n) / seconds * 1e-12);
+    std::printf("  tile %3d %7.1f us %5.0f TFLOP/s", rows, seconds * 1e6, 2.0 * m * n * k / seconds * 1e-12);
   }
   Peer peer(m, n, k);
-  if (m > 512 && peer.usable()) {
+  if (m >= 256 && peer.usable()) {
     const double seconds =
         time_graph(12, 7, [&](int i, cudaStream_t stream) { peer.run(*xs[i % kSets], *ws[i % kSets], y, stream); });
     if (peer.usable())
@@ -479,14 +380,61 @@ int run_few() {
   return failures == 0 ? 0 : 1;
 }
 
-// R1's routed experts by both grouped ways, checked before.
-int run_experts() {
-  for (const int tokens : {1, 16, 19, 37, 48, 49}) check_experts(tokens, ExpertsWay::kFewRows, 900 + tokens);
-  for (const int tokens : {1, 2, 12, 16, 17}) check_experts(tokens, ExpertsWay::kFewRows, 980 + tokens, true);
-  for (const int tokens : {8, 32, 128, 256, 300, 512, 768}) {
-    for (const auto way : {ExpertsWay::kGrouped, ExpertsWay::kFewRows}) time_experts(tokens, way);
+// What serves beside the library's product, by rows: where the one takes over from the other (product_calls.cc).
+int run_library() {
+  LtProducts lt;
+  Buffer workspace(LtProducts::kWorkspaceBytes);
+  check_library(lt, workspace, 256, 7168, 2048, Scalar::kF32, true, 900);
+  using Shapes = std::initializer_list<std::pair<int, int>>;
+  for (const auto& [n, k] : Shapes{{7168, 2048},
+                                   {4096, 7168},
+                                   {7168, 16384},
+                                   {24576, 1536},
+                                   {2112, 7168},
+                                   {4608, 3584},
+                                   {3584, 3584},
+                                   {37888, 3584},
+                                   {3584, 18944}}) {
+    for (const int m : {64, 128, 256, 512, 1024, 2048}) {
+      const Inputs x(m, k, 1);
+      const Fp8Weight w(3, n, k, 10);
+      const Buffer y(static_cast<size_t>(m) * n * 2);
+      const double own = time_graph(12, 5, [&, n = n, k = k](int i, cudaStream_t stream) {
+        Fp8Product p;
+        p.m = m, p.x = x.x, p.weight = w.expert(i % 3), p.y = y.data, p.y_stride = n;
+        check(launch_fp8_product(p, stream), "fp8");
+      });
+      const double library = time_graph(12, 5, [&, n = n, k = k](int i, cudaStream_t stream) {
+        const Weight weight = w.expert(i % 3);
+        DenseProduct p;
+        p.compute = DenseCompute::kFp8, p.m = m, p.n = n, p.k = k, p.x = x.x.q, p.x_stride = k;
+        p.x_scales = x.x.scales, p.w = weight.data, p.w_scales = static_cast<const float*>(weight.scales);
+        p.y = y.data, p.y_stride = n;
+        check(lt.run(p, workspace.data, workspace.bytes, stream), "cublaslt");
+      });
+      std::printf("fp8 m=%-4d n=%-5d k=%-5d own %6.1f us  library %6.1f us\n", m, n, k, own * 1e6, library * 1e6);
+    }
   }
-  for (const int n : {1, 2, 3, 4}) time_experts(n, ExpertsWay::kStreamed), time_experts(n, ExpertsWay::kFewRows);
+  return failures == 0 ? 0 : 1;
+}
+
+constexpr int kShapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168},
+                              {32768, 512}, {4608, 3584}, {37888, 3584}, {3584, 18944}};
+
+// Prompts' products, plain and grouped, checked before.
+int run_dense() {
+  uint32_t seed = 2000;
+  for (const int tile : {0, 192, 256}) {
+    check_dense(4096, 7168, 2048, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(2500, 2112, 7168, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(777, 1000, 512, tile, Scalar::kBf16, Epilogue::kStore, seed += 10);
+    check_dense(1300, 4096, 7168, tile, Scalar::kF32, Epilogue::kAdd, seed += 10);
+  }
+  check_contiguous(5, 4096, 7168, 128, seed += 10);
+  for (const int m : {4096, 2048, 1024, 512, 256})
+    for (const auto& shape : kShapes) time_dense(m, shape[0], shape[1]);
+  time_contiguous(32, 8, 4096, 7168);
+  time_contiguous(32, 8, 7168, 2048);
   return failures == 0 ? 0 : 1;
 }
 
@@ -496,15 +444,13 @@ int run_small() {
     check_quantize(source, Scalar::kBf16);
   }
   for (const int tile : {64, 128, 192, 256}) check_dense(150, 272, 512, tile, Scalar::kF32, Epilogue::kAdd, 10 + tile);
+  for (const int tile : {192, 256}) check_dense(290, 200, 512, tile, Scalar::kBf16, Epilogue::kStore, 12 + tile);
   check_dense(33, 272, 6144, 0, Scalar::kF32, Epilogue::kAdd, 20);      // K by eight,
   check_dense(150, 272, 3072, 0, Scalar::kBf16, Epilogue::kStore, 30);  // by four,
   check_dense(70, 136, 1664, 0, Scalar::kF32, Epilogue::kStore, 60);    // by two, unevenly
   check_contiguous(4, 256, 512, 64, 300);
+  check_contiguous(4, 256, 512, 128, 310);
   check_masked(5, 64, 256, 512, 400);
-  check_experts(5, ExpertsWay::kGrouped, 500);
-  for (const int tokens : {5, 20, 40}) check_experts(tokens, ExpertsWay::kFewRows, 700 + tokens);
-  check_experts(2, ExpertsWay::kStreamed, 600);
-  check_experts(3, ExpertsWay::kFewRows, 640, true);
   std::printf("failures: %d\n", failures);
   return failures == 0 ? 0 : 1;
 }
@@ -534,17 +480,11 @@ int run(bool times) {
   check_contiguous(4, 7168, 2048, 64, seed += 10);
   check_masked(9, 64, 4096, 7168, seed += 10);
   check_masked(5, 192, 7168, 2048, seed += 10);
-  for (const int tokens : {1, 37, 300}) check_experts(tokens, ExpertsWay::kGrouped, seed += 10);
-  for (const int tokens : {1, 19, 37, 48, 49}) check_experts(tokens, ExpertsWay::kFewRows, seed += 10);
-  for (const int tokens : {2, 16, 17}) check_experts(tokens, ExpertsWay::kFewRows, seed += 10, true);
-  for (const int tokens : {1, 37}) check_experts(tokens, ExpertsWay::kStreamed, seed += 10);
   std::printf("failures: %d\n", failures);
   if (!times) return failures == 0 ? 0 : 1;
-  const int shapes[][2] = {{7168, 2048}, {4096, 7168}, {7168, 16384}, {24576, 1536}, {2112, 7168},
-                           {32768, 512}, {4608, 3584}, {37888, 3584}, {3584, 18944}};
-  for (const auto& shape : shapes) time_dense(4096, shape[0], shape[1]);
+  for (const auto& shape : kShapes) time_dense(4096, shape[0], shape[1]);
   for (const int m : {64, 128, 256})
-    for (const auto& shape : shapes) time_dense(m, shape[0], shape[1]);
+    for (const auto& shape : kShapes) time_dense(m, shape[0], shape[1]);
   using Shapes = std::initializer_list<std::pair<int, int>>;
   for (const int m : {4096, 32, 64, 128, 256})
     for (const auto& shape : Shapes{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}})
@@ -553,7 +493,6 @@ int run(bool times) {
     time_masked(256, 128, rows, 4096, 7168);
     time_masked(256, 128, rows, 7168, 2048);
   }
-  for (const int tokens : {1, 2, 4, 8, 32, 64, 128, 256, 512, 4096}) time_experts(tokens);
   time_contiguous(256, 1, 4096, 7168);
   time_contiguous(256, 1, 7168, 2048);
   time_contiguous(32, 8, 4096, 7168);
@@ -564,12 +503,13 @@ int run(bool times) {
 }  // namespace
 }  // namespace spillway::kernels::cuda
 
-// Arguments: none, "check": no times, "small": few and small checks, "few": products of few rows, "experts": routed
-// experts, or "once": one product alone.
+// Arguments: none, "check": no times, "small": few and small checks, "dense": prompts' products, "few": products of
+// few rows, "library": beside the library by rows, or "once": one product alone.
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "once") == 0) return spillway::kernels::cuda::run_once(4096, 4096, 7168, 256);
   if (argc > 1 && std::strcmp(argv[1], "small") == 0) return spillway::kernels::cuda::run_small();
-  if (argc > 1 && std::strcmp(argv[1], "experts") == 0) return spillway::kernels::cuda::run_experts();
+  if (argc > 1 && std::strcmp(argv[1], "dense") == 0) return spillway::kernels::cuda::run_dense();
   if (argc > 1 && std::strcmp(argv[1], "few") == 0) return spillway::kernels::cuda::run_few();
+  if (argc > 1 && std::strcmp(argv[1], "library") == 0) return spillway::kernels::cuda::run_library();
   return spillway::kernels::cuda::run(argc < 2 || std::strcmp(argv[1], "check") != 0);
 }

@@ -39,9 +39,10 @@ struct Fp8FewRowsProduct {
   const int32_t* block_experts = nullptr;
   const int32_t* block_counts = nullptr;
   const int32_t* blocks_used = nullptr;
-  ExpertChoice choice;     // instead
-  QuantizedActivations x;  // [m, k]
-  Weight weight;           // of one expert, all one after another: kF8Block, scale_rows 128; n a multiple of 256
+  unsigned* claims = nullptr;  // 0 then: how many tiles have been claimed
+  ExpertChoice choice;         // instead
+  QuantizedActivations x;      // [m, k]
+  Weight weight;               // of one expert, all one after another: kF8Block, scale_rows 128; n a multiple of 256
   const void* shared_data = nullptr;  // of one expert more, number `experts`, that lies elsewhere; null: none
   const void* shared_scales = nullptr;
   FewRowsOutput output = FewRowsOutput::kRows;

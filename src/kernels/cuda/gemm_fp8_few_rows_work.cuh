@@ -1,9 +1,13 @@
 // What a block of gemm_fp8_few_rows.cu works on: which experts there are, which tiles of theirs it computes.
 //
 // A tile is 256 rows of the weight by one block of rows of x, all of K; where outputs are summed over experts, 256 rows
-// by the K of all experts in a row. While there are many tiles, each block takes every gridDim.x-th. The last one to
-// two rounds are split evenly along K instead, so that none ends before the others: a tile that several blocks share is
-// added up, in order, by the one that ends last.
+// by the K of all experts in a row. Of few tokens' tiles every block has an even share along K (Walk). Rows by expert,
+// whose tiles are many, are claimed one after the other, the last ones in pieces of K (Claims): memory is shared evenly
+// among blocks while all of them read, so whoever falls behind stays behind, and with fixed shares the rest waited.
+//
+// What several blocks share belongs to the one that has its beginning. The others leave their parts and go on; it adds
+// them up, in order, when it ends. Nobody waits for an answer while weights are to be read: behind all that is under
+// way each takes several us.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +20,15 @@ constexpr int kTileOutputs = 256;  // rows of the weight
 constexpr int kBand = 8;       // row blocks whose tiles are in flight together: an expert of two blocks is read once
 constexpr int kListMax = 160;  // experts of few tokens
 constexpr int kBitWords = 16;  // experts in all: 32 times this
+constexpr int kPiecesMax = 4;  // of a tile
 
 // What the tokens of a call chose, where there are few: every block finds it out for itself, from the ids.
 template <int kRows>
 struct ExpertList {
-  int used;
-  uint32_t bits[kBitWords];
+  alignas(16) uint32_t bits[kBitWords];  // alone in what wide loads of it take
   int experts[kListMax];
   float factors[kListMax][kRows];  // of a token's row: its weight, 0 where the expert was not chosen
+  int used;
 
   // All threads, of which there are more than items; rising by number of the expert.
   __device__ __forceinline__ void find(const ExpertChoice& c, int experts_of_all) {
@@ -70,6 +75,13 @@ struct Segment {
   int shared;      // number of the tile among those that several blocks share; -1: all of it is this block's
 };
 
+// Who has what of a shared tile, by places in the workspace.
+struct Sharing {
+  int counter;
+  int mine;         // of a part that is not the beginning
+  int from, count;  // of all those
+};
+
 // The segments of a block in order; both sides of its ring walk them alike.
 class Walk {
  public:
@@ -94,9 +106,11 @@ class Walk {
     at_ += end - begin;
     return true;
   }
-  // The blocks that share a tile: from the first to the last, each with a part.
-  __device__ __forceinline__ int first_sharer(int tile) const { return block_of(tile * steps_); }
-  __device__ __forceinline__ int last_sharer(int tile) const { return block_of((tile + 1) * steps_ - 1); }
+  // A block has at most one part of a tile that it did not begin.
+  __device__ __forceinline__ Sharing sharing(const Segment& s) const {
+    const int first = block_of(s.shared * steps_), last = block_of((s.shared + 1) * steps_ - 1);
+    return {s.shared, static_cast<int>(blockIdx.x), first + 1, last - first};
+  }
 
  private:
   __device__ __forceinline__ int begin_of(int block) const {
@@ -109,7 +123,30 @@ class Walk {
   int steps_, rounds_, first_shared_, units_, sharers_, at_, end_, round_ = 0;
 };
 
-// A block's partial sums: those of a tile that it did not begin, and of the one that it began and did not end.
-__device__ __forceinline__ int partial_slot(int block, bool began) { return block * 2 + (began ? 1 : 0); }
+// What a claim's number means. The last tiles, one a block, are claimed in pieces, the one with the beginning last, so
+// that the others are under way when it ends.
+class Claims {
+ public:
+  __device__ __forceinline__ Claims(int tiles, int steps)
+      : steps_(steps), pieces_(max(min(steps / kPieceSteps, kPiecesMax), 1)) {
+    const int split = pieces_ > 1 ? min(tiles, static_cast<int>(gridDim.x)) : 0;
+    whole_ = tiles - split, total_ = whole_ + split * pieces_;
+  }
+  __device__ __forceinline__ int total() const { return total_; }
+  __device__ __forceinline__ Segment segment(int claim) const {
+    if (claim < whole_) return {claim, 0, steps_, -1};
+    const int tile = (claim - whole_) / pieces_, piece = pieces_ - 1 - (claim - whole_) % pieces_;
+    return {whole_ + tile, piece * steps_ / pieces_, (piece + 1) * steps_ / pieces_, tile};
+  }
+  __device__ __forceinline__ Sharing sharing(int claim) const {
+    const int tile = (claim - whole_) / pieces_, piece = pieces_ - 1 - (claim - whole_) % pieces_;
+    return {tile, tile * pieces_ + piece, tile * pieces_ + 1, pieces_ - 1};
+  }
+
+ private:
+  static constexpr int kPieceSteps = 8;
+
+  int steps_, pieces_, whole_, total_;
+};
 
 }  // namespace spillway::kernels::cuda

@@ -34,7 +34,7 @@ struct Layout {
   int32_t* rows;           // [items]
   int32_t* block_experts;  // [blocks], -1 behind the last one used
   int32_t* block_counts;   // [blocks]: rows of each that hold a slot
-  int32_t* used;           // of the blocks
+  int32_t* used;           // of the blocks; behind it what the two products count claims with
 };
 
 __device__ __forceinline__ int expert_of(const Layout& a, int item) {
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kLayoutThreads) layout_kernel(const Layout a) 
       before += __shfl_sync(~0u, sum, 31);
     }
     for (int b = before + static_cast<int>(threadIdx.x); b < a.blocks; b += 32) a.block_experts[b] = -1;
-    if (threadIdx.x == 0) *a.used = before;
+    if (threadIdx.x == 0) a.used[0] = before, a.used[1] = a.used[2] = 0;
   }
   __syncthreads();
   for (int i = threadIdx.x; i < a.items; i += kLayoutThreads) a.rows[i] = atomicAdd(&next_row[expert_of(a, i)], 1);
@@ -152,7 +152,7 @@ GroupedSpace grouped_space(const ExpertsMlp& m, int tokens, int rows_of_block) {
   s.rows = parts.take(static_cast<size_t>(tokens) * slots_of(m) * 4);
   s.blocks = parts.take(static_cast<size_t>(blocks) * 4);
   s.counts = parts.take(static_cast<size_t>(blocks) * 4);
-  s.used = parts.take(4);
+  s.used = parts.take(3 * 4);
   s.q = parts.take(rows * m.hidden);
   s.scales = parts.take(rows * (m.hidden / 128) * 4);
   // Gates and ups in bf16, or what few rows' products share.
@@ -182,6 +182,7 @@ cudaError_t few_rows_products(const GroupedCall& c, Fp8FewRowsProduct product, c
   if (error != cudaSuccess) return error;
   product.shared_data = c.m.shared_down.data, product.shared_scales = c.m.shared_down.scales;
   product.m = c.rows, product.x = c.h, product.weight = c.m.down;
+  if (product.claims != nullptr) ++product.claims;
   if (product.choice.tokens > 0) {
     product.output = FewRowsOutput::kSum, product.y = c.m.y, product.y_type = c.m.y_type;
     product.y_stride = c.m.y_stride, product.add = c.m.add;
@@ -210,12 +211,12 @@ cudaError_t many_rows_products(const GroupedCall& c, cudaStream_t stream) {
 cudaError_t run_tokens(const ExpertsMlp& m, const GroupedCall& call, cudaStream_t stream) {
   GroupedCall c = call;
   c.q.scales_stride = kFewTokensMax;
+  Fp8FewRowsProduct product;
   QuantizeActivations quantize;
   quantize.m = m.tokens, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type;
   quantize.x_stride = m.x_stride, quantize.out = c.q;
   const cudaError_t error = launch_quantize_activations(quantize, stream);
   if (error != cudaSuccess) return error;
-  Fp8FewRowsProduct product;
   product.m = m.tokens, product.choice = {m.tokens, m.slots, m.ids, m.weights, has_shared(m)};
   return few_rows_products(c, product, stream);
 }
@@ -254,6 +255,7 @@ cudaError_t run_grouped(const ExpertsMlp& m, char* space, size_t bytes, cudaStre
   if (per_block < 64) {
     Fp8FewRowsProduct product;
     product.m = rows, product.block_experts = owners, product.block_counts = counts, product.blocks_used = used;
+    product.claims = reinterpret_cast<unsigned*>(used) + 1;
     error = few_rows_products(call, product, stream);
   } else {
     error = many_rows_products(call, stream);

@@ -15,21 +15,6 @@ constexpr int kLoads = kWarpOutputs / 2;
 
 using T = __nv_bfloat16;
 
-// sums[i] of all 16 lanes of a half warp added up: lane l has that of i = l.
-__device__ __forceinline__ float sum_16(float (&sums)[16]) {
-  const int lane = static_cast<int>(threadIdx.x) % 16;
-#pragma unroll
-  for (int half = 8; half > 0; half /= 2) {
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const bool upper = (lane & half) != 0;
-      const float mine = upper ? sums[i + half] : sums[i], other = upper ? sums[i] : sums[i + half];
-      sums[i] = mine + __shfl_xor_sync(0xffffffffu, other, half);
-    }
-  }
-  return sums[0];
-}
-
 __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, const T* key_up) {
   const int head = static_cast<int>(blockIdx.x) / 2, part = static_cast<int>(blockIdx.x) % 2;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -39,6 +24,12 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, 
   for (int i = 0; i < kLoads; ++i) {
     w[i] = __ldg(reinterpret_cast<const uint4*>(key_up + (int64_t{head} * kLora + output + 2 * i) * kNope) + lane % 16);
   }
+  // A pair of rope's a thread: its angle does not depend on the kernel in front either.
+  const int half = a.rope / 2, token = static_cast<int>(threadIdx.x) / half,
+            pair = static_cast<int>(threadIdx.x) % half;
+  const bool turns = part == 0 && token < a.rows;
+  const float* angles = a.cos_sin + (turns ? int64_t{a.positions[token]} * a.rope : 0);
+  const float cos = turns ? angles[pair] : 0, sin = turns ? angles[half + pair] : 0;
   take_turn();
   ptx::launch_dependents();  // attention, whose blocks have a multiprocessor each, plans its work meanwhile
   const T* queries = static_cast<const T*>(a.queries) + head * a.query_dim;
@@ -51,14 +42,11 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, 
     float sums[kLoads];
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) sums[i] = dot_8(w[i], x, 0.0f);
-    joined[t * to_row + output + lane % 16 * 2] = __float2bfloat16(sum_16(sums));
+    joined[t * to_row + output + lane % 16 * 2] = __float2bfloat16(sum_over_lanes<16>(sums));
   }
-  const int half = a.rope / 2;
-  if (part != 0) return;
-  for (int i = static_cast<int>(threadIdx.x); i < a.rows * half; i += kThreads) {
-    const int t = i / half;
-    rotate_pair(queries + t * from_row + a.nope, joined + t * to_row + kLora, i % half, half,
-                a.pairs == RopePairs::kHalves, a.cos_sin + int64_t{a.positions[t]} * a.rope);
+  if (turns) {
+    rotate_pair(queries + token * from_row + a.nope, joined + token * to_row + kLora, pair, half,
+                a.pairs == RopePairs::kHalves, cos, sin);
   }
 }
 
@@ -67,8 +55,8 @@ __global__ void __launch_bounds__(kThreads, 2) queries_kernel(const JoinRope a, 
 bool latent_queries(const JoinRope& args, const HeadLinear& key_up, tensor::Stream& stream) {
   static_assert(kLoads == 16);
   const bool takes = args.rows <= kRowsMax && args.dtype == tensor::DType::kBF16 && args.lora == kLora &&
-                     args.nope == kNope && args.query_dim % 8 == 0 && !stream.batch_invariant() &&
-                     Context::of(stream).capability() >= 90;
+                     args.nope == kNope && args.query_dim % 8 == 0 && args.rows * args.rope <= 2 * kThreads &&
+                     args.rope > 1 && !stream.batch_invariant() && Context::of(stream).capability() >= 90;
   if (!takes) return false;
   if (args.rows == 0) return true;
   const auto* weight = reinterpret_cast<const T*>(key_up.weights[0].data.view().data);

@@ -6,11 +6,11 @@
 //   left     scores of even tiles; O[:, 0:256]
 //   right    scores of odd tiles; O[:, 256:512]
 // Each adds its own probabilities times its half of the values from registers, and the other's from shared memory (they
-// lie in a tile's rope chunk, which its scores no longer need). The two take turns: while one works on the scores of
-// its tile, the other's tile has been consumed by both and is being replaced; two tiles are too few for anything else,
-// a copy from device memory takes as long as the scores, softmax and outputs of one. Two blocks with the two halves of
-// 128 heads are a cluster and walk the same stretch: each loads half of every tile into both (kPair), so that the cache
-// is read once.
+// lie in a tile's rope chunk, which its scores no longer need). Their products take turns, six a pair of tiles: scores
+// of the even one, of the odd one, then even left, even right, odd left and odd right outputs. So each half of a tile
+// is free three products before its refill is needed, and one side's softmax is beside the other's products. Two blocks
+// with the two halves of 128 heads are a cluster and walk the same stretch: each loads half of every tile into both
+// (kPair), so that the cache is read once.
 #pragma once
 
 #include "kernels/cuda/attention_ptx.cuh"
@@ -42,7 +42,7 @@ struct MlaShared {
   alignas(1024) char tiles[2][kStageBytesMla];
   float maxima[2][64];  // the running maximum after the even and after the odd tile of a pair; with probabilities
   float totals[2][64];  // at a piece's end: each side's sums of probabilities
-  uint64_t full[2][kChunks], empty[2][2], probabilities[2], queries_full, queries_empty, met;
+  uint64_t full[2][kChunks], empty[2][2], queries_full, queries_empty, met;
   int scratch[40];
   int prefix[1];  // [sequences + 1]
 };
@@ -88,15 +88,16 @@ struct MlaBlock {
   template <int kSide>
   __device__ __forceinline__ void scores(float (&s)[32], int tile);
   __device__ __forceinline__ void clear_tail(int place, int valid, int barrier);
-  __device__ __forceinline__ void softmax(float (&s)[32], int token, const int (&limit)[2], float (&m)[2],
-                                          float (&l)[2], float (&factor)[2]);
+  __device__ __forceinline__ void row_maxima(float (&s)[32], int token, const int (&limit)[2], float (&most)[2]) const;
+  __device__ __forceinline__ void own_probabilities(float (&s)[32], float (&most)[2], int place, float (&m)[2],
+                                                    float (&l)[2], float (&factor)[2], uint32_t (&a)[4][4]);
   __device__ __forceinline__ void raise_maximum(float most, int half, float (&m)[2], float (&l)[2],
                                                 float (&factor)[2]) const {
-    factor[half] = exp2_fast(m[half] * p.scale_log2e - (most == -INFINITY ? 0.0f : most * p.scale_log2e));
+    factor[half] = most == m[half] ? 1.0f : exp2_fast((m[half] - most) * p.scale_log2e);
     m[half] = most;
     l[half] *= factor[half];
   }
-  __device__ __forceinline__ void store_probabilities(const float (&s)[32], int place, const float (&m)[2]);
+  __device__ __forceinline__ void store_probabilities(const uint32_t (&a)[4][4], int place);
   __device__ __forceinline__ void release(int place, int half);
   __device__ __forceinline__ void write(const float (&o)[2][64], int side, const float (&m)[2],
                                         const float (&total)[2]);

@@ -1,9 +1,25 @@
 // The warpgroups of mla_decode.cuh that compute; the kernel; the combination of pieces.
 #pragma once
 
+#include "kernels/cuda/gemm_tile_stage.cuh"
 #include "kernels/cuda/mla_decode.cuh"
 
 namespace spillway::kernels::cuda {
+
+// Named barriers of both sides; 1 and 2 are clear_tail's.
+constexpr int kTurns = 3, kEvenReady = 5, kOddReady = 6;
+// Of a row's scores over the maximum they are relative to, in powers of two.
+constexpr float kGrowth = 8.0f;
+
+// The sides take turns in starting products.
+template <int kSide>
+__device__ __forceinline__ void take_turn() {
+  ptx::named_barrier(kTurns + kSide, 256);
+}
+template <int kSide>
+__device__ __forceinline__ void pass_turn() {
+  ptx::named_arrive(kTurns + 1 - kSide, 256);
+}
 
 // Latents past the context may be NaN, which a probability of zero does not remove: zeros instead.
 template <typename T, bool kPair>
@@ -38,28 +54,21 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::scores(float (&s)[32], int t
     }
   }
   products_commit();
+  pass_turn<kSide>();
   products_wait<0>();
   hold(s);
 }
 
-// Probabilities to the tile's rope chunk, and the maximum they are relative to, for the other side.
+// Probabilities to the tile's rope chunk, for the other side: each warp its 16 rows, eight tokens a matrix.
 template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::store_probabilities(const float (&s)[32], int place,
-                                                                        const float (&m)[2]) {
-  char* chunk = shared.tiles[place] + 8 * kChunkBytes;
+__device__ __forceinline__ void MlaBlock<T, kPair>::store_probabilities(const uint32_t (&a)[4][4], int place) {
+  const int row = warp * 16 + lane % 16;
+  const uint32_t to = ptx::shared_address(shared.tiles[place] + 8 * kChunkBytes + row * 128);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = row_of(half);
-    char* to = chunk + row * 128 + (lane % 4) * 4;
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      *reinterpret_cast<uint32_t*>(to + ((n ^ (row & 7)) << 4)) =
-          pack2<T>(s[n * 4 + half * 2], s[n * 4 + half * 2 + 1]);
-    }
-    if (lane % 4 == 0) shared.maxima[place][row] = m[half];
+  for (int k = 0; k < 4; ++k) {
+    ptx::store_matrix4(to + static_cast<uint32_t>(((2 * k + lane / 16) ^ (row & 7)) << 4), a[k]);
   }
   publish_shared();
-  ptx::barrier_arrive(&shared.probabilities[place]);
 }
 
 template <int kCount>
@@ -77,10 +86,7 @@ __device__ __forceinline__ void start_own_outputs(float (&o)[2][64], const uint3
   hold(o[1]);
   products_begin();
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    product_n128_values<T>(o[0], a[k], b + k * 128, 1);
-    product_n128_values<T>(o[1], a[k], b + k * 128 + kChunkBytes / 8, 1);
-  }
+  for (int k = 0; k < 4; ++k) product_n256_values<T>(o, a[k], b + k * 128);
   products_commit();
 }
 // O += P V with P in shared memory.
@@ -91,10 +97,7 @@ __device__ __forceinline__ void start_other_outputs(float (&o)[2][64], uint32_t 
   hold(o[1]);
   products_begin();
 #pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    product_n128_shared<T>(o[0], a + k * 2, b + k * 128, 1);
-    product_n128_shared<T>(o[1], a + k * 2, b + k * 128 + kChunkBytes / 8, 1);
-  }
+  for (int k = 0; k < 4; ++k) product_n256_shared<T>(o, a + k * 2, b + k * 128);
   products_commit();
 }
 __device__ __forceinline__ void finish_outputs(float (&o)[2][64]) {
@@ -103,31 +106,59 @@ __device__ __forceinline__ void finish_outputs(float (&o)[2][64]) {
   hold(o[1]);
 }
 
-// Scores of 64 tokens from `token` on to probabilities in place; m and l go on, factor is what earlier sums and outputs
-// are to be multiplied with.
+// Of 64 tokens from `token` on: the largest score of each of this thread's rows, those past its limit left out.
 template <typename T, bool kPair>
-__device__ __forceinline__ void MlaBlock<T, kPair>::softmax(float (&s)[32], int token, const int (&limit)[2],
-                                                            float (&m)[2], float (&l)[2], float (&factor)[2]) {
+__device__ __forceinline__ void MlaBlock<T, kPair>::row_maxima(float (&s)[32], int token, const int (&limit)[2],
+                                                               float (&most)[2]) const {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float most = m[half];
+    if (!__any_sync(0xffffffffu, token + kTileTokens - 1 > limit[half])) continue;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      float& x = s[i / 2 * 4 + half * 2 + i % 2];
-      if (token + i / 2 * 8 + (lane % 4) * 2 + i % 2 > limit[half]) x = -INFINITY;
-      most = fmaxf(most, x);
-    }
-    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-    most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-    raise_maximum(most, half, m, l, factor);
-    const float base = most == -INFINITY ? 0.0f : most * p.scale_log2e;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      float& x = s[i / 2 * 4 + half * 2 + i % 2];
-      x = exp2_fast(x * p.scale_log2e - base);
-      l[half] += x;
+      if (token + i / 2 * 8 + (lane % 4) * 2 + i % 2 > limit[half]) s[i / 2 * 4 + half * 2 + i % 2] = -INFINITY;
     }
   }
+  float part[2][2];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) part[i / 2 % 2][i % 2] = s[i];
+#pragma unroll
+  for (int i = 4; i < 32; ++i) part[i / 2 % 2][i % 2] = fmaxf(part[i / 2 % 2][i % 2], s[i]);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) most[half] = fmaxf(part[half][0], part[half][1]);
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      most[half] = fmaxf(most[half], __shfl_xor_sync(0xffffffffu, most[half], step));
+    }
+  }
+}
+
+// Scores to probabilities, packed as a product's operand and put into the tile's rope chunk for the other side with the
+// maximum that they are relative to; their sums are added to l. That maximum is raised, and factor less than one, only
+// where a row has outgrown it by kGrowth: what it is relative to does not matter, and to rescale outputs costs more.
+template <typename T, bool kPair>
+__device__ __forceinline__ void MlaBlock<T, kPair>::own_probabilities(float (&s)[32], float (&most)[2], int place,
+                                                                      float (&m)[2], float (&l)[2], float (&factor)[2],
+                                                                      uint32_t (&a)[4][4]) {
+  float base[2], part[2][2] = {};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (!((most[half] - m[half]) * p.scale_log2e > kGrowth)) most[half] = m[half];
+    raise_maximum(most[half], half, m, l, factor);
+    base[half] = m[half] == -INFINITY ? 0.0f : m[half] * p.scale_log2e;
+    if (lane % 4 == 0) shared.maxima[place][row_of(half)] = m[half];
+  }
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    s[i] = exp2_fast(s[i] * p.scale_log2e - base[i / 2 % 2]);
+    part[i / 2 % 2][i % 2] += s[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = pack2<T>(s[i * 2], s[i * 2 + 1]);
+  store_probabilities(a, place);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) l[half] += part[half][0] + part[half][1];
 }
 
 // One side through its pieces. m: the maximum of all tiles so far; l: this side's tiles' sums relative to it.
@@ -138,8 +169,10 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
   constexpr uint32_t kHalf = kSide * 4 * kChunkBytes;
   int units = 0;
   float o[2][64], s[32];
+  if (kSide == 1) pass_turn<kSide>();
   while (next_piece()) {
-    float m[2] = {-INFINITY, -INFINITY}, l[2] = {}, factor[2];
+    float m[2] = {-INFINITY, -INFINITY}, l[2] = {};
+    uint32_t a[4][4];
     int limit[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -150,51 +183,66 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
     for (int i = 0; i < 128; ++i) o[i / 64][i % 64] = 0.0f;
     ptx::barrier_wait(&shared.queries_full, units & 1);
     ++units;
-    const auto own_tile = [&](int t) {
+    const auto own_scores = [&](int t) {
+      take_turn<kSide>();
       scores<kSide>(s, t);
       if (t + 2 >= tiles) ptx::barrier_arrive(&shared.queries_empty);
-      softmax(s, (piece.tile_begin + t) * kTileTokens, limit, m, l, factor);
-      store_probabilities(s, kSide, m);
-      scale_rows(o, factor);
-      uint32_t a[4][4];
-#pragma unroll
-      for (int i = 0; i < 16; ++i) a[i / 4][i % 4] = pack2<T>(s[i * 2], s[i * 2 + 1]);
+    };
+    const auto own_outputs = [&](const float(&by)[2]) {
+      scale_rows(o, by);
+      take_turn<kSide>();
       start_own_outputs<T>(o, a, own + kHalf);
+      pass_turn<kSide>();
       finish_outputs(o);
       release(kSide, kSide);
     };
-    const auto other_tile = [&] {
-      for (int c = kSide * 4; c < kSide * 4 + 4; ++c) {
-        ptx::barrier_wait(&shared.full[1 - kSide][c], parity_of(1 - kSide));
-      }
-      ptx::barrier_wait(&shared.probabilities[1 - kSide], parity_of(1 - kSide));
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        raise_maximum(shared.maxima[1 - kSide][row_of(half)], half, m, l, factor);
-      }
-      scale_rows(o, factor);
+    const auto start_other = [&](int ready) {
+      // Its values have arrived as well: the other side has waited for all chunks of its tile.
+      ptx::named_barrier(ready, 256);
+      float by[2];
+      for (int half = 0; half < 2; ++half) raise_maximum(shared.maxima[1 - kSide][row_of(half)], half, m, l, by);
+      scale_rows(o, by);
+      take_turn<kSide>();
       start_other_outputs<T>(o, other + 8 * kChunkBytes, other + kHalf);
+      pass_turn<kSide>();
+    };
+    const auto finish_other = [&] {
       finish_outputs(o);
       release(1 - kSide, kSide);
       if (kSide == 0) release(1, 1);
     };
     for (int t = 0; t < tiles; t += 2) {
+      const int token = (piece.tile_begin + t) * kTileTokens;
       const bool has_odd = t + 1 < tiles;
+      float most[2], factor[2];
       if constexpr (kSide == 0) {
-        own_tile(t);
-        ++even_uses;
+        own_scores(t);
+        row_maxima(s, token, limit, most);
+        own_probabilities(s, most, 0, m, l, factor, a);
+        ptx::named_arrive(kEvenReady, 256);
+        own_outputs(factor);
         if (has_odd) {
-          other_tile();
-          ++odd_uses;
+          start_other(kOddReady);
+          finish_other();
         }
       } else {
-        other_tile();
-        ++even_uses;
         if (has_odd) {
-          own_tile(t + 1);
-          ++odd_uses;
+          own_scores(t + 1);
+          row_maxima(s, token + kTileTokens, limit, most);
+        } else {
+          take_turn<kSide>();
+          pass_turn<kSide>();
         }
+        start_other(kEvenReady);
+        if (has_odd) {
+          own_probabilities(s, most, 1, m, l, factor, a);
+          ptx::named_arrive(kOddReady, 256);
+        }
+        finish_other();
+        if (has_odd) own_outputs(factor);
       }
+      ++even_uses;
+      if (has_odd) ++odd_uses;
     }
     if (kSide == 1 && tiles == 1) ptx::barrier_arrive(&shared.queries_empty);
 #pragma unroll
@@ -228,7 +276,6 @@ __global__ void __launch_bounds__(384, 1)
         // Of an odd tile's right half both sides are readers: the left one of its rope chunk.
         ptx::barrier_init(&shared.empty[stage][half], (stage == 1 && half == 1 ? 8 : 4) * kBlocks);
       }
-      ptx::barrier_init(&shared.probabilities[stage], 128);
     }
     ptx::barrier_init(&shared.queries_full, 1);
     ptx::barrier_init(&shared.queries_empty, 256);

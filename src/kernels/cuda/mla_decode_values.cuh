@@ -21,7 +21,9 @@ struct MlaValues {
 };
 
 struct ValuesShared {
-  float weights[kValueRowsMax][kValuePiecesMax];          // of a row's pieces, the sum's inverse included
+  int pieces[kValueRowsMax];
+  int places[kValueRowsMax][kValuePiecesMax];             // of a row's pieces: rows of the partial results
+  float weights[kValueRowsMax][kValuePiecesMax];          // the sum's inverse included
   float4 parts[kValueRowsMax][kValueThreads / 64][64];    // every fourth piece
   alignas(16) __nv_bfloat16 row[kValueRowsMax][kLatent];  // combined
 };
@@ -34,33 +36,28 @@ __device__ __forceinline__ void store_pair(void* place, uint32_t rank, uint32_t 
       : "memory");
 }
 
-// Where the pieces of a head of a row lie.
-struct RowPieces {
-  WorkCursor cursor;
-  Piece piece;
-  int rank, row, ranks;
-
-  __device__ __forceinline__ RowPieces(const MlaParams& p, const WorkCursor& plan, int token, int head)
-      : cursor(plan), ranks(p.ranks) {
-    const int sequence = p.batch.row_sequence[token];
-    const int packed = (token - p.batch.row_begin[sequence]) * p.heads + head, row_block = packed / 64;
-    piece = cursor.first_piece(sequence, row_block / ranks);
-    rank = row_block % ranks, row = packed % 64;
+// A warp: where the pieces of a head of a row lie. Follows from lengths alone, so it is found before attention ends.
+__device__ __forceinline__ void find_pieces(const MlaParams& p, WorkCursor cursor, int token, int head,
+                                            ValuesShared& s) {
+  const int sequence = p.batch.row_sequence[token];
+  const int packed = (token - p.batch.row_begin[sequence]) * p.heads + head, row_block = packed / 64;
+  const Piece piece = cursor.first_piece(sequence, row_block / p.ranks);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = lane; i < piece.pieces; i += 32) {
+    s.places[token][i] = (cursor.slot_of(piece, i) * p.ranks + row_block % p.ranks) * 64 + packed % 64;
   }
-  __device__ __forceinline__ int64_t at(int i) const {
-    return (static_cast<int64_t>(cursor.slot_of(piece, i)) * ranks + rank) * 64 + row;
-  }
-};
+  if (lane == 0) s.pieces[token] = piece.pieces;
+}
 
 // A warp: the weights of a row's pieces.
-__device__ __forceinline__ void weigh_pieces(const MlaParams& p, const RowPieces& pieces, float* weights) {
+__device__ __forceinline__ void weigh_pieces(const MlaParams& p, int token, ValuesShared& s) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   float2 found[kValuePiecesMax / 32];
   float most = -INFINITY, sum = 0;
 #pragma unroll
   for (int j = 0; j < kValuePiecesMax / 32; ++j) {
     const int i = j * 32 + lane;
-    found[j] = i < pieces.piece.pieces ? __ldcg(p.sums + pieces.at(i)) : make_float2(-INFINITY, 0.0f);
+    found[j] = i < s.pieces[token] ? __ldcg(p.sums + s.places[token][i]) : make_float2(-INFINITY, 0.0f);
     most = fmaxf(most, found[j].x);
   }
   for (int step = 16; step > 0; step /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, step));
@@ -71,31 +68,29 @@ __device__ __forceinline__ void weigh_pieces(const MlaParams& p, const RowPieces
   }
   for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
 #pragma unroll
-  for (int j = 0; j < kValuePiecesMax / 32; ++j) weights[j * 32 + lane] = found[j].x / sum;
+  for (int j = 0; j < kValuePiecesMax / 32; ++j) s.weights[token][j * 32 + lane] = found[j].x / sum;
 }
 
 // This block's half of the combined columns of a row of several pieces, every fourth piece: four values a thread.
-__device__ __forceinline__ float4 add_pieces(const MlaParams& p, const RowPieces& pieces, const float* weights,
-                                             int half) {
-  const int quad = static_cast<int>(threadIdx.x) % 64;
+__device__ __forceinline__ float4 add_pieces(const MlaParams& p, int token, int half, const ValuesShared& s) {
+  const float* from = p.partials + half * kLatent / 2 + static_cast<int>(threadIdx.x) % 64 * 4;
   float4 sum = {};
 #pragma unroll 8
-  for (int i = static_cast<int>(threadIdx.x) / 64; i < pieces.piece.pieces; i += kValueThreads / 64) {
-    const float4 v = __ldcg(reinterpret_cast<const float4*>(p.partials + pieces.at(i) * kLatent) + half * 64 + quad);
-    const float weight = weights[i];
+  for (int i = static_cast<int>(threadIdx.x) / 64; i < s.pieces[token]; i += kValueThreads / 64) {
+    const float4 v = __ldcg(reinterpret_cast<const float4*>(from + int64_t{s.places[token][i]} * kLatent));
+    const float weight = s.weights[token][i];
     sum.x += weight * v.x, sum.y += weight * v.y, sum.z += weight * v.z, sum.w += weight * v.w;
   }
   return sum;
 }
 
 // Both blocks get this one's half of every row.
-__device__ __forceinline__ void share_rows(const MlaParams& p, const WorkCursor& plan, bool whole, int head, int half,
-                                           ValuesShared& s) {
+__device__ __forceinline__ void share_rows(const MlaParams& p, bool whole, int head, int half, ValuesShared& s) {
   const int quad = static_cast<int>(threadIdx.x) % 64;
   for (int t = static_cast<int>(threadIdx.x) / 64; t < p.batch.rows; t += kValueThreads / 64) {
     const int column = half * kLatent / 2 + quad * 4;
     uint2 words;
-    if (whole || RowPieces(p, plan, t, head).piece.pieces == 1) {
+    if (whole || s.pieces[t] == 1) {
       const char* out = p.out + (t * p.out_stride + int64_t{head} * kLatent + column) * 2;
       words = __ldcg(reinterpret_cast<const uint2*>(out));
     } else {
@@ -130,20 +125,22 @@ __global__ void __launch_bounds__(kValueThreads, 2)
   plan_work(p.batch, p.shape, plan_shared + 40, plan_shared);
   WorkCursor plan;
   plan.start(plan_shared + 40, p.shape, p.batch.sequences, 0, false);
+  if (warp < p.batch.rows) find_pieces(p, plan, warp, head, s);
+  __syncthreads();
   ptx::cluster_sync();  // the other block has begun
   wait_for_previous_kernel();
   let_next_kernel_start();
   const bool whole = __ldcg(p.whole) != 0;
   if (!whole) {
-    if (warp < p.batch.rows) weigh_pieces(p, RowPieces(p, plan, warp, head), s.weights[warp]);
+    if (warp < p.batch.rows) weigh_pieces(p, warp, s);
     __syncthreads();
 #pragma unroll 1
     for (int t = 0; t < p.batch.rows; ++t) {
-      s.parts[t][threadIdx.x / 64][threadIdx.x % 64] = add_pieces(p, RowPieces(p, plan, t, head), s.weights[t], half);
+      s.parts[t][threadIdx.x / 64][threadIdx.x % 64] = add_pieces(p, t, half, s);
     }
     __syncthreads();
   }
-  share_rows(p, plan, whole, head, half, s);
+  share_rows(p, whole, head, half, s);
   ptx::cluster_sync();
 #pragma unroll 1
   for (int t = 0; t < p.batch.rows; ++t) {
@@ -153,18 +150,9 @@ __global__ void __launch_bounds__(kValueThreads, 2)
     float sums[kValueOutputs];
 #pragma unroll
     for (int i = 0; i < kValueOutputs; ++i) sums[i] = dot_8(w[2 * i + 1], high, dot_8(w[2 * i], low, 0.0f));
-#pragma unroll
-    for (int step = 16; step > 2; step /= 2) {  // lane l ends with the sums of output l / 4
-#pragma unroll
-      for (int i = 0; i < step / 4; ++i) {
-        const bool upper = (lane & step) != 0;
-        const float mine = upper ? sums[i + step / 4] : sums[i], other = upper ? sums[i] : sums[i + step / 4];
-        sums[i] = mine + __shfl_xor_sync(0xffffffffu, other, step);
-      }
-    }
-    for (int step = 2; step > 0; step /= 2) sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], step);
+    const float sum = sum_over_lanes<32>(sums);
     if (lane % 4 == 0) {
-      v.values[t * v.stride + int64_t{head} * kLatentValueDim + output + lane / 4] = __float2bfloat16(sums[0]);
+      v.values[t * v.stride + int64_t{head} * kLatentValueDim + output + lane / 4] = __float2bfloat16(sum);
     }
   }
 #endif

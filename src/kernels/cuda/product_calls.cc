@@ -17,9 +17,11 @@ namespace {
 using tensor::DType;
 using tensor::TensorView;
 
-constexpr int64_t kLibraryFp8Rows = 512;  // below, the library's block-scaled products are not faster
+constexpr int64_t kLibraryFp8Rows = 256;  // below, the library's block-scaled products are not faster
+// From so many rows on gemm_fp8 is, where it stores bf16 and K is below.
+constexpr int64_t kPromptFp8Rows = 4096, kPromptFp8K = 16384, kShortFp8Rows = 1024, kShortFp8K = 2048;
 // Measured beside gemv_small_batch and gemm_fp8 (NOTES-products.md): so much weight hides what a launch more costs. One
-// and two rows stay where activations have 16 bits, which is as fast or nearly.
+// and two rows stay where activations have 16 bits, which is faster.
 constexpr int64_t kFewRowsWeight = 30'000'000;
 constexpr int64_t kFewRowsMin = 3, kFewRowsMax = 8;
 constexpr int kWideOutputs = 32768;  // of the weight: a tile of gemm_bf16_wide for nearly every multiprocessor
@@ -66,9 +68,10 @@ void fixed_shape_product(DenseProduct product, size_t x_size, tensor::Stream& st
   copy(y + size_t(whole) * y_row, scratch + aligned, size_t(rest) * y_row);
 }
 
-// Measured beside gemm_fp8 (NOTES-products.md): the library is faster but where K is short and N not wide.
-bool takes_library_fp8(int64_t m, const PackedLinear& w, tensor::Stream& stream) {
-  const bool own_faster = w.k >= 2048 && w.k < 3072 && w.n <= 8192;
+// Measured beside gemm_fp8 (NOTES-products.md). plain: the product is stored in bf16, not added.
+bool takes_library_fp8(int64_t m, const PackedLinear& w, bool plain, tensor::Stream& stream) {
+  const bool own_faster =
+      plain && ((m >= kPromptFp8Rows && w.k < kPromptFp8K) || (m >= kShortFp8Rows && w.k < kShortFp8K));
   return m >= kLibraryFp8Rows && m % 4 == 0 && w.k % 512 == 0 && w.n % 16 == 0 && !own_faster &&
          !stream.batch_invariant();
 }
@@ -142,6 +145,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     quantize.norm_eps = norm.epsilon;
   }
   quantize.out = {scratch, reinterpret_cast<float*>(scratch + q_bytes), stride};
+  quantize.starts_next = few;
   run(launch_quantize_activations(quantize, native(stream)), "quantize_activations");
   if (few) {
     Fp8FewRowsProduct product = dense_few_rows(int(m), quantize.out, weight_of(w));
@@ -150,7 +154,7 @@ void fp8_product(TensorView x, const InputNorm& norm, bool gates, const PackedLi
     product.counters = Context::of(stream).expert_counters(native(stream));
     return run(launch_fp8_few_rows(product, native(stream)), "fp8 product of few rows");
   }
-  if (takes_library_fp8(m, w, stream)) {
+  if (takes_library_fp8(m, w, !accumulate && y.dtype == DType::kBF16, stream)) {
     DenseProduct product;
     product.compute = DenseCompute::kFp8;
     product.m = int(m);

@@ -21,24 +21,35 @@ __device__ __forceinline__ float quotient(float v, float scale, float inverse) {
   return __fmaf_rn(__fmaf_rn(-q, scale, v), inverse, q);
 }
 
-// Sixteen lanes a group, eight values each. at: of the first of them in the row.
-__device__ __forceinline__ void store_group(const QuantizeActivations& a, int64_t row, int at, const float (&v)[8]) {
-  const uint32_t lanes = 0xFFFFu << (threadIdx.x & 16);
-  float amax = 0;
+// Sixteen lanes a group, eight values each.
+struct Group {
+  uint2 q;
+  float scale;
+
+  __device__ __forceinline__ explicit Group(const float (&v)[8]) {
+    const uint32_t lanes = 0xFFFFu << (threadIdx.x & 16);
+    float amax = 0;
 #pragma unroll
-  for (int j = 0; j < 8; ++j) amax = fmaxf(amax, fabsf(v[j]));
+    for (int j = 0; j < 8; ++j) amax = fmaxf(amax, fabsf(v[j]));
 #pragma unroll
-  for (int other = 8; other > 0; other /= 2) amax = fmaxf(amax, __shfl_xor_sync(lanes, amax, other));
-  const float scale = __fdiv_rn(fmaxf(amax, 1e-4f), 448.0f), inverse = __frcp_rn(scale);
-  uint32_t q[2] = {};
+    for (int other = 8; other > 0; other /= 2) amax = fmaxf(amax, __shfl_xor_sync(lanes, amax, other));
+    scale = __fdiv_rn(fmaxf(amax, 1e-4f), 448.0f);
+    const float inverse = __frcp_rn(scale);
+    uint32_t words[2] = {};
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const float2 pair = make_float2(quotient(v[2 * j], scale, inverse), quotient(v[2 * j + 1], scale, inverse));
-    q[j / 2] |= static_cast<uint32_t>(__nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3)) << (16 * (j % 2));
+    for (int j = 0; j < 4; ++j) {
+      const float2 pair = make_float2(quotient(v[2 * j], scale, inverse), quotient(v[2 * j + 1], scale, inverse));
+      words[j / 2] |= static_cast<uint32_t>(__nv_cvt_float2_to_fp8x2(pair, __NV_SATFINITE, __NV_E4M3))
+                      << (16 * (j % 2));
+    }
+    q = make_uint2(words[0], words[1]);
   }
-  *reinterpret_cast<uint2*>(static_cast<char*>(a.out.q) + row * a.k + at) = make_uint2(q[0], q[1]);
-  if (threadIdx.x % 16 == 0) a.out.scales[at / 128 * a.out.scales_stride + row] = scale;
-}
+  // at: of this lane's first value in the row.
+  __device__ __forceinline__ void store(const QuantizeActivations& a, int64_t row, int at) const {
+    *reinterpret_cast<uint2*>(static_cast<char*>(a.out.q) + row * a.k + at) = q;
+    if (threadIdx.x % 16 == 0) a.out.scales[at / 128 * a.out.scales_stride + row] = scale;
+  }
+};
 
 __device__ __forceinline__ bool row_counts(const QuantizeActivations& a, int row) {
   return a.counts == nullptr || row % a.rows_max < a.counts[row / a.rows_max];
@@ -60,21 +71,23 @@ struct Eight {
 // The loads are as wide as they can be.
 template <Scalar kType, bool kSwiGlu>
 __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActivations a) {
+  if (a.starts_next) ptx::launch_dependents();
   ptx::wait_for_previous();
   ptx::launch_dependents();
   const int groups = a.k / 128, lane = threadIdx.x % 16, step = static_cast<int>(gridDim.x) * (kThreads / 16);
   const int step_items = step / groups, step_groups = step % groups;
   const int first = static_cast<int>(blockIdx.x) * (kThreads / 16) + static_cast<int>(threadIdx.x) / 16;
+  const bool copied = a.rows != nullptr && a.repeat > 0;  // what goes to many rows is quantised once
+  const int items = copied ? a.m / a.repeat : a.m;
   int item = first / groups, group = first % groups;
-  for (; item < a.m; item += step_items, group += step_groups) {
+  for (; item < items; item += step_items, group += step_groups) {
     if (group >= groups) {
       group -= groups;
-      if (++item >= a.m) break;
+      if (++item >= items) break;
     }
     if (!row_counts(a, item)) continue;
-    const int row = a.rows != nullptr ? a.rows[item] : item;
-    const int64_t from = a.rows != nullptr && a.repeat > 0 ? item / a.repeat : row;
-    const int64_t at = from * a.x_stride + group * 128 + lane * 8;
+    const int row = a.rows != nullptr && !copied ? a.rows[item] : item;
+    const int64_t at = row * a.x_stride + group * 128 + lane * 8;
     Eight<kType> gates, ups;
     gates.fetch(a.x, at);
     if constexpr (kSwiGlu) ups.fetch(a.x, at + a.k);
@@ -86,7 +99,17 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(const QuantizeActiva
 #pragma unroll
       for (int j = 0; j < 8; ++j) v[j] = __fdividef(v[j], 1.0f + __expf(-v[j])) * up[j];
     }
-    store_group(a, row, group * 128 + lane * 8, v);
+    const Group quantized(v);
+    if (!copied) {
+      quantized.store(a, row, group * 128 + lane * 8);
+      continue;
+    }
+    for (int slot = 0; slot < a.repeat; slot += 16) {  // the ids of sixteen rows at once
+      const int slots = min(16, a.repeat - slot), mine = lane < slots ? a.rows[row * a.repeat + slot + lane] : 0;
+      for (int s = 0; s < slots; ++s) {
+        quantized.store(a, __shfl_sync(0xFFFFu << (threadIdx.x & 16), mine, s, 16), group * 128 + lane * 8);
+      }
+    }
   }
 }
 
@@ -101,6 +124,7 @@ __global__ void __launch_bounds__(1024) norm_quantize_kernel(const QuantizeActiv
   for (int i = 0; i < kPieces; ++i) {
     if (place(i) < a.k) load_8(a.norm_weight, place(i), a.norm_type, weight[i]);
   }
+  if (a.starts_next) ptx::launch_dependents();
   ptx::wait_for_previous();
   ptx::launch_dependents();
   if (!row_counts(a, row)) return;
@@ -127,7 +151,7 @@ __global__ void __launch_bounds__(1024) norm_quantize_kernel(const QuantizeActiv
     if (place(i) >= a.k) break;
 #pragma unroll
     for (int j = 0; j < 8; ++j) v[i][j] = __bfloat162float(__float2bfloat16(v[i][j] * factor * weight[i][j]));
-    store_group(a, row, place(i), v[i]);
+    Group(v[i]).store(a, row, place(i));
   }
 }
 
@@ -147,7 +171,9 @@ cudaError_t launch_quantize_activations(const QuantizeActivations& a, cudaStream
     if (a.norm_weight == nullptr || a.rows != nullptr || a.k > kNormMax) return cudaErrorInvalidValue;
     return a.k <= kNormMax / 2 ? launch_norm<1>(a, stream) : launch_norm<2>(a, stream);
   }
-  const int64_t groups = static_cast<int64_t>(a.m) * (a.k / 128);
+  const bool copied = a.rows != nullptr && a.repeat > 0;
+  if (copied && a.m % a.repeat != 0) return cudaErrorInvalidValue;
+  const int64_t groups = static_cast<int64_t>(copied ? a.m / a.repeat : a.m) * (a.k / 128);
   const auto blocks =
       static_cast<unsigned>(std::min<int64_t>((groups + kThreads / 16 - 1) / (kThreads / 16), 8 * processor_count()));
   const bool gates = a.source == QuantizeSource::kSwiGlu;

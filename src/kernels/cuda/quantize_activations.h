@@ -36,11 +36,14 @@ struct QuantizeActivations {
   const int32_t* counts = nullptr;
   int rows_max = 0;
   // Experts' rows in an order of their own: item i of the m goes to row rows[i] of out, whose scales_stride is at least
-  // the number of rows there; it comes from row i / repeat of x, or with repeat 0 from row rows[i]. Null: row i to row
-  // i.
+  // the number of rows there; it comes from row i / repeat of x (m a multiple of repeat), or with repeat 0 from row
+  // rows[i]. Null: row i to row i.
   const int32_t* rows = nullptr;
   int repeat = 1;
   QuantizedActivations out;
+  // The next kernel has every multiprocessor to itself (no two of its blocks fit in one) and reads weights first: it is
+  // let start before this one's own wait, so that they arrive meanwhile.
+  bool starts_next = false;
 };
 
 cudaError_t launch_quantize_activations(const QuantizeActivations& args, cudaStream_t stream);

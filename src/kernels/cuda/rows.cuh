@@ -32,11 +32,15 @@ __device__ inline __half from_float<__half>(float x) {
 
 // Pair i of a rotated part from one place to another.
 template <class T>
-__device__ void rotate_pair(const T* from, T* to, int i, int half, bool halves, const float* angles) {
+__device__ void rotate_pair(const T* from, T* to, int i, int half, bool halves, float cos, float sin) {
   const int first = halves ? i : 2 * i, second = halves ? i + half : 2 * i + 1;
-  const float a = to_float(from[first]), b = to_float(from[second]), cos = angles[i], sin = angles[half + i];
+  const float a = to_float(from[first]), b = to_float(from[second]);
   to[first] = from_float<T>(a * cos - b * sin);
   to[second] = from_float<T>(b * cos + a * sin);
+}
+template <class T>
+__device__ void rotate_pair(const T* from, T* to, int i, int half, bool halves, const float* angles) {
+  rotate_pair(from, to, i, half, halves, angles[i], angles[half + i]);
 }
 
 // The first statement of each small kernel: it may be set up while the previous one ends. It does not let the next one
