@@ -6,8 +6,8 @@
 // expert into blocks of rows and quantised, each expert is read once: blocks of 64 or 128 rows (gemm_fp8.h), of 16 or
 // 32 where experts get few (gemm_fp8_few_rows.h); up to 16 tokens are not sorted, the products take them as they lie.
 // kGrouped never takes the latter, whose bits differ: there, and streamed, a token's bits depend on its own row, ids
-// and weights only. Before sm_90 experts_portable.h takes all. ids in [0, experts). Tolerance: streamed, as gemv_small_batch.h; grouped, relative norm 5e-2
-// (activations in FP8).
+// and weights only. Before sm_90 experts_portable.h takes all. ids in [0, experts). Tolerance: streamed, as
+// gemv_small_batch.h; grouped, relative norm 5e-2 (activations in FP8).
 #pragma once
 
 #include "kernels/cuda/gemm_types.h"
