@@ -55,7 +55,7 @@ asan tsan:
 
 fuzz:
 	@scripts/packages.sh test fuzz
-	@$(MAKE) --no-print-directory build PRESET=fuzz
+	@cmake --preset fuzz && cmake --build build/fuzz --target fuzzers
 	@scripts/fuzz.sh build/fuzz
 
 bench: build

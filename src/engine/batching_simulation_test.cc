@@ -309,8 +309,8 @@ TEST(BatchingSimulation, LimitsMoveAtMostOnceInACooldown) {
       }
       // A device that is slow now and then, as one with neighbours is.
       int batches = 0;
-      const Device unsteady = [&](int64_t cost, int inputs) {
-        return device(cost, inputs) * (++batches % 97 < 10 ? 2.5 : 1);
+      const Device unsteady = [&, steady = device](int64_t cost, int inputs) {
+        return steady(cost, inputs) * (++batches % 97 < 10 ? 2.5 : 1);
       };
       const Outcome outcome = simulate(trace, unsteady, limits);
       for (size_t i = 1; i < outcome.moves_s.size(); ++i) {
