@@ -6,6 +6,7 @@
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/progress_lines.h"
 #include "base/random_bytes.h"
 #include "base/result.h"
 
@@ -37,6 +38,18 @@ TEST(Log, RefusesUnknownLevelsAndFormats) {
   EXPECT_FALSE(configure_log("loud", "text").ok());
   EXPECT_FALSE(configure_log("info", "xml").ok());
   EXPECT_TRUE(configure_log("warn", "json").ok());
+}
+
+TEST(ProgressLines, SaysALineASecondAtMost) {
+  SimulatedClock clock;
+  ProgressLines lines("recording", 5, clock);
+  EXPECT_EQ(lines.step(), std::nullopt);
+  clock.advance(std::chrono::milliseconds(1200));
+  EXPECT_EQ(lines.step(), "recording: 2 of 5");
+  clock.advance(std::chrono::milliseconds(900));
+  EXPECT_EQ(lines.step(), std::nullopt);
+  clock.advance(std::chrono::milliseconds(200));
+  EXPECT_EQ(lines.step(), "recording: 4 of 5");
 }
 
 TEST(BoundedQueue, RefusesWhenFullAndWhenClosed) {

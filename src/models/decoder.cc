@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/log.h"
+#include "base/progress_lines.h"
 #include "kernels/elementwise.h"
 #include "weights/weight_source.h"
 
@@ -299,9 +301,12 @@ void Decoder::warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stre
   for (int32_t count = 4096; count >= 64; count /= 2) {
     if (count < rows) prompts.push_back(count);
   }
+  const SteadyClock clock;
+  ProgressLines lines("warming up, prompts", std::ssize(prompts), clock);
   for (const int32_t count : prompts) {
     const SequenceInput prompt = slice(count);
     try_step(std::span(&prompt, 1), kv, stream);
+    if (const auto line = lines.step()) SW_INFO("{}", *line);
   }
   // Parts of prompts beside as many decoding sequences as there may be: attention's workspaces go by both.
   const int32_t others = std::min({sequences_max - 1, batch_tokens_max_ / 2, int32_t(logits_.shape()[0]) - 1});
@@ -319,14 +324,20 @@ void Decoder::record_steps(int sequences_max, nn::KvStorage& kv, tensor::Stream&
   for (StepGraphs& graphs : drawing_graphs_) graphs.forget();
   for (StepGraphs& graphs : graphs_) graphs.forget();
   const std::vector<int32_t> pages{kv.padding_page()}, ids(kBucketRows, 0);
+  std::vector<std::pair<int64_t, int32_t>> kinds;  // sequences, rows of each
   for (int64_t bucket = StepGraphs::bucket_for(std::min<int64_t>(sequences_max, StepGraphs::kSequencesMax)); bucket > 0;
        bucket = StepGraphs::bucket_below(bucket)) {
     for (int32_t rows = 1; rows <= (keeps_hidden_ ? kBucketRows : 1); ++rows) {
-      if (bucket * rows > std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) continue;
-      const SequenceInput one{
-          .tokens = std::span(ids).first(size_t(rows)), .position = 0, .pages = pages, .logits_rows = rows};
-      for (int turn = 0; turn < 2; ++turn) try_step(std::vector<SequenceInput>(size_t(bucket), one), kv, stream);
+      if (bucket * rows <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) kinds.emplace_back(bucket, rows);
     }
+  }
+  const SteadyClock clock;
+  ProgressLines lines("warming up, decode steps recorded", std::ssize(kinds), clock);
+  for (const auto& [bucket, rows] : kinds) {
+    const SequenceInput one{
+        .tokens = std::span(ids).first(size_t(rows)), .position = 0, .pages = pages, .logits_rows = rows};
+    for (int turn = 0; turn < 2; ++turn) try_step(std::vector<SequenceInput>(size_t(bucket), one), kv, stream);
+    if (const auto line = lines.step()) SW_INFO("{}", *line);
   }
 }
 
