@@ -252,6 +252,9 @@ def test_an_unknown_model_is_told_at_once(fleet, tmp_path):
         answer = program.http().post("/v1/chat/completions", json={**BODY, "model": "nobody"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
         assert time.monotonic() - began < 1
+        answer = program.http().post("/v1/chat/completions", json={"messages": BODY["messages"]})
+        assert (answer.status_code, answer.json()["error"]["message"]) == (
+            400, "model: expected a name, found none")
         assert one.stats()["total"] == 0
 
 

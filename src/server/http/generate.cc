@@ -254,6 +254,7 @@ asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> 
 }
 
 ApiError model_not_found(std::string_view name) {
+  if (name.empty()) return {ErrorKind::kInvalidFormat, "model: expected a name, found none", "model", ""};
   return {ErrorKind::kNotFound, "The model `" + api::utf8_lossy(name) + "` does not exist.", "model",
           "model_not_found"};
 }

@@ -47,6 +47,7 @@ struct PlanJob {
 // Makes the plan (aside, when it may take long) and runs it.
 asio::awaitable<void> generate(Exchange& exchange, std::shared_ptr<ServedModel> model, PlanJob job, Reply& reply);
 
+// Or, where name is empty, that none was named.
 api::ApiError model_not_found(std::string_view name);
 
 }  // namespace spillway::server

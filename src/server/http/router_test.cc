@@ -85,6 +85,13 @@ TEST_F(RouterTest, UnknownModelIs404InTheDialect) {
   EXPECT_EQ(answer.json().at("error").at("type").as_string(), "not_found_error");
 }
 
+TEST_F(RouterTest, NoModelIsNotAnUnknownOne) {
+  start();
+  const Answer answer = post("/v1/chat/completions", R"({"messages":[{"role":"user","content":"x"}]})");
+  EXPECT_EQ(answer.status, 400);
+  EXPECT_EQ(answer.json().at("error").at("message").as_string(), "model: expected a name, found none");
+}
+
 TEST_F(RouterTest, KeysFromListAndFile) {
   const std::string file = ::testing::TempDir() + "/spillway_keys";
   std::ofstream(file) << "# people\n\n  key-from-file-0002  \n";
