@@ -28,14 +28,6 @@ size_t secrets_in(const Value& value) {
   return text == nullptr || !text->empty();
 }
 
-// Never printed: secrets, and addresses with a password in them.
-bool is_hidden(const Option& option, const Value& value) {
-  const auto* text = std::get_if<std::string>(&value);
-  if (option.secret || text == nullptr) return option.secret;
-  const size_t host = text->find("://");
-  return host != std::string::npos && text->find('@', host) != std::string::npos;
-}
-
 // In a table cell, bars and line ends would end the cell.
 std::string cell(std::string text) {
   for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) text.replace(at, 1, "\\|");
@@ -58,6 +50,13 @@ This page is written by `spillway config docs` from the table in `src/config/opt
 )";
 
 }  // namespace
+
+bool is_hidden(const Option& option, const Value& value) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (option.secret || text == nullptr) return option.secret;
+  const size_t host = text->find("://");
+  return host != std::string::npos && text->find('@', host) != std::string::npos;
+}
 
 std::string print_yaml(const Config& config) {
   std::string out, section;

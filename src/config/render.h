@@ -7,7 +7,10 @@
 
 namespace spillway::config {
 
-// YAML that loads back to the same values, each with its origin as a comment. Secrets are counted, not shown.
+// Whether a value is never printed: a secret, or an address with a password in it.
+bool is_hidden(const Option& option, const Value& value);
+
+// YAML that loads back to the same values, each with its origin as a comment. Hidden ones are counted, not shown.
 std::string print_yaml(const Config& config);
 
 // [{"key", "value", "origin", "help", "hot"}] for programs; secrets likewise.

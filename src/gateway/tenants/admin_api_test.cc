@@ -124,6 +124,11 @@ TEST(KeyJson, StoredKeysComeBack) {
   EXPECT_EQ(back->digest, key.digest);
   EXPECT_FALSE(parse_stored_key("{}").ok());
   EXPECT_FALSE(parse_stored_key("[").ok());
+  const std::string budget = R"("budget_nanodollars":123456789)";
+  std::string negative = stored_key(key);
+  ASSERT_NE(negative.find(budget), std::string::npos) << negative;
+  negative.replace(negative.find(budget), budget.size(), R"("budget_nanodollars":-5)");
+  EXPECT_THAT(parse_stored_key(negative).error().message, ::testing::HasSubstr("found -5"));
 }
 
 }  // namespace

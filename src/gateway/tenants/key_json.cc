@@ -14,6 +14,7 @@ namespace json = boost::json;
 
 constexpr size_t kTextMax = 200, kModelsMax = 1000;
 constexpr int64_t kLimitMax = 1'000'000'000'000;
+constexpr int64_t kBudgetMax_usd = 1'000'000'000;
 
 Error wrong(std::string_view field, std::string_view expected, const json::value& found) {
   std::string text = json::serialize(found);
@@ -56,7 +57,8 @@ Status set_dollars(const json::value& value, int64_t& nanodollars) {
   const double dollars = value.is_int64()    ? static_cast<double>(value.get_int64())
                          : value.is_double() ? value.get_double()
                                              : -1;
-  if (!(dollars >= 0 && dollars <= 1e9)) return wrong("budget_usd", "a number from 0 to 1000000000", value);
+  if (!(dollars >= 0 && dollars <= static_cast<double>(kBudgetMax_usd)))
+    return wrong("budget_usd", fmt::format("a number from 0 to {}", kBudgetMax_usd), value);
   nanodollars = std::llround(dollars * 1e9);
   return {};
 }
@@ -162,6 +164,9 @@ Result<KeyRecord> parse_stored_key(std::string_view text) {
   key.id = id.get_string();
   SW_ASSIGN(key.digest, digest_of(digest.get_string()));
   key.budget_nanodollars = nanodollars.get_int64();
+  if (key.budget_nanodollars < 0 || key.budget_nanodollars > kBudgetMax_usd * 1'000'000'000)
+    return corrupt(fmt::format("stored key: expected budget_nanodollars of 0 to {} dollars, found {}", kBudgetMax_usd,
+                               key.budget_nanodollars));
   key.created_unix_s = created.get_int64();
   key.revoked = revoked.get_bool();
   return key;
