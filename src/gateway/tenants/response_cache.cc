@@ -22,7 +22,15 @@ metrics::Counter lookups{
 
 constexpr size_t kEntryOverhead = 256;
 
-// False: a number is too large to be told from others.
+// Whether it is read as itself: past all doubles, and far from 1, Boost's reader gives a neighbour.
+bool comes_back(double number) {
+  if (!std::isfinite(number)) return false;
+  boost::system::error_code failed;
+  const json::value again = json::parse(json::serialize(json::value(number)), failed);
+  return !failed && again.is_double() && again.get_double() == number;
+}
+
+// False: a number cannot be told from others.
 bool write_sorted(const json::value& value, std::string& out) {
   if (const json::object* object = value.if_object()) {
     std::vector<const json::key_value_pair*> members;
@@ -45,7 +53,7 @@ bool write_sorted(const json::value& value, std::string& out) {
       separator = ',';
     }
     out += array->empty() ? "[]" : "]";
-  } else if (value.is_double() && !std::isfinite(value.get_double())) {
+  } else if (value.is_double() && !comes_back(value.get_double())) {
     return false;
   } else {
     out += json::serialize(value);

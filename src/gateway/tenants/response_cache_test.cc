@@ -1,5 +1,6 @@
 #include "gateway/tenants/response_cache.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -25,7 +26,12 @@ TEST(ResponseCache, OnlyDeterminedRequests) {
   EXPECT_FALSE(cache.key_of("t", kChat, R"({"temperature":0,"stream":true})"));
   EXPECT_FALSE(cache.key_of("t", kChat, "[]"));
   EXPECT_FALSE(cache.key_of("t", kChat, std::string(1000, '[')));
-  EXPECT_FALSE(cache.key_of("t", kChat, R"({"temperature":0,"logit_bias":{"1":1e310}})"));  // as 1e311 is
+  EXPECT_FALSE(cache.key_of("t", kChat, R"({"temperature":0,"logit_bias":{"1":1e310}})"));    // as 1e311 is
+  EXPECT_FALSE(cache.key_of("t", kChat, R"({"temperature":0,"logit_bias":{"1":4.5e300}})"));  // read as a neighbour
+  for (int i = 0; i < 2000; ++i) {  // numbers that people send are read as themselves
+    const std::string body = fmt::format(R"({{"temperature":0,"top_p":{}.{:03},"x":{}e-9}})", i / 1000, i % 1000, i);
+    EXPECT_TRUE(cache.key_of("t", kChat, body)) << body;
+  }
   EXPECT_TRUE(cache.key_of("t", "/v1/embeddings", R"({"input":"x"})"));
   EXPECT_TRUE(ResponseCache({.bytes_max = 1, .any_temperature = true}).key_of("t", kChat, "{}"));
 }
