@@ -191,7 +191,7 @@ class Prometheus:
 
     def query(self, text, **options):
         answer = httpx.get(f"http://127.0.0.1:{self.port}/api/v1/query", params={"query": text, **options})
-        return answer.json()["data"]["result"]
+        return answer.raise_for_status().json()["data"]["result"]  # 503 while it starts
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="prometheus is not installed")
