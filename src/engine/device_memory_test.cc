@@ -92,9 +92,15 @@ EngineOptions options_of_device() {
   return options;
 }
 
-TEST(DeviceMemory, TheCacheTakesWhatIsLeft) {
-  const Status available = tensor::cuda::check_device(0);
-  if (!available.ok()) GTEST_SKIP() << available.error().message;
+class DeviceMemory : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const Status available = tensor::cuda::check_device(0);
+    if (!available.ok()) GTEST_SKIP() << available.error().message;
+  }
+};
+
+TEST_F(DeviceMemory, TheCacheTakesWhatIsLeft) {
   auto model = load(models::PrecisionChoice::kBf16);
   ASSERT_TRUE(model);
   EngineOptions options = options_of_device();
@@ -114,9 +120,7 @@ TEST(DeviceMemory, TheCacheTakesWhatIsLeft) {
   EXPECT_TRUE(evaluation.right(evaluation.questions[1], sink->tokens()));
 }
 
-TEST(DeviceMemory, NoRoomIsAnErrorWithTheFigures) {
-  const Status available = tensor::cuda::check_device(0);
-  if (!available.ok()) GTEST_SKIP() << available.error().message;
+TEST_F(DeviceMemory, NoRoomIsAnErrorWithTheFigures) {
   auto model = load(models::PrecisionChoice::kBf16);
   ASSERT_TRUE(model);
   EngineOptions options = options_of_device();
@@ -126,9 +130,7 @@ TEST(DeviceMemory, NoRoomIsAnErrorWithTheFigures) {
   EXPECT_THAT(engine.error().message, ::testing::HasSubstr("leaves no room for the cache"));
 }
 
-TEST(DeviceMemory, ASecondStartKnowsWhatStepsCost) {
-  const Status available = tensor::cuda::check_device(0);
-  if (!available.ok()) GTEST_SKIP() << available.error().message;
+TEST_F(DeviceMemory, ASecondStartKnowsWhatStepsCost) {
   const auto folder = std::filesystem::temp_directory_path() / ("device_tuning_" + std::to_string(getpid()));
   EngineOptions options = options_of_device();
   options.tuning_folder = folder.string();
@@ -155,7 +157,7 @@ TEST(DeviceMemory, ASecondStartKnowsWhatStepsCost) {
   std::filesystem::remove_all(folder);
 }
 
-class AfterReady : public ::testing::TestWithParam<models::PrecisionChoice> {};
+class AfterReady : public DeviceMemory, public ::testing::WithParamInterface<models::PrecisionChoice> {};
 INSTANTIATE_TEST_SUITE_P(Precisions, AfterReady,
                          ::testing::Values(models::PrecisionChoice::kBf16, models::PrecisionChoice::kFp32,
                                            models::PrecisionChoice::kFp8),
@@ -163,8 +165,6 @@ INSTANTIATE_TEST_SUITE_P(Precisions, AfterReady,
 
 // Many and few sequences, drafts, prompts of all lengths beside them, draws on the host and on the device.
 TEST_P(AfterReady, NothingIsAllocated) {
-  const Status available = tensor::cuda::check_device(0);
-  if (!available.ok()) GTEST_SKIP() << available.error().message;
   if (GetParam() == models::PrecisionChoice::kFp8 && tensor::cuda::device_info(0).capability() < 80)
     GTEST_SKIP() << "quantised weights want 8.0";
   const Evaluation evaluation = testing::load_evaluation(kFolder, 8);
@@ -196,9 +196,7 @@ TEST_P(AfterReady, NothingIsAllocated) {
   EXPECT_EQ(tensor::cuda::allocations(), before);
 }
 
-TEST(DeviceMemory, OnlyTheRequestsOfTheRefusedStepFail) {
-  const Status available = tensor::cuda::check_device(0);
-  if (!available.ok()) GTEST_SKIP() << available.error().message;
+TEST_F(DeviceMemory, OnlyTheRequestsOfTheRefusedStepFail) {
   const Evaluation evaluation = testing::load_evaluation(kFolder, 40);
   ASSERT_GE(evaluation.questions.size(), 8u);
   for (const auto& question : evaluation.questions) ASSERT_NE(question.prompt.front(), evaluation.end_of_sequence);

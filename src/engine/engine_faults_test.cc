@@ -10,15 +10,7 @@
 namespace spillway::engine {
 namespace {
 
-using testing::Collector;
-using testing::expect_no_leak;
-using testing::greedy;
-using testing::make_request;
-using testing::random_prompt;
-using testing::small_options;
-using testing::start;
-using testing::submit;
-using testing::Tokens;
+using namespace testing;  // NOLINT: the small engine and what it is asked
 
 TEST(Engine, CancelStormLeavesTheOthersAlone) {
   auto engine = start({.draft = true});

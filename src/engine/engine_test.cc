@@ -13,17 +13,7 @@
 namespace spillway::engine {
 namespace {
 
-using testing::Collector;
-using testing::expect_no_leak;
-using testing::FakeModel;
-using testing::FakeOptions;
-using testing::greedy;
-using testing::make_request;
-using testing::random_prompt;
-using testing::small_options;
-using testing::start;
-using testing::submit;
-using testing::Tokens;
+using namespace testing;  // NOLINT: the small engine and what it is asked
 
 TEST(Engine, GreedyAloneAndTogetherIsTheModelsOwnContinuation) {
   for (const bool draft : {false, true}) {

@@ -249,8 +249,7 @@ def test_a_while_of_random_faults_leaks_nothing(fleet, tmp_path):
         at_once(8, client)
         watcher.join()
         assert set(seen) <= {"whole", "told", "left"}, seen
-        # Three faults in a row are one in 37; on a loaded machine some deadlines of 4 s pass beside them.
-        assert seen["whole"] > 10 * max(1, seen["told"]), seen
+        assert seen["whole"] > 20 * max(1, seen["told"]), seen
         assert all(eventually(lambda: fake.stats()["active"] == 0) for fake in fakes)
         memory, descriptors = memory_kib(program), len(os.listdir(f"/proc/{program.process.pid}/fd"))
         assert memory < marks[0][0] * 1.1 + 1500, (marks, memory)

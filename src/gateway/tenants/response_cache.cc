@@ -22,11 +22,11 @@ metrics::Counter lookups{
 
 constexpr size_t kEntryOverhead = 256;
 
-// Whether it is read as itself: past all doubles, and far from 1, Boost's reader gives a neighbour.
-bool comes_back(double number) {
+// Whether the text of a number is read as it: past all doubles, and far from 1, Boost's reader gives a neighbour.
+bool comes_back(double number, const std::string& text) {
   if (!std::isfinite(number)) return false;
   boost::system::error_code failed;
-  const json::value again = json::parse(json::serialize(json::value(number)), failed);
+  const json::value again = json::parse(text, failed);
   return !failed && again.is_double() && again.get_double() == number;
 }
 
@@ -53,10 +53,10 @@ bool write_sorted(const json::value& value, std::string& out) {
       separator = ',';
     }
     out += array->empty() ? "[]" : "]";
-  } else if (value.is_double() && !comes_back(value.get_double())) {
-    return false;
   } else {
-    out += json::serialize(value);
+    const std::string text = json::serialize(value);
+    if (value.is_double() && !comes_back(value.get_double(), text)) return false;
+    out += text;
   }
   return true;
 }

@@ -2,6 +2,7 @@
 // ("wide"); gemm_check.cu checks them. Standalone: scripts/gpu_kernels.sh FOLDER gemm_bench[:few].
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
+#include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_testing.cuh"
 #include "kernels/cuda/gemv_experts.h"
 #include "kernels/cuda/gemv_small_batch.h"
@@ -95,18 +96,29 @@ void time_experts(const Pool& pool) {
   }
 }
 
+// Beside the library's.
 void time_bf16_products(const Pool& pool) {
   const int shapes[][2] = {{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}};
-  Buffer x(256 * 18944 * 2), y(static_cast<size_t>(256) * 152064 * 2);
+  Buffer x(256 * 18944 * 2), y(static_cast<size_t>(256) * 152064 * 2), workspace(LtProducts::kWorkspaceBytes);
   fill(x.data, 256 * 18944, Fill::kBf16, 9);
+  LtProducts library;
+  enum : int { kLibrary, kAlone, kSharedOrWide };  // the latter as Bf16Product::share
+  const char* const names[] = {"cublaslt", "share 1", "share 2 or wide"};
   for (const auto& shape : shapes) {
-    for (const int share : {1, 2}) {
-      std::printf("bf16 product %s n=%-7d k=%-6d", share == 1 ? "share 1" : "share 2 or wide", shape[0], shape[1]);
+    for (const int share : {kLibrary, kAlone, kSharedOrWide}) {
+      std::printf("bf16 product %s n=%-7d k=%-6d", names[share], shape[0], shape[1]);
       for (const int m : {16, 32, 64, 128, 256}) {
         Cursor cursor{pool};
         const double seconds = time_graph(shape[0] > 30000 ? 6 : 24, 5, [&](int, cudaStream_t stream) {
+          const Weight weight = cursor.next(WeightFormat::kBf16, shape[0], shape[1]);
+          if (share == kLibrary) {
+            DenseProduct p;
+            p.m = m, p.n = shape[0], p.k = shape[1], p.x = x.data, p.x_stride = shape[1], p.w = weight.data;
+            p.y = y.data, p.y_stride = shape[0];
+            return check(library.run(p, workspace.data, workspace.bytes, stream), "cublaslt");
+          }
           Bf16Product p;
-          p.m = m, p.x = x.data, p.x_stride = shape[1], p.weight = cursor.next(WeightFormat::kBf16, shape[0], shape[1]);
+          p.m = m, p.x = x.data, p.x_stride = shape[1], p.weight = weight;
           p.y = y.data, p.y_stride = shape[0], p.share = share;
           const bool wide = share == 2 && m <= 128 && shape[0] > 30000;
           check(wide ? launch_bf16_wide_product(p, stream) : launch_bf16_product(p, stream), "bf16 product");

@@ -287,26 +287,6 @@ void time_dense(int m, int n, int k) {
   std::printf("\n");
 }
 
-void time_bf16(LtProducts& lt, const Buffer& workspace, int m, int n, int k) {
-  constexpr int kSets = 3;
-  std::vector<std::unique_ptr<Buffer>> xs, ws;
-  for (int i = 0; i < kSets; ++i) {
-    xs.push_back(std::make_unique<Buffer>(static_cast<size_t>(m) * k * 2));
-    ws.push_back(std::make_unique<Buffer>(static_cast<size_t>(n) * k * 2));
-    fill(xs.back()->data, static_cast<int64_t>(m) * k, Fill::kBf16, i);
-    fill(ws.back()->data, static_cast<int64_t>(n) * k, Fill::kBf16, i + 7, 0.02f);
-  }
-  Buffer y(static_cast<size_t>(m) * n * 2);
-  const double seconds = time_graph(12, 7, [&](int i, cudaStream_t stream) {
-    DenseProduct p;
-    p.m = m, p.n = n, p.k = k, p.x = xs[i % kSets]->data, p.x_stride = k, p.w = ws[i % kSets]->data, p.y = y.data,
-    p.y_stride = n;
-    check(lt.run(p, workspace.data, workspace.bytes, stream), "cublaslt");
-  });
-  std::printf("bf16 cublaslt m=%-5d n=%-6d k=%-6d %7.1f us %5.0f TFLOP/s %.2f TB/s of weight\n", m, n, k, seconds * 1e6,
-              2.0 * m * n * k / seconds * 1e-12, 2.0 * n * k / seconds * 1e-12);
-}
-
 void time_masked(int experts, int rows_max, int rows, int n, int k) {
   const Inputs x(experts * rows_max, k, 1);
   const Fp8Weight w(experts, n, k, 2);  // gigabytes: no second set is needed
@@ -485,10 +465,6 @@ int run(bool times) {
   for (const auto& shape : kShapes) time_dense(4096, shape[0], shape[1]);
   for (const int m : {64, 128, 256})
     for (const auto& shape : kShapes) time_dense(m, shape[0], shape[1]);
-  using Shapes = std::initializer_list<std::pair<int, int>>;
-  for (const int m : {4096, 32, 64, 128, 256})
-    for (const auto& shape : Shapes{{4608, 3584}, {3584, 3584}, {37888, 3584}, {3584, 18944}, {152064, 3584}})
-      if (m < 4096 || shape.first < 100000) time_bf16(lt, workspace, m, shape.first, shape.second);
   for (const int rows : {8, 16, 32, 64}) {
     time_masked(256, 128, rows, 4096, 7168);
     time_masked(256, 128, rows, 7168, 2048);

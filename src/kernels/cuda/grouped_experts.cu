@@ -211,12 +211,12 @@ cudaError_t many_rows_products(const GroupedCall& c, cudaStream_t stream) {
 cudaError_t run_tokens(const ExpertsMlp& m, const GroupedCall& call, cudaStream_t stream) {
   GroupedCall c = call;
   c.q.scales_stride = kFewTokensMax;
-  Fp8FewRowsProduct product;
   QuantizeActivations quantize;
   quantize.m = m.tokens, quantize.k = m.hidden, quantize.x = m.x, quantize.x_type = m.x_type;
   quantize.x_stride = m.x_stride, quantize.out = c.q;
   const cudaError_t error = launch_quantize_activations(quantize, stream);
   if (error != cudaSuccess) return error;
+  Fp8FewRowsProduct product;
   product.m = m.tokens, product.choice = {m.tokens, m.slots, m.ids, m.weights, has_shared(m)};
   return few_rows_products(c, product, stream);
 }
