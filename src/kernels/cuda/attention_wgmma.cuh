@@ -71,32 +71,20 @@ __device__ __forceinline__ void product_n64(float (&d)[32], uint64_t a, uint64_t
   "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
   "%62, %63"
 
-// Both operands in shared memory; kTransposed: b[16 x 128] as it lies, else b[128 x 16]^T.
-template <typename T, bool kTransposed>
-__device__ __forceinline__ void product_n128_of(float (&d)[64], uint64_t a, uint64_t b, int add) {
-#define SW_PRODUCT(type)                                                                                              \
-  asm volatile(                                                                                                       \
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                                    \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" SW_NAMES64 "}, %64, %65, p, 1, 1, 0, %67;\n}" \
-      : SW_ACC64(d)                                                                                                   \
-      : "l"(a), "l"(b), "r"(add), "n"(kTransposed ? 1 : 0))
+// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[128 x 16]^T, both in shared memory.
+template <typename T>
+__device__ __forceinline__ void product_n128(float (&d)[64], uint64_t a, uint64_t b, int add) {
+#define SW_PRODUCT(type)                                                                                            \
+  asm volatile(                                                                                                     \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                                  \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type " {" SW_NAMES64 "}, %64, %65, p, 1, 1, 0, 0;\n}" \
+      : SW_ACC64(d)                                                                                                 \
+      : "l"(a), "l"(b), "r"(add))
   if constexpr (std::is_same_v<T, __half>)
     SW_PRODUCT("f16");
   else
     SW_PRODUCT("bf16");
 #undef SW_PRODUCT
-}
-
-// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[128 x 16]^T.
-template <typename T>
-__device__ __forceinline__ void product_n128(float (&d)[64], uint64_t a, uint64_t b, int add) {
-  product_n128_of<T, false>(d, a, b, add);
-}
-
-// d[64 x 128] = (add ? d : 0) + a[64 x 16] b[16 x 128], both in shared memory.
-template <typename T>
-__device__ __forceinline__ void product_n128_shared(float (&d)[64], uint64_t a, uint64_t b, int add) {
-  product_n128_of<T, true>(d, a, b, add);
 }
 
 // As product_n64 and with b[16 x 64] as it lies (kTransposed), a in registers as mma.m16n8k16 has it.
@@ -148,13 +136,13 @@ __device__ __forceinline__ void product_n128_values(float (&d)[64], const uint32
 #undef SW_PRODUCT
 }
 
-#define SW_NAMES128                                                                                      \
-  SW_NAMES64                                                                                             \
-      ", "                                                                                               \
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, "  \
-      "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "      \
-      "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, " \
-      "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define SW_NAMES128                                                                                  \
+  SW_NAMES64                                                                                         \
+  ", "                                                                                               \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, "  \
+  "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "      \
+  "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, " \
+  "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // d[64 x 256] += a[64 x 16] b[16 x 256], b as it lies; d's halves are columns 0 to 127 and the rest. a in registers.
 template <typename T>
