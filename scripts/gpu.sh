@@ -53,6 +53,7 @@ fi
 for program in "${programs[@]}"; do
   if wanted bench && [[ "$program" == *_bench ]]; then run "$program" 120 "$build/$program"; fi
 done
+wanted bench && run llm 300 python3 bench/llm_gpu.py --program "$build/spillway"
 wanted bench && run encoders 300 python3 bench/encoders_gpu.py --program "$build/one_shot_bench"
 printf '%s\n' "== $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1)" "${table[@]}"
 exit "$failed"

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 #include <cstdio>
 #include <map>
+#include <thread>
 
 #include "apps/bench/bench.h"
 #include "apps/bench/ceilings.h"
@@ -35,6 +36,7 @@ struct Figures {
   int64_t tokens = 0;  // that the step gives or computes
   double seconds = 0;  // of a whole step, one after another
   std::vector<Stage> stages;
+  double rested_s = 0;  // after a pause: under load a power limit lowers the clocks; 0: not measured
 };
 
 double floor_of(const StageCost& cost, const Ceilings& ceilings) {
@@ -72,17 +74,25 @@ class Roofline {
     const int count = std::min({tokens, model_->batch_tokens_max(), info().context_tokens_max});
     SW_TRY(make_cache(1, count));
     const models::SequenceInput input{.tokens = ids(count), .position = 0, .pages = pages_[0], .logits_rows = 1};
-    StageLog log;
-    std::vector<double> seconds;
-    for (int turn = 0; turn < kTurns + 2; ++turn) {
+    const auto run = [&] {
       const auto begin = std::chrono::steady_clock::now();
-      if (turn == kTurns + 1) begin_watch(log);
       step({input});
-      stream_.watch(nullptr);
-      if (turn > 0 && turn <= kTurns)
-        seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    };
+    run();
+    std::vector<double> seconds, rested;
+    for (int turn = 0; turn < kTurns; ++turn) seconds.push_back(run());
+    StageLog log;
+    begin_watch(log);
+    run();
+    stream_.watch(nullptr);
+    Figures figures{fmt::format("prefill of {}", count), count, median(seconds), sum_up(log)};
+    for (int turn = 0; turn < kTurns && stream_.device().kind == tensor::DeviceKind::kCuda; ++turn) {
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      rested.push_back(run());
     }
-    return Figures{fmt::format("prefill of {}", count), count, median(seconds), sum_up(log)};
+    if (!rested.empty()) figures.rested_s = median(rested);
+    return figures;
   }
 
   const models::ModelInfo& info() const { return model_->info(); }
@@ -221,6 +231,10 @@ void print(const Figures& figures, const Ceilings& ceilings) {
               figures.name.c_str(), figures.seconds * 1e3, double(figures.tokens) / figures.seconds, floor * 1e3,
               100 * floor / figures.seconds, total.bytes / figures.seconds / 1e12,
               total.flops / figures.seconds / 1e12);
+  if (figures.rested_s > 0) {
+    std::printf("after a pause: %.3f ms, %.1f tok/s, %.1f TFLOP/s\n", figures.rested_s * 1e3,
+                double(figures.tokens) / figures.rested_s, total.flops / figures.rested_s / 1e12);
+  }
   Table table({"stage", "times", "us", "each", "MB", "GFLOP", "floor us", "reached", "over, us"});
   for (const Stage& stage : figures.stages) {
     const double least = floor_of(stage.cost, ceilings);
@@ -244,11 +258,13 @@ json::object as_json(const Figures& figures, const Ceilings& ceilings) {
                                   {"flops", stage.cost.flops},
                                   {"floor_s", floor_of(stage.cost, ceilings)}});
   }
-  return {{"name", figures.name},
-          {"step_s", figures.seconds},
-          {"tokens_per_s", double(figures.tokens) / figures.seconds},
-          {"floor_s", floor_of(figures, ceilings)},
-          {"stages", std::move(stages)}};
+  json::object object{{"name", figures.name},
+                      {"step_s", figures.seconds},
+                      {"tokens_per_s", double(figures.tokens) / figures.seconds},
+                      {"floor_s", floor_of(figures, ceilings)},
+                      {"stages", std::move(stages)}};
+  if (figures.rested_s > 0) object["after_pause_s"] = figures.rested_s;
+  return object;
 }
 
 }  // namespace
