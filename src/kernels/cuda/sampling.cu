@@ -17,7 +17,8 @@ namespace {
 
 constexpr int kDrawWarps = kDrawThreads / 32;
 constexpr int kListMax = 4096;
-constexpr int kWidths = 64;  // of half a nat each; what lies further below counts to the last
+constexpr int kWidths = 64;                          // of half a nat each; what lies further below counts to the last
+constexpr double kWidthRatio = 0.60653065971263342;  // e^-0.5
 
 struct Best {
   double value;
@@ -116,7 +117,14 @@ __device__ __forceinline__ void each_token(const float* logits, int begin, int e
 #pragma unroll
     for (int i = 0; i < 8; ++i) f(token + i * kDrawThreads, v[i] + 0.0f);
   }
-  for (; token < end; token += kDrawThreads) f(token, logits[token] + 0.0f);
+  if (token >= end) return;
+  float v[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) v[i] = token + i * kDrawThreads < end ? logits[token + i * kDrawThreads] : 0.0f;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    if (token + i * kDrawThreads < end) f(token + i * kDrawThreads, v[i] + 0.0f);
+  }
 }
 
 __device__ __forceinline__ double noisy(const Row& row, int token, float logit) {
@@ -124,20 +132,45 @@ __device__ __forceinline__ double noisy(const Row& row, int token, float logit) 
          gumbel(draw_noise(row.draw.key_low, row.draw.key_high, static_cast<uint32_t>(token)));
 }
 
-// The largest logit plus noise of the share: first about, then exactly among those close to it.
-__device__ Best draw_unfiltered(DrawShared& s, const Row& row) {
-  const auto about = [&](int token, float logit) {
-    return logit * row.scale +
-           gumbel_about(draw_noise(row.draw.key_low, row.draw.key_high, static_cast<uint32_t>(token)));
-  };
-  float most = -INFINITY;
-  each_token(row.logits, row.begin, row.end, [&](int token, float logit) { most = fmaxf(most, about(token, logit)); });
-  most = static_cast<float>(block_best(s, {most, 0}).value);
+// What a thread saw of its tokens: the largest logit, and where noise is drawn the two largest values about.
+struct Seen {
+  float logit = -INFINITY, most = -INFINITY, second = -INFINITY;
+  int token = 0x7FFFFFFF, most_token = 0x7FFFFFFF;
+};
+
+__device__ __forceinline__ float noisy_about(const Row& row, int token, float logit) {
+  return logit * row.scale +
+         gumbel_about(draw_noise(row.draw.key_low, row.draw.key_high, static_cast<uint32_t>(token)));
+}
+
+template <bool kNoise>
+__device__ __forceinline__ Seen scan_share(const Row& row) {
+  Seen seen;
+  each_token(row.logits, row.begin, row.end, [&](int token, float logit) {
+    if (logit > seen.logit) seen.logit = logit, seen.token = token;
+    if constexpr (kNoise) {
+      const float value = noisy_about(row, token, logit);
+      seen.second = fmaxf(seen.second, fminf(value, seen.most));
+      if (value > seen.most) seen.most = value, seen.most_token = token;
+    }
+  });
+  return seen;
+}
+
+// The largest logit plus noise of the share: exactly among those that are about as large as the largest.
+__device__ Best draw_unfiltered(DrawShared& s, const Row& row, const Seen& seen) {
+  const auto most = static_cast<float>(block_best(s, {seen.most, 0}).value);
   const float near = most - 0.01f - 1e-6f * fabsf(most);
   Best best{-INFINITY, 0x7FFFFFFF};
-  each_token(row.logits, row.begin, row.end, [&](int token, float logit) {
-    if (about(token, logit) >= near && logit != -INFINITY) best = better(best, {noisy(row, token, logit), token});
-  });
+  if (seen.second >= near) {
+    each_token(row.logits, row.begin, row.end, [&](int token, float logit) {
+      if (logit != -INFINITY && noisy_about(row, token, logit) >= near) {
+        best = better(best, {noisy(row, token, logit), token});
+      }
+    });
+  } else if (seen.most >= near && seen.most != -INFINITY) {
+    best = {noisy(row, seen.most_token, row.logits[seen.most_token] + 0.0f), seen.most_token};
+  }
   return best;
 }
 
@@ -173,16 +206,21 @@ __device__ int draw_filtered(DrawShared& s, const Row& row, uint64_t row_mass, B
 // How far below the largest logit the candidates may lie, in widths of half a nat, and how many tokens lie there.
 __device__ __forceinline__ int width_needed(const DrawShared& s, const Row& row, uint64_t row_mass, uint32_t* count) {
   uint32_t tokens = 0;
-  double mass = 0;
-  const double wanted = static_cast<double>(row.draw.top_p) * static_cast<double>(row_mass) * 0x1p-40;
+  // At most the mass of what lies further below: a bound from there is tight where few tokens hold nearly all of it.
+  double below = 0, weight = 1;  // weight: the most that a token of the width has, e^(-width / 2)
+#pragma unroll 1
+  for (int w = 0; w < kWidths; ++w, weight *= kWidthRatio) below += s.widths[w] * weight;
+  weight = 1;
+  const double spare = (1 - static_cast<double>(row.draw.top_p)) * static_cast<double>(row_mass) * 0x1p-40;
   const int floor_width =
       row.draw.min_p > 0 ? static_cast<int>(fminf(-2.0f * logf(row.draw.min_p), 1e6f)) + 1 : 1 << 20;
   int width = 0;
-  for (; width < kWidths; ++width) {
+#pragma unroll 1
+  for (; width < kWidths; ++width, weight *= kWidthRatio) {
     tokens += s.widths[width];
-    mass += s.widths[width] * exp(-0.5 * (width + 1));
+    below -= s.widths[width] * weight;
     const bool enough = row.draw.top_k > 0   ? tokens >= static_cast<uint32_t>(row.draw.top_k)
-                        : row.draw.top_p < 1 ? mass >= wanted
+                        : row.draw.top_p < 1 ? below * (1 + 1e-4) + 1e-9 <= spare
                                              : width >= floor_width;
     if (enough) break;
   }
@@ -249,7 +287,7 @@ __device__ int draw_among(DrawShared& s, Row& row, Best top, int rank) {
 }
 
 template <int kCluster>
-__global__ void __launch_bounds__(kDrawThreads)
+__global__ void __launch_bounds__(kDrawThreads, 2)
     draw_kernel(const float* logits, int64_t stride, const RowDraw* draws, int32_t* tokens) {
   extern __shared__ __align__(16) char draw_shared[];
   DrawShared& s = *reinterpret_cast<DrawShared*>(draw_shared);
@@ -263,17 +301,18 @@ __global__ void __launch_bounds__(kDrawThreads)
   if (vocab <= 0) return;  // the whole cluster
   row.begin = static_cast<int>(static_cast<int64_t>(vocab) * rank / kCluster);
   row.end = static_cast<int>(static_cast<int64_t>(vocab) * (rank + 1) / kCluster);
-  Best top{-INFINITY, 0x7FFFFFFF};
-  each_token(row.logits, row.begin, row.end, [&](int token, float logit) { top = better(top, {logit, token}); });
-  top = row_best<kCluster>(s, top);
-  row.max = static_cast<float>(top.value);
   row.scale = 1.0f / row.draw.temperature;
+  const bool drawn = row.draw.temperature > 0;
+  const bool filtered = row.draw.top_k > 0 || row.draw.top_p < 1.0f || row.draw.min_p > 0;
+  const Seen seen = drawn && !filtered ? scan_share<true>(row) : scan_share<false>(row);
+  const Best top = row_best<kCluster>(s, {seen.logit, seen.token});
+  row.max = static_cast<float>(top.value);
   int token = top.token;
   if (!isfinite(row.max)) {
     token = -1;
-  } else if (row.draw.temperature > 0) {
-    const bool filtered = row.draw.top_k > 0 || row.draw.top_p < 1.0f || row.draw.min_p > 0;
-    token = filtered ? draw_among<kCluster>(s, row, top, rank) : row_best<kCluster>(s, draw_unfiltered(s, row)).token;
+  } else if (drawn) {
+    token =
+        filtered ? draw_among<kCluster>(s, row, top, rank) : row_best<kCluster>(s, draw_unfiltered(s, row, seen)).token;
   }
   if (rank == 0 && threadIdx.x == 0) tokens[at] = token;
 }
