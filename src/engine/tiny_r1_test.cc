@@ -36,12 +36,15 @@ EngineOptions defaults() {
   return options;
 }
 
-Answers answer(const Evaluation& evaluation, EngineOptions options, bool together, float temperature = 0) {
+Answers answer(const Evaluation& evaluation, EngineOptions options, bool together, float temperature = 0,
+               int cache_tokens = 0) {
   models::LoadOptions load;
   load.path = kFolder;
   load.batch_tokens_max = 256;
   auto model = models::load_model(load);
   SW_CHECK(model.ok(), model.error().message);
+  // In tokens, as latents are 16 or 32 bits wide by what the CPU computes in.
+  if (cache_tokens > 0) options.kv_cache_bytes = (*model)->info().kv.bytes_per_token() * cache_tokens;
   auto engine = std::move(Engine::start(std::move(model).value(), options)).value();
   Answers run;
   std::vector<std::shared_ptr<Collector>> sinks;
@@ -112,9 +115,8 @@ TEST_F(TinyR1, CachedPrefixesChangeNothing) {
 
 TEST_F(TinyR1, PreemptionChangesNothing) {
   EngineOptions options = defaults();
-  options.kv_cache_bytes = 200'000;  // some two hundred tokens
   options.prefix_cache = false;
-  const Answers run = answer(*evaluation_, options, true);
+  const Answers run = answer(*evaluation_, options, true, 0, 208);
   EXPECT_GT(run.usage.preemptions, 0) << "the test must force some";
   EXPECT_EQ(run.outputs, alone_->outputs);
 }
