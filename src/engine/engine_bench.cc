@@ -1,10 +1,12 @@
 // What the engine costs and gains: host time of a step, continuous batching, draft acceptance, a soak.
 //   engine_bench overhead|soak                 on a fake model
 //   engine_bench batching|acceptance [FOLDER]  on a real one (models/tiny-r1)
+//   engine_bench bubble [FOLDER] [PRECISION]   on the first GPU: how long it waits between decode steps
 #include <fmt/format.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -277,6 +279,93 @@ void acceptance(const std::string& folder) {
              served.accuracy * 100);
 }
 
+// A model whose drafts pass through the host, as they did before steps had the draft layer in them.
+class HostDrafts final : public models::LanguageModel {
+ public:
+  explicit HostDrafts(std::unique_ptr<models::LanguageModel> model) : model_(std::move(model)) {}
+  const models::ModelInfo& info() const override { return model_->info(); }
+  int batch_tokens_max() const override { return model_->batch_tokens_max(); }
+  tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv,
+                             tensor::Stream& stream) override {
+    return model_->forward(batch, kv, stream);
+  }
+  tensor::TensorView draft(std::span<const models::DraftInput> inputs, nn::KvStorage& kv,
+                           tensor::Stream& stream) override {
+    return model_->draft(inputs, kv, stream);
+  }
+  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) override {
+    model_->draft_tokens(inputs, draws, tokens, kv, stream);
+  }
+  bool draws_tokens() const override { return model_->draws_tokens(); }
+  void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
+              std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) override {
+    model_->launch(batch, draws, carried, kv, stream);
+  }
+  models::LandedStep land(tensor::Stream& stream) override { return model_->land(stream); }
+  void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) override {
+    model_->warm_up(sequences_max, kv, stream);
+  }
+
+ private:
+  std::unique_ptr<models::LanguageModel> model_;
+};
+
+enum class Drafts { kNone, kHost, kDevice, kProbed };
+
+// `sequences` requests of 400 tokens each that begin together. Of steps behind a decode step.
+void bubble(const std::string& folder, const std::string& precision, Drafts drafts, int sequences) {
+  models::LoadOptions load;
+  load.path = folder;
+  load.device = {tensor::DeviceKind::kCuda, 0};
+  load.precision = std::move(models::parse_precision(precision)).value();
+  auto model = std::move(models::load_model(load)).value();
+  if (drafts == Drafts::kHost) model = std::make_unique<HostDrafts>(std::move(model));
+  constexpr int kTokens = 400, kPageTokens = 64;
+  auto stream = std::move(tensor::Stream::open(load.device)).value();
+  auto storage = std::move(nn::KvStorage::create(model->info().kv, kPageTokens, sequences * 8, load.device)).value();
+  kernels::tune({.measure = false, .known = {}}, stream);
+  const Limits limits{.context_tokens = 8 * kPageTokens,
+                      .batch_tokens = model->batch_tokens_max(),
+                      .prompt_logprob_rows = 64,
+                      .vocab = model->info().vocab_size};
+  Runner runner(std::move(model), std::move(storage), std::move(stream));
+  runner.warm_up(sequences);
+  EngineOptions options;
+  options.page_tokens = kPageTokens;
+  options.device = load.device;
+  options.speculate = drafts != Drafts::kNone;
+  options.speculate_adaptively = drafts == Drafts::kProbed;
+  Core core(options, limits, runner, kClock);
+  const Evaluation evaluation = testing::load_evaluation(folder, 8);
+  auto sink = std::make_shared<Counter>();
+  for (int i = 0; i < sequences; ++i) {
+    const auto& question = evaluation.questions[static_cast<size_t>(i) % evaluation.questions.size()];
+    core.submit(std::make_unique<Sequence>(make_request(i, question.prompt, kTokens), sink, kPageTokens, kClock.now()));
+  }
+  std::vector<double> idle_s;
+  int64_t tokens = 0;
+  TimePoint begin = kClock.now();
+  for (bool decoding = false; !core.idle();) {
+    core.step();
+    const StepRecord& record = core.state().record;
+    if (decoding) tokens += record.emitted;
+    if (decoding && record.idle_s >= 0) idle_s.push_back(record.idle_s);
+    if (!decoding) begin = kClock.now();
+    decoding = decoding || (record.decode_rows > 0 && record.prefill_tokens == 0);
+  }
+  const double spent_s = seconds_since(begin);
+  SW_CHECK(!idle_s.empty(), "no step says how long the device waited");
+  std::ranges::sort(idle_s);
+  const auto at = [&](double part) { return idle_s[static_cast<size_t>(part * double(idle_s.size() - 1))] * 1e6; };
+  const char* names[] = {"none", "through the host", "in the step", "in the step, some steps plain to compare"};
+  fmt::print(
+      "bubble    {:3} sequences, drafts {:17}: {:4} steps, {:6.0f} tokens/s; idle between steps median {:.1f} us, 99% "
+      "{:.1f}, worst {:.1f}; {} above 50 us\n",
+      sequences, names[static_cast<int>(drafts)], idle_s.size(), static_cast<double>(tokens) / spent_s, at(0.5),
+      at(0.99), at(1), std::ranges::count_if(idle_s, [](double s) { return s > 50e-6; }));
+}
+
 }  // namespace
 }  // namespace spillway::engine
 
@@ -293,8 +382,14 @@ int main(int argc, char** argv) {
     spillway::engine::batching(folder);
   } else if (mode == "acceptance") {
     spillway::engine::acceptance(folder);
+  } else if (mode == "bubble") {
+    using spillway::engine::Drafts;
+    for (const int sequences : {1, 8, 64}) {
+      for (const Drafts drafts : {Drafts::kNone, Drafts::kHost, Drafts::kDevice, Drafts::kProbed})
+        spillway::engine::bubble(folder, argc > 3 ? argv[3] : "auto", drafts, sequences);
+    }
   } else {
-    fmt::print(stderr, "engine_bench: expected overhead, soak, batching or acceptance, found {}\n", mode);
+    fmt::print(stderr, "engine_bench: expected overhead, soak, batching, acceptance or bubble, found {}\n", mode);
     return 2;
   }
   return 0;
