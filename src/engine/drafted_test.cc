@@ -23,7 +23,7 @@ struct Fake {
   const FakeModel& model;
 };
 
-Fake start(FakeOptions fake, EngineOptions options = small_options()) {
+Fake start_fake(FakeOptions fake, EngineOptions options = small_options()) {
   auto model = std::make_unique<FakeModel>(std::move(fake));
   const FakeModel& view = *model;
   auto engine = Engine::start(std::move(model), options);
@@ -35,7 +35,7 @@ const FakeOptions kDrafted{.draft = true, .draws = true};
 
 // Beside requests without drafts, with the host's sampler, with early ends and cancels.
 TEST(DraftedSteps, EveryoneGetsTheModelsContinuation) {
-  const auto [engine, model] = start(kDrafted);
+  const auto [engine, model] = start_fake(kDrafted);
   std::vector<std::shared_ptr<Collector>> sinks;
   std::vector<Tokens> expected;
   for (int i = 0; i < 60; ++i) {
@@ -74,7 +74,7 @@ TEST(DraftedSteps, AreLaunchedAheadAndLeaveNoHoles) {
     fake.draft_wrong_of_16 = wrong;
     EngineOptions options = small_options();
     options.prefix_cache = false;
-    const auto [engine, model] = start(fake, options);
+    const auto [engine, model] = start_fake(fake, options);
     std::vector<std::shared_ptr<Collector>> sinks;
     for (int i = 0; i < 6; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 5 + 7 * i), 100)));
     for (int i = 0; i < 6; ++i) {
@@ -96,7 +96,7 @@ TEST(DraftedSteps, KeepWhatTheHostWouldKeep) {
     for (const bool in_step : {false, true}) {
       FakeOptions fake = kDrafted;
       fake.drafts_in_step = in_step;
-      const auto [engine, model] = start(fake);
+      const auto [engine, model] = start_fake(fake);
       auto sink = submit(*engine, make_request(1, random_prompt(uint64_t(length), length), 50));
       sink->wait();
       EXPECT_EQ(sink->tokens(), greedy(random_prompt(uint64_t(length), length), 50));
@@ -115,7 +115,7 @@ TEST(DraftedSteps, ToTheLastTokenOfTheContext) {
   fake.context = 64;
   for (const int wrong : {0, 5}) {
     fake.draft_wrong_of_16 = wrong;
-    const auto [engine, model] = start(fake);
+    const auto [engine, model] = start_fake(fake);
     std::vector<std::shared_ptr<Collector>> sinks;
     for (int i = 0; i < 8; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 10 + i), 1000)));
     for (int i = 0; i < 8; ++i) {
@@ -131,7 +131,7 @@ TEST(DraftedSteps, PagesThatRunOutPreemptAsEver) {
   EngineOptions options = small_options();
   options.kv_cache_bytes = 24 * 16 * 6 * 4;  // 24 pages of 16 tokens
   options.prefix_cache = false;
-  const auto [engine, model] = start(kDrafted, options);
+  const auto [engine, model] = start_fake(kDrafted, options);
   std::vector<std::shared_ptr<Collector>> sinks;
   int preemptions = 0;
   for (int i = 0; i < 8; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 20), 80)));
@@ -154,7 +154,7 @@ TEST(DraftedSteps, OneThatFailsToStartIsTakenByTheHost) {
     const bool drafted = batch.front().tokens.size() == 2 && batch.front().logits_rows == 2;
     if (drafted && ++*calls % 5 == 0) throw std::runtime_error("no memory");
   };
-  const auto [engine, model] = start(fake);
+  const auto [engine, model] = start_fake(fake);
   std::vector<std::shared_ptr<Collector>> sinks;
   for (int i = 0; i < 4; ++i) sinks.push_back(submit(*engine, make_request(i, random_prompt(i, 9), 60)));
   for (int i = 0; i < 4; ++i) {

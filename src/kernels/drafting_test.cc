@@ -5,10 +5,19 @@
 namespace spillway::kernels {
 namespace {
 
+DraftedSequence sequence_at(int32_t position, uint32_t first_key) {
+  DraftedSequence sequence;
+  sequence.position = position;
+  sequence.draft_end = 14;
+  for (uint32_t i = 0; i < 4; ++i) sequence.draws[i] = {.key_low = first_key + i, .vocab = 100};  // of the position
+  return sequence;
+}
+
 // By hand: what a sequence is in two steps of which the second is launched before the first one's outcome is known.
 TEST(Drafting, PositionsTokensAndDrawsMoveByWhatWasKept) {
-  DraftedSequence sequence{.token = 5, .draft = 7, .position = 10, .draft_end = 14};
-  for (uint32_t i = 0; i < 4; ++i) sequence.draws[i] = {.key_low = 11 + i, .vocab = 100};  // of the position
+  DraftedSequence sequence = sequence_at(10, 11);
+  sequence.token = 5;
+  sequence.draft = 7;
   begin_drafted(sequence, nullptr, nullptr, nullptr);
   EXPECT_EQ(sequence.token, 5);
   EXPECT_EQ(verifying_draw(sequence, 0).key_low, 11u);
@@ -21,8 +30,8 @@ TEST(Drafting, PositionsTokensAndDrawsMoveByWhatWasKept) {
 
   const int32_t tokens[] = {1, 2, 7, 9}, drafts[] = {-1, 30};
   for (const int32_t kept : {0, 1}) {
-    DraftedSequence next{.carried = 1, .position = 11, .draft_end = 14};
-    for (uint32_t i = 0; i < 4; ++i) next.draws[i] = {.key_low = 12 + i, .vocab = 100};
+    DraftedSequence next = sequence_at(11, 12);
+    next.carried = 1;
     const int32_t counts[] = {0, kept};
     begin_drafted(next, tokens, drafts, counts);
     EXPECT_EQ(next.token, kept == 1 ? 9 : 7);
@@ -36,7 +45,8 @@ TEST(Drafting, PositionsTokensAndDrawsMoveByWhatWasKept) {
 }
 
 TEST(Drafting, WithoutADraftNothingIsKept) {
-  const DraftedSequence sequence{.token = 1};
+  DraftedSequence sequence;
+  sequence.token = 1;
   EXPECT_EQ(keeps_draft(sequence, -1), 0);
   EXPECT_EQ(keeps_draft(sequence, 0), 0);
 }

@@ -107,7 +107,9 @@ void Decoder::launch_drafted(std::span<const DraftedInput> batch, nn::KvStorage&
 
 void Decoder::try_drafted_step(int64_t sequences, std::span<const int32_t> pages, nn::KvStorage& kv,
                                tensor::Stream& stream) {
-  DraftedInput one{.how = {.draft_end = info_.context_tokens_max}, .pages = pages};
+  DraftedInput one;
+  one.pages = pages;
+  one.how.draft_end = info_.context_tokens_max;
   for (kernels::RowDraw& draw : one.how.draws) draw.vocab = info_.vocab_size;
   launch_drafted(std::vector<DraftedInput>(size_t(sequences), one), kv, stream);
   land(stream);

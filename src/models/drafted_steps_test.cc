@@ -102,12 +102,12 @@ class CudaDraftedSteps : public testing::TestWithParam<PrecisionChoice> {
   DraftedInput input_of(const Slot& slot, int index, int32_t carried) const {
     // Carried: one token more is there for sure, and it and the draft are the device's to know.
     const auto length = int32_t(slot.tokens.size()) + (carried >= 0 ? 1 : 0);
-    DraftedInput input{.how = {.carried = carried,
-                               .token = carried >= 0 ? 0 : slot.tokens.back(),
-                               .draft = carried >= 0 ? -1 : slot.draft,
-                               .position = length - 1,
-                               .draft_end = kPageTokens * kPages},
-                       .pages = slot.pages};
+    DraftedInput input;
+    input.pages = slot.pages;
+    input.how.carried = carried;
+    if (carried < 0) input.how.token = slot.tokens.back(), input.how.draft = slot.draft;
+    input.how.position = length - 1;
+    input.how.draft_end = kPageTokens * kPages;
     for (int i = 0; i < 4; ++i) input.how.draws[i] = draw_at(index, length + i);
     return input;
   }

@@ -163,10 +163,10 @@ class Roofline {
     for (const models::SequenceInput& input : batch) {
       models::DraftedInput& drafted = inputs.emplace_back();
       drafted.pages = input.pages;
-      drafted.how = {.token = input.tokens[0],
-                     .draft = input.tokens[1],
-                     .position = input.position,
-                     .draft_end = info().context_tokens_max};
+      drafted.how.token = input.tokens[0];
+      drafted.how.draft = input.tokens[1];
+      drafted.how.position = input.position;
+      drafted.how.draft_end = info().context_tokens_max;
       for (kernels::RowDraw& draw : drafted.how.draws) draw.vocab = info().vocab_size;
     }
     model_->launch_drafted(inputs, *kv_, stream_);

@@ -11,7 +11,8 @@ constexpr int kRows = 2;  // of a sequence
 
 // A sequence of which so many tokens are known, or known to the device.
 kernels::DraftedSequence sequence_of(const State& state, const Sequence& sequence, int64_t tokens) {
-  kernels::DraftedSequence how{.position = static_cast<int32_t>(tokens - 1)};
+  kernels::DraftedSequence how;
+  how.position = static_cast<int32_t>(tokens - 1);
   if (sequence.drafting) {  // until no token can follow the one that a draft stands for
     const int64_t end = int64_t{sequence.prompt_tokens()} + sequence.request->max_tokens;
     how.draft_end = static_cast<int32_t>(std::min<int64_t>(end, state.limits.context_tokens) - 1);

@@ -45,11 +45,11 @@ TEST_F(DraftedSteps, AreAsOnTheHost) {
   for (const int count : {1, 3, 128, 129, 512}) {
     std::vector<DraftedSequence> sequences(static_cast<size_t>(count));
     for (DraftedSequence& sequence : sequences) {
-      sequence = {.carried = number(2) > 0 ? number(count) : -1,
-                  .token = number(kVocab),
-                  .draft = number(kVocab + 1) - 1,
-                  .position = number(1000),
-                  .draft_end = number(1000)};
+      if (number(2) > 0) sequence.carried = number(count);
+      sequence.token = number(kVocab);
+      sequence.draft = number(kVocab + 1) - 1;
+      sequence.position = number(1000);
+      sequence.draft_end = number(1000);
       const bool real = number(8) > 0;
       for (RowDraw& draw : sequence.draws) draw = {.key_low = uint32_t(random_()), .vocab = real ? kVocab : 0};
     }
