@@ -69,7 +69,10 @@ void add_roofline(CLI::App& group, int& status) {
   command->add_option("--sequences", bench->sequences, "Sequences that decode together, one table each [1,32,128]")
       ->delimiter(',')
       ->check(CLI::Range(1, 1024));
-  command->add_option("--rows", bench->rows, "Rows of each sequence in a step; 2: a draft is verified [1]")
+  command
+      ->add_option("--rows", bench->rows,
+                   "Rows of each sequence in a step; 2: a draft is verified, and the next one proposed where the model "
+                   "has its layer [1]")
       ->check(CLI::Range(1, 8));
   command->add_option("--context", bench->context_tokens, "Tokens of each sequence before the step [512]")
       ->check(CLI::Range(1, 1 << 20));

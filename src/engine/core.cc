@@ -36,7 +36,8 @@ void Core::cancel_all() {
 void Core::step() {
   const TimePoint begin = state_.now = state_.clock.now();
   ++state_.step;
-  state_.record = {};
+  state_.record = state_.observed = {};
+  state_.observed_until = begin;
   trace::Span span("engine", "step", "rows");
   for (const Action& action : kActions) {
     trace::Span part("engine", action.name);
@@ -46,7 +47,7 @@ void Core::step() {
   const StepRecord& record = state_.record;
   const double step_s = seconds(state_.clock.now() - begin);
   if (record.slices > 0) {
-    state_.costs.observe(record.decode_rows, record.prefill_tokens, std::max(0.0, step_s - record.draft_s));
+    if (record.slices > state_.observed.slices) observe_costs(state_);
     completions_.observe(record.finished, step_s);
     tokens_.observe(record.emitted + record.prefill_tokens, step_s);
     remember(step_s);

@@ -171,7 +171,9 @@ Result<std::unique_ptr<Engine>> Engine::start(std::unique_ptr<models::LanguageMo
   if (runner->draws_tokens()) SW_TRY(warm_up(*runner, options));
   if (measured_out) {
     SW_ASSIGN(pages, pages_that_fit(info.kv.bytes_per_page(options.page_tokens), pages, options));
+    const TimePoint begin = kClock.now();
     SW_TRY(runner->replace_pages(static_cast<int>(pages), options.sequences_max));
+    SW_INFO("steps recorded again over the cache's pages in {:.2f} s", seconds(kClock.now() - begin));
   }
   const Limits limits = choose_limits(*runner, options);
   SW_INFO("KV cache on {}: {} pages of {} tokens, {:.2f} GiB; {} threads, {} rows a step", to_string(options.device),

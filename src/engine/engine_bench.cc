@@ -1,10 +1,12 @@
 // What the engine costs and gains: host time of a step, continuous batching, draft acceptance, a soak.
 //   engine_bench overhead|soak                 on a fake model
 //   engine_bench batching|acceptance [FOLDER]  on a real one (models/tiny-r1)
+//   engine_bench bubble [FOLDER] [PRECISION]   on the first GPU: how long it waits between decode steps
 #include <fmt/format.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -216,11 +218,9 @@ class Client final : public EventSink {
 };
 
 // Closed loop: always `clients` requests under way, until the questions are used up.
-Served serve(const std::string& folder, const Evaluation& evaluation, int clients, EngineOptions options) {
-  models::LoadOptions load;
-  load.path = folder;
-  load.threads = options.threads;
-  auto engine = std::move(Engine::start(std::move(models::load_model(load)).value(), options)).value();
+Served serve(std::unique_ptr<models::LanguageModel> model, const Evaluation& evaluation, int clients,
+             EngineOptions options) {
+  auto engine = std::move(Engine::start(std::move(model), options)).value();
   Door door(clients);
   std::vector<std::shared_ptr<Client>> sinks;
   const TimePoint begin = kClock.now();
@@ -247,6 +247,13 @@ Served serve(const std::string& folder, const Evaluation& evaluation, int client
   served.tokens_per_cpu_s = static_cast<double>(tokens) / spent_s;
   served.accuracy = static_cast<double>(right) / static_cast<double>(sinks.size());
   return served;
+}
+
+Served serve(const std::string& folder, const Evaluation& evaluation, int clients, EngineOptions options) {
+  models::LoadOptions load;
+  load.path = folder;
+  load.threads = options.threads;
+  return serve(std::move(models::load_model(load)).value(), evaluation, clients, options);
 }
 
 void batching(const std::string& folder) {
@@ -277,6 +284,118 @@ void acceptance(const std::string& folder) {
              served.accuracy * 100);
 }
 
+// A model whose drafts pass through the host, as they did before steps had the draft layer in them.
+class HostDrafts final : public models::LanguageModel {
+ public:
+  explicit HostDrafts(std::unique_ptr<models::LanguageModel> model) : model_(std::move(model)) {}
+  const models::ModelInfo& info() const override { return model_->info(); }
+  int batch_tokens_max() const override { return model_->batch_tokens_max(); }
+  tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv,
+                             tensor::Stream& stream) override {
+    return model_->forward(batch, kv, stream);
+  }
+  tensor::TensorView draft(std::span<const models::DraftInput> inputs, nn::KvStorage& kv,
+                           tensor::Stream& stream) override {
+    return model_->draft(inputs, kv, stream);
+  }
+  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
+                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) override {
+    model_->draft_tokens(inputs, draws, tokens, kv, stream);
+  }
+  bool draws_tokens() const override { return model_->draws_tokens(); }
+  void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
+              std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) override {
+    model_->launch(batch, draws, carried, kv, stream);
+  }
+  models::LandedStep land(tensor::Stream& stream) override { return model_->land(stream); }
+  void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) override {
+    model_->warm_up(sequences_max, kv, stream);
+  }
+
+ private:
+  std::unique_ptr<models::LanguageModel> model_;
+};
+
+enum class Drafts { kNone, kHost, kDevice, kProbed };
+
+constexpr const char* kDrafts[] = {"none", "through the host", "in the step",
+                                   "in the step, some steps plain to compare"};
+constexpr tensor::Device kDevice{tensor::DeviceKind::kCuda, 0};
+constexpr int kPageTokens = 64;
+
+std::unique_ptr<models::LanguageModel> load_on_device(const std::string& folder, const std::string& precision,
+                                                      Drafts drafts) {
+  models::LoadOptions load;
+  load.path = folder;
+  load.device = kDevice;
+  load.precision = std::move(models::parse_precision(precision)).value();
+  auto model = std::move(models::load_model(load)).value();
+  if (drafts == Drafts::kHost) model = std::make_unique<HostDrafts>(std::move(model));
+  return model;
+}
+
+EngineOptions device_options(Drafts drafts) {
+  EngineOptions options;
+  options.page_tokens = kPageTokens;
+  options.device = kDevice;
+  options.speculate = drafts != Drafts::kNone;
+  options.speculate_adaptively = drafts == Drafts::kProbed;
+  return options;
+}
+
+// The questions by `clients` at a time.
+void questions(const std::string& folder, const std::string& precision, Drafts drafts, int clients) {
+  EngineOptions options = device_options(drafts);
+  options.kv_cache_bytes = int64_t{1} << 30;
+  const Evaluation evaluation = testing::load_evaluation(folder, clients == 1 ? 20 : 1);
+  const Served served = serve(load_on_device(folder, precision, drafts), evaluation, clients, options);
+  fmt::print("questions {:3} clients, drafts {:17}: {:6.0f} tokens/s, right {:.1f}%, {} of {} drafts kept\n", clients,
+             kDrafts[static_cast<int>(drafts)], served.tokens_per_s, served.accuracy * 100,
+             served.usage.accepted_tokens, served.usage.draft_tokens);
+}
+
+// `sequences` requests of 400 tokens each that begin together. Of steps behind a decode step.
+void bubble(const std::string& folder, const std::string& precision, Drafts drafts, int sequences) {
+  constexpr int kTokens = 400;
+  auto model = load_on_device(folder, precision, drafts);
+  auto stream = std::move(tensor::Stream::open(kDevice)).value();
+  auto storage = std::move(nn::KvStorage::create(model->info().kv, kPageTokens, sequences * 8, kDevice)).value();
+  kernels::tune({.measure = false, .known = {}}, stream);
+  const Limits limits{.context_tokens = 8 * kPageTokens,
+                      .batch_tokens = model->batch_tokens_max(),
+                      .prompt_logprob_rows = 64,
+                      .vocab = model->info().vocab_size};
+  Runner runner(std::move(model), std::move(storage), std::move(stream));
+  runner.warm_up(sequences);
+  Core core(device_options(drafts), limits, runner, kClock);
+  const Evaluation evaluation = testing::load_evaluation(folder, 8);
+  auto sink = std::make_shared<Counter>();
+  for (int i = 0; i < sequences; ++i) {
+    const auto& question = evaluation.questions[static_cast<size_t>(i) % evaluation.questions.size()];
+    core.submit(std::make_unique<Sequence>(make_request(i, question.prompt, kTokens), sink, kPageTokens, kClock.now()));
+  }
+  std::vector<double> idle_s;
+  int64_t tokens = 0;
+  TimePoint begin = kClock.now();
+  for (bool decoding = false; !core.idle();) {
+    core.step();
+    const StepRecord& record = core.state().record;
+    if (decoding) tokens += record.emitted;
+    if (decoding && record.idle_s >= 0) idle_s.push_back(record.idle_s);
+    if (!decoding) begin = kClock.now();
+    decoding = decoding || (record.decode_rows > 0 && record.prefill_tokens == 0);
+  }
+  const double spent_s = seconds_since(begin);
+  SW_CHECK(!idle_s.empty(), "no step says how long the device waited");
+  std::ranges::sort(idle_s);
+  const auto at = [&](double part) { return idle_s[static_cast<size_t>(part * double(idle_s.size() - 1))] * 1e6; };
+  fmt::print(
+      "bubble    {:3} sequences, drafts {:17}: {:4} steps, {:6.0f} tokens/s; idle between steps median {:.1f} us, 99% "
+      "{:.1f}, worst {:.1f}; {} above 50 us\n",
+      sequences, kDrafts[static_cast<int>(drafts)], idle_s.size(), static_cast<double>(tokens) / spent_s, at(0.5),
+      at(0.99), at(1), std::ranges::count_if(idle_s, [](double s) { return s > 50e-6; }));
+}
+
 }  // namespace
 }  // namespace spillway::engine
 
@@ -293,8 +412,17 @@ int main(int argc, char** argv) {
     spillway::engine::batching(folder);
   } else if (mode == "acceptance") {
     spillway::engine::acceptance(folder);
+  } else if (mode == "bubble") {
+    using spillway::engine::Drafts;
+    const std::string precision = argc > 3 ? argv[3] : "auto";
+    for (const int sequences : {1, 8, 64}) {
+      for (const Drafts drafts : {Drafts::kNone, Drafts::kHost, Drafts::kDevice, Drafts::kProbed}) {
+        spillway::engine::bubble(folder, precision, drafts, sequences);
+        if (sequences != 8) spillway::engine::questions(folder, precision, drafts, sequences);
+      }
+    }
   } else {
-    fmt::print(stderr, "engine_bench: expected overhead, soak, batching or acceptance, found {}\n", mode);
+    fmt::print(stderr, "engine_bench: expected overhead, soak, batching, acceptance or bubble, found {}\n", mode);
     return 2;
   }
   return 0;

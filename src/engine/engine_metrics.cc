@@ -1,5 +1,8 @@
 #include "engine/engine_metrics.h"
 
+#include <algorithm>
+
+#include "engine/actions/batch.h"
 #include "engine/sequence.h"
 #include "engine/state.h"
 #include "metrics/metrics.h"
@@ -16,6 +19,7 @@ const std::vector<double> kLatency_s = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
                                         0.5,   1,      2.5,   5,    10,    30,   60,  120};
 const std::vector<double> kStep_s = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
                                      0.025,  0.05,    0.1,    0.25,  0.5,    1,     2.5};
+const std::vector<double> kIdle_s = {5e-6, 1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 0.1};
 const std::vector<double> kSizes = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096};
 
 Counter requests("spillway_engine_requests_total", "Requests that ended, by outcome.", {"outcome"});
@@ -36,6 +40,8 @@ Histogram first_token_s("spillway_engine_time_to_first_token_seconds", "From sub
 Histogram inter_token_s("spillway_engine_inter_token_seconds", "Between tokens of one request.", kLatency_s);
 Histogram request_s("spillway_engine_request_seconds", "From submission to the end.", kLatency_s);
 Histogram step_s("spillway_engine_step_seconds", "Duration of a step.", kStep_s);
+Histogram idle_s("spillway_engine_device_idle_seconds",
+                 "Before a decode step: how long the GPU had nothing to compute.", kIdle_s);
 Histogram batch_size("spillway_engine_batch_sequences", "Sequences in a step.", kSizes);
 Histogram step_tokens("spillway_engine_step_tokens", "Rows in a step, drafts and prefill included.", kSizes);
 
@@ -90,6 +96,12 @@ void record_finish(const Sequence& sequence, FinishReason reason, TimePoint now)
   requests.with({name_of(reason)}).add();
   note(sequence, Kind::kFinished, now, sequence.generated_tokens(), 0, name_of(reason));
   request_s->observe(seconds(now - sequence.submitted), trace_of(sequence));
+}
+
+void record_idle(State& state, std::span<const Work> works, double seconds) {
+  if (seconds < 0 || works.empty() || !std::ranges::all_of(works, &Work::was_decoding)) return;
+  state.record.idle_s = seconds;
+  idle_s->observe(seconds);
 }
 
 void record_step(const State& state, double duration_s) {

@@ -30,7 +30,7 @@ Status Runner::replace_pages(int pages, int sequences_max) {
 Runner::Landed Runner::land() {
   trace::Span span("engine", "land");
   const models::LandedStep step = model_->land(stream_);
-  return {step.tokens, rows_of(step.logits)};
+  return {step.tokens, rows_of(step.logits), step.drafts, step.idle_s};
 }
 
 LogitsRows Runner::draft(std::span<const models::DraftInput> inputs) {

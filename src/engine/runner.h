@@ -42,12 +42,16 @@ class Runner {
   struct Landed {
     std::span<const int32_t> tokens;
     LogitsRows logits;
+    std::span<const int32_t> drafts;
+    double idle_s = -1;
   };
   bool draws_tokens() const { return model_->draws_tokens(); }
   void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
               std::span<const int32_t> carried) {
     model_->launch(batch, draws, carried, pages_, stream_);
   }
+  size_t drafted_sequences_max() const { return static_cast<size_t>(model_->drafted_sequences_max()); }
+  void launch_drafted(std::span<const models::DraftedInput> batch) { model_->launch_drafted(batch, pages_, stream_); }
   Landed land();
   void warm_up(int sequences_max) { model_->warm_up(sequences_max, pages_, stream_); }
   // Gives up the pages, which hold nothing yet, for others.

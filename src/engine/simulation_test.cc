@@ -188,6 +188,9 @@ TEST(Simulation, ADayWithTokensDrawnByTheDevice) {
 TEST(Simulation, ADayWithDraftsAndScarcePages) {
   Day(2, {.hours = 4, .requests_per_s = 0.2, .pages = 60, .draft = true}).run();
 }
+TEST(Simulation, ADayWithDraftsVerifiedByTheDevice) {
+  Day(4, {.hours = 6, .requests_per_s = 0.2, .pages = 60, .draft = true, .device_draws = true}).run();
+}
 
 }  // namespace
 }  // namespace spillway::engine

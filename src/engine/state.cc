@@ -84,6 +84,16 @@ void preempt(State& state, Sequence& sequence) {
   state.waiting.insert(place, std::move(owned));
 }
 
+void observe_costs(State& state) {
+  const StepRecord &record = state.record, &seen = state.observed;
+  const TimePoint now = state.clock.now();
+  const double spent_s = seconds(now - state.observed_until) - (record.draft_s - seen.draft_s);
+  state.costs.observe(record.decode_rows - seen.decode_rows, record.prefill_tokens - seen.prefill_tokens,
+                      std::max(0.0, spent_s));
+  state.observed = record;
+  state.observed_until = now;
+}
+
 SequenceView view_of(const State& state, const Sequence& sequence, int32_t index) {
   SequenceView view;
   view.index = index;

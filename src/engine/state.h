@@ -36,6 +36,7 @@ struct StepRecord {
   double draft_s = 0;
   int draft_rows = 0;  // rows of the draft layer
   int finished = 0;
+  double idle_s = -1;  // before the decode step that ended in it the device had nothing to compute; -1: not known
 };
 
 struct Work;
@@ -45,6 +46,7 @@ struct Work;
 struct Flight {
   std::vector<Work> works;
   bool carries = false;  // every token is drawn on the device, so that the next step can start from here
+  bool drafted = false;  // drafts are verified and proposed on the device
   bool empty() const { return works.empty(); }
 };
 
@@ -68,9 +70,12 @@ struct State {
   int64_t arrivals = 0;
   bool blocked = false;  // something waits that did not fit: slots or pages are the bottleneck
   StepRecord record;
+  StepRecord observed;  // what of it the cost model has seen,
+  TimePoint observed_until;
 
   CostModel costs;
   double draft_row_s = 0;                 // measured seconds of the draft layer a row
+  bool drafts_in_step = false;            // the last step that verified drafts included the draft layer
   double acceptance = 0.7;                // of recent drafts, of all sequences
   std::vector<SampleScratch> scratch;     // one a thread
   std::function<void(RequestId)> on_end;  // told before a request's last event
@@ -89,6 +94,9 @@ void preempt(State& state, Sequence& sequence);
 
 // Keeps computed full pages for others.
 void share_pages(State& state, Sequence& sequence);
+
+// Tells the cost model what was computed since it was told last, in the time that has passed since.
+void observe_costs(State& state);
 
 SequenceView view_of(const State& state, const Sequence& sequence, int32_t index);
 // With pages_freed filled in, which costs a look at every page.

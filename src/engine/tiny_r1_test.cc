@@ -6,6 +6,7 @@
 #include "engine/testing/collector.h"
 #include "engine/testing/test_evaluation.h"
 #include "models/loader.h"
+#include "tensor/cuda/cuda.h"
 
 namespace spillway::engine {
 namespace {
@@ -41,6 +42,7 @@ Answers answer(const Evaluation& evaluation, EngineOptions options, bool togethe
   models::LoadOptions load;
   load.path = kFolder;
   load.batch_tokens_max = 256;
+  load.device = options.device;
   auto model = models::load_model(load);
   SW_CHECK(model.ok(), model.error().message);
   // In tokens, as latents are 16 or 32 bits wide by what the CPU computes in.
@@ -126,6 +128,30 @@ TEST_F(TinyR1, SamplesOfASeedAreTheSameTogetherAndWithDrafts) {
   plain.speculate = false;
   const Answers alone = answer(*evaluation_, plain, false, 0.8f);
   EXPECT_EQ(answer(*evaluation_, defaults(), true, 0.8f).outputs, alone.outputs);
+}
+
+// On the first GPU, where a step with drafts is launched before the host knows what became of the last one's.
+TEST(TinyR1OnDevice, DraftsChangeNothing) {
+  const Status available = tensor::cuda::check_device(0);
+  if (!available.ok()) GTEST_SKIP() << available.error().message;
+  const Evaluation evaluation = load_evaluation(kFolder, kStride);
+  EngineOptions options = defaults();
+  options.device = {tensor::DeviceKind::kCuda, 0};
+  options.page_tokens = 64;
+  options.deterministic = true;
+  for (const float temperature : {0.0f, 0.8f}) {
+    options.speculate = options.speculate_adaptively = false;
+    const Answers alone = answer(evaluation, options, false, temperature);
+    options.speculate = true;
+    for (const bool adaptively : {false, true}) {
+      options.speculate_adaptively = adaptively;
+      for (const bool together : {false, true}) {
+        const Answers run = answer(evaluation, options, together, temperature);
+        EXPECT_EQ(run.outputs, alone.outputs) << temperature << adaptively << together;
+        EXPECT_GT(run.usage.accepted_tokens, 0);
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -241,6 +241,14 @@ void carry_tokens(tensor::TensorView carried, tensor::TensorView drawn, tensor::
   operations(stream.device()).carry_tokens(carried, drawn, ids, stream);
 }
 
+void begin_drafted_step(const DraftedStep& step, tensor::Stream& stream) {
+  operations(stream.device()).begin_drafted_step(step, stream);
+}
+
+void keep_drafts(const DraftedStep& step, tensor::Stream& stream) {
+  operations(stream.device()).keep_drafts(step, stream);
+}
+
 void layer_norm(tensor::TensorView x, tensor::TensorView weight, tensor::TensorView bias, float eps,
                 tensor::TensorView y, tensor::Stream& stream) {
   operations(stream.device()).layer_norm(x, weight, bias, eps, y, stream);

@@ -7,6 +7,7 @@
 #include "kernels/convolution.h"
 #include "kernels/device_encoder.h"
 #include "kernels/device_image.h"
+#include "kernels/drafting.h"
 #include "kernels/elementwise.h"
 #include "kernels/encoder.h"
 #include "kernels/linear.h"
@@ -84,6 +85,8 @@ struct Operations {
   decltype(&kernels::latent_layer) latent_layer = nullptr;
   decltype(&kernels::draw_rows) draw_rows = nullptr;
   decltype(&kernels::carry_tokens) carry_tokens = nullptr;
+  decltype(&kernels::begin_drafted_step) begin_drafted_step = nullptr;
+  decltype(&kernels::keep_drafts) keep_drafts = nullptr;
   decltype(&kernels::tune) tune = nullptr;        // of GPUs
   decltype(&kernels::learned) learned = nullptr;  // likewise
   decltype(&kernels::layer_norm) layer_norm = nullptr;

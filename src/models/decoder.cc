@@ -80,8 +80,8 @@ Decoder::Decoder(Parts parts, const DecoderConfig& config, int rope_dim, int bat
   logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.device());
   if (!cpu) {
     host_logits_ = tensor::Tensor(tensor::DType::kF32, {logits_rows, config.vocab_size}, stream.host());
-    drawn_ = tensor::Tensor(tensor::DType::kI32, {logits_rows}, stream.device());
-    landed_ = tensor::Tensor(tensor::DType::kI32, {kStepsInFlight + 1, logits_rows}, stream.host());
+    drawn_ = tensor::Tensor(tensor::DType::kI32, {2 * logits_rows}, stream.device());
+    landed_ = tensor::Tensor(tensor::DType::kI32, {kStepsInFlight + 1, 2 * logits_rows}, stream.host());
     if (!kernels::computes_in_f32(context.precision)) activations_ = kernels::half_type(stream.device());
   }
   rope_.place(stream);
@@ -106,6 +106,7 @@ void Decoder::finish_loading(const DecoderConfig& config, const nn::LoadContext&
   // The residual, the rows of the head gathered and normed, and whatever the largest layer takes.
   const size_t row = tensor::Arena::footprint(tensor::DType::kF32, {batch_tokens_max_, config.hidden_size});
   arena_ = tensor::Arena(3 * row + layer_bytes, context.stream.device());
+  if (keeps_hidden_ && !drawn_.empty()) make_room_for_drafts(context.stream);
 }
 
 void Decoder::flatten(std::span<const SequenceInput> batch, const nn::KvStorage& kv) {
@@ -132,6 +133,7 @@ void Decoder::flatten(std::span<const SequenceInput> batch, const nn::KvStorage&
 
 Decoder::Sent Decoder::send(nn::KvStorage& kv, tensor::Stream& stream, int64_t sequences, int32_t rows) {
   const nn::StepInputs::View inputs = inputs_.upload(kv, stream, sequences, rows);
+  if (computed_ >= 0) gaps_.emplace_back(computed_, inputs.sent);
   return {inputs, nn::Step{.rows = inputs.rows,
                            .rope = rope_.rows(inputs.longest, stream),
                            .kv = kv,
@@ -233,6 +235,7 @@ TensorView Decoder::forward(std::span<const SequenceInput> batch, nn::KvStorage&
   arena_.reset();
   flatten(batch, kv);
   if (keeps_hidden_) keep_past();
+  forget_gaps();
   const int64_t wanted = int64_t(inputs_.wanted.size());
   return host_logits(run_step(batch, false, kv, stream), wanted, stream);
 }
@@ -251,28 +254,38 @@ void Decoder::launch(std::span<const SequenceInput> batch, std::span<const Token
     inputs_.carried.push_back(carried[i]);
   }
   const TensorView logits = run_step(batch, true, kv, stream);
-  InFlight step{.mark = 0, .draws = int64_t(draws.size()), .slot = slot_};
-  slot_ = (slot_ + 1) % size_t(landed_.shape()[0]);
+  note_end(stream);
   for (size_t i = 0; i < draws.size(); ++i) {
     if (!draws[i].host_logits) continue;
     const TensorView from = logits.rows(int64_t(i), int64_t(i) + 1),
                      to = host_logits_.view().rows(int64_t(i), int64_t(i) + 1);
     stream.cuda().download_pinned(to.data, from.data, from.bytes());
   }
-  const TensorView tokens = landed_.view().rows(int64_t(step.slot), int64_t(step.slot) + 1);
-  if (step.draws > 0)
-    stream.cuda().download_pinned(tokens.data, drawn_.view().data, size_t(step.draws) * sizeof(int32_t));
+  take_off({.draws = int64_t(draws.size())}, int64_t(draws.size()), stream);
+}
+
+void Decoder::take_off(InFlight step, int64_t words, tensor::Stream& stream) {
+  step.slot = slot_;
+  slot_ = (slot_ + 1) % size_t(landed_.shape()[0]);
+  const TensorView landed = landed_.view().rows(int64_t(step.slot), int64_t(step.slot) + 1);
+  if (words > 0) stream.cuda().download_pinned(landed.data, drawn_.view().data, size_t(words) * sizeof(int32_t));
   step.mark = stream.cuda().mark();
-  in_flight_.push_back(step);
+  step.gaps.swap(gaps_);
+  in_flight_.push_back(std::move(step));
 }
 
 LandedStep Decoder::land(tensor::Stream& stream) {
   SW_CHECK(!in_flight_.empty(), "land() without a launched step");
-  const InFlight step = in_flight_.front();
+  const InFlight step = std::move(in_flight_.front());
   in_flight_.pop_front();
   stream.cuda().wait(step.mark);
-  const TensorView tokens = landed_.view().rows(int64_t(step.slot), int64_t(step.slot) + 1);
-  return {std::span(tokens.as<int32_t>(), size_t(step.draws)), host_logits_.view().rows(0, step.draws)};
+  const TensorView landed = landed_.view().rows(int64_t(step.slot), int64_t(step.slot) + 1);
+  LandedStep result{.tokens = std::span(landed.as<int32_t>(), size_t(step.draws)),
+                    .logits = host_logits_.view().rows(0, step.draws),
+                    .drafts = std::span(landed.as<int32_t>() + logits_.shape()[0], size_t(step.drafts))};
+  if (!step.gaps.empty()) result.idle_s = 0;
+  for (const auto& [end, begin] : step.gaps) result.idle_s += stream.cuda().seconds_between_marks(end, begin);
+  return result;
 }
 
 void Decoder::try_step(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream) {
@@ -323,29 +336,32 @@ void Decoder::record_steps(int sequences_max, nn::KvStorage& kv, tensor::Stream&
   if (!draws_tokens()) return;
   for (StepGraphs& graphs : drawing_graphs_) graphs.forget();
   for (StepGraphs& graphs : graphs_) graphs.forget();
-  const std::vector<int32_t> pages{kv.padding_page()}, ids(kBucketRows, 0);
-  std::vector<std::pair<int64_t, int32_t>> kinds;  // sequences, rows of each
+  drafted_graphs_.forget();
+  const std::vector<int32_t> pages{kv.padding_page()}, ids(1, 0);
+  std::vector<std::pair<int64_t, bool>> kinds;  // sequences, whether their drafts are verified
   for (int64_t bucket = StepGraphs::bucket_for(std::min<int64_t>(sequences_max, StepGraphs::kSequencesMax)); bucket > 0;
        bucket = StepGraphs::bucket_below(bucket)) {
-    for (int32_t rows = 1; rows <= (keeps_hidden_ ? kBucketRows : 1); ++rows) {
-      if (bucket * rows <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) kinds.emplace_back(bucket, rows);
-    }
+    if (bucket <= std::min<int64_t>(batch_tokens_max_, logits_.shape()[0])) kinds.emplace_back(bucket, false);
+    if (bucket <= drafted_sequences_max()) kinds.emplace_back(bucket, true);
   }
   const SteadyClock clock;
   ProgressLines lines("warming up, decode steps recorded", std::ssize(kinds), clock);
-  for (const auto& [bucket, rows] : kinds) {
-    const SequenceInput one{
-        .tokens = std::span(ids).first(size_t(rows)), .position = 0, .pages = pages, .logits_rows = rows};
-    for (int turn = 0; turn < 2; ++turn) try_step(std::vector<SequenceInput>(size_t(bucket), one), kv, stream);
+  for (const auto& [bucket, drafted] : kinds) {
+    const SequenceInput one{.tokens = ids, .position = 0, .pages = pages, .logits_rows = 1};
+    for (int turn = 0; turn < 2; ++turn) {
+      if (drafted) try_drafted_step(bucket, pages, kv, stream);
+      if (!drafted) try_step(std::vector<SequenceInput>(size_t(bucket), one), kv, stream);
+    }
     if (const auto line = lines.step()) SW_INFO("{}", *line);
   }
 }
 
 void Decoder::draw_to_host(TensorView logits, const kernels::RowDraw* draws, std::span<int32_t> tokens,
                            tensor::Stream& stream) {
-  if (tokens.empty()) return;
+  if (tokens.empty()) return note_end(stream);
   const TensorView drawn = drawn_.view().rows(0, int64_t(tokens.size()));
   kernels::draw_rows(logits, draws, drawn, stream);
+  note_end(stream);
   const TensorView landed = landed_.view().rows(int64_t(slot_), int64_t(slot_) + 1);
   slot_ = (slot_ + 1) % size_t(landed_.shape()[0]);
   stream.cuda().download_pinned(landed.data, drawn.data, drawn.bytes());
@@ -360,6 +376,10 @@ void Decoder::draft_tokens(std::span<const DraftInput>, std::span<const kernels:
 
 TensorView Decoder::draft(std::span<const DraftInput>, nn::KvStorage&, tensor::Stream&) {
   SW_CHECK(false, "draft() of a model without a draft layer");
+}
+
+TensorView Decoder::run_draft_layer(const nn::Step&, TensorView, TensorView, TensorView) {
+  SW_CHECK(false, "a drafted step of a model without a draft layer");
 }
 
 }  // namespace spillway::models

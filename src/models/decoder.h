@@ -29,6 +29,8 @@ class Decoder : public LanguageModel {
   bool draws_tokens() const final { return !drawn_.empty(); }
   void launch(std::span<const SequenceInput> batch, std::span<const TokenDraw> draws, std::span<const int32_t> carried,
               nn::KvStorage& kv, tensor::Stream& stream) final;
+  int drafted_sequences_max() const final;
+  void launch_drafted(std::span<const DraftedInput> batch, nn::KvStorage& kv, tensor::Stream& stream) final;
   LandedStep land(tensor::Stream& stream) final;
   void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) final;
   void record_steps(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) final;
@@ -58,6 +60,10 @@ class Decoder : public LanguageModel {
   // The same where only the rows `wanted` (i32 [W], at least one) are needed: out f32 [W, hidden]; x is left undefined.
   virtual void run_wanted(tensor::TensorView x, const nn::Step& step, tensor::TensorView wanted,
                           tensor::TensorView out) = 0;
+  // The draft layer where there is one (keeps_hidden_), over rows whose next tokens are ids [T] and whose hidden states
+  // are hidden [T, hidden]: logits of the rows `wanted` [W], on the device.
+  virtual tensor::TensorView run_draft_layer(const nn::Step& step, tensor::TensorView ids, tensor::TensorView hidden,
+                                             tensor::TensorView wanted);
 
   // Rows of one sequence as the last forward() saw them; pages are copies.
   struct PastSlice {
@@ -79,6 +85,13 @@ class Decoder : public LanguageModel {
                     tensor::Stream& stream);
   // The first `rows` of them where the host can read them.
   tensor::TensorView host_logits(tensor::TensorView logits, int64_t rows, tensor::Stream& stream);
+  // Between the end of what was launched and the beginning of what comes next the device is idle. Forgotten where what
+  // is launched has no mark behind it.
+  void note_end(tensor::Stream& stream) { computed_ = stream.cuda().mark(); }
+  void forget_gaps() {
+    computed_ = -1;
+    gaps_.clear();
+  }
 
   ModelInfo info_;
   Parts parts_;
@@ -111,20 +124,36 @@ class Decoder : public LanguageModel {
   void keep_past();
   // A launched batch of slices of zeros on the padding page, landed; with the drafts behind it.
   void try_step(std::span<const SequenceInput> batch, nn::KvStorage& kv, tensor::Stream& stream);
+  void try_drafted_step(int64_t sequences, std::span<const int32_t> pages, nn::KvStorage& kv, tensor::Stream& stream);
+
+  void flatten_drafted(std::span<const DraftedInput> batch, const nn::KvStorage& kv);
+  kernels::DraftedStep drafted_step(const Sent& sent) const;
+  // Verification, the draft layer and both draws.
+  void run_drafted(const Sent& sent, size_t arena_mark, tensor::Stream& stream);
+  void make_room_for_drafts(tensor::Stream& stream);
 
   // A launched step on its way.
   struct InFlight {
     int64_t mark = 0;
     int64_t draws = 0;
+    int64_t drafts = 0;
     size_t slot = 0;
+    std::vector<std::pair<int64_t, int64_t>> gaps;  // marks between which the device was idle before it
   };
+  void take_off(InFlight step, int64_t words, tensor::Stream& stream);
 
   static constexpr int32_t kBucketRows = 2;
   StepGraphs graphs_[kBucketRows];          // of forward(), by rows of a sequence less one
   StepGraphs drawing_graphs_[kBucketRows];  // of launch()
-  tensor::Tensor drawn_;                    // i32 [logits_rows]: tokens of the last launched step; empty on the CPU
-  tensor::Tensor landed_;                   // i32 [slots, logits_rows], pinned
+  StepGraphs drafted_graphs_;               // of launch_drafted()
+  // i32 [2 logits_rows]: of the last launched step the tokens, and of a drafted one from there on the drafts proposed
+  // and how many were kept [logits_rows / 2 each]. Empty on the CPU.
+  tensor::Tensor drawn_;
+  tensor::Tensor drafting_;  // i32: what the device works out in a drafted step (drafted_step())
+  tensor::Tensor landed_;    // i32 [slots, 2 logits_rows], pinned
   std::deque<InFlight> in_flight_;
+  std::vector<std::pair<int64_t, int64_t>> gaps_;  // since the last step
+  int64_t computed_ = -1;                          // mark behind what was launched last; -1: not known
   size_t slot_ = 0;
   nn::RopeTable rope_;
   tensor::DType activations_ = tensor::DType::kF32;

@@ -198,6 +198,7 @@ class DeepseekV3 final : public Decoder {
 
   // The draft pass over `sent`: logits of the wanted rows, on the device.
   TensorView draft_logits(const Sent& sent, tensor::Stream& stream);
+  TensorView run_draft_layer(const nn::Step& step, TensorView ids, TensorView hidden, TensorView wanted) override;
 
   // Fills inputs_ for the draft pass.
   void flatten_drafts(std::span<const DraftInput> inputs);
@@ -232,6 +233,7 @@ void DeepseekV3::flatten_drafts(std::span<const DraftInput> inputs) {
 
 TensorView DeepseekV3::draft(std::span<const DraftInput> inputs, nn::KvStorage& kv, tensor::Stream& stream) {
   flatten_drafts(inputs);
+  forget_gaps();
   const Sent sent = send(kv, stream);
   return host_logits(draft_logits(sent, stream), sent.inputs.wanted.elements(), stream);
 }
@@ -246,20 +248,30 @@ void DeepseekV3::draft_tokens(std::span<const DraftInput> inputs, std::span<cons
 }
 
 TensorView DeepseekV3::draft_logits(const Sent& sent, tensor::Stream& stream) {
-  const int64_t wanted = sent.inputs.wanted.elements();
-  const nn::Step& step = sent.step;
-  const tensor::Shape shape{step.tokens(), info_.hidden_size};
-  const TensorView embedded = embed(sent.inputs.ids, stream), hidden = arena_.f32(shape), x = arena_.f32(shape);
-  const TensorView left = step.activation(shape), right = step.activation(shape);
+  const TensorView hidden = arena_.f32({sent.step.tokens(), info_.hidden_size});
   kernels::gather_rows(hidden_, sent.inputs.sources, hidden, stream);
+  return run_draft_layer(sent.step, sent.inputs.ids, hidden, sent.inputs.wanted);
+}
+
+TensorView DeepseekV3::run_draft_layer(const nn::Step& step, TensorView ids, TensorView hidden, TensorView wanted) {
+  tensor::Stream& stream = step.stream;
+  const int64_t rows = wanted.elements();
+  const tensor::Shape shape{step.tokens(), info_.hidden_size};
+  const TensorView embedded = embed(ids, stream), x = arena_.f32(shape);
+  const TensorView left = step.activation(shape), right = step.activation(shape);
+  stream.stage("draft: norms", {.bytes = 2.0 * double(embedded.bytes() + left.bytes())});
   draft_->embedding_norm.apply(embedded, left, stream);
   draft_->hidden_norm.apply(hidden, right, stream);
+  stream.stage("draft: join", nn::product_cost(draft_->from_embedding, shape[0]));
   kernels::linear(left, draft_->from_embedding, x, stream);
+  stream.stage("draft: join", nn::product_cost(draft_->from_hidden, shape[0]));
   kernels::linear(right, draft_->from_hidden, x, stream, {.accumulate = true});
-  draft_->block.run(x, step);
-  const TensorView gathered = embedded.rows(0, wanted), normed = left.rows(0, wanted);
-  if (wanted > 0) {
-    kernels::gather_rows(x, sent.inputs.wanted, gathered, stream);
+  // Every row leaves its latents in the pages; what comes after attention only the wanted ones need.
+  draft_->block.attend(x, step);
+  const TensorView gathered = embedded.rows(0, rows), normed = left.rows(0, rows);
+  if (rows > 0) {
+    kernels::gather_rows(x, wanted, gathered, stream);
+    draft_->block.feed_forward(gathered, step);
     draft_->output_norm.apply(gathered, normed, stream);
   }
   return head_logits(normed, stream);

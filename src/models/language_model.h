@@ -7,7 +7,7 @@
 #include <span>
 #include <string>
 
-#include "kernels/sampling.h"
+#include "kernels/drafting.h"
 #include "kernels/tuning.h"
 #include "nn/kv_storage.h"
 #include "tensor/tensor.h"
@@ -52,11 +52,20 @@ struct TokenDraw {
   bool host_logits = false;
 };
 
+// One sequence of a drafted step; tokens and drafts are those of kernels/drafting.h.
+struct DraftedInput {
+  kernels::DraftedSequence how;
+  std::span<const int32_t> pages;  // cover position + 2 tokens, one more where it is carried
+};
+
 // What a launched step gave: a token for each draw, -1 where no logit was finite; and logits [draws, vocab_size] of
 // which the rows with host_logits are filled.
 struct LandedStep {
-  std::span<const int32_t> tokens;
+  std::span<const int32_t> tokens;  // of a drafted step: two of each sequence
   tensor::TensorView logits;
+  std::span<const int32_t> drafts;  // of a drafted step: what each sequence proposes; -1: nothing
+  // How long the device had nothing to compute since the step before this one; -1: not known.
+  double idle_s = -1;
 };
 
 class LanguageModel {
@@ -96,6 +105,13 @@ class LanguageModel {
   virtual void launch(std::span<const SequenceInput>, std::span<const TokenDraw>, std::span<const int32_t> /*carried*/,
                       nn::KvStorage&, tensor::Stream&) {
     SW_CHECK(false, "launch() of a model whose device draws no tokens");
+  }
+  // Starts a decode step of two rows a sequence that verifies drafts, runs the draft layer over both rows and proposes
+  // the next drafts, all on the device: the step after it may be launched from what this one leaves there. Every row
+  // is drawn; draft() may not follow. At most drafted_sequences_max() sequences, 0: there are no such steps.
+  virtual int drafted_sequences_max() const { return 0; }
+  virtual void launch_drafted(std::span<const DraftedInput>, nn::KvStorage&, tensor::Stream&) {
+    SW_CHECK(false, "launch_drafted() of a model whose device proposes no drafts");
   }
   // Waits for the step launched first of those in flight. Valid until as many more were launched as may be in flight.
   virtual LandedStep land(tensor::Stream&) { SW_CHECK(false, "land() of a model whose device draws no tokens"); }

@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kAlign = 4;  // elements: arrays begin at 16 bytes
 constexpr int64_t kDrawWords = sizeof(kernels::RowDraw) / sizeof(int32_t);
+constexpr int64_t kDraftedWords = sizeof(kernels::DraftedSequence) / sizeof(int32_t);
 constexpr int64_t kPageTokens = 64;  // what page tables are sized for; smaller pages take shorter batches
 
 int64_t rounded(int64_t count) { return (count + kAlign - 1) / kAlign * kAlign; }
@@ -22,7 +23,8 @@ StepInputs::StepInputs(const Limits& limits, tensor::Stream& stream) : limits_(l
   const bool cpu = stream.device().kind == tensor::DeviceKind::kCpu;
   int64_t elements = 4 * rounded(limits.tokens);
   if (!cpu) {
-    elements += 2 * rounded(limits.tokens) + 2 * rounded(limits.sequences + 1) + kDrawWords * limits.sequences +
+    elements += 2 * rounded(limits.tokens) + 2 * rounded(limits.sequences + 1) +
+                std::max(kDrawWords * limits.sequences, kDraftedWords * (limits.sequences / 2)) +
                 rounded(limits.sequences * pages_for(limits.context_tokens, kPageTokens));
   }
   for (int i = 0; i < (cpu ? 1 : kBlocks); ++i)
@@ -36,6 +38,7 @@ void StepInputs::clear() {
   wanted.clear();
   draws.clear();
   carried.clear();
+  drafted.clear();
   sequences.clear();
 }
 
@@ -62,6 +65,7 @@ void StepInputs::pad(int64_t count, int32_t rows, const int32_t* page) {
   while (int64_t(sequences.size()) < count) {
     const auto row = int32_t(ids.size());
     sequences.push_back({.row_begin = row, .rows = rows, .position = 0, .pages = {page, 1}});
+    if (!drafted.empty()) drafted.emplace_back();
     for (int32_t i = 0; i < rows; ++i) {
       ids.push_back(0);
       if (!sources.empty()) sources.push_back(0);
@@ -87,6 +91,9 @@ StepInputs::View StepInputs::upload(const KvStorage& kv, tensor::Stream& stream,
   int32_t* const words = put(kDrawWords * int64_t(draws.size()));
   if (!draws.empty()) std::memcpy(words, draws.data(), draws.size() * sizeof(kernels::RowDraw));
   view.draws = reinterpret_cast<const kernels::RowDraw*>(on_device(words, 0).data);
+  int32_t* const each = put(kDraftedWords * int64_t(drafted.size()));
+  if (!drafted.empty()) std::memcpy(each, drafted.data(), drafted.size() * sizeof(kernels::DraftedSequence));
+  view.drafted = reinterpret_cast<kernels::DraftedSequence*>(on_device(each, 0).data);
   int32_t* positions = put(int64_t(ids.size()));
   view.rows.positions = on_device(positions, int64_t(ids.size()));
   for (const kernels::SequenceRows& sequence : sequences) {
@@ -96,7 +103,7 @@ StepInputs::View StepInputs::upload(const KvStorage& kv, tensor::Stream& stream,
   if (!device_.empty()) {
     put_batch(kv, view);
     stream.cuda().upload_pinned(device_.view().data, hosts_[turn_].view().data, size_t(used_) * sizeof(int32_t));
-    sent_[turn_] = stream.cuda().mark();
+    view.sent = sent_[turn_] = stream.cuda().mark();
   }
   sequences.resize(real);
   view.rows.sequences = sequences;
@@ -116,8 +123,8 @@ void StepInputs::put_batch(const KvStorage& kv, View& view) {
     row_begin[s] = sequence.row_begin;
     contexts[s] = sequence.position + sequence.rows;
     std::fill_n(row_sequence + sequence.row_begin, sequence.rows, int32_t(s));
-    const int64_t used = pages_for(contexts[s], kv.page_tokens());
-    std::copy_n(sequence.pages.begin(), used, table + s * pages);
+    // All that there are: where a drafted step is carried on, only the device knows how many it reads.
+    std::copy_n(sequence.pages.begin(), std::min<int64_t>(int64_t(sequence.pages.size()), pages), table + s * pages);
     batch.rows_max = std::max(batch.rows_max, int(sequence.rows));
   }
   row_begin[count] = int32_t(ids.size());
@@ -127,7 +134,8 @@ void StepInputs::put_batch(const KvStorage& kv, View& view) {
   batch.context_max = int(limits_.context_tokens);
   batch.page_table = on_device(table, count * pages).as<int32_t>();
   batch.row_begin = on_device(row_begin, count + 1).as<int32_t>();
-  batch.contexts = on_device(contexts, count).as<int32_t>();
+  view.contexts = on_device(contexts, count);
+  batch.contexts = view.contexts.as<int32_t>();
   batch.positions = view.rows.positions.as<int32_t>();
   batch.row_sequence = on_device(row_sequence, int64_t(ids.size())).as<int32_t>();
 }

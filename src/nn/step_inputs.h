@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
-#include "kernels/sampling.h"
+#include "kernels/drafting.h"
 #include "nn/kv_storage.h"
 #include "tensor/stream.h"
 
@@ -31,14 +31,18 @@ class StepInputs {
   // what the step before drew, or -1. Both empty otherwise.
   std::vector<kernels::RowDraw> draws;
   std::vector<int32_t> carried;
+  std::vector<kernels::DraftedSequence> drafted;  // of a drafted step: for each sequence, instead of the two
   std::vector<kernels::SequenceRows> sequences;
   void clear();
 
   struct View {
     tensor::TensorView ids, sources, wanted, carried;  // i32, on the device
+    tensor::TensorView contexts;                       // the same, of each sequence
     const kernels::RowDraw* draws = nullptr;
+    kernels::DraftedSequence* drafted = nullptr;
     kernels::BatchRows rows;
     int64_t longest = 0;  // context of a sequence
+    int64_t sent = -1;    // the stream's mark behind the copy
   };
   // Valid until the next upload(). On CUDA the batch is filled up to `sequences` with sequences of `rows` rows each,
   // whose logits are wanted too and which write the pages' padding page.

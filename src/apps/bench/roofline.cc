@@ -36,7 +36,8 @@ struct Figures {
   int64_t tokens = 0;  // that the step gives or computes
   double seconds = 0;  // of a whole step, one after another
   std::vector<Stage> stages;
-  double rested_s = 0;  // after a pause: under load a power limit lowers the clocks; 0: not measured
+  double rested_s = 0;              // after a pause: under load a power limit lowers the clocks; 0: not measured
+  std::vector<double> idle_s = {};  // between steps: how long the device had nothing to compute; sorted
 };
 
 double floor_of(const StageCost& cost, const Ceilings& ceilings) {
@@ -54,6 +55,7 @@ class Roofline {
     SW_TRY(make_cache(sequences, context + kSteps + 8 + bench_.rows));
     for (int s = 0; s < sequences; ++s) fill(s, context);
     std::vector<double> seconds;
+    idle_s_.clear();
     for (int turn = 0; turn < kTurns; ++turn) seconds.push_back(run_steps(sequences, context));
     const std::string rows = bench_.rows > 1 ? fmt::format(" of {} rows", bench_.rows) : "";
     Figures figures{fmt::format("decode, {} sequences{} at context {}", sequences, rows, context),
@@ -67,6 +69,8 @@ class Roofline {
       stream_.watch(nullptr);
     }
     figures.stages = sum_up(log);
+    figures.idle_s = idle_s_;
+    std::sort(figures.idle_s.begin(), figures.idle_s.end());
     return figures;
   }
 
@@ -151,11 +155,36 @@ class Roofline {
   }
   // The tokens drawn are not carried on: greedy ones of random weights soon are few, and with them the experts read.
   void launch(const std::vector<models::SequenceInput>& batch) {
+    if (takes_drafts(batch)) return launch_drafted(batch);
     size_t rows = 0;
     for (const models::SequenceInput& input : batch) rows += size_t(input.logits_rows);
     const std::vector<models::TokenDraw> draws(rows, models::TokenDraw{.how = {.vocab = info().vocab_size}});
     const std::vector<int32_t> from(batch.size(), -1);
     model_->launch(batch, draws, from, *kv_, stream_);
+  }
+
+  // Two rows a sequence are its token and a draft: where the model has a draft layer, that is in the step too.
+  bool takes_drafts(const std::vector<models::SequenceInput>& batch) const {
+    return bench_.rows == 2 && batch[0].tokens.size() == 2 && batch[0].logits_rows == 2 &&
+           int(batch.size()) <= model_->drafted_sequences_max();
+  }
+  void launch_drafted(const std::vector<models::SequenceInput>& batch) {
+    std::vector<models::DraftedInput> inputs;
+    for (const models::SequenceInput& input : batch) {
+      models::DraftedInput& drafted = inputs.emplace_back();
+      drafted.pages = input.pages;
+      drafted.how.token = input.tokens[0];
+      drafted.how.draft = input.tokens[1];
+      drafted.how.position = input.position;
+      drafted.how.draft_end = info().context_tokens_max;
+      for (kernels::RowDraw& draw : drafted.how.draws) draw.vocab = info().vocab_size;
+    }
+    model_->launch_drafted(inputs, *kv_, stream_);
+  }
+  // first: nothing was under way when it was launched.
+  void land(bool first) {
+    const double idle_s = model_->land(stream_).idle_s;
+    if (idle_s >= 0 && !first) idle_s_.push_back(idle_s);
   }
 
   // Seconds of one of kSteps steps in a row.
@@ -171,10 +200,10 @@ class Roofline {
         continue;
       }
       launch(batch);
-      if (ahead) model_->land(stream_);
+      if (ahead) land(i == 1);
       ahead = true;
     }
-    if (ahead) model_->land(stream_);
+    if (ahead) land(false);
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / kSteps;
   }
 
@@ -206,6 +235,7 @@ class Roofline {
   std::optional<nn::KvStorage> kv_;
   std::vector<std::vector<int32_t>> pages_;
   std::vector<int32_t> ids_;
+  std::vector<double> idle_s_;
 };
 
 StageCost total_of(const Figures& figures) {
@@ -234,6 +264,10 @@ void print(const Figures& figures, const Ceilings& ceilings) {
   if (figures.rested_s > 0) {
     std::printf("after a pause: %.3f ms, %.1f tok/s, %.1f TFLOP/s\n", figures.rested_s * 1e3,
                 double(figures.tokens) / figures.rested_s, total.flops / figures.rested_s / 1e12);
+  }
+  if (!figures.idle_s.empty()) {
+    std::printf("the device had nothing to compute between steps for %.1f us (median of %zu), at worst %.1f\n",
+                median(figures.idle_s) * 1e6, figures.idle_s.size(), figures.idle_s.back() * 1e6);
   }
   Table table({"stage", "times", "us", "each", "MB", "GFLOP", "floor us", "reached", "over, us"});
   for (const Stage& stage : figures.stages) {
@@ -264,6 +298,10 @@ json::object as_json(const Figures& figures, const Ceilings& ceilings) {
                       {"floor_s", floor_of(figures, ceilings)},
                       {"stages", std::move(stages)}};
   if (figures.rested_s > 0) object["after_pause_s"] = figures.rested_s;
+  if (!figures.idle_s.empty()) {
+    object["idle_s"] = median(figures.idle_s);
+    object["idle_worst_s"] = figures.idle_s.back();
+  }
   return object;
 }
 

@@ -29,7 +29,7 @@ void assemble(std::span<Work> works, Inputs& inputs) {
     const auto known = std::span(sequence.tokens).subspan(work.start, work.rows - work.draft);
     const size_t begin = inputs.tokens.size();
     inputs.tokens.insert(inputs.tokens.end(), known.begin(), known.end());
-    if (work.draft > 0) inputs.tokens.push_back(sequence.draft);
+    if (work.draft > 0) inputs.tokens.push_back(work.draft_token);
     inputs.slices.push_back({.tokens = std::span(inputs.tokens).subspan(begin, work.rows),
                              .position = work.start,
                              .pages = sequence.table.pages,
@@ -64,6 +64,7 @@ void draw_on_device(State& state, std::span<Work> works, std::span<const models:
     const auto first = landed.tokens.begin() + work.logits_begin;
     work.drawn.assign(first, first + work.logits_rows);
   }
+  record_idle(state, works, landed.idle_s);
 }
 
 // A constraint that throws fails its own sequence only.
@@ -146,6 +147,7 @@ Work make_work(Sequence& sequence, const Slice& slice) {
   work.start = sequence.computed;
   work.rows = slice.tokens;
   work.draft = slice.draft;
+  if (work.draft > 0) work.draft_token = sequence.draft;
   work.was_decoding =
       sequence.generated_tokens() > 0 && sequence.computed + 1 == static_cast<int>(sequence.tokens.size());
   work.last_chunk = work.start + work.rows - work.draft == static_cast<int>(sequence.tokens.size());

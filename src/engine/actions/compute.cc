@@ -72,6 +72,7 @@ void compute(State& state) {
   }
   if (works.empty()) return;
   if (!launch_batch(state, works)) {
+    if (state.record.slices > 0) observe_costs(state);  // what has landed is a step of its own
     record_rows(state, works);
     run_batch(state, works);
   }

@@ -12,12 +12,6 @@ constexpr double kMemory = 0.95;     // of acceptance, a proposal
 constexpr int kLosingSteps = 32;     // before drafting ends for a sequence
 constexpr int64_t kProbeSteps = 64;  // every so often a step goes without drafts, to know what that costs
 
-bool wants_rows(const State& state, const Work& work) {
-  if (work.finish != FinishReason::kNone) return false;
-  if (!work.was_decoding) return state.options.speculate;  // others will share these pages, and may draft
-  return work.sequence->drafting;
-}
-
 // Another token can follow the one that comes next without drafts.
 bool wants_proposal(const State& state, const Work& work) {
   const Sequence& sequence = *work.sequence;
@@ -57,20 +51,32 @@ void propose(State& state, std::span<const models::DraftInput> inputs, std::span
 
 }  // namespace
 
+bool wants_draft_rows(const State& state, const Work& work) {
+  if (state.runner.info().draft_tokens_max == 0 || !state.options.speculate) return false;
+  // Others will share a prompt's pages, and may draft.
+  return work.finish == FinishReason::kNone && (!work.was_decoding || work.sequence->drafting);
+}
+
+bool probes_plain_steps(const State& state) {
+  return state.options.speculate_adaptively && state.step % kProbeSteps == 0;
+}
+
 bool draft_pays(State& state, Sequence& sequence, int decoding) {
   if (!state.options.speculate_adaptively) return true;
   const StepCost& cost = state.costs.cost();
   if (!cost.measured || state.step < 2 * kProbeSteps) return true;
-  // With drafts: (1 + acceptance) tokens a sequence for a step of twice the rows and the draft layer's time.
+  // With drafts: (1 + acceptance) tokens a sequence for a step of twice the rows and the draft layer's time, which
+  // those rows cost already where the step includes it.
   const double plain = cost.step_s(decoding, 0);
-  const double drafted = cost.step_s(2.0 * decoding, 0) + state.draft_row_s * (1 + sequence.acceptance) * decoding;
+  const double layer_s = state.drafts_in_step ? 0 : state.draft_row_s * (1 + sequence.acceptance) * decoding;
+  const double drafted = cost.step_s(2.0 * decoding, 0) + layer_s;
   const bool loses = (1 + sequence.acceptance) * plain < 0.97 * drafted;
   sequence.losing_steps = loses ? sequence.losing_steps + 1 : 0;
   if (sequence.losing_steps >= kLosingSteps) {
     sequence.drafting = false;
     sequence.draft = -1;
   }
-  return sequence.drafting && state.step % kProbeSteps != 0;
+  return sequence.drafting && !probes_plain_steps(state);
 }
 
 void run_drafts(State& state, std::span<Work> works) {
@@ -82,7 +88,8 @@ void run_drafts(State& state, std::span<Work> works) {
     Work& work = works[i];
     Sequence& sequence = *work.sequence;
     sequence.draft = -1;
-    if (!wants_rows(state, work)) continue;
+    if (work.proposal && wants_proposal(state, work)) sequence.draft = *work.proposal;
+    if (work.proposal || !wants_draft_rows(state, work)) continue;
     // Row j of the slice goes with the token after it; rejected rows are left out, and of the last row of a chunk the
     // next token is known: from the prompt, or just drawn.
     const int used = work.was_decoding ? 1 + work.accepted : work.rows;
@@ -98,6 +105,7 @@ void run_drafts(State& state, std::span<Work> works) {
   propose(state, inputs, proposing);
   state.record.draft_s += seconds(state.clock.now() - begin);
   state.record.draft_rows += rows;
+  if (std::ranges::any_of(works, [](const Work& work) { return work.draft > 0; })) state.drafts_in_step = false;
 }
 
 void learn_acceptance(State& state, Sequence& sequence, int proposed, int accepted) {

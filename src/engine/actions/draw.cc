@@ -79,7 +79,7 @@ void draw(const State& state, Work& work, const LogitsRows& logits, SampleScratc
     work.finish = end_after(state, sequence, *token);
     if (i == work.draft) break;
     ++work.proposed;
-    if (*token != sequence.draft) break;
+    if (*token != work.draft_token) break;
     ++work.accepted;
     if (work.finish != FinishReason::kNone) break;
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <functional>
@@ -23,9 +24,10 @@ struct FakeOptions {
   int context = 512;
   int batch_tokens = 512;
   bool draft = false;
-  int draft_wrong_of_16 = 3;  // how often the draft layer sees another context
-  float spread = 3;           // of the logits
-  bool draws = false;         // "the device" draws tokens, greedily, a step ahead of the host
+  int draft_wrong_of_16 = 3;   // how often the draft layer sees another context
+  float spread = 3;            // of the logits
+  bool draws = false;          // "the device" draws tokens, greedily, a step ahead of the host
+  bool drafts_in_step = true;  // and verifies and proposes drafts too
   std::function<void(std::span<const models::SequenceInput>)> on_forward = {};  // may throw
 };
 
@@ -99,15 +101,10 @@ class FakeModel final : public models::LanguageModel {
     logits_.clear();
     for (const auto& input : inputs) {
       const Slice& slice = last_.at(input.sequence);
-      require(static_cast<int>(input.next_tokens.size()) <= slice.rows, "more draft rows than rows");
-      for (size_t i = 0; i < input.next_tokens.size(); ++i) {
-        const int position = slice.position + static_cast<int>(i);
-        const uint64_t chain = extend(read(kv, 0, slice.pages, position).first, input.next_tokens[i]);
-        if (position > 0 && read(kv, 1, slice.pages, position - 1).second < 0) ++draft_holes;
-        write(kv, 1, slice.pages, position, chain, input.next_tokens[i]);
-        if (!input.logits || i + 1 < input.next_tokens.size()) continue;
-        const bool wrong = static_cast<int>(chain >> 60) < options_.draft_wrong_of_16;
-        append_row(wrong ? kv::mix(chain) : chain);
+      const int count = static_cast<int>(input.next_tokens.size());
+      require(count <= slice.rows, "more draft rows than rows");
+      for (int i = 0; i < count; ++i) {
+        draft_row(kv, slice, i, input.next_tokens[i], true, input.logits && i + 1 == count);
       }
     }
     return view();
@@ -133,19 +130,60 @@ class FakeModel final : public models::LanguageModel {
       require(draws[i].host_logits || draws[i].how.temperature == 0, "the fake device draws greedily");
       drawn_.push_back(static_cast<int32_t>(std::max_element(row, row + options_.vocab) - row));
     }
-    launched_.push_back({drawn_, logits_});
+    launched_.push_back({drawn_, logits_, {}});
+  }
+
+  int drafted_sequences_max() const override {
+    return options_.draws && options_.draft && options_.drafts_in_step ? options_.batch_tokens / 2 : 0;
+  }
+
+  void launch_drafted(std::span<const models::DraftedInput> batch, nn::KvStorage& kv, tensor::Stream&) override {
+    require(launched_.size() < kStepsInFlight, "too many steps in flight");
+    std::vector<kernels::DraftedSequence> rows;
+    std::vector<std::array<int32_t, 2>> ids;
+    std::vector<models::SequenceInput> slices;
+    for (const models::DraftedInput& input : batch) {
+      kernels::DraftedSequence& row = rows.emplace_back(input.how);
+      carried_steps += row.carried >= 0;
+      require(row.carried < static_cast<int32_t>(drafts_.size()), "carried from a place that was not in the step");
+      const int covered = row.position + (row.carried >= 0 ? 3 : 2);
+      require(static_cast<int>(input.pages.size()) * kv.page_tokens() >= covered && covered <= options_.context,
+              "pages or context do not cover the step");
+      kernels::begin_drafted(row, drawn_.data(), drafts_.data(), kept_.data());
+      ids.push_back({row.token, std::max(0, row.draft)});
+    }
+    for (size_t i = 0; i < rows.size(); ++i)
+      slices.push_back({.tokens = ids[i], .position = rows[i].position, .pages = batch[i].pages, .logits_rows = 2});
+    run(slices, kv);
+    ++drafted_steps;
+    drawn_.assign(2 * rows.size(), 0);
+    for (size_t i = 0; i < drawn_.size(); ++i)
+      drawn_[i] = draw(kernels::verifying_draw(rows[i / 2], static_cast<int32_t>(i % 2)), static_cast<int64_t>(i));
+    kept_.assign(rows.size(), 0);
+    drafts_.assign(rows.size(), -1);
+    logits_.clear();
+    for (size_t i = 0; i < rows.size(); ++i) {
+      kept_[i] = kernels::keeps_draft(rows[i], drawn_[2 * i]);
+      for (int row = 0; row < 2; ++row)  // the second one whether or not it holds
+        draft_row(kv, last_[i], row, drawn_[2 * i + row], row <= kept_[i], row == kept_[i]);
+      const kernels::RowDraw how = kernels::proposing_draw(rows[i], kept_[i]);
+      if (how.vocab > 0) drafts_[i] = draw(how, static_cast<int64_t>(i));
+    }
+    launched_.push_back({drawn_, {}, drafts_});
   }
 
   models::LandedStep land(tensor::Stream&) override {
     landed_ = std::move(launched_.at(0));
     launched_.erase(launched_.begin());
     const auto rows = static_cast<int64_t>(landed_.tokens.size());
-    return {landed_.tokens, {landed_.logits.data(), tensor::DType::kF32, {rows, options_.vocab}}};
+    return {landed_.tokens, {landed_.logits.data(), tensor::DType::kF32, {rows, options_.vocab}}, landed_.drafts};
   }
 
   int64_t rows() const { return rows_; }  // forwarded in all
-  std::atomic<int64_t> draft_holes{0};    // rows whose predecessor in the draft layer was never written
+  std::atomic<int64_t> draft_holes{0};    // rows whose predecessor in the draft layer is not of the sequence's token
   std::atomic<int64_t> host_steps{0};     // calls that gave their logits to the host
+  std::atomic<int64_t> drafted_steps{0};  // and steps that verified and proposed drafts without it,
+  std::atomic<int64_t> carried_steps{0};  // their sequences that were launched before the host knew the tokens
 
  private:
   static constexpr uint64_t kStart = 0x1234567;
@@ -165,6 +203,21 @@ class FakeModel final : public models::LanguageModel {
     for (int i = 0; i < options.vocab; ++i) {
       row[i] = static_cast<float>(kv::mix(chain + i) >> 40) * 0x1p-24f * options.spread;
     }
+  }
+  // A row of the draft layer; holds: its token is the sequence's.
+  void draft_row(nn::KvStorage& kv, const Slice& slice, int row, int32_t next, bool holds, bool logits) {
+    const int position = slice.position + row;
+    const auto [before, token] = read(kv, 0, slice.pages, position);
+    if (holds && position > 0 && read(kv, 1, slice.pages, position - 1).second != token) ++draft_holes;
+    const uint64_t chain = extend(before, next);
+    write(kv, 1, slice.pages, position, chain, next);
+    const bool wrong = static_cast<int>(chain >> 60) < options_.draft_wrong_of_16;
+    if (logits) append_row(wrong ? kv::mix(chain) : chain);
+  }
+  int32_t draw(const kernels::RowDraw& how, int64_t row) const {
+    require(how.temperature == 0 && how.vocab == options_.vocab, "the fake device draws greedily, and every row");
+    const float* logits = logits_.data() + row * options_.vocab;
+    return static_cast<int32_t>(std::max_element(logits, logits + options_.vocab) - logits);
   }
   void append_row(uint64_t chain) {
     logits_.resize(logits_.size() + options_.vocab);
@@ -209,10 +262,11 @@ class FakeModel final : public models::LanguageModel {
   struct Launched {
     std::vector<int32_t> tokens;
     std::vector<float> logits;
+    std::vector<int32_t> drafts;
   };
   std::vector<Launched> launched_;
   Launched landed_;
-  std::vector<int32_t> drawn_;
+  std::vector<int32_t> drawn_, drafts_, kept_;
   int64_t rows_ = 0;
 };
 

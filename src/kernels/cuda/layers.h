@@ -32,6 +32,8 @@ decltype(kernels::latent_store) latent_store;
 decltype(kernels::latent_layer) latent_layer;
 decltype(kernels::draw_rows) draw_rows;
 decltype(kernels::carry_tokens) carry_tokens;
+decltype(kernels::begin_drafted_step) begin_drafted_step;
+decltype(kernels::keep_drafts) keep_drafts;
 decltype(kernels::tune) tune;
 decltype(kernels::learned) learned;
 

@@ -30,6 +30,8 @@ Operations operations() {
   table.latent_layer = latent_layer;
   table.draw_rows = draw_rows;
   table.carry_tokens = carry_tokens;
+  table.begin_drafted_step = begin_drafted_step;
+  table.keep_drafts = keep_drafts;
   table.tune = tune;
   table.learned = learned;
   table.device_encoder = {pack_device_linear, device_product,    device_norm,  device_activate,  device_add_bias,

@@ -76,9 +76,11 @@ class DeviceStream {
   virtual void download_pinned(void* pinned, const void* device, size_t bytes) = 0;
   // A point in the stream's order, and waiting until everything before it is done. Few are alive at a time: a mark is
   // forgotten when kMarks later ones were made.
-  static constexpr int kMarks = 16;
+  static constexpr int kMarks = 64;
   virtual int64_t mark() = 0;
   virtual void wait(int64_t mark) = 0;
+  // Between two marks that have passed; of those not forgotten.
+  virtual double seconds_between_marks(int64_t first, int64_t second) = 0;
   // Done when it returns.
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;  // within the device

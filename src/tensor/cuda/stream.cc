@@ -108,7 +108,7 @@ class NativeStream final : public DeviceStream {
 
   int64_t mark() override {
     cudaEvent_t& event = marks_[marked_ % kMarks];
-    if (event == nullptr) SW_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    if (event == nullptr) SW_CUDA(cudaEventCreate(&event));
     SW_CUDA(cudaEventRecord(event, stream_));
     return marked_++;
   }
@@ -116,6 +116,11 @@ class NativeStream final : public DeviceStream {
   void wait(int64_t mark) override {
     if (mark + kMarks < marked_) return synchronize();
     SW_CUDA(cudaEventSynchronize(marks_[mark % kMarks]));
+  }
+
+  double seconds_between_marks(int64_t first, int64_t second) override {
+    SW_CHECK(first + kMarks > marked_ && second + kMarks > marked_, "marks that are forgotten");
+    return seconds_between_events(marks_[first % kMarks], marks_[second % kMarks]);
   }
 
   void download(void* host, const void* device, size_t bytes) override {
@@ -135,9 +140,7 @@ class NativeStream final : public DeviceStream {
   }
 
   double seconds_between(int64_t first, int64_t second) override {
-    float milliseconds = 0;
-    SW_CUDA(cudaEventElapsedTime(&milliseconds, stamps_.at(size_t(first)), stamps_.at(size_t(second))));
-    return double(milliseconds) * 1e-3;
+    return seconds_between_events(stamps_.at(size_t(first)), stamps_.at(size_t(second)));
   }
 
   void forget_stamps() override { stamped_ = 0; }
@@ -174,6 +177,12 @@ class NativeStream final : public DeviceStream {
   }
 
  private:
+  static double seconds_between_events(cudaEvent_t first, cudaEvent_t second) {
+    float milliseconds = 0;
+    SW_CUDA(cudaEventElapsedTime(&milliseconds, first, second));
+    return double(milliseconds) * 1e-3;
+  }
+
   int index_;
   cudaStream_t stream_ = nullptr;
   Staging staging_[2];
