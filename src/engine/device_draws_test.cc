@@ -131,8 +131,8 @@ class DeviceDraws : public testing::Test {
     EXPECT_LE(near, 1 + rows / 20) << rows << " x " << vocab;
   }
 
-  const uint32_t seed_ = GTEST_FLAG_GET(random_seed) != 0 ? uint32_t(GTEST_FLAG_GET(random_seed))
-                                                          : std::random_device{}() % 99999 + 1;
+  const uint32_t seed_ =
+      GTEST_FLAG_GET(random_seed) != 0 ? uint32_t(GTEST_FLAG_GET(random_seed)) : std::random_device{}() % 99999 + 1;
   std::mt19937_64 random_;
   std::optional<tensor::Stream> stream_;
   SampleScratch scratch_;

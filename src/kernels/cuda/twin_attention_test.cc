@@ -2,10 +2,11 @@
 // attention of prompts, of tokens and of drafts over pages that were there.
 //
 // Bounds, with u the rounding of activations (twin_test.h): queries, keys, values, probabilities and outputs are each
-// rounded once, of 0.4 u. An error of a score, of deviation about 1, is that of its query and key and the relative one of
-// its probability; all are independent: sqrt(5) * 0.4 u = 0.9 u of a row's root mean square, held to 2 u. The largest of
-// some thousand outputs is five times its mean, and its own rounding that of a number four times the mean: held to 16 u.
-// In float32 it is the documented 1e-5. Keys in pages are rounded once: u, and of the largest of a row 8 u.
+// rounded once, of 0.4 u. An error of a score, of deviation about 1, is that of its query and key and the relative one
+// of its probability; all are independent: sqrt(5) * 0.4 u = 0.9 u of a row's root mean square, held to 2 u. The
+// largest of some thousand outputs is five times its mean, and its own rounding that of a number four times the mean:
+// held to 16 u. In float32 it is the documented 1e-5. Keys in pages are rounded once: u, and of the largest of a row 8
+// u.
 #include <cstring>
 
 #include "kernels/cuda/twin_step.h"
@@ -23,7 +24,7 @@ struct Heads {
   bool normed, biased;
   int page_tokens = 64;
 };
-constexpr Heads kHeads[] = {{28, 4, 128, false, true}, {32, 8, 128, true, false},     {14, 2, 64, false, true},
+constexpr Heads kHeads[] = {{28, 4, 128, false, true},  {32, 8, 128, true, false},     {14, 2, 64, false, true},
                             {6, 6, 64, true, true, 16}, {64, 2, 128, true, false, 32}, {8, 8, 96, false, false},
                             {4, 1, 256, true, false},   {6, 2, 32, true, true}};
 
@@ -50,7 +51,9 @@ class AttentionTwins : public TwinTest, public testing::WithParamInterface<std::
   int64_t page_elements() const { return 2 * int64_t{shape_.kv_heads} * shape_.page_tokens * shape_.dim; }
   // Of a key's and a value's element in a page: keys lie transposed on the CPU.
   int64_t key_here(int kv, int slot, int d) const { return (int64_t{kv} * shape_.dim + d) * shape_.page_tokens + slot; }
-  int64_t key_there(int kv, int slot, int d) const { return (int64_t{kv} * shape_.page_tokens + slot) * shape_.dim + d; }
+  int64_t key_there(int kv, int slot, int d) const {
+    return (int64_t{kv} * shape_.page_tokens + slot) * shape_.dim + d;
+  }
   int64_t value(int kv, int slot, int d) const { return page_elements() / 2 + key_there(kv, slot, d); }
 
   // Calls visit(here, there) with the index of each key's and value's element of a position.
@@ -65,8 +68,10 @@ class AttentionTwins : public TwinTest, public testing::WithParamInterface<std::
   }
 
   KvPagesView pages(const Tensor& pool) const {
-    return {pool.view().data, page_elements() * int64_t(tensor::size_of(pool.dtype())), pool.dtype(),
-            shape_.page_tokens, shape_.kv_heads, shape_.dim, shape_.dim};
+    return {pool.view().data, page_elements() * int64_t(tensor::size_of(pool.dtype())),
+            pool.dtype(),     shape_.page_tokens,
+            shape_.kv_heads,  shape_.dim,
+            shape_.dim};
   }
 
   // Of either side: its tensors are there.
@@ -124,7 +129,8 @@ class AttentionTwins : public TwinTest, public testing::WithParamInterface<std::
     const Tensor bias = on_device(bias_), query_norm = on_device(query_norm_), key_norm = on_device(key_norm_),
                  cos_sin = sent(angles);
     Arena host_arena(size_t(64) << 20), arena(size_t(1) << 20, kDevice);
-    kernels::grouped_attention(args(qkv, bias_, query_norm_, key_norm_, angles, here, expected), step.here(), host_arena, host_);
+    kernels::grouped_attention(args(qkv, bias_, query_norm_, key_norm_, angles, here, expected), step.here(),
+                               host_arena, host_);
     kernels::grouped_attention(args(placed_qkv, bias, query_norm, key_norm, cos_sin, there, out), step.there(), arena,
                                *stream_);
     compare_rows(expected, read(out), sums_, step.name());
@@ -153,7 +159,10 @@ INSTANTIATE_TEST_SUITE_P(Heads, AttentionTwins,
                            const Heads& heads = std::get<0>(info.param);
                            const Way& way = std::get<1>(info.param);
                            return std::to_string(heads.heads) + "of" + std::to_string(heads.kv_heads) + "x" +
-                                  std::to_string(heads.dim) + (way.wide ? "_f32" : way.invariant ? "_alone" : "_half");
+                                  std::to_string(heads.dim) +
+                                  (way.wide        ? "_f32"
+                                   : way.invariant ? "_alone"
+                                                   : "_half");
                          });
 
 }  // namespace

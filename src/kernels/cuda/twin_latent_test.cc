@@ -2,9 +2,9 @@
 // and from queries to values of prompts, of tokens and of drafts over pages that were there.
 //
 // Bounds, with u the rounding of activations (twin_test.h): the queries in latent space, their rope, the probabilities,
-// the sums in latent space and the outputs are each rounded once, of 0.4 u; the row's own latents too, which are keys and
-// values. Scores of deviation 1.3 make the errors of queries and keys 0.8 u of a probability; with four more of 0.4 u
-// that is 1.1 u of a row's root mean square, held to 2.5 u, and the largest to 20 u. In tf32 products round their
+// the sums in latent space and the outputs are each rounded once, of 0.4 u; the row's own latents too, which are keys
+// and values. Scores of deviation 1.3 make the errors of queries and keys 0.8 u of a probability; with four more of 0.4
+// u that is 1.1 u of a row's root mean square, held to 2.5 u, and the largest to 20 u. In tf32 products round their
 // inputs to 2^-10 at most (numbers that it holds, but for the sums in latent space): u = 2^-10. What is stored is
 // rounded once.
 #include <cstring>
@@ -50,8 +50,8 @@ class LatentTwins : public TwinTest, public testing::WithParamInterface<std::tup
     const double u = way_.precision == Precision::kTf32 ? 0x1p-10 : rounding_of(dtype_);
     sums_ = way_.precision == Precision::kFp32 ? Bounds{1e-5, 1e-4} : Bounds{2.5 * u, 20 * u};
     stored_ = wide ? Bounds{1e-6, 1e-5} : Bounds{u, 8 * u};
-    shape_ = {case_.heads, case_.q_lora,  case_.kv_lora, case_.nope,
-              case_.rope,  case_.value, case_.pairs,   1 / std::sqrt(float(case_.nope + case_.rope))};
+    shape_ = {case_.heads, case_.q_lora, case_.kv_lora, case_.nope,
+              case_.rope,  case_.value,  case_.pairs,   1 / std::sqrt(float(case_.nope + case_.rope))};
     pack();
   }
 
@@ -79,8 +79,9 @@ class LatentTwins : public TwinTest, public testing::WithParamInterface<std::tup
     return (page * step.page_tokens() + slot) * cell();
   }
   LatentPagesView pages(const TwinStep& step, const Tensor& pool) const {
-    return {pool.view().data, step.page_tokens() * cell() * int64_t(tensor::size_of(pool.dtype())), pool.dtype(),
-            step.page_tokens(), case_.kv_lora, case_.rope};
+    return {pool.view().data, step.page_tokens() * cell() * int64_t(tensor::size_of(pool.dtype())),
+            pool.dtype(),     step.page_tokens(),
+            case_.kv_lora,    case_.rope};
   }
 
   // What the pages hold of the tokens before.

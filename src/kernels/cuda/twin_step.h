@@ -106,11 +106,11 @@ class TwinStep {
 inline std::vector<std::vector<Slice>> twin_steps(std::mt19937& random, int prompt_rows) {
   const auto at = [&](int from, int to) { return from + int(random() % unsigned(to - from)); };
   std::vector<std::vector<Slice>> steps = {
-      {{0, prompt_rows}},                                                      // a prompt
+      {{0, prompt_rows}},                                                       // a prompt
       {{0, 70}, {64, prompt_rows / 2}, {at(300, 1000), 17}, {at(65, 128), 1}},  // behind prefixes
       {{0, 1}, {63, 1}, {64, 1}, {at(500, 900), 1}, {at(2049, 2200), 1}},       // tokens
-      {{at(4000, 5000), 1}},                                                   // one, split over its context
-      {{200, 2}, {at(900, 1100), 4}, {31, 8}},                                 // drafts verified
+      {{at(4000, 5000), 1}},                                                    // one, split over its context
+      {{200, 2}, {at(900, 1100), 4}, {31, 8}},                                  // drafts verified
       {{at(1, 2000), 2}},
       {}};
   for (int i = 0; i < 70; ++i) steps.back().push_back({at(0, 300), 1});

@@ -1,8 +1,8 @@
 // Products, experts and row operations of language models on the first GPU against their CPU twins in float32: every
 // precision, few rows and many. docs/gpus.md lists which test or program holds which operation.
-#include <cstring>
-
 #include "kernels/cuda/twin_test.h"
+
+#include <cstring>
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -146,8 +146,7 @@ TEST_P(Twins, ProductsOfGates) {
 
 TEST_P(Twins, Experts) {
   const Precision precision = GetParam().precision;
-  if (precision == Precision::kInt8 || precision == Precision::kInt4)
-    GTEST_SKIP() << "experts keep bf16 there";
+  if (precision == Precision::kInt8 || precision == Precision::kInt4) GTEST_SKIP() << "experts keep bf16 there";
   constexpr int kExperts = 12, kSlots = 3;
   constexpr int64_t kInner = 256, kWidth = 512;
   PackedExperts here, there;

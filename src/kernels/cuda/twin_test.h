@@ -1,6 +1,6 @@
-// What the tests of operations on the first GPU against their CPU twins in float32 share: fresh random numbers, poisoned
-// outputs, comparison by row. Numbers are such that bf16 and f16 both hold them, so that what differs is the kernels'
-// own.
+// What the tests of operations on the first GPU against their CPU twins in float32 share: fresh random numbers,
+// poisoned outputs, comparison by row. Numbers are such that bf16 and f16 both hold them, so that what differs is the
+// kernels' own.
 #pragma once
 
 #include <cmath>
@@ -124,8 +124,8 @@ class TwinTest : public DeviceTest {
     compare_rows(flat(expected), flat(found), bounds, what);
   }
 
-  const uint32_t seed_ = GTEST_FLAG_GET(random_seed) != 0 ? uint32_t(GTEST_FLAG_GET(random_seed))
-                                                          : std::random_device{}() % 99999 + 1;
+  const uint32_t seed_ =
+      GTEST_FLAG_GET(random_seed) != 0 ? uint32_t(GTEST_FLAG_GET(random_seed)) : std::random_device{}() % 99999 + 1;
   std::normal_distribution<float> eighths_{0, 8};
   tensor::Stream host_{2};
   Bounds worst_;  // of the bounds, so far
