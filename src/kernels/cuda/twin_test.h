@@ -109,6 +109,23 @@ class TwinTest : public DeviceTest {
     worst_.mean = std::max(worst_.mean, mean / bounds.mean);
     worst_.largest = std::max(worst_.largest, largest / bounds.largest);
   }
+  // What float32 rounded once to the type: each element within half a unit of its own last place, and `wide` of its
+  // row's root mean square for float32's own sums.
+  void compare_rounded(TensorView expected, TensorView found, DType dtype, double wide, const std::string& what) {
+    const int64_t rows = expected.shape[0], width = expected.elements() / rows;
+    ASSERT_EQ(found.elements(), expected.elements()) << what;
+    const double u = dtype == DType::kF32 ? 0 : rounding_of(dtype);
+    for (int64_t r = 0; r < rows; ++r) {
+      double squares = 0;
+      for (int64_t i = r * width; i < (r + 1) * width; ++i) squares += std::pow(double(expected.as<float>()[i]), 2);
+      const double size = std::sqrt(squares / double(width)) + 1e-30;
+      for (int64_t i = r * width; i < (r + 1) * width; ++i) {
+        const double e = expected.as<float>()[i], error = std::abs(found.as<float>()[i] - e);
+        ASSERT_LE(error, u * std::abs(e) + wide * size) << what << ", row " << r << ", element " << i - r * width
+                                                        << ": " << found.as<float>()[i] << ", expected " << e;
+      }
+    }
+  }
   // Elements that nobody was to write are as they were, bit by bit.
   void expect_untouched(const Tensor& before, const Tensor& after, const std::vector<bool>& written,
                         const std::string& what) {
