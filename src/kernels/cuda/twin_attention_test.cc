@@ -4,9 +4,10 @@
 // Bounds, with u the rounding of activations (twin_test.h): queries, keys, values, probabilities and outputs are each
 // rounded once, of 0.4 u. An error of a score is that of its query and key, and the relative one of its probability:
 // 0.6 u where scores are of deviation 1, which norms of 0.5 to 1.5 and biases of a quarter leave them. Independent,
-// these and three of 0.4 u are 0.9 u of a row's root mean square, held to 2 u. The largest of some thousand outputs is
-// five times that, more where few tokens have all of a row, and its own rounding that of a number four times the mean:
-// held to 16 u. In float32 it is the documented 1e-5. What is stored is rounded once.
+// these and three of 0.4 u are 0.9 u of a row's root mean square; a head between two tokens has 4.5 deviations of a
+// score's in some ten thousand, and its largest element four times the mean. Attention with these roundings and none
+// else, in float64, has at most 1.1 u of a row, 2.1 u of a head, 7 u in an element: held to 2 u, 4 u and 16 u. In
+// float32 it is the documented 1e-5. What is stored is rounded once.
 #include <cstring>
 
 #include "kernels/cuda/twin_step.h"
@@ -41,7 +42,7 @@ class AttentionTwins : public TwinTest, public testing::WithParamInterface<std::
     stream_->set_batch_invariant(way_.invariant);
     dtype_ = way_.wide ? DType::kF32 : half_type(kDevice);
     const double u = rounding_of(dtype_);
-    sums_ = way_.wide ? Bounds{1e-5, 1e-4} : Bounds{2 * u, 16 * u};
+    heads_ = way_.wide ? Bounds{2e-5, 1e-4} : Bounds{4 * u, 16 * u};
     if (shape_.biased) bias_ = numbers({width()}, 0.25f);
     if (shape_.normed) query_norm_ = norm(), key_norm_ = norm();
   }
@@ -137,14 +138,14 @@ class AttentionTwins : public TwinTest, public testing::WithParamInterface<std::
                                host_arena, host_);
     kernels::grouped_attention(args(placed_qkv, bias, query_norm, key_norm, cos_sin, there, out), step.there(), arena,
                                *stream_);
-    compare_rows(expected, read(out), sums_, step.name());
+    compare_heads(expected, read(out), shape_.heads, heads_.mean / 2, heads_, step.name());
     compare_pages(step, here, before, fetched(there));
   }
 
   const Heads shape_ = std::get<0>(GetParam());
   const Way way_ = std::get<1>(GetParam());
   DType dtype_ = DType::kF32;
-  Bounds sums_;
+  Bounds heads_;
   Tensor bias_, query_norm_, key_norm_;
 };
 
@@ -153,7 +154,6 @@ TEST_P(AttentionTwins, OverPages) {
     run(TwinStep(slices, shape_.page_tokens, random_, *stream_));
     if (HasFatalFailure()) return;
   }
-  std::printf("worst of its bounds: mean %.2f, largest %.2f\n", worst_.mean, worst_.largest);
 }
 
 INSTANTIATE_TEST_SUITE_P(Heads, AttentionTwins,

@@ -4,9 +4,9 @@
 // Bounds, with u the rounding of activations (twin_test.h): the queries in latent space, their rope, the probabilities,
 // the sums in latent space and the outputs are each rounded once, of 0.4 u; the row's own latents too, which are keys
 // and values. Scores of deviation 1.3 make the errors of queries and keys 0.8 u of a probability; with four more of 0.4
-// u that is 1.1 u of a row's root mean square, held to 2.5 u, and the largest to 20 u. In tf32 products round their
-// inputs to 2^-10 at most (numbers that it holds, but for the sums in latent space): u = 2^-10. What is stored is
-// rounded once.
+// u that is 1.1 u of a row's root mean square. With these roundings and none else, in float64, rows have at most 1.2 u
+// (2.4 of small heads), heads 3.6 u and elements 9 u: held to 3 u, 6 u and 20 u. In tf32 products round their inputs to
+// 2^-10 at most (numbers that it holds, but for the sums in latent space): u = 2^-10. What is stored is rounded once.
 #include <cstring>
 
 #include "kernels/cuda/twin_step.h"
@@ -28,7 +28,7 @@ struct LatentCase {
 constexpr LatentCase kLatents[] = {{"R1", 128, 1536, 512, 128, 64, 128, RopePairs::kInterleaved, 1.0f / 16},
                                    {"Lite", 16, 0, 512, 128, 64, 128, RopePairs::kInterleaved, 1.0f / 16},
                                    {"Halves", 32, 768, 512, 64, 64, 64, RopePairs::kHalves, 1.0f / 16},
-                                   {"Small", 4, 48, 32, 16, 8, 16, RopePairs::kInterleaved, 0.25f}};
+                                   {"Small", 8, 48, 32, 16, 8, 32, RopePairs::kInterleaved, 0.25f}};
 struct Way {
   Precision precision;
   bool invariant;  // the batch
@@ -48,7 +48,7 @@ class LatentTwins : public TwinTest, public testing::WithParamInterface<std::tup
     const bool wide = computes_in_f32(way_.precision);
     dtype_ = wide ? DType::kF32 : half_type(kDevice);
     const double u = way_.precision == Precision::kTf32 ? 0x1p-10 : rounding_of(dtype_);
-    sums_ = way_.precision == Precision::kFp32 ? Bounds{1e-5, 1e-4} : Bounds{2.5 * u, 20 * u};
+    heads_ = way_.precision == Precision::kFp32 ? Bounds{2e-5, 1e-4} : Bounds{6 * u, 20 * u};
     shape_ = {case_.heads, case_.q_lora, case_.kv_lora, case_.nope,
               case_.rope,  case_.value,  case_.pairs,   1 / std::sqrt(float(case_.nope + case_.rope))};
     pack();
@@ -158,14 +158,14 @@ class LatentTwins : public TwinTest, public testing::WithParamInterface<std::tup
     };
     kernels::latent_layer(args(0, queries, angles, here, expected), step.here(), host_arena, host_);
     kernels::latent_layer(args(1, placed_queries, cos_sin, there, out), step.there(), arena, *stream_);
-    compare_rows(expected, read(out), sums_, step.name());
+    compare_heads(expected, read(out), case_.heads, heads_.mean / 2, heads_, step.name());
   }
 
   const LatentCase case_ = std::get<0>(GetParam());
   const Way way_ = std::get<1>(GetParam());
   LatentShape shape_;
   DType dtype_ = DType::kF32;
-  Bounds sums_;
+  Bounds heads_;
   Tensor up_;
   HeadLinear key_up_[2], value_up_[2];  // here, there
   PackedLinear kv_b_;
@@ -186,7 +186,6 @@ TEST_P(LatentTwins, StoredAndAttended) {
     attend(step, angles, here, there);
     if (HasFatalFailure()) return;
   }
-  std::printf("worst of its bounds: mean %.2f, largest %.2f\n", worst_.mean, worst_.largest);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, LatentTwins, testing::Combine(testing::ValuesIn(kLatents), testing::ValuesIn(kWays)),
