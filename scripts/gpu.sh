@@ -62,6 +62,11 @@ if wanted sanitize && command -v compute-sanitizer >/dev/null; then
     run "memcheck-$program" 120 compute-sanitizer --tool memcheck --error-exitcode 1 "$build/$program" small
     run "racecheck-$program" 120 compute-sanitizer --tool racecheck --error-exitcode 1 "$build/$program" small
   done
+  # Of the twins the small ones: those with long prompts and R1's shapes are the programs' above.
+  twins='*RoutingTwins*:Carried*:*EncoderTwins*:*LatentTwins*Small*:*AttentionTwins*6of2x32*:*AttentionTwins*14of2x64*'
+  for tool in memcheck racecheck; do
+    run "$tool-twins" 300 compute-sanitizer --tool "$tool" --error-exitcode 1 "$build/kernels_cuda_test" --gtest_filter="$twins"
+  done
 fi
 if wanted bench; then
   for program in "${programs[@]}"; do
