@@ -42,7 +42,7 @@ struct MlaShared {
   alignas(1024) char tiles[2][kStageBytesMla];
   float maxima[2][64];  // the running maximum after the even and after the odd tile of a pair; with probabilities
   float totals[2][64];  // at a piece's end: each side's sums of probabilities
-  uint64_t full[2][kChunks], empty[2][2], queries_full, queries_empty, met;
+  uint64_t full[2][kChunks], empty[2][2], queries_full, queries_empty, met, ready[2];
   int scratch[40];
   int prefix[1];  // [sequences + 1]
 };

@@ -7,7 +7,7 @@
 namespace spillway::kernels::cuda {
 
 // Named barriers of both sides; 1 and 2 are clear_tail's.
-constexpr int kTurns = 3, kEvenReady = 5, kOddReady = 6;
+constexpr int kTurns = 3;
 // Of a row's scores over the maximum they are relative to, in powers of two.
 constexpr float kGrowth = 8.0f;
 
@@ -196,9 +196,9 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
       finish_outputs(o);
       release(kSide, kSide);
     };
-    const auto start_other = [&](int ready) {
+    const auto start_other = [&] {
       // Its values have arrived as well: the other side has waited for all chunks of its tile.
-      ptx::named_barrier(ready, 256);
+      ptx::barrier_wait(&shared.ready[1 - kSide], parity_of(1 - kSide));
       float by[2];
       for (int half = 0; half < 2; ++half) raise_maximum(shared.maxima[1 - kSide][row_of(half)], half, m, l, by);
       scale_rows(o, by);
@@ -219,10 +219,10 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
         own_scores(t);
         row_maxima(s, token, limit, most);
         own_probabilities(s, most, 0, m, l, factor, a);
-        ptx::named_arrive(kEvenReady, 256);
+        ptx::barrier_arrive(&shared.ready[0]);
         own_outputs(factor);
         if (has_odd) {
-          start_other(kOddReady);
+          start_other();
           finish_other();
         }
       } else {
@@ -233,10 +233,10 @@ __device__ __forceinline__ void MlaBlock<T, kPair>::compute() {
           take_turn<kSide>();
           pass_turn<kSide>();
         }
-        start_other(kEvenReady);
+        start_other();
         if (has_odd) {
           own_probabilities(s, most, 1, m, l, factor, a);
-          ptx::named_arrive(kOddReady, 256);
+          ptx::barrier_arrive(&shared.ready[1]);
         }
         finish_other();
         if (has_odd) own_outputs(factor);
@@ -270,6 +270,8 @@ __global__ void __launch_bounds__(384, 1)
   const int group = static_cast<int>(threadIdx.x >> 7);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < 2; ++stage) {
+      // Of every thread: racecheck does not follow bar.arrive (NOTES-attention.md).
+      ptx::barrier_init(&shared.ready[stage], 128);
       for (int c = 0; c < kChunks; ++c) ptx::barrier_init(&shared.full[stage][c], 1);
       constexpr int kBlocks = kPair ? 2 : 1;
       for (int half = 0; half < 2; ++half) {
