@@ -1,7 +1,5 @@
-// Times attention_decode and attention_prefill at the shapes of Qwen2.5-7B beside their floors; "fresh": a decode step's
-// attention alone. Standalone, as attention_decode_check.cu.
-#include <string>
-
+// Times attention_decode and attention_prefill at the shapes of Qwen2.5-7B beside their floors. Standalone, as
+// attention_decode_check.cu.
 #include "kernels/cuda/attention_decode_launch.cuh"
 #include "kernels/cuda/attention_prefill_wide.h"
 #include "kernels/cuda/attention_testing.cuh"
@@ -19,14 +17,13 @@ using Launch = cudaError_t (*)(const PagedAttention&, cudaStream_t);
 // One batch over `sets` pools, so that no launch finds its pages in the cache.
 struct Setup {
   TestBatch batch;
-  int64_t page_stride, pool_bytes;
+  int64_t page_stride = int64_t{2} * kKvHeads * 64 * kDim * 2, pool_bytes;
   int sets;
   Buffer pools, queries, out, workspace;
   PagedAttention args;
 
-  Setup(const std::vector<int>& rows, const std::vector<int>& contexts, int split, int page_tokens = 64)
-      : batch(rows, contexts, page_tokens),
-        page_stride(int64_t{2} * kKvHeads * page_tokens * kDim * 2),
+  Setup(const std::vector<int>& rows, const std::vector<int>& contexts, int split)
+      : batch(rows, contexts, 64),
         pool_bytes(batch.pages * page_stride),
         sets(int(std::clamp<int64_t>((int64_t{400} << 20) / pool_bytes, 2, 64))),
         pools(size_t(sets) * size_t(pool_bytes)),
@@ -43,7 +40,7 @@ struct Setup {
     args.out_stride = kHeads * kDim;
     args.heads = kHeads;
     args.scale = 0.0884f;
-    args.pages = {nullptr, page_stride, tensor::DType::kBF16, page_tokens, kKvHeads, kDim};
+    args.pages = {nullptr, page_stride, tensor::DType::kBF16, 64, kKvHeads, kDim};
     args.batch = batch.view;
     args.split_tokens = split;
     args.workspace = workspace.data;
@@ -71,54 +68,6 @@ void decode(const char* name, Launch launch, int sequences, int context, int row
               name, sequences, context, ragged ? "r" : " ", rows, split, us, floor_us, bytes / us * 1e-6,
               100 * floor_us / us);
   std::fflush(stdout);
-}
-
-// A decode step's attention: bias, rope and the new token's page in the kernel, pages of 16 tokens as the engine's.
-using FreshLaunch = cudaError_t (*)(const PagedAttention&, const FreshToken&, cudaStream_t);
-
-void fresh(const char* name, FreshLaunch launch, int sequences, int context, bool ragged = false) {
-  std::vector<int> contexts(size_t(sequences), context);
-  if (ragged) {
-    for (int& c : contexts) c = random_int(1, 2 * context);
-  }
-  const int longest = *std::max_element(contexts.begin(), contexts.end());
-  Setup setup(std::vector<int>(size_t(sequences), 1), contexts, 0, 16);
-  setup.args.overlap = true;
-  Buffer bias(size_t(kHeads + 2 * kKvHeads) * kDim * 4), angles(size_t(longest) * kDim * 4);
-  fill_random<float>(bias.data, bias.bytes / 4);
-  fill_random<float>(angles.data, angles.bytes / 4);
-  const FreshToken token{static_cast<const float*>(bias.data), nullptr, nullptr, 0,
-                         static_cast<const float*>(angles.data)};
-  const double us = time_us(
-      [&](int i, cudaStream_t stream) {
-        setup.args.pages.base = static_cast<char*>(setup.pools.data) + (i % setup.sets) * setup.pool_bytes;
-        CHECK_CUDA(launch(setup.args, token, stream));
-      },
-      std::max(setup.sets, 20));
-  const double bytes = std::accumulate(contexts.begin(), contexts.end(), 0.0) * 2 * kKvHeads * kDim * 2;
-  std::printf("fresh %-6s batch %4d context %5d%s: %8.2f us  floor %7.2f us  %5.2f TB/s\n", name, sequences, context,
-              ragged ? "r" : " ", us, bytes / kBandwidth * 1e6, bytes / us * 1e-6);
-  std::fflush(stdout);
-}
-
-void all_fresh() {
-  struct Variant {
-    const char* name;
-    FreshLaunch launch;
-  };
-  const Variant variants[] = {{"4w3s", launch_fresh_decode<Bf16, 128, 1, 4, 3>},
-                              {"8w3s", launch_fresh_decode<Bf16, 128, 1, 8, 3>},
-                              {"4w6s", launch_fresh_decode<Bf16, 128, 1, 4, 6>},
-                              {"2w4s", launch_fresh_decode<Bf16, 128, 1, 2, 4>}};
-  for (const auto& [name, launch] : variants) {
-    for (const int context : {1024, 1025, 1100}) {
-      fresh(name, launch, 32, context);
-      fresh(name, launch, 128, context);
-    }
-    fresh(name, launch, 32, 1024, true);
-    fresh(name, launch, 128, 1024, true);
-    fresh(name, launch, 16, 4096);
-  }
 }
 
 void prefill(const char* name, Launch launch, int sequences, int rows, int context) {
@@ -184,9 +133,7 @@ void all() {
 
 }  // namespace spillway::kernels::cuda::testing
 
-int main(int argc, char** argv) {
-  const bool fresh_only = argc > 1 && std::string(argv[1]) == "fresh";
-  if (!fresh_only) spillway::kernels::cuda::testing::all();
-  spillway::kernels::cuda::testing::all_fresh();
+int main() {
+  spillway::kernels::cuda::testing::all();
   return 0;
 }

@@ -3,6 +3,7 @@
 // beside each the one with the next tile and the same K, which loads half of x for both. At the end every block adds up
 // its share of the tokens over the cluster's shared memory.
 #include <algorithm>
+#include <cstdlib>
 
 #include "kernels/cuda/gemm_bf16_split.h"
 #include "kernels/cuda/gemm_launch.cuh"
@@ -21,8 +22,10 @@ constexpr int kConsumers = 256;
 constexpr int kThreads = kConsumers + 32;
 constexpr int kSharedMax = 226 * 1024;  // alone in its multiprocessor, beside a norm at most
 
-template <int kTokens_, int kSplit_, int kShare_>
+template <int kTokens_, int kSplit_, int kShare_, int kBurst_>
 struct Tile {
+  static constexpr int kBurst = kBurst_;
+  static constexpr int kBoxRows = kBurst == 1 ? kOutputs : 16;
   static constexpr int kTokens = kTokens_;
   static constexpr int kSplit = kSplit_;
   static constexpr int kShare = kShare_;
@@ -62,25 +65,26 @@ __device__ __forceinline__ Part find_part(const Arguments& args) {
   return part;
 }
 
-// One thread. The weight does not depend on the previous kernel.
+// One thread. The weight does not depend on the previous kernel. Of kBurst stages at once, so that neighbouring pieces
+// of a row of the weight are read together.
 template <typename T>
-__device__ void produce(const Arguments& args, const Stages& s, const Part& part) {
-  const auto load_weight = [&](int i, int stage) {
-    ptx::barrier_expect(&s.full[stage], T::kStageBytes);
-    ptx::tensor_load(s.b + stage * kWeightBytes, &args.weight, (part.first_k + i) * kStageK, part.output,
-                     &s.full[stage]);
-  };
-  const int ahead = min(T::kStages, part.count);
-  for (int i = 0; i < ahead; ++i) load_weight(i, i);
-  ptx::wait_for_previous();
-  int stage = 0;
-  uint32_t phase = 0;
-  for (int i = 0; i < part.count; ++i) {
-    if (i >= ahead) {
-      ptx::barrier_wait(&s.empty[stage], phase ^ 1);
-      load_weight(i, stage);
+struct Producer {
+  const Arguments& args;
+  const Stages& s;
+  const Part& part;
+
+  __device__ __forceinline__ void load_weight(int first, int count) const {
+    for (int i = first; i < first + count; ++i) ptx::barrier_expect(&s.full[i % T::kStages], T::kStageBytes);
+    for (int row = 0; row < kOutputs; row += T::kBoxRows) {
+      for (int i = first; i < first + count; ++i) {
+        const int stage = i % T::kStages;
+        ptx::tensor_load(s.b + stage * kWeightBytes + row * 128, &args.weight, (part.first_k + i) * kStageK,
+                         part.output + row, &s.full[stage]);
+      }
     }
-    const int k = (part.first_k + i) * kStageK;
+  }
+  __device__ __forceinline__ void load_x(int i) const {
+    const int stage = i % T::kStages, k = (part.first_k + i) * kStageK;
     char* to = s.a + stage * T::kXBytes;
     if constexpr (T::kShare > 1) {
       constexpr int kRows = T::kTokens / T::kShare;
@@ -89,9 +93,22 @@ __device__ void produce(const Arguments& args, const Stages& s, const Part& part
     } else {
       ptx::tensor_load(to, &args.x, k, 0, &s.full[stage]);
     }
-    if (++stage == T::kStages) stage = 0, phase ^= 1;
   }
-}
+  __device__ __forceinline__ void run() const {
+    const int ahead = min(T::kStages / T::kBurst * T::kBurst, part.count);
+    for (int i = 0; i < ahead; i += T::kBurst) load_weight(i, min(T::kBurst, ahead - i));
+    ptx::wait_for_previous();
+    for (int i = 0; i < ahead; ++i) load_x(i);
+    for (int i = ahead; i < part.count; i += T::kBurst) {
+      const int count = min(T::kBurst, part.count - i);
+      for (int j = i; j < i + count; ++j) {
+        if (j >= T::kStages) ptx::barrier_wait(&s.empty[j % T::kStages], (j / T::kStages - 1) & 1);
+      }
+      load_weight(i, count);
+      for (int j = i; j < i + count; ++j) load_x(j);
+    }
+  }
+};
 
 template <typename T>
 __device__ __forceinline__ void multiply(const Stages& s, const Part& part, float (&sums)[T::kTokens / 2]) {
@@ -231,7 +248,7 @@ __global__ void __launch_bounds__(kThreads, 1) split_kernel(const __grid_constan
   ptx::launch_dependents();
   const Part part = find_part<T>(args);
   if (thread >= kConsumers) {
-    if (thread == kConsumers) produce<T>(args, s, part);
+    if (thread == kConsumers) Producer<T>{args, s, part}.run();
     __syncwarp();
     block_sync<T>();
   } else {
@@ -291,7 +308,7 @@ cudaError_t launch(const Bf16Product& p, cudaStream_t stream) {
   const Weight& w = p.weight;
   Arguments args;
   if (!make_map(&args.x, MapType::kBf16, p.x, p.m, w.k, p.x_stride * 2, T::kTokens / T::kShare, kStageK, true) ||
-      !make_map(&args.weight, MapType::kBf16, w.data, w.n, w.k, int64_t{w.k} * 2, kOutputs, kStageK, true)) {
+      !make_map(&args.weight, MapType::kBf16, w.data, w.n, w.k, int64_t{w.k} * 2, T::kBoxRows, kStageK, true)) {
     return cudaErrorInvalidValue;
   }
   args.y = p.y, args.y_stride = p.y_stride, args.y_type = p.y_type;
@@ -303,14 +320,14 @@ cudaError_t launch(const Bf16Product& p, cudaStream_t stream) {
                        true, T::kCluster, args);
 }
 
-template <int kTokens, int kShare>
+template <int kTokens, int kShare, int kBurst>
 cudaError_t launch_split(const Bf16Product& p, cudaStream_t stream, int split) {
   const int most = split != 0 ? split : 4, n = p.weight.n, k_blocks = p.weight.k / kStageK;
   const auto takes = [&](int parts, bool all) { return parts <= most && parts <= k_blocks && (split != 0 || all); };
-  if (takes(4, fits<Tile<kTokens, 4, kShare>>(n))) return launch<Tile<kTokens, 4, kShare>>(p, stream);
-  if (takes(3, fits<Tile<kTokens, 3, kShare>>(n))) return launch<Tile<kTokens, 3, kShare>>(p, stream);
-  if (takes(2, fits<Tile<kTokens, 2, kShare>>(n))) return launch<Tile<kTokens, 2, kShare>>(p, stream);
-  return launch<Tile<kTokens, 1, kShare>>(p, stream);
+  if (takes(4, fits<Tile<kTokens, 4, kShare, kBurst>>(n))) return launch<Tile<kTokens, 4, kShare, kBurst>>(p, stream);
+  if (takes(3, fits<Tile<kTokens, 3, kShare, kBurst>>(n))) return launch<Tile<kTokens, 3, kShare, kBurst>>(p, stream);
+  if (takes(2, fits<Tile<kTokens, 2, kShare, kBurst>>(n))) return launch<Tile<kTokens, 2, kShare, kBurst>>(p, stream);
+  return launch<Tile<kTokens, 1, kShare, kBurst>>(p, stream);
 }
 
 }  // namespace
@@ -324,9 +341,16 @@ bool bf16_split_takes(const Bf16Product& p) {
 
 cudaError_t launch_bf16_split_product(const Bf16Product& p, cudaStream_t stream, int split) {
   if (!bf16_split_takes(p)) return cudaErrorInvalidValue;
-  if (p.m <= 32) return launch_split<32, 1>(p, stream, split);
-  if (p.m <= 64) return launch_split<64, 2>(p, stream, split);
-  return launch_split<128, 2>(p, stream, split);
+  static const int burst = getenv("SW_BURST") ? atoi(getenv("SW_BURST")) : 1;
+  static const int alone = getenv("SW_ALONE") ? atoi(getenv("SW_ALONE")) : 0;
+  if (burst == 4) {
+    if (p.m <= 32) return launch_split<32, 1, 4>(p, stream, split);
+    if (p.m <= 64) return launch_split<64, 2, 4>(p, stream, split);
+    return launch_split<128, 2, 2>(p, stream, split);
+  }
+  if (p.m <= 32) return launch_split<32, 1, 1>(p, stream, split);
+  if (p.m <= 64) return alone ? launch_split<64, 1, 1>(p, stream, split) : launch_split<64, 2, 1>(p, stream, split);
+  return alone ? launch_split<128, 1, 1>(p, stream, split) : launch_split<128, 2, 1>(p, stream, split);
 }
 
 }  // namespace spillway::kernels::cuda
