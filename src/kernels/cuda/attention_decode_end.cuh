@@ -119,7 +119,7 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(cons
   fresh_chunk = last < piece.tile_end * kTileTokens && chunk >= 0 && chunk % kWarps == warp ? chunk : -1;
   const auto head_of = [&](int t, int half) { return kv_head * p.group + min(row_of(t, half), p.group - 1); };
   FreshQuery<T, kDim> first;  // of the first eight rows: often all
-  first.fetch(row + int64_t{head_of(0, 0)} * kDim);
+  first.fetch(row + int64_t{head_of(0, 0)} * kDim, bias(head_of(0, 0)), angles);
   if (fresh_chunk >= 0) {
     const int key = heads + kv_head, value = key + kv_heads;
     fresh.take(row + int64_t{key} * kDim, row + int64_t{value} * kDim, bias(key), bias(value), p.fresh, angles);
@@ -132,11 +132,11 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(cons
     for (int half = 0; half < 2; ++half) {
       limit[t][half] = row_of(t, half) < p.group ? last : -1;
       if (t + half == 0) {
-        first.open(q[t], half, bias(head_of(t, half)), p.fresh, angles);
+        first.open(q[t], half, p.fresh);
       } else if (t * 16 + half * 8 < p.group) {
         FreshQuery<T, kDim> query;
-        query.fetch(row + int64_t{head_of(t, half)} * kDim);
-        query.open(q[t], half, bias(head_of(t, half)), p.fresh, angles);
+        query.fetch(row + int64_t{head_of(t, half)} * kDim, bias(head_of(t, half)), angles);
+        query.open(q[t], half, p.fresh);
       } else {
 #pragma unroll
         for (int k = 0; k < kDim / 16; ++k) q[t][k][half] = q[t][k][half + 2] = 0;

@@ -19,13 +19,12 @@ constexpr int kStageK = 64;
 constexpr int kOutputs = 128;  // of a tile
 constexpr int kWeightBytes = kOutputs * 128;
 constexpr int kConsumers = 256;
-constexpr int kThreads = kConsumers + 32;
+constexpr int kProducers = 128;
+constexpr int kThreads = kConsumers + kProducers;
 constexpr int kSharedMax = 226 * 1024;  // alone in its multiprocessor, beside a norm at most
 
-template <int kTokens_, int kSplit_, int kShare_, int kBurst_>
+template <int kTokens_, int kSplit_, int kShare_>
 struct Tile {
-  static constexpr int kBurst = kBurst_;
-  static constexpr int kBoxRows = kBurst == 1 ? kOutputs : 16;
   static constexpr int kTokens = kTokens_;
   static constexpr int kSplit = kSplit_;
   static constexpr int kShare = kShare_;
@@ -39,8 +38,21 @@ struct Tile {
   static_assert(kStages <= 16 && kOutputs * kTokens * 4 <= kStages * kStageBytes);
 };
 
+__device__ __forceinline__ void copy_async16(uint32_t to, const char* from, bool valid) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+// What this thread's copies have written becomes visible to the tensor cores' reads.
+__device__ __forceinline__ void publish_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 struct Arguments {
-  CUtensorMap x, weight;
+  CUtensorMap x;
+  const void* w;
   void* y;
   int64_t y_stride;
   Scalar y_type;
@@ -65,47 +77,63 @@ __device__ __forceinline__ Part find_part(const Arguments& args) {
   return part;
 }
 
-// One thread. The weight does not depend on the previous kernel. Of kBurst stages at once, so that neighbouring pieces
-// of a row of the weight are read together.
+// Four warps copy the weight by themselves: the copy engine takes some 6 clocks for each row of 128 bytes, which is too
+// slow for the weight and x together. It brings x. The weight does not depend on the previous kernel.
 template <typename T>
 struct Producer {
+  static constexpr int kAhead = T::kStages - 2;  // stages under way behind the one waited for
+  static constexpr int kRows = kProducers / 8;   // 16 bytes a thread
   const Arguments& args;
   const Stages& s;
   const Part& part;
+  const int thread = static_cast<int>(threadIdx.x) - kConsumers, row = thread / 8;
+  const char* const from = static_cast<const char*>(args.w) + int64_t{part.output + row} * args.k_blocks * 128 +
+                           int64_t{part.first_k} * 128 + thread % 8 * 16;
+  const uint32_t to = ptx::shared_address(s.b) + row * 128 + (((thread % 8) ^ (row & 7)) << 4);
 
-  __device__ __forceinline__ void load_weight(int first, int count) const {
-    for (int i = first; i < first + count; ++i) ptx::barrier_expect(&s.full[i % T::kStages], T::kStageBytes);
-    for (int row = 0; row < kOutputs; row += T::kBoxRows) {
-      for (int i = first; i < first + count; ++i) {
-        const int stage = i % T::kStages;
-        ptx::tensor_load(s.b + stage * kWeightBytes + row * 128, &args.weight, (part.first_k + i) * kStageK,
-                         part.output + row, &s.full[stage]);
-      }
+  __device__ __forceinline__ void copy_weight(int i) const {
+    const int64_t rows_bytes = int64_t{args.k_blocks} * 128 * kRows;
+#pragma unroll
+    for (int j = 0; j < kOutputs / kRows; ++j) {
+      const bool in = part.output + row + j * kRows < args.n;
+      copy_async16(to + i % T::kStages * kWeightBytes + j * kRows * 128,
+                   in ? from + j * rows_bytes + int64_t{i} * 128 : static_cast<const char*>(args.w), in);
     }
   }
   __device__ __forceinline__ void load_x(int i) const {
     const int stage = i % T::kStages, k = (part.first_k + i) * kStageK;
-    char* to = s.a + stage * T::kXBytes;
+    char* to_x = s.a + stage * T::kXBytes;
+    ptx::barrier_expect(&s.full[stage], T::kXBytes);
     if constexpr (T::kShare > 1) {
-      constexpr int kRows = T::kTokens / T::kShare;
-      ptx::tensor_load_multicast(to + part.sharer * kRows * 128, &args.x, k, part.sharer * kRows, &s.full[stage],
+      constexpr int kXRows = T::kTokens / T::kShare;
+      ptx::tensor_load_multicast(to_x + part.sharer * kXRows * 128, &args.x, k, part.sharer * kXRows, &s.full[stage],
                                  static_cast<uint16_t>(((1 << T::kShare) - 1) << (part.slice * T::kShare)));
     } else {
-      ptx::tensor_load(to, &args.x, k, 0, &s.full[stage]);
+      ptx::tensor_load(to_x, &args.x, k, 0, &s.full[stage]);
     }
   }
   __device__ __forceinline__ void run() const {
-    const int ahead = min(T::kStages / T::kBurst * T::kBurst, part.count);
-    for (int i = 0; i < ahead; i += T::kBurst) load_weight(i, min(T::kBurst, ahead - i));
-    ptx::wait_for_previous();
-    for (int i = 0; i < ahead; ++i) load_x(i);
-    for (int i = ahead; i < part.count; i += T::kBurst) {
-      const int count = min(T::kBurst, part.count - i);
-      for (int j = i; j < i + count; ++j) {
-        if (j >= T::kStages) ptx::barrier_wait(&s.empty[j % T::kStages], (j / T::kStages - 1) & 1);
+    for (int i = 0; i < kAhead; ++i) {
+      if (i < part.count) copy_weight(i);
+      copy_async_commit();
+    }
+    if (thread == 0) {
+      ptx::wait_for_previous();
+      for (int i = 0; i < min(kAhead, part.count); ++i) load_x(i);
+    }
+    __syncwarp();
+    for (int i = 0; i < part.count; ++i) {
+      copy_async_wait<kAhead - 1>();
+      publish_copies();
+      __syncwarp();
+      if (thread % 32 == 0) ptx::barrier_arrive(&s.full[i % T::kStages]);
+      const int next = i + kAhead;
+      if (next < part.count) {
+        if (next >= T::kStages) ptx::barrier_wait(&s.empty[next % T::kStages], (next / T::kStages - 1) & 1);
+        copy_weight(next);
+        if (thread == 0) load_x(next);
       }
-      load_weight(i, count);
-      for (int j = i; j < i + count; ++j) load_x(j);
+      copy_async_commit();
     }
   }
 };
@@ -241,14 +269,17 @@ __global__ void __launch_bounds__(kThreads, 1) split_kernel(const __grid_constan
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) {
     ptx::prefetch_map(&args.x);
-    ptx::prefetch_map(&args.weight);
-    open_stages<T::kStages>(s, kConsumers / 32 * T::kShare);
+    for (int i = 0; i < T::kStages; ++i) {
+      ptx::barrier_init(&s.full[i], kProducers / 32 + 1);
+      ptx::barrier_init(&s.empty[i], kConsumers / 32 * T::kShare);
+    }
+    ptx::barrier_init_fence();
   }
   block_sync<T>();
   ptx::launch_dependents();
   const Part part = find_part<T>(args);
   if (thread >= kConsumers) {
-    if (thread == kConsumers) Producer<T>{args, s, part}.run();
+    Producer<T>{args, s, part}.run();
     __syncwarp();
     block_sync<T>();
   } else {
@@ -307,10 +338,10 @@ template <typename T>
 cudaError_t launch(const Bf16Product& p, cudaStream_t stream) {
   const Weight& w = p.weight;
   Arguments args;
-  if (!make_map(&args.x, MapType::kBf16, p.x, p.m, w.k, p.x_stride * 2, T::kTokens / T::kShare, kStageK, true) ||
-      !make_map(&args.weight, MapType::kBf16, w.data, w.n, w.k, int64_t{w.k} * 2, T::kBoxRows, kStageK, true)) {
+  if (!make_map(&args.x, MapType::kBf16, p.x, p.m, w.k, p.x_stride * 2, T::kTokens / T::kShare, kStageK, true)) {
     return cudaErrorInvalidValue;
   }
+  args.w = w.data;
   args.y = p.y, args.y_stride = p.y_stride, args.y_type = p.y_type;
   args.add = p.epilogue == Epilogue::kAdd;
   args.m = p.m, args.n = w.n, args.k_blocks = w.k / kStageK;
@@ -320,14 +351,14 @@ cudaError_t launch(const Bf16Product& p, cudaStream_t stream) {
                        true, T::kCluster, args);
 }
 
-template <int kTokens, int kShare, int kBurst>
+template <int kTokens, int kShare>
 cudaError_t launch_split(const Bf16Product& p, cudaStream_t stream, int split) {
   const int most = split != 0 ? split : 4, n = p.weight.n, k_blocks = p.weight.k / kStageK;
   const auto takes = [&](int parts, bool all) { return parts <= most && parts <= k_blocks && (split != 0 || all); };
-  if (takes(4, fits<Tile<kTokens, 4, kShare, kBurst>>(n))) return launch<Tile<kTokens, 4, kShare, kBurst>>(p, stream);
-  if (takes(3, fits<Tile<kTokens, 3, kShare, kBurst>>(n))) return launch<Tile<kTokens, 3, kShare, kBurst>>(p, stream);
-  if (takes(2, fits<Tile<kTokens, 2, kShare, kBurst>>(n))) return launch<Tile<kTokens, 2, kShare, kBurst>>(p, stream);
-  return launch<Tile<kTokens, 1, kShare, kBurst>>(p, stream);
+  if (takes(4, fits<Tile<kTokens, 4, kShare>>(n))) return launch<Tile<kTokens, 4, kShare>>(p, stream);
+  if (takes(3, fits<Tile<kTokens, 3, kShare>>(n))) return launch<Tile<kTokens, 3, kShare>>(p, stream);
+  if (takes(2, fits<Tile<kTokens, 2, kShare>>(n))) return launch<Tile<kTokens, 2, kShare>>(p, stream);
+  return launch<Tile<kTokens, 1, kShare>>(p, stream);
 }
 
 }  // namespace
@@ -341,16 +372,10 @@ bool bf16_split_takes(const Bf16Product& p) {
 
 cudaError_t launch_bf16_split_product(const Bf16Product& p, cudaStream_t stream, int split) {
   if (!bf16_split_takes(p)) return cudaErrorInvalidValue;
-  static const int burst = getenv("SW_BURST") ? atoi(getenv("SW_BURST")) : 1;
   static const int alone = getenv("SW_ALONE") ? atoi(getenv("SW_ALONE")) : 0;
-  if (burst == 4) {
-    if (p.m <= 32) return launch_split<32, 1, 4>(p, stream, split);
-    if (p.m <= 64) return launch_split<64, 2, 4>(p, stream, split);
-    return launch_split<128, 2, 2>(p, stream, split);
-  }
-  if (p.m <= 32) return launch_split<32, 1, 1>(p, stream, split);
-  if (p.m <= 64) return alone ? launch_split<64, 1, 1>(p, stream, split) : launch_split<64, 2, 1>(p, stream, split);
-  return alone ? launch_split<128, 1, 1>(p, stream, split) : launch_split<128, 2, 1>(p, stream, split);
+  if (p.m <= 32) return launch_split<32, 1>(p, stream, split);
+  if (p.m <= 64) return alone ? launch_split<64, 1>(p, stream, split) : launch_split<64, 2>(p, stream, split);
+  return alone ? launch_split<128, 1>(p, stream, split) : launch_split<128, 2>(p, stream, split);
 }
 
 }  // namespace spillway::kernels::cuda
