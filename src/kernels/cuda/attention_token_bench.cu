@@ -1,5 +1,5 @@
-// Times a decode step's attention (attention_token.h) at the shape of Qwen2.5-7B beside its floor: pages of 16 tokens as
-// the engine's, bias, rope and the new token's page inside. Arguments: sequences and context of one case, for a
+// Times a decode step's attention (attention_token.h) at the shape of Qwen2.5-7B beside its floor: pages of 16 tokens
+// as the engine's, bias, rope and the new token's page inside. Arguments: sequences and context of one case, for a
 // profiler. Standalone, as attention_token_check.cu.
 #include "kernels/cuda/attention_testing.cuh"
 #include "kernels/cuda/attention_token.h"

@@ -1,9 +1,8 @@
-// A tile is 128 rows of the weight by 32, 64 or 128 tokens, one block a multiprocessor. One warp loads 64 elements of K
-// a stage, two warpgroups multiply 64 rows of the weight each. A cluster is the blocks that share a tile's K, and
-// beside each the one with the next tile and the same K, which loads half of x for both. At the end every block adds up
-// its share of the tokens over the cluster's shared memory.
+// A tile is 128 rows of the weight by 32, 64 or 128 tokens, one block a multiprocessor. Four warps bring 64 elements of
+// K a stage, two warpgroups multiply 64 rows of the weight each. A cluster is the blocks that share a tile's K, and
+// from 33 tokens on beside each the one with the next tile and the same K, which loads half of x for both. At the end
+// every block adds up its share of the tokens over the cluster's shared memory.
 #include <algorithm>
-#include <cstdlib>
 
 #include "kernels/cuda/gemm_bf16_split.h"
 #include "kernels/cuda/gemm_launch.cuh"
@@ -372,10 +371,9 @@ bool bf16_split_takes(const Bf16Product& p) {
 
 cudaError_t launch_bf16_split_product(const Bf16Product& p, cudaStream_t stream, int split) {
   if (!bf16_split_takes(p)) return cudaErrorInvalidValue;
-  static const int alone = getenv("SW_ALONE") ? atoi(getenv("SW_ALONE")) : 0;
   if (p.m <= 32) return launch_split<32, 1>(p, stream, split);
-  if (p.m <= 64) return alone ? launch_split<64, 1>(p, stream, split) : launch_split<64, 2>(p, stream, split);
-  return alone ? launch_split<128, 1>(p, stream, split) : launch_split<128, 2>(p, stream, split);
+  if (p.m <= 64) return launch_split<64, 2>(p, stream, split);
+  return launch_split<128, 2>(p, stream, split);
 }
 
 }  // namespace spillway::kernels::cuda

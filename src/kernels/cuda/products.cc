@@ -19,12 +19,12 @@ using tensor::TensorView;
 
 constexpr int64_t kOwnRowsMax = 256;  // above, the library's bf16 products are as fast
 constexpr int64_t kSmallRowsFp8 = 8;
-constexpr int64_t kSmallRowsBf16 = 8;       // of bf16 weights; above, the tensor cores' tiles fill
-constexpr int64_t kSmallRowsIntegers = 32;  // above, widening to bf16 first costs less than in the product
-constexpr int64_t kOwnOutputsMin = 32768;   // of so many outputs the library is no faster
+constexpr int64_t kSmallRowsBf16 = 8;         // of bf16 weights; above, the tensor cores' tiles fill
+constexpr int64_t kSmallRowsIntegers = 32;    // above, widening to bf16 first costs less than in the product
+constexpr int64_t kOwnOutputsMin = 32768;     // of so many outputs the library is no faster
 constexpr int64_t kSplitWeightMin = 8 << 20;  // elements; of less, the library's short products are as fast
-constexpr int64_t kSplitRowsMax = 128;      // of one tile of few outputs
-constexpr int64_t kInsideNormRows = 4;      // a norm inside the product: every block norms all rows
+constexpr int64_t kSplitRows = 32, kSplitLongRows = 128, kSplitLongK = 8192;  // up to so many rows, or of so long K
+constexpr int64_t kInsideNormRows = 4;  // a norm inside the product: every block norms all rows
 constexpr size_t kInsideNormBytes = 64 << 10;
 constexpr int64_t kQuantizedNormMax = 16384;  // K of a norm that quantises
 
@@ -64,8 +64,10 @@ bool takes_own_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream)
 }  // namespace
 
 bool takes_split_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream) {
-  return takes_own_bf16(x, w, stream) && !stream.batch_invariant() && x.shape[0] > kSmallRowsBf16 &&
-         x.shape[0] <= kSplitRowsMax && w.n < kOwnOutputsMin && w.n * w.k >= kSplitWeightMin;
+  const int64_t rows = x.shape[0];
+  return takes_own_bf16(x, w, stream) && !stream.batch_invariant() && rows > kSmallRowsBf16 &&
+         rows <= (w.k >= kSplitLongK ? kSplitLongRows : kSplitRows) && w.n < kOwnOutputsMin &&
+         w.n * w.k >= kSplitWeightMin;
 }
 
 namespace {

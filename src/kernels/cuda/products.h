@@ -19,8 +19,8 @@ struct HeadProduct {
 };
 void product_by_head(const HeadProduct& args, tensor::Stream& stream);
 
-// Whether the product of x goes to gemm_bf16_split, whose blocks have a multiprocessor each: what stands before it on the
-// stream may let it start early.
+// Whether the product of x goes to gemm_bf16_split, whose blocks have a multiprocessor each: what stands before it on
+// the stream may let it start early.
 bool takes_split_bf16(tensor::TensorView x, const PackedLinear& w, tensor::Stream& stream);
 
 }  // namespace spillway::kernels::cuda
