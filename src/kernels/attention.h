@@ -15,6 +15,8 @@
 
 namespace spillway::kernels {
 
+struct PackedLinear;  // kernels/linear.h
+
 // One layer's keys and values for all pages. Page p is at base + p * page_stride_bytes and holds
 //   keys   [kv_heads][k_dim][page_tokens]   (transposed: a SIMD register holds neighbouring positions)
 //   values [kv_heads][page_tokens][v_dim]
@@ -85,6 +87,8 @@ struct GroupedAttentionArgs {
   float scale = 1.0f;
   KvPagesView pages;       // kv_heads, and k_dim = v_dim = dim
   tensor::TensorView out;  // activations [T, heads * dim]
+  // The product that reads `out` next on the stream, if known: on a device it may start before attention has ended.
+  const PackedLinear* next = nullptr;
 };
 void grouped_attention(const GroupedAttentionArgs& args, const BatchRows& batch, tensor::Arena& arena,
                        tensor::Stream& stream);

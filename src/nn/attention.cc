@@ -74,6 +74,7 @@ void Attention::add_to(tensor::TensorView x, const kernels::InputNorm& norm, ten
   args.scale = 1.0f / std::sqrt(float(shape_.head_dim));
   args.pages = pages(step.kv);
   args.out = out;
+  if (wanted.empty()) args.next = &output_.weight();
   if (step.stream.watched()) step.stream.stage("attention", attention_cost(step));
   kernels::grouped_attention(args, step.rows, step.arena, step.stream);
   step.stream.stage("output product", output_.cost(wanted.empty() ? tokens : wanted.elements()));

@@ -32,6 +32,7 @@ struct DecodeParams {
   float* partial_sums;
   int* counters;  // [sequences][units]
   FreshToken fresh;
+  bool starts_next;
 };
 
 template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh = false>
@@ -40,36 +41,40 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
   using Sums::kHalfBytes, Sums::kRows, Sums::kSegments, Sums::kStageBytes;
   using Sums::l, Sums::limit, Sums::m, Sums::o, Sums::q, Sums::row_of;
   static constexpr int kThreads = kWarps * 32;
+  static constexpr int kSumBytes = Sums::kRowBytes * 2;  // of a row's values as float32
+  static_assert(16 * kSumBytes == kStageBytes);
 
-  static size_t shared_bytes(int rows_used, int sequences) {
-    return size_t{kWarps} * kStages * kStageBytes + size_t(kWarps / 2) * rows_used * kDim * 4 + kWarps * kRows * 8 +
-           size_t(sequences + 1 + 40) * 4;
+  static size_t shared_bytes(int sequences) {
+    return size_t{kWarps} * kStages * kStageBytes + kWarps * 16 * 8 + size_t(sequences + 1 + 40 + kWarps) * 4;
   }
 
   const DecodeParams& p;
   const int lane, warp;
+  char* const shared;   // [kWarps][kStages]
   const uint32_t ring;  // this warp's stages
-  float* const sums;    // [kWarps][kRows][2]
-  float* const reduce;  // [kWarps / 2][rows_used][kDim]
+  float2* const sums;   // [kWarps][16]: maximum and sum of a row
+  int* const stage_of;  // [kWarps]: where a warp's values of 16 rows lie
   int* const scratch;   // [40]
 
   // What is loaded next.
   WorkCursor cursor;
   Piece loading;
-  int load_chunk, load_chunks, load_stage = 0;
+  int load_chunk, load_chunks, load_stage = 0, load_context = 0;
   bool load_more = true;
+  int pages_ahead = 0;  // lane i: the page of this warp's chunk i of each 32
 
   FreshKeyValue<T, kDim> fresh;
   int fresh_chunk = -1;  // of the piece being computed, where this warp has the new token's
 
-  __device__ __forceinline__ DecodeBlock(const DecodeParams& p_, char* shared)
+  __device__ __forceinline__ DecodeBlock(const DecodeParams& p_, char* shared_)
       : p(p_),
         lane(threadIdx.x & 31),
         warp(threadIdx.x >> 5),
-        ring(shared_address(shared) + (threadIdx.x >> 5) * kStages * kStageBytes),
-        sums(reinterpret_cast<float*>(shared + kWarps * kStages * kStageBytes)),
-        reduce(sums + kWarps * kRows * 2),
-        scratch(reinterpret_cast<int*>(reduce + (kWarps / 2) * p_.rows_used * kDim)) {}
+        shared(shared_),
+        ring(shared_address(shared_) + (threadIdx.x >> 5) * kStages * kStageBytes),
+        sums(reinterpret_cast<float2*>(shared_ + kWarps * kStages * kStageBytes)),
+        stage_of(reinterpret_cast<int*>(sums + kWarps * 16)),
+        scratch(stage_of + kWarps) {}
 
   __device__ __forceinline__ int chunks_of(const Piece& piece) const {
     const int context = p.batch.contexts[piece.sequence];
@@ -82,8 +87,17 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
       load_more = cursor.take(loading);
       if (!load_more) return;
       load_chunk = warp;
-      load_chunks = chunks_of(loading);
+      load_context = p.batch.contexts[loading.sequence];
+      load_chunks = ceil_div(min(loading.tile_end * kTileTokens, load_context) - loading.tile_begin * kTileTokens, 16);
     }
+  }
+
+  // This warp's next 32 chunks: one read instead of one before each copy.
+  __device__ __forceinline__ void find_pages() {
+    const int token = loading.tile_begin * kTileTokens + (load_chunk + lane * kWarps) * 16;
+    if (load_chunk + lane * kWarps >= load_chunks) return;
+    pages_ahead =
+        p.batch.page_table[static_cast<int64_t>(loading.sequence) * p.batch.pages_max + token / p.pages.page_tokens];
   }
 
   // Whether the next chunk to load holds rows that this step writes.
@@ -92,18 +106,21 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
     return loading.tile_begin * kTileTokens + load_chunk * 16 + 16 > p.batch.contexts[s] - new_rows;
   }
 
-  __device__ __forceinline__ char* key_of(int sequence, int kv_head, int token) const {
-    const int index = token / p.pages.page_tokens;
-    const int page = p.batch.page_table[static_cast<int64_t>(sequence) * p.batch.pages_max + index];
+  __device__ __forceinline__ char* key_in(int page, int kv_head, int token) const {
     return static_cast<char*>(p.pages.base) + page * p.pages.page_stride_bytes +
-           (static_cast<int64_t>(kv_head) * p.pages.page_tokens + token - index * p.pages.page_tokens) * (kDim * 2);
+           (static_cast<int64_t>(kv_head) * p.pages.page_tokens + token % p.pages.page_tokens) * (kDim * 2);
+  }
+  __device__ __forceinline__ char* key_of(int sequence, int kv_head, int token) const {
+    const int64_t first = static_cast<int64_t>(sequence) * p.batch.pages_max;
+    return key_in(p.batch.page_table[first + token / p.pages.page_tokens], kv_head, token);
   }
 
   __device__ __forceinline__ void load_next() {
     if (load_more) {
-      const int token = loading.tile_begin * kTileTokens + load_chunk * 16;
-      const int valid = p.batch.contexts[loading.sequence] - token - (kFresh ? 1 : 0);
-      const char* from = key_of(loading.sequence, loading.unit / p.row_blocks, token);
+      const int token = loading.tile_begin * kTileTokens + load_chunk * 16, round = load_chunk / kWarps % 32;
+      const int valid = load_context - token - (kFresh ? 1 : 0);
+      if (round == 0) find_pages();
+      const char* from = key_in(__shfl_sync(0xffffffffu, pages_ahead, round), loading.unit / p.row_blocks, token);
       const uint32_t to = ring + load_stage * kStageBytes;
 #pragma unroll
       for (int i = 0; i < kSegments / 2; ++i) {
@@ -149,9 +166,8 @@ struct DecodeBlock : ChunkSums<T, kDim, kMt> {
     }
   }
 
-  // The warps' sums into warp 0's registers, in a fixed order.
-  __device__ __forceinline__ void reduce_warps();
-  __device__ __forceinline__ void write_piece(const Piece& piece);
+  __device__ __forceinline__ void leave_sums(int t);
+  __device__ __forceinline__ void write_rows(const Piece& piece, int t);
   __device__ __forceinline__ void combine(const Piece& piece);
   __device__ __forceinline__ void run();
 };

@@ -8,105 +8,60 @@ namespace spillway::kernels::cuda {
 #define SW_DECODE template <typename T, int kDim, int kMt, int kWarps, int kStages, bool kFresh>
 #define SW_DECODE_BLOCK DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh>
 
-SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::reduce_warps() {
+// Each warp leaves what it has of 16 rows in the stage that it will fill next: maxima and sums, then values, 32 bytes
+// of a row by turns.
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::leave_sums(int t) {
+  char* const to = shared + (warp * kStages + load_stage) * kStageBytes;
 #pragma unroll
-  for (int t = 0; t < kMt; ++t) {
+  for (int half = 0; half < 2; ++half) {
+    const int row = lane / 4 + half * 8;
+    float sum = l[t][half];
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (t * 16 + half * 8 >= p.rows_used) continue;
+    if (lane % 4 == 0) sums[warp * 16 + row] = make_float2(m[t][half], sum);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sum = l[t][half];
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      if (lane % 4 == 0) {
-        float* to = sums + (warp * kRows + row_of(t, half)) * 2;
-        to[0] = m[t][half];
-        to[1] = sum;
-      }
+    for (int n = 0; n < kDim / 8; ++n) {
+      *reinterpret_cast<float2*>(to + row * kSumBytes + ((n ^ (row & 7)) * 32) + lane % 4 * 8) =
+          make_float2(o[t][n][half * 2], o[t][n][half * 2 + 1]);
     }
   }
-  __syncthreads();
-#pragma unroll
-  for (int t = 0; t < kMt; ++t) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float* from = sums + row_of(t, half) * 2;
-      float most = -INFINITY, sum = 0.0f;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) most = fmaxf(most, from[w * kRows * 2]);
-      const float at = most == -INFINITY ? 0.0f : most * p.scale_log2e;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        sum += from[w * kRows * 2 + 1] * exp2_fast(from[w * kRows * 2] * p.scale_log2e - at);
-      }
-      const float factor = exp2_fast(m[t][half] * p.scale_log2e - at);
-#pragma unroll
-      for (int n = 0; n < kDim / 8; ++n) {
-        o[t][n][half * 2] *= factor;
-        o[t][n][half * 2 + 1] *= factor;
-      }
-      m[t][half] = most;
-      l[t][half] = sum;
-    }
-  }
-#pragma unroll
-  for (int width = kWarps / 2; width > 0; width /= 2) {
-#pragma unroll
-    for (int take = 0; take < 2; ++take) {
-      const bool mine = take == 0 ? warp >= width && warp < 2 * width : warp < width;
-      const int slot = take == 0 ? warp - width : warp;
-#pragma unroll
-      for (int t = 0; t < kMt; ++t) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = row_of(t, half);
-          if (!mine || row >= p.rows_used) continue;
-          float2* at = reinterpret_cast<float2*>(reduce + (slot * p.rows_used + row) * kDim) + lane % 4;
-#pragma unroll
-          for (int n = 0; n < kDim / 8; ++n) {
-            if (take == 0) {
-              at[n * 4] = make_float2(o[t][n][half * 2], o[t][n][half * 2 + 1]);
-            } else {
-              o[t][n][half * 2] += at[n * 4].x;
-              o[t][n][half * 2 + 1] += at[n * 4].y;
-            }
-          }
-        }
-      }
-      __syncthreads();
-    }
-  }
+  if (lane == 0) stage_of[warp] = load_stage;
 }
 
-// Warp 0: to the output, or to the piece's slot.
-SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::write_piece(const Piece& piece) {
+// All threads, four neighbouring elements each: the warps' sums in order, to the output or to the piece's slot.
+SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::write_rows(const Piece& piece, int t) {
+  constexpr int kQuads = kDim / 4;
   const int first = p.batch.row_begin[piece.sequence];
-  const int rows = (p.batch.row_begin[piece.sequence + 1] - first) * p.group;
-  const int kv_head = piece.unit / p.row_blocks, row_block = piece.unit % p.row_blocks;
+  const int kv_head = piece.unit / p.row_blocks, before = piece.unit % p.row_blocks * kRows + t * 16;
+  const int rows = min((p.batch.row_begin[piece.sequence + 1] - first) * p.group - before, 16);
+  for (int i = static_cast<int>(threadIdx.x); i < rows * kQuads; i += kThreads) {
+    const int row = i / kQuads, quad = i % kQuads;
+    const int place = row * kSumBytes + ((quad / 2 ^ (row & 7)) * 32) + quad % 2 * 16;
+    float2 of[kWarps];
+    float most = -INFINITY, sum = 0.0f;
 #pragma unroll
-  for (int t = 0; t < kMt; ++t) {
+    for (int w = 0; w < kWarps; ++w) of[w] = sums[w * 16 + row], most = fmaxf(most, of[w].x);
+    const float at = most == -INFINITY ? 0.0f : most * p.scale_log2e;
+    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = row_of(t, half), packed = row_block * kRows + row;
-      if (packed >= rows) continue;
-      if (piece.pieces == 1) {
-        const float inverse = 1.0f / l[t][half];
-        char* to =
-            p.out +
-            ((first + packed / p.group) * p.out_stride + int64_t{kv_head * p.group + packed % p.group} * kDim) * 2 +
-            (lane % 4) * 4;
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) {
-          *reinterpret_cast<uint32_t*>(to + n * 16) =
-              pack2<T>(o[t][n][half * 2] * inverse, o[t][n][half * 2 + 1] * inverse);
-        }
-      } else {
-        const int64_t at = static_cast<int64_t>(piece.slot) * p.rows_used + row;
-        float2* to = reinterpret_cast<float2*>(p.partials + at * kDim) + lane % 4;
-#pragma unroll
-        for (int n = 0; n < kDim / 8; ++n) to[n * 4] = make_float2(o[t][n][half * 2], o[t][n][half * 2 + 1]);
-        if (lane % 4 == 0) {
-          reinterpret_cast<float2*>(p.partial_sums)[at] = make_float2(m[t][half], l[t][half]);
-        }
-      }
+    for (int w = 0; w < kWarps; ++w) {
+      const float factor = exp2_fast(of[w].x * p.scale_log2e - at);
+      const char* from = shared + (w * kStages + stage_of[w]) * kStageBytes;
+      const float4 part = *reinterpret_cast<const float4*>(from + place);
+      sum += factor * of[w].y;
+      v.x += factor * part.x, v.y += factor * part.y, v.z += factor * part.z, v.w += factor * part.w;
+    }
+    if (piece.pieces == 1) {
+      const float inverse = 1.0f / sum;
+      const int packed = before + row, head = kv_head * p.group + packed % p.group;
+      char* to = p.out + ((first + packed / p.group) * p.out_stride + int64_t{head} * kDim + quad * 4) * 2;
+      *reinterpret_cast<uint2*>(to) =
+          make_uint2(pack2<T>(v.x * inverse, v.y * inverse), pack2<T>(v.z * inverse, v.w * inverse));
+    } else {
+      const int64_t slot = static_cast<int64_t>(piece.slot) * p.rows_used + t * 16 + row;
+      *reinterpret_cast<float4*>(p.partials + slot * kDim + quad * 4) = v;
+      if (quad == 0) reinterpret_cast<float2*>(p.partial_sums)[slot] = make_float2(most, sum);
     }
   }
 }
@@ -164,7 +119,7 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(cons
   fresh_chunk = last < piece.tile_end * kTileTokens && chunk >= 0 && chunk % kWarps == warp ? chunk : -1;
   const auto head_of = [&](int t, int half) { return kv_head * p.group + min(row_of(t, half), p.group - 1); };
   FreshQuery<T, kDim> first;  // of the first eight rows: often all
-  first.fetch(row + int64_t{head_of(0, 0)} * kDim);
+  first.fetch(row + int64_t{head_of(0, 0)} * kDim, bias(head_of(0, 0)), angles);
   if (fresh_chunk >= 0) {
     const int key = heads + kv_head, value = key + kv_heads;
     fresh.take(row + int64_t{key} * kDim, row + int64_t{value} * kDim, bias(key), bias(value), p.fresh, angles);
@@ -177,11 +132,11 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::begin_fresh_unit(cons
     for (int half = 0; half < 2; ++half) {
       limit[t][half] = row_of(t, half) < p.group ? last : -1;
       if (t + half == 0) {
-        first.open(q[t], half, bias(head_of(t, half)), p.fresh, angles);
+        first.open(q[t], half, p.fresh);
       } else if (t * 16 + half * 8 < p.group) {
         FreshQuery<T, kDim> query;
-        query.fetch(row + int64_t{head_of(t, half)} * kDim);
-        query.open(q[t], half, bias(head_of(t, half)), p.fresh, angles);
+        query.fetch(row + int64_t{head_of(t, half)} * kDim, bias(head_of(t, half)), angles);
+        query.open(q[t], half, p.fresh);
       } else {
 #pragma unroll
         for (int k = 0; k < kDim / 16; ++k) q[t][k][half] = q[t][k][half + 2] = 0;
@@ -218,8 +173,9 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
     load_next();
   }
   if (!waited) wait_for_previous_kernel();
-  // The next kernel starts at the end of this one: a product whose blocks find some multiprocessors taken lands twice
-  // on another (rows.cuh).
+  // Otherwise the next kernel starts at the end of this one: a product whose blocks find some multiprocessors taken
+  // lands twice on another (rows.cuh).
+  if (p.starts_next) let_next_kernel_start();
   int stage = 0;
   Piece piece;
   while (done.take(piece)) {
@@ -237,8 +193,13 @@ SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::run() {
       Sums::chunk(ring + stage * kStageBytes, piece.tile_begin * kTileTokens + c * 16, p.scale_log2e);
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
-    reduce_warps();
-    if (warp == 0) write_piece(piece);
+#pragma unroll
+    for (int t = 0; t < kMt; ++t) {
+      leave_sums(t);
+      __syncthreads();
+      write_rows(piece, t);
+      __syncthreads();
+    }
     if (piece.pieces > 1) {
       const int unit = piece.sequence * p.shape.units + piece.unit;
       if (finish_piece(p.counters + unit, piece.pieces, scratch + 36)) combine(piece);

@@ -44,6 +44,7 @@ cudaError_t launch_decode_block(const PagedAttention& a, const FreshToken& fresh
   using Block = DecodeBlock<T, kDim, kMt, kWarps, kStages, kFresh>;
   DecodeParams p;
   p.fresh = fresh;
+  p.starts_next = a.starts_next;
   p.queries = static_cast<const char*>(a.queries);
   p.out = static_cast<char*>(a.out);
   p.query_stride = a.query_stride;
@@ -52,7 +53,7 @@ cudaError_t launch_decode_block(const PagedAttention& a, const FreshToken& fresh
   const int rows = a.batch.rows_max * p.group;
   p.row_blocks = ceil_div(rows, Block::kRows);
   p.rows_used = std::min(rows, Block::kRows);
-  const size_t shared = Block::shared_bytes(p.rows_used, a.batch.sequences);
+  const size_t shared = Block::shared_bytes(a.batch.sequences);
   if (shared > size_t(shared_bytes_max())) {
     if constexpr (kStages > 2) return launch_decode_block<T, kDim, kMt, kWarps, 2, kFresh>(a, fresh, stream);
     return kFresh ? cudaErrorInvalidValue : attention_simple(a, stream);

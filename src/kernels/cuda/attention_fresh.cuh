@@ -27,6 +27,7 @@ struct HeadPairs {
   static constexpr int kHalf = kDim / 2;
   uint32_t raw[kPairs][2];
   float2 low[kPairs], high[kPairs];
+  float2 bias[kPairs][2], turn[kPairs][2];  // of low and high; cosines and sines
 
   // place(i): an even element of the first half.
   template <typename Place>
@@ -37,6 +38,20 @@ struct HeadPairs {
       raw[i][1] = *reinterpret_cast<const uint32_t*>(head + kHalf + place(i));
     }
   }
+  // And what is added to the head and turns it, so that nothing waits for one read after the other. Either may be null.
+  template <typename Place>
+  __device__ __forceinline__ void fetch(const T* head, const float* bias_of, const float* angles, const Place& place) {
+    fetch(head, place);
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int at = place(i) + half * kHalf;
+        bias[i][half] = bias_of != nullptr ? __ldg(reinterpret_cast<const float2*>(bias_of + at)) : make_float2(0, 0);
+        if (angles != nullptr) turn[i][half] = __ldg(reinterpret_cast<const float2*>(angles + at));
+      }
+    }
+  }
   __device__ __forceinline__ void unpack() {
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) low[i] = unpack2<T>(raw[i][0]), high[i] = unpack2<T>(raw[i][1]);
@@ -44,15 +59,10 @@ struct HeadPairs {
   __device__ __forceinline__ void add(int i, float2 a, float2 b) {
     low[i].x += a.x, low[i].y += a.y, high[i].x += b.x, high[i].y += b.y;
   }
-  template <typename Place>
-  __device__ __forceinline__ void open(const float* bias, const Place& place) {
+  __device__ __forceinline__ void open() {
     unpack();
-    if (bias == nullptr) return;
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      add(i, __ldg(reinterpret_cast<const float2*>(bias + place(i))),
-          __ldg(reinterpret_cast<const float2*>(bias + kHalf + place(i))));
-    }
+    for (int i = 0; i < kPairs; ++i) add(i, bias[i][0], bias[i][1]);
   }
   __device__ __forceinline__ float squares() const {
     float sum = 0;
@@ -77,13 +87,9 @@ struct HeadPairs {
     low[i] = make_float2(x.x * cos.x - y.x * sin.x, x.y * cos.y - y.y * sin.y);
     high[i] = make_float2(y.x * cos.x + x.x * sin.x, y.y * cos.y + x.y * sin.y);
   }
-  template <typename Place>
-  __device__ __forceinline__ void rotate(const float* angles, const Place& place) {
+  __device__ __forceinline__ void rotate() {
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      rotate(i, __ldg(reinterpret_cast<const float2*>(angles + place(i))),
-             __ldg(reinterpret_cast<const float2*>(angles + kHalf + place(i))));
-    }
+    for (int i = 0; i < kPairs; ++i) rotate(i, turn[i][0], turn[i][1]);
   }
 };
 
@@ -96,18 +102,19 @@ struct FreshQuery {
   static __device__ __forceinline__ int place(int i) {
     return i / 2 * 16 + i % 2 * 8 + static_cast<int>(threadIdx.x % 4) * 2;
   }
-  __device__ __forceinline__ void fetch(const T* head) { pairs.fetch(head, place); }
+  __device__ __forceinline__ void fetch(const T* head, const float* bias, const float* angles) {
+    pairs.fetch(head, bias, angles, place);
+  }
   // half: of the fragments' 16 rows.
-  __device__ __forceinline__ void open(uint32_t (&q)[kDim / 16][4], int half, const float* bias,
-                                       const FreshToken& fresh, const float* angles) {
-    pairs.open(bias, place);
+  __device__ __forceinline__ void open(uint32_t (&q)[kDim / 16][4], int half, const FreshToken& fresh) {
+    pairs.open();
     if (fresh.query_norm != nullptr) {
       float sum = pairs.squares();
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
       pairs.normalise(fresh.query_norm, sum, fresh.norm_eps, place);
     }
-    pairs.rotate(angles, place);
+    pairs.rotate();
 #pragma unroll
     for (int i = 0; i < 2 * kBlocks; ++i) {
       q[i / 2][half + i % 2 * 2] = pack2<T>(pairs.low[i].x, pairs.low[i].y);
@@ -128,17 +135,17 @@ struct FreshKeyValue {
                                        const FreshToken& fresh, const float* angles) {
     const auto clamped = [](int i) { return place(i) < kHalf ? place(i) : 0; };
     HeadPairs<T, kDim, kPairs> k, v;
-    k.fetch(key, clamped);
-    v.fetch(value, clamped);
-    k.open(key_bias, clamped);
-    v.open(value_bias, clamped);
+    k.fetch(key, key_bias, angles, clamped);
+    v.fetch(value, value_bias, nullptr, clamped);
+    k.open();
+    v.open();
     if (fresh.key_norm != nullptr) {
       static_assert(kPairs == 1 || kHalf % 64 == 0, "lanes past the head hold no pair at all");
       float sum = place(kPairs - 1) < kHalf ? k.squares() : 0.0f;
       for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
       k.normalise(fresh.key_norm, sum, fresh.norm_eps, clamped);
     }
-    k.rotate(angles, clamped);
+    k.rotate();
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       words[0][i][0] = pack2<T>(k.low[i].x, k.low[i].y), words[0][i][1] = pack2<T>(k.high[i].x, k.high[i].y);

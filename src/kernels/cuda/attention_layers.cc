@@ -39,6 +39,7 @@ bool attend_token(const GroupedAttentionArgs& args, const Batch& batch, tensor::
   token.scale = args.scale;
   token.pages = key_value_pages(args.pages);
   token.batch = batch;
+  token.starts_next = args.next != nullptr && takes_split_bf16(args.out, *args.next, stream);
   if (stream.batch_invariant() || !token_attention_takes(token)) return false;
   token.workspace = Context::of(stream).attention_workspace(token_attention_workspace_bytes(token), native(stream));
   tensor::cuda::check(launch_token_attention(token, native(stream)), "token attention");

@@ -37,6 +37,8 @@ struct PagedAttention {
   // that one has ended it reads the batch's arrays and pages of tokens before this step's rows, nothing else; so they
   // must have been written before the previous kernel started (by a copy at the start of the step, by earlier steps).
   bool overlap = false;
+  // Decode on sm_90: the stream's next kernel, launched with overlap, may start once this one's wait is over.
+  bool starts_next = false;
 };
 
 // Workspace for launches of up to `sequences` sequences of up to rows_max rows each with contexts to context_max.

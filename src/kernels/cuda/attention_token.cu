@@ -54,6 +54,7 @@ cudaError_t launch_many(const TokenAttention& a, cudaStream_t stream) {
   paged.heads = a.heads, paged.scale = a.scale;
   paged.pages = a.pages, paged.batch = a.batch;
   paged.workspace = a.workspace, paged.overlap = true;
+  paged.starts_next = a.starts_next;
   const FreshToken fresh{a.bias, a.query_norm, a.key_norm, a.norm_eps, a.cos_sin};
   constexpr int kStages = kDim == 64 ? 6 : 3;  // as attention_decode
   if (group_of(a) <= 16) return launch_fresh_decode<T, kDim, 1, 4, kStages>(paged, fresh, stream);

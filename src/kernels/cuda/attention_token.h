@@ -21,6 +21,9 @@ struct TokenAttention {
   float scale = 1.0f;
   KvPages pages;
   Batch batch;  // one row a sequence
+  // The next kernel on the stream may start once every block of this one has: where that one's blocks share no
+  // multiprocessor with one another.
+  bool starts_next = false;
   // token_attention_workspace_bytes() bytes, used as PagedAttention's is.
   void* workspace = nullptr;
 };

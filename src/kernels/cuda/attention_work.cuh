@@ -40,9 +40,13 @@ struct WorkCursor {
   WorkShape shape;
   int sequences, total, blocks;
   int block, next, end, sequence;
+  int quotient, rest;  // of total by blocks: blocks squared fits 32 bits
+  float per_grain;     // sequences, on average
 
   __device__ __forceinline__ int block_of(int grain) const {
-    return static_cast<int>((static_cast<int64_t>(grain + 1) * blocks - 1) / total);
+    const uint64_t product = static_cast<uint64_t>(grain + 1) * static_cast<uint32_t>(blocks) - 1;
+    if (product >> 32 == 0) return static_cast<int>(static_cast<uint32_t>(product) / static_cast<uint32_t>(total));
+    return static_cast<int>(product / static_cast<uint32_t>(total));
   }
 
   // Positions the cursor at the stretch of a block.
@@ -56,6 +60,8 @@ struct WorkCursor {
     // As many blocks for each unit where few are left over: stretches of like units then end where units do.
     const int all_units = sequences * shape.units, even = blocks / max(all_units, 1) * all_units;
     if (shape.merge && even * 8 >= blocks * 7) blocks = even;
+    quotient = total / max(blocks, 1), rest = total - quotient * blocks;
+    per_grain = static_cast<float>(sequences) / static_cast<float>(max(total, 1));
     block = block_;
     next = end = sequence = 0;
     if (block >= blocks) return;
@@ -64,8 +70,10 @@ struct WorkCursor {
     sequence = sequence_of(next);
   }
 
-  // The last sequence that begins at or before a grain and is not empty.
+  // The last sequence that begins at or before a grain and is not empty. Where lengths are alike the first guess is it.
   __device__ __forceinline__ int sequence_of(int grain) const {
+    const int guess = static_cast<int>((static_cast<float>(grain) + 0.5f) * per_grain);
+    if (guess < sequences && prefix[guess] <= grain && grain < prefix[guess + 1]) return guess;
     int low = 0, high = sequences;
     while (high - low > 1) {
       const int middle = (low + high) / 2;
@@ -78,7 +86,7 @@ struct WorkCursor {
   }
   // Where the stretch of block b begins.
   __device__ __forceinline__ int boundary(int b) const {
-    const int even = static_cast<int>(static_cast<int64_t>(total) * b / blocks);
+    const int even = quotient * b + static_cast<int>(static_cast<uint32_t>(rest * b) / static_cast<uint32_t>(blocks));
     return whole ? nearest_unit(even) : even;
   }
   __device__ __forceinline__ int nearest_unit(int grain) const {
@@ -152,9 +160,13 @@ __device__ inline bool units_whole(const Batch& batch, WorkShape shape, const in
   WorkCursor cursor;
   cursor.start(prefix, shape, batch.sequences, 0, true);
   if (cursor.total == 0) return false;
+  // A warp finds 32 boundaries at once, between which there are 31 stretches.
+  const int lane = static_cast<int>(threadIdx.x & 31), step_blocks = static_cast<int>(blockDim.x / 32) * 31;
   int most = 0;
-  for (int b = static_cast<int>(threadIdx.x); b < cursor.blocks; b += static_cast<int>(blockDim.x)) {
-    most = max(most, cursor.boundary(b + 1) - cursor.boundary(b));
+  for (int first = static_cast<int>(threadIdx.x / 32) * 31; first < cursor.blocks; first += step_blocks) {
+    const int here = cursor.boundary(min(first + lane, cursor.blocks));
+    const int before = __shfl_up_sync(0xffffffffu, here, 1);
+    if (lane > 0) most = max(most, here - before);
   }
   if (threadIdx.x == 0) scratch[33] = 0;
   __syncthreads();

@@ -1,6 +1,7 @@
 // Times of the products of few rows ("few", or one token's step alone: "token") and of the bf16 products of more
 // ("wide"); gemm_check.cu checks them. Standalone: scripts/gpu_kernels.sh FOLDER gemm_bench[:few].
 #include "kernels/cuda/gemm_bf16.h"
+#include "kernels/cuda/gemm_bf16_split.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_cublaslt.h"
 #include "kernels/cuda/gemm_testing.cuh"
@@ -130,6 +131,39 @@ void time_bf16_products(const Pool& pool) {
   }
 }
 
+// Products of few outputs, beside the library's: one after the other, each started early.
+void time_split_products(const Pool& pool) {
+  const int shapes[][2] = {{4608, 3584}, {3584, 3584}, {3584, 18944}};
+  Buffer x(128 * 18944 * 2), y(static_cast<size_t>(128) * 4608 * 2), workspace(LtProducts::kWorkspaceBytes);
+  fill(x.data, 128 * 18944, Fill::kBf16, 9);
+  fill(y.data, 128 * 4608, Fill::kBf16, 10);
+  LtProducts library;
+  for (const auto& shape : shapes) {
+    for (const int split : {-1, 0, 1, 2, 3, 4}) {
+      std::printf("bf16 %s %d n=%-5d k=%-6d", split < 0 ? "cublaslt" : "split", split, shape[0], shape[1]);
+      for (const int m : {16, 32, 64, 128}) {
+        Cursor cursor{pool};
+        const double seconds = time_graph(24, 9, [&](int, cudaStream_t stream) {
+          const Weight weight = cursor.next(WeightFormat::kBf16, shape[0], shape[1]);
+          const bool add = shape[0] == 3584;
+          if (split < 0) {
+            DenseProduct p;
+            p.m = m, p.n = shape[0], p.k = shape[1], p.x = x.data, p.x_stride = shape[1], p.w = weight.data;
+            p.y = y.data, p.y_stride = shape[0], p.accumulate = add;
+            return check(library.run(p, workspace.data, workspace.bytes, stream), "cublaslt");
+          }
+          Bf16Product p;
+          p.m = m, p.x = x.data, p.x_stride = shape[1], p.weight = weight;
+          p.y = y.data, p.y_stride = shape[0], p.epilogue = add ? Epilogue::kAdd : Epilogue::kStore;
+          check(launch_bf16_split_product(p, stream, split), "bf16 split product");
+        });
+        std::printf("  m%-3d %6.1f us %.2f TB/s", m, seconds * 1e6, 2.0 * shape[0] * shape[1] / seconds * 1e-12);
+      }
+      std::printf("\n");
+    }
+  }
+}
+
 // Qwen2.5-7B's products of one decode step, chained as in the model (without attention), in one graph.
 void time_model(const Pool& pool, WeightFormat format, int m, bool overlap, bool wide = false, int blocks = 0) {
   Buffer x(static_cast<size_t>(m) * 3584 * 2), qkv(static_cast<size_t>(m) * 4608 * 2),
@@ -226,9 +260,17 @@ void run_wide() {
   time_bf16_products(pool);
 }
 
+int run_split() {
+  Pool pool;
+  pool.prepare(WeightFormat::kBf16);
+  time_split_products(pool);
+  return 0;
+}
+
 int run(const char* part) {
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);
   if (std::strcmp(part, "token") == 0) return run_token();
+  if (std::strcmp(part, "split") == 0) return run_split();
   if (std::strcmp(part, "wide") != 0) run_few();
   if (std::strcmp(part, "few") != 0) run_wide();
   return 0;

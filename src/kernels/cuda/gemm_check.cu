@@ -1,6 +1,7 @@
 // Checks of the products of few rows, of the bf16 products of more and of quantised weights, against float64.
 // Standalone: scripts/gpu_kernels.sh FOLDER gemm_check[:small]; "small" runs the sizes for compute-sanitizer.
 #include "kernels/cuda/gemm_bf16.h"
+#include "kernels/cuda/gemm_bf16_split.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_testing.cuh"
 #include "kernels/cuda/gemv_experts.h"
@@ -185,7 +186,7 @@ void check_quantized_weight(WeightFormat format) {
   compare("  its layout", out, transposed, 2e-3);
 }
 
-void check_bf16_product(const Case& c, int share, uint32_t seed) {
+void check_bf16_product(const Case& c, uint32_t seed) {
   const RandomWeight w(WeightFormat::kBf16, c.n, c.k, seed);
   const size_t inputs = static_cast<size_t>(c.m) * c.k;
   const int columns = c.epilogue == Epilogue::kSwiGlu ? c.n / 2 : c.n;
@@ -193,28 +194,36 @@ void check_bf16_product(const Case& c, int share, uint32_t seed) {
   Buffer x(inputs * 2), x32(inputs * 4), bias(c.n * 4), y(outputs * 4);
   fill(x.data, inputs, Fill::kBf16, seed + 2);
   fill(bias.data, c.n, Fill::kF32, seed + 4);
-  if (c.epilogue == Epilogue::kAdd)
+  const auto fill_y = [&] {
+    if (c.epilogue != Epilogue::kAdd) return check(cudaMemset(y.data, 0xff, outputs * 4), "poison");
     fill(y.data, outputs, c.y_type == Scalar::kF32 ? Fill::kF32 : Fill::kBf16, seed + 5);
+  };
+  fill_y();
   const std::vector<float> before = to_host(y.data, c.y_type, outputs);
   to_f32<<<static_cast<unsigned>((inputs + 255) / 256), 256>>>(x.as<__nv_bfloat16>(), x32.as<float>(), inputs);
   const auto expected = expected_outputs(c, reference(x32.as<float>(), w.weight, c.m), {},
                                          to_host(bias.data, Scalar::kF32, c.n), before, 0);
   Bf16Product p;
   p.m = c.m, p.x = x.data, p.x_stride = c.k, p.weight = w.weight, p.bias = c.bias ? bias.as<float>() : nullptr;
-  p.epilogue = c.epilogue, p.y = y.data, p.y_type = c.y_type, p.y_stride = columns, p.share = share;
-  check(launch_bf16_product(p, nullptr), "bf16");
-  check(cudaDeviceSynchronize(), "bf16");
-  char what[128];
-  std::snprintf(what, sizeof(what), "bf16 product m=%d n=%d k=%d y%s%s epilogue %d share %d", c.m, c.n, c.k,
-                c.y_type == Scalar::kF32 ? "32" : "16", c.bias ? " bias" : "", static_cast<int>(c.epilogue), share);
-  compare(what, to_host(y.data, c.y_type, outputs), expected, c.y_type == Scalar::kF32 ? 2e-4 : 4e-3);
-  if (share != 1 || !bf16_wide_takes(p)) return;
-  check(cudaMemset(y.data, 0xff, outputs * 4), "poison");
-  check(launch_bf16_wide_product(p, nullptr), "bf16 wide");
-  check(cudaDeviceSynchronize(), "bf16 wide");
-  std::snprintf(what, sizeof(what), "bf16 wide m=%d n=%d k=%d epilogue %d", c.m, c.n, c.k,
-                static_cast<int>(c.epilogue));
-  compare(what, to_host(y.data, c.y_type, outputs), expected, c.y_type == Scalar::kF32 ? 2e-4 : 4e-3);
+  p.epilogue = c.epilogue, p.y = y.data, p.y_type = c.y_type, p.y_stride = columns;
+  const auto compare_with = [&](const char* name, int way, cudaError_t launched) {
+    check(launched, name);
+    check(cudaDeviceSynchronize(), name);
+    char what[128];
+    std::snprintf(what, sizeof(what), "bf16 %s m=%d n=%d k=%d y%s%s epilogue %d way %d", name, c.m, c.n, c.k,
+                  c.y_type == Scalar::kF32 ? "32" : "16", c.bias ? " bias" : "", static_cast<int>(c.epilogue), way);
+    compare(what, to_host(y.data, c.y_type, outputs), expected, c.y_type == Scalar::kF32 ? 2e-4 : 4e-3);
+    fill_y();
+  };
+  for (const int share : {1, 2}) {
+    p.share = share;
+    compare_with("product", share, launch_bf16_product(p, nullptr));
+  }
+  if (bf16_wide_takes(p)) compare_with("wide", 0, launch_bf16_wide_product(p, nullptr));
+  if (!bf16_split_takes(p)) return;
+  for (const int split : {0, 1, 2, 3, 4}) {
+    if (split <= c.k / 64) compare_with("split", split, launch_bf16_split_product(p, nullptr, split));
+  }
 }
 
 void check_bf16_products() {
@@ -235,11 +244,17 @@ void check_bf16_products() {
       {format, 33, 152064, 192, kBf16, kF32, false, false, Epilogue::kStore},
       {format, 90, 608, 256, kBf16, kBf16, false, false, Epilogue::kSwiGlu},
       {format, 10, 80000, 64, kBf16, kBf16, false, false, Epilogue::kStore},
+      {format, 9, 3584, 18944, kBf16, kBf16, false, false, Epilogue::kAdd},
+      {format, 32, 4608, 3584, kBf16, kBf16, false, false, Epilogue::kStore},
+      {format, 33, 3584, 3584, kBf16, kBf16, false, false, Epilogue::kAdd},
+      {format, 128, 4608, 3584, kBf16, kBf16, false, false, Epilogue::kStore},
+      {format, 61, 392, 640, kBf16, kBf16, false, false, Epilogue::kAdd},
+      {format, 128, 136, 448, kBf16, kF32, false, false, Epilogue::kAdd},
+      {format, 20, 264, 2048, kBf16, kBf16, false, false, Epilogue::kStore},
   };
   uint32_t seed = 5000;
   for (const Case& c : cases)
-    for (const int share : {1, 2})
-      if (small_enough(c)) check_bf16_product(c, share, seed += 10);
+    if (small_enough(c)) check_bf16_product(c, seed += 10);
 }
 
 // Both expert products of a few tokens over E stacked experts.

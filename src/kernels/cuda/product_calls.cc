@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/gemm_bf16.h"
 #include "kernels/cuda/gemm_bf16_prefill.h"
+#include "kernels/cuda/gemm_bf16_split.h"
 #include "kernels/cuda/gemm_bf16_wide.h"
 #include "kernels/cuda/gemm_fp8.h"
 #include "kernels/cuda/gemm_fp8_few_rows.h"
@@ -74,6 +75,20 @@ bool takes_library_fp8(int64_t m, const PackedLinear& w, bool plain, tensor::Str
       plain && ((m >= kPromptFp8Rows && w.k < kPromptFp8K) || (m >= kShortFp8Rows && w.k < kShortFp8K));
   return m >= kLibraryFp8Rows && m % 4 == 0 && w.k % 512 == 0 && w.n % 16 == 0 && !own_faster &&
          !stream.batch_invariant();
+}
+
+Bf16Product bf16_of(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue) {
+  Bf16Product product;
+  product.m = int(x.shape[0]);
+  product.x = x.data;
+  product.x_stride = w.k;
+  product.weight = weight_of(w);
+  product.bias = bias;
+  product.epilogue = epilogue;
+  product.y = y.data;
+  product.y_type = scalar_of(y.dtype);
+  product.y_stride = y.shape[1];
+  return product;
 }
 
 }  // namespace
@@ -210,19 +225,14 @@ void small_batch(TensorView x, const InputNorm& norm, const PackedLinear& w, Ten
 
 void own_bf16(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue,
               tensor::Stream& stream) {
-  Bf16Product product;
-  product.m = int(x.shape[0]);
-  product.x = x.data;
-  product.x_stride = w.k;
-  product.weight = weight_of(w);
-  product.bias = bias;
-  product.epilogue = epilogue;
-  product.y = y.data;
-  product.y_type = scalar_of(y.dtype);
-  product.y_stride = y.shape[1];
+  const Bf16Product product = bf16_of(x, w, y, bias, epilogue);
   const bool wide = !stream.batch_invariant() && product.weight.n >= kWideOutputs && bf16_wide_takes(product);
   run(wide ? launch_bf16_wide_product(product, native(stream)) : launch_bf16_product(product, native(stream)),
       "bf16_product");
+}
+
+void split_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
+  run(launch_bf16_split_product(bf16_of(x, w, y, nullptr, epilogue), native(stream)), "bf16_split_product");
 }
 
 void prompt_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {

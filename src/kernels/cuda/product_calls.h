@@ -17,6 +17,10 @@ void small_batch(tensor::TensorView x, const InputNorm& norm, const PackedLinear
 void own_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, const float* bias, Epilogue epilogue,
               tensor::Stream& stream);
 
+// gemm_bf16_split: as own_bf16, up to 128 rows of a weight of few outputs; neither bias nor kSwiGlu.
+void split_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, Epilogue epilogue,
+                tensor::Stream& stream);
+
 // gemm_bf16_prefill: as own_bf16, many rows; N of 16 with kSwiGlu.
 void prompt_bf16(tensor::TensorView x, const PackedLinear& w, tensor::TensorView y, Epilogue epilogue,
                  tensor::Stream& stream);

@@ -19,10 +19,12 @@ using tensor::TensorView;
 
 constexpr int64_t kOwnRowsMax = 256;  // above, the library's bf16 products are as fast
 constexpr int64_t kSmallRowsFp8 = 8;
-constexpr int64_t kSmallRowsBf16 = 8;       // of bf16 weights; above, the tensor cores' tiles fill
-constexpr int64_t kSmallRowsIntegers = 32;  // above, widening to bf16 first costs less than in the product
-constexpr int64_t kOwnOutputsMin = 32768;   // of so many outputs the library is no faster
-constexpr int64_t kInsideNormRows = 4;      // a norm inside the product: every block norms all rows
+constexpr int64_t kSmallRowsBf16 = 8;         // of bf16 weights; above, the tensor cores' tiles fill
+constexpr int64_t kSmallRowsIntegers = 32;    // above, widening to bf16 first costs less than in the product
+constexpr int64_t kOwnOutputsMin = 32768;     // of so many outputs the library is no faster
+constexpr int64_t kSplitWeightMin = 8 << 20;  // elements; of less, the library's short products are as fast
+constexpr int64_t kSplitRows = 32, kSplitLongRows = 128, kSplitLongK = 8192;  // up to so many rows, or of so long K
+constexpr int64_t kInsideNormRows = 4;  // a norm inside the product: every block norms all rows
 constexpr size_t kInsideNormBytes = 64 << 10;
 constexpr int64_t kQuantizedNormMax = 16384;  // K of a norm that quantises
 
@@ -58,6 +60,17 @@ bool takes_own_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream)
   return Context::of(stream).capability() == 90 && w.format == PackedFormat::kBf16 && x.dtype == DType::kBF16 &&
          (x.shape[0] <= kOwnRowsMax || stream.batch_invariant()) && w.k % 64 == 0 && w.n % 8 == 0;
 }
+
+}  // namespace
+
+bool takes_split_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream) {
+  const int64_t rows = x.shape[0];
+  return takes_own_bf16(x, w, stream) && !stream.batch_invariant() && rows > kSmallRowsBf16 &&
+         rows <= (w.k >= kSplitLongK ? kSplitLongRows : kSplitRows) && w.n < kOwnOutputsMin &&
+         w.n * w.k >= kSplitWeightMin;
+}
+
+namespace {
 
 // Of gate and up with their SwiGLU; the library's products without it are no faster.
 bool takes_prompt_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream) {
@@ -136,7 +149,11 @@ void linear(TensorView x, const PackedLinear& weight, TensorView y, tensor::Stre
   }
   const bool own_gains = weight.n >= kOwnOutputsMin || stream.batch_invariant();
   if (own_gains && takes_own_bf16(x, weight, stream)) return own_bf16(x, weight, y, bias, epilogue, stream);
-  plain_product(x, input.inside, weight, y, options.accumulate, stream);
+  if (takes_split_bf16(x, weight, stream)) {
+    split_bf16(x, weight, y, epilogue, stream);
+  } else {
+    plain_product(x, input.inside, weight, y, options.accumulate, stream);
+  }
   if (bias != nullptr) add_bias(y, options.bias, stream);
 }
 

@@ -1,4 +1,5 @@
-// Products by head for latent attention, over rows that may lie apart (kernels/mla.h).
+// What products have for attention: those by head of latent attention, over rows that may lie apart (kernels/mla.h);
+// which product may start while attention ends.
 #pragma once
 
 #include "kernels/cuda/context.h"
@@ -17,5 +18,9 @@ struct HeadProduct {
   int64_t rows = 0;
 };
 void product_by_head(const HeadProduct& args, tensor::Stream& stream);
+
+// Whether the product of x goes to gemm_bf16_split, whose blocks have a multiprocessor each: what stands before it on
+// the stream may let it start early.
+bool takes_split_bf16(tensor::TensorView x, const PackedLinear& w, tensor::Stream& stream);
 
 }  // namespace spillway::kernels::cuda
