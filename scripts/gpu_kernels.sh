@@ -18,7 +18,7 @@ compile() {  # source, object
 export -f compile
 export kernels
 sources=("$kernels"/{attention_decode,attention_maps,attention_prefill,attention_prefill_wide,attention_simple,attention_token}.cu
-  "$kernels"/gemm_cublaslt.cc "$kernels"/{gemm_bf16,gemm_bf16_prefill,gemm_bf16_wide,gemm_fp8,gemm_fp8_few_rows,gemm_fp8_split,gemm_maps,gemv_experts,gemv_portable,gemv_small_batch}.cu
+  "$kernels"/gemm_cublaslt.cc "$kernels"/{gemm_bf16,gemm_bf16_prefill,gemm_bf16_wide,gemm_fp8,gemm_fp8_few_rows,gemm_fp8_split,gemm_maps,gemv_experts,gemv_portable,gemv_small_batch,gemv_token}.cu
   "$kernels"/{experts_portable,grouped_experts,head_product,quantize_activations,quantize_weight,mla_cache,mla_decode,mla_simple}.cu
   "$kernels"/sampling*.cu)
 programs=()

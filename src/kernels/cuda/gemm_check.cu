@@ -154,6 +154,11 @@ void check_all_small_batches() {
         {format, 2, 1000, 640, kF32, kBf16, true, false, Epilogue::kSwiGlu},
         {format, 1, 1002, 640, kBf16, kBf16, true, false, Epilogue::kSwiGlu},
         {format, 1, 301, 2688, kBf16, kF32, false, false, Epilogue::kStore},
+        {format, 1, 37888, 3584, kBf16, kBf16, true, false, Epilogue::kSwiGlu},
+        {format, 1, 3584, 18944, kBf16, kF32, false, false, Epilogue::kAdd},
+        {format, 1, 5332, 3328, kF32, kBf16, true, true, Epilogue::kSwiGlu},
+        {format, 1, 530, 3072, kBf16, kBf16, true, true, Epilogue::kAdd},
+        {format, 1, 1060, 5120, kBf16, kF32, false, true, Epilogue::kSwiGlu},
     };
     for (const Case& c : cases)
       if (small_enough(c)) check_small_batch(c, seed += 10);

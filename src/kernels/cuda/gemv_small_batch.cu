@@ -9,6 +9,7 @@
 #include "kernels/cuda/gemv_keep.cuh"
 #include "kernels/cuda/gemv_portable.h"
 #include "kernels/cuda/gemv_small_batch.h"
+#include "kernels/cuda/gemv_token.h"
 
 namespace spillway::kernels::cuda {
 namespace {
@@ -322,6 +323,7 @@ cudaError_t launch_small_batch(const SmallBatchProduct& p, cudaStream_t stream) 
     case WeightFormat::kInt8:
       return launch_columns<WeightFormat::kInt8>(p, stream);
     case WeightFormat::kInt4:
+      if (token_product_takes(p)) return launch_token_product(p, stream);
       return launch_columns<WeightFormat::kInt4>(p, stream);
   }
   return cudaErrorInvalidValue;
