@@ -77,6 +77,7 @@ class Peer:
         cache = [[torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(2)] for _ in self.layers]
         ids = torch.randint(0, self.c["vocab_size"], (batch, 1), device="cuda")
         side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):
                 self.forward(ids, context, cache)

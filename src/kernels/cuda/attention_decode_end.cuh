@@ -12,6 +12,7 @@ namespace spillway::kernels::cuda {
 // of a row by turns.
 SW_DECODE __device__ __forceinline__ void SW_DECODE_BLOCK::leave_sums(int t) {
   char* const to = shared + (warp * kStages + load_stage) * kStageBytes;
+  __syncwarp();  // every lane has read the stage; the products say so too, but not to racecheck
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = lane / 4 + half * 8;
