@@ -23,8 +23,8 @@ constexpr int64_t kSmallRowsBf16 = 8;         // of bf16 weights; above, the ten
 constexpr int64_t kSmallRowsIntegers = 32;    // above, widening to bf16 first costs less than in the product
 constexpr int64_t kOwnOutputsMin = 32768;     // of so many outputs the library is no faster
 constexpr int64_t kSplitWeightMin = 8 << 20;  // elements; of less, the library's short products are as fast
-constexpr int64_t kSplitRows = 32, kSplitLongRows = 128, kSplitLongK = 8192;  // up to so many rows, or of so long K
-constexpr int64_t kInsideNormRows = 4;  // a norm inside the product: every block norms all rows
+constexpr int64_t kSplitRows = 32;            // above, the library is as fast in a step
+constexpr int64_t kInsideNormRows = 4;        // a norm inside the product: every block norms all rows
 constexpr size_t kInsideNormBytes = 64 << 10;
 constexpr int64_t kQuantizedNormMax = 16384;  // K of a norm that quantises
 
@@ -65,9 +65,8 @@ bool takes_own_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream)
 
 bool takes_split_bf16(TensorView x, const PackedLinear& w, tensor::Stream& stream) {
   const int64_t rows = x.shape[0];
-  return takes_own_bf16(x, w, stream) && !stream.batch_invariant() && rows > kSmallRowsBf16 &&
-         rows <= (w.k >= kSplitLongK ? kSplitLongRows : kSplitRows) && w.n < kOwnOutputsMin &&
-         w.n * w.k >= kSplitWeightMin;
+  return takes_own_bf16(x, w, stream) && !stream.batch_invariant() && rows > kSmallRowsBf16 && rows <= kSplitRows &&
+         w.n < kOwnOutputsMin && w.n * w.k >= kSplitWeightMin;
 }
 
 namespace {
