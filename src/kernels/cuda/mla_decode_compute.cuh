@@ -270,8 +270,6 @@ __global__ void __launch_bounds__(384, 1)
   const int group = static_cast<int>(threadIdx.x >> 7);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < 2; ++stage) {
-      // Of every thread: racecheck does not follow bar.arrive (NOTES-attention.md).
-      ptx::barrier_init(&shared.ready[stage], 128);
       for (int c = 0; c < kChunks; ++c) ptx::barrier_init(&shared.full[stage][c], 1);
       constexpr int kBlocks = kPair ? 2 : 1;
       for (int half = 0; half < 2; ++half) {
@@ -282,6 +280,8 @@ __global__ void __launch_bounds__(384, 1)
     ptx::barrier_init(&shared.queries_full, 1);
     ptx::barrier_init(&shared.queries_empty, 256);
     ptx::barrier_init(&shared.met, 256);
+    // Of every thread: racecheck does not follow bar.arrive (NOTES-attention.md).
+    for (int place = 0; place < 2; ++place) ptx::barrier_init(&shared.ready[place], 128);
     ptx::barrier_init_fence();
     publish_shared();
   }
