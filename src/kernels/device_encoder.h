@@ -122,8 +122,8 @@ void device_pool(tensor::TensorView x, tensor::TensorView offsets, Pooling pooli
 // x[s] /= max(|x[s]|, 1e-12), f32.
 void device_normalize(tensor::TensorView x, tensor::Stream& stream);
 
-// best[sequence[r], v] = max(itself, logits[r, v]) where that is positive; f32. The last rows may be of sequence -1: they
-// are left out.
+// best[sequence[r], v] = max(itself, logits[r, v]) where that is positive; f32. The last rows may be of sequence -1:
+// they are left out.
 void device_row_maxima(tensor::TensorView logits, tensor::TensorView sequence, tensor::TensorView best,
                        tensor::Stream& stream);
 // x = log(1 + x), f32.
