@@ -11,6 +11,7 @@
 #include "engine/cost_model.h"
 #include "engine/engine.h"
 #include "engine/testing/collector.h"
+#include "engine/testing/host_drafts.h"
 #include "engine/testing/test_evaluation.h"
 #include "models/loader.h"
 #include "tensor/cuda/cuda.h"
@@ -27,37 +28,19 @@ constexpr tensor::Device kDevice{tensor::DeviceKind::kCuda, 0};
 
 // A model that asks the driver for more than the card has whenever a prompt that starts with the mark begins, in
 // whatever pieces, before its step and, where that is launched, behind work that is under way.
-class Greedy final : public models::LanguageModel {
+class Greedy final : public testing::HostDrafts {
  public:
-  Greedy(std::unique_ptr<models::LanguageModel> model, int32_t mark) : model_(std::move(model)), mark_(mark) {}
+  Greedy(std::unique_ptr<models::LanguageModel> model, int32_t mark) : HostDrafts(std::move(model)), mark_(mark) {}
 
-  const models::ModelInfo& info() const override { return model_->info(); }
-  int batch_tokens_max() const override { return model_->batch_tokens_max(); }
   tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv,
                              tensor::Stream& stream) override {
     ask(batch);
-    return model_->forward(batch, kv, stream);
+    return HostDrafts::forward(batch, kv, stream);
   }
-  tensor::TensorView draft(std::span<const models::DraftInput> inputs, nn::KvStorage& kv,
-                           tensor::Stream& stream) override {
-    return model_->draft(inputs, kv, stream);
-  }
-  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
-                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) override {
-    model_->draft_tokens(inputs, draws, tokens, kv, stream);
-  }
-  bool draws_tokens() const override { return model_->draws_tokens(); }
   void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
               std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) override {
     ask(batch);
-    model_->launch(batch, draws, carried, kv, stream);
-  }
-  models::LandedStep land(tensor::Stream& stream) override { return model_->land(stream); }
-  void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) override {
-    model_->warm_up(sequences_max, kv, stream);
-  }
-  void record_steps(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) override {
-    model_->record_steps(sequences_max, kv, stream);
+    HostDrafts::launch(batch, draws, carried, kv, stream);
   }
 
  private:
@@ -69,7 +52,6 @@ class Greedy final : public models::LanguageModel {
     }
   }
 
-  std::unique_ptr<models::LanguageModel> model_;
   int32_t mark_;
 };
 

@@ -20,6 +20,7 @@
 #include "engine/core.h"
 #include "engine/testing/collector.h"
 #include "engine/testing/fake_model.h"
+#include "engine/testing/host_drafts.h"
 #include "engine/testing/test_evaluation.h"
 #include "models/loader.h"
 
@@ -284,38 +285,6 @@ void acceptance(const std::string& folder) {
              served.accuracy * 100);
 }
 
-// A model whose drafts pass through the host, as they did before steps had the draft layer in them.
-class HostDrafts final : public models::LanguageModel {
- public:
-  explicit HostDrafts(std::unique_ptr<models::LanguageModel> model) : model_(std::move(model)) {}
-  const models::ModelInfo& info() const override { return model_->info(); }
-  int batch_tokens_max() const override { return model_->batch_tokens_max(); }
-  tensor::TensorView forward(std::span<const models::SequenceInput> batch, nn::KvStorage& kv,
-                             tensor::Stream& stream) override {
-    return model_->forward(batch, kv, stream);
-  }
-  tensor::TensorView draft(std::span<const models::DraftInput> inputs, nn::KvStorage& kv,
-                           tensor::Stream& stream) override {
-    return model_->draft(inputs, kv, stream);
-  }
-  void draft_tokens(std::span<const models::DraftInput> inputs, std::span<const kernels::RowDraw> draws,
-                    std::span<int32_t> tokens, nn::KvStorage& kv, tensor::Stream& stream) override {
-    model_->draft_tokens(inputs, draws, tokens, kv, stream);
-  }
-  bool draws_tokens() const override { return model_->draws_tokens(); }
-  void launch(std::span<const models::SequenceInput> batch, std::span<const models::TokenDraw> draws,
-              std::span<const int32_t> carried, nn::KvStorage& kv, tensor::Stream& stream) override {
-    model_->launch(batch, draws, carried, kv, stream);
-  }
-  models::LandedStep land(tensor::Stream& stream) override { return model_->land(stream); }
-  void warm_up(int sequences_max, nn::KvStorage& kv, tensor::Stream& stream) override {
-    model_->warm_up(sequences_max, kv, stream);
-  }
-
- private:
-  std::unique_ptr<models::LanguageModel> model_;
-};
-
 enum class Drafts { kNone, kHost, kDevice, kProbed };
 
 constexpr const char* kDrafts[] = {"none", "through the host", "in the step",
@@ -330,7 +299,7 @@ std::unique_ptr<models::LanguageModel> load_on_device(const std::string& folder,
   load.device = kDevice;
   load.precision = std::move(models::parse_precision(precision)).value();
   auto model = std::move(models::load_model(load)).value();
-  if (drafts == Drafts::kHost) model = std::make_unique<HostDrafts>(std::move(model));
+  if (drafts == Drafts::kHost) model = std::make_unique<testing::HostDrafts>(std::move(model));
   return model;
 }
 

@@ -1,7 +1,6 @@
-// bf16 products of up to 128 rows by weights of few outputs (qkv, output and down of a dense layer) on sm_90: K is
+// bf16 products of up to 32 rows by weights of few outputs (qkv, output and down of a dense layer) on sm_90: K is
 // shared by the blocks of a cluster, whose sums meet in shared memory; one launch, the residual added at its end. Bound
-// by the weight's bytes. Sums are added in a fixed order, which depends on n, k and the height of the tile (32, 64 or
-// 128 rows). Tolerance as gemm_bf16.h.
+// by the weight's bytes. Sums are added in a fixed order, which depends on n and k. Tolerance as gemm_bf16.h.
 #pragma once
 
 #include "kernels/cuda/gemm_bf16.h"

@@ -93,10 +93,9 @@ template <WeightFormat kFormat>
 __device__ __forceinline__ int eight_piece(int q, int j) {
   return kNibbles<kFormat> ? q + 4 * j : j / 2 * 8 + 2 * q + j % 2;
 }
-template <WeightFormat kFormat>
-__device__ __forceinline__ void store_group_bytes(const StreamPlan& plan, char* row, int group,
-                                                  const uint4 (&pieces)[4]) {
-  uint32_t words[16];
+// A group of 128 bf16 by four neighbouring lanes, 32 each: their pairs as words; answers the largest magnitude of the
+// group, as the bits of a float.
+__device__ __forceinline__ uint32_t words_of_group(const uint4 (&pieces)[4], uint32_t (&words)[16]) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     words[4 * j] = pieces[j].x, words[4 * j + 1] = pieces[j].y;
@@ -109,6 +108,13 @@ __device__ __forceinline__ void store_group_bytes(const StreamPlan& plan, char* 
   uint32_t bits = max(pair << 16, pair & 0xFFFF0000u);
 #pragma unroll
   for (int step = 1; step < 4; step *= 2) bits = max(bits, __shfl_xor_sync(~0u, bits, step));
+  return bits;
+}
+template <WeightFormat kFormat>
+__device__ __forceinline__ void store_group_bytes(const StreamPlan& plan, char* row, int group,
+                                                  const uint4 (&pieces)[4]) {
+  uint32_t words[16];
+  const uint32_t bits = words_of_group(pieces, words);
   const float most = fmaxf(__uint_as_float(bits), 1e-30f), inverse = byte_inverse(most);
   uint32_t low[8], high[8];  // words of four bytes
   int sum = 0;

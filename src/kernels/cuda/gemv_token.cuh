@@ -142,18 +142,7 @@ __device__ __forceinline__ KindFact keep_slice(const float (&v)[8], uint32_t to)
 // to: the slice's place, half: which group of it.
 __device__ __forceinline__ void keep_group(const uint4 (&pieces)[4], uint32_t to, uint32_t half, bool stored) {
   uint32_t words[16];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    words[4 * j] = pieces[j].x, words[4 * j + 1] = pieces[j].y;
-    words[4 * j + 2] = pieces[j].z, words[4 * j + 3] = pieces[j].w;
-  }
-  constexpr uint32_t kMagnitudes = 0x7FFF7FFFu;
-  uint32_t pair = 0;
-#pragma unroll
-  for (int i = 0; i < 16; i += 2) pair = __vimax3_u16x2(pair, words[i] & kMagnitudes, words[i + 1] & kMagnitudes);
-  uint32_t bits = max(pair << 16, pair & 0xFFFF0000u);
-#pragma unroll
-  for (int step = 1; step < 4; step *= 2) bits = max(bits, __shfl_xor_sync(~0u, bits, step));
+  const uint32_t bits = words_of_group(pieces, words);
   const float most = fmaxf(__uint_as_float(bits), 1e-30f), inverse = byte_inverse(most);
   uint32_t low[2][4], high[2][4];  // [lower or higher nibbles][piece]
   int sum = 0;

@@ -77,13 +77,14 @@ bool takes_library_fp8(int64_t m, const PackedLinear& w, bool plain, tensor::Str
          !stream.batch_invariant();
 }
 
-Bf16Product bf16_of(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue) {
-  Bf16Product product;
+// What Bf16Product and Bf16PromptProduct have in common.
+template <typename Product>
+Product bf16_of(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue) {
+  Product product;
   product.m = int(x.shape[0]);
   product.x = x.data;
   product.x_stride = w.k;
   product.weight = weight_of(w);
-  product.bias = bias;
   product.epilogue = epilogue;
   product.y = y.data;
   product.y_type = scalar_of(y.dtype);
@@ -225,26 +226,19 @@ void small_batch(TensorView x, const InputNorm& norm, const PackedLinear& w, Ten
 
 void own_bf16(TensorView x, const PackedLinear& w, TensorView y, const float* bias, Epilogue epilogue,
               tensor::Stream& stream) {
-  const Bf16Product product = bf16_of(x, w, y, bias, epilogue);
+  auto product = bf16_of<Bf16Product>(x, w, y, epilogue);
+  product.bias = bias;
   const bool wide = !stream.batch_invariant() && product.weight.n >= kWideOutputs && bf16_wide_takes(product);
   run(wide ? launch_bf16_wide_product(product, native(stream)) : launch_bf16_product(product, native(stream)),
       "bf16_product");
 }
 
 void split_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
-  run(launch_bf16_split_product(bf16_of(x, w, y, nullptr, epilogue), native(stream)), "bf16_split_product");
+  run(launch_bf16_split_product(bf16_of<Bf16Product>(x, w, y, epilogue), native(stream)), "bf16_split_product");
 }
 
 void prompt_bf16(TensorView x, const PackedLinear& w, TensorView y, Epilogue epilogue, tensor::Stream& stream) {
-  Bf16PromptProduct product;
-  product.m = int(x.shape[0]);
-  product.x = x.data;
-  product.x_stride = w.k;
-  product.weight = weight_of(w);
-  product.epilogue = epilogue;
-  product.y = y.data;
-  product.y_type = scalar_of(y.dtype);
-  product.y_stride = y.shape[1];
+  const auto product = bf16_of<Bf16PromptProduct>(x, w, y, epilogue);
   run(launch_bf16_prompt_product(product, native(stream)), "bf16_prompt_product");
 }
 
